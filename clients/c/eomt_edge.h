@@ -1,0 +1,524 @@
+/* Receive segmentation masks of a running eomt-edge daemon: one header, C11 or C++17, Linux, 64-bit little-endian.
+ *
+ *     eomt_edge_subscriber sub;
+ *     eomt_edge_frame frame = EOMT_EDGE_FRAME_INIT;
+ *     if (eomt_edge_connect(&sub, "/run/eomt-edge/masks.sock") != 0) { fprintf(stderr, "%s\n", sub.error); return 1; }
+ *     while (eomt_edge_next(&sub, &frame, -1) == EOMT_EDGE_FRAME) {
+ *         // frame.ids[y * frame.info.width + x], frame.segments[i], eomt_edge_label(&sub, frame.segments[i].class_index)
+ *     }
+ *     eomt_edge_frame_free(&frame);
+ *     eomt_edge_close(&sub);
+ *
+ * A frame is the reader's own copy. A slow reader gets the newest frame and skips the ones in between (sub.skipped); it never
+ * blocks the daemon and never gets a torn frame. A subscriber must not be used by two threads at once. The byte layout is that
+ * of clients/rust/layout.rs in the eomt-edge repository. Include this header first, or compile with -D_GNU_SOURCE. */
+#ifndef EOMT_EDGE_H
+#define EOMT_EDGE_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__GLIBC__) && !defined(__USE_GNU)
+#error "eomt_edge.h: include it before other headers, or compile with -D_GNU_SOURCE"
+#endif
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "eomt_edge.h: the mask ring is little-endian"
+#endif
+
+#ifdef __cplusplus
+#define EOMT_EDGE_ASSERT(condition) static_assert(condition, #condition)
+extern "C" {
+#else
+#define EOMT_EDGE_ASSERT(condition) _Static_assert(condition, #condition)
+#endif
+
+/* ---- layout ---------------------------------------------------------------------------------------------------------- */
+
+#define EOMT_EDGE_ABI_VERSION 1u
+#define EOMT_EDGE_RING_MAGIC UINT64_C(0x474e4952544d4f45)  /* "EOMTRING" */
+#define EOMT_EDGE_HELLO_MAGIC UINT64_C(0x4f4c4548544d4f45) /* "EOMTHELO" */
+#define EOMT_EDGE_SLOT_MAGIC UINT32_C(0x544f4c53)          /* "SLOT" */
+#define EOMT_EDGE_MIN_SLOTS 2u
+#define EOMT_EDGE_MAX_SLOTS 64u
+#define EOMT_EDGE_MAX_SIDE 16384u
+#define EOMT_EDGE_MAX_SEGMENTS 65535u
+#define EOMT_EDGE_HELLO_OK 0u
+
+/* eomt_edge_slot_info.flags */
+#define EOMT_EDGE_STALE 1u        /* the frame is older than the source promised */
+#define EOMT_EDGE_NO_SIGNAL 2u    /* the source gives no frames */
+#define EOMT_EDGE_HAS_FRAME 4u    /* the camera frame is filled */
+#define EOMT_EDGE_HAS_CHECKSUM 8u /* checksum is the CRC-32 of segment rows, id map and camera frame */
+#define EOMT_EDGE_TRUNCATED 16u   /* there were more segments than the table holds */
+
+typedef struct eomt_edge_hello {
+    uint64_t magic;
+    uint32_t abi_version, status;
+    uint64_t generation, ring_bytes;
+    uint32_t writer_pid, reserved;
+    char message[88];
+} eomt_edge_hello;
+
+typedef struct eomt_edge_ring_info {
+    uint64_t magic;
+    uint32_t abi_version, header_bytes, slot_count, max_segments, max_width, max_height;
+    uint64_t slots_offset, slot_stride, total_bytes, table_offset, ids_offset, frame_offset; /* frame_offset 0: no frames */
+    uint64_t labels_offset, labels_bytes, metadata_offset, metadata_bytes;
+    uint32_t label_count, flags, writer_pid, reserved;
+    uint64_t created_ns, reserved_words[7];
+} eomt_edge_ring_info;
+
+typedef struct eomt_edge_ring_header {
+    eomt_edge_ring_info info;
+    uint64_t latest, heartbeat_ns;
+    uint32_t closed, reserved[11];
+} eomt_edge_ring_header;
+
+typedef struct eomt_edge_slot_info {
+    uint64_t sequence;                   /* counts publications of the ring from 1 */
+    uint64_t frame_sequence;             /* the source's own frame counter */
+    uint64_t captured_ns, published_ns;  /* CLOCK_MONOTONIC */
+    uint64_t dropped;                    /* frames that nobody processed since the daemon started */
+    uint32_t width, height, source_id, flags, segment_count, checksum;
+    uint32_t stage_us[4];                /* microseconds of preprocess, infer, segment, publish */
+    uint8_t model_hash[16];
+    uint64_t reserved[2];
+} eomt_edge_slot_info;
+
+typedef struct eomt_edge_slot_header {
+    uint32_t magic, abi_version;
+    uint64_t lock;
+    eomt_edge_slot_info info;
+} eomt_edge_slot_header;
+
+typedef struct eomt_edge_segment {
+    uint16_t id;          /* in the id map; from 1 */
+    uint16_t class_index; /* into the labels */
+    float score;
+    uint32_t bbox[4];     /* x, y, width, height */
+    uint32_t area;        /* pixels */
+    uint32_t track_id;    /* 0 = not tracked */
+} eomt_edge_segment;
+
+EOMT_EDGE_ASSERT(sizeof(void *) == 8);
+EOMT_EDGE_ASSERT(sizeof(eomt_edge_hello) == 128 && offsetof(eomt_edge_hello, message) == 40);
+EOMT_EDGE_ASSERT(sizeof(eomt_edge_ring_info) == 192 && offsetof(eomt_edge_ring_info, slots_offset) == 32);
+EOMT_EDGE_ASSERT(offsetof(eomt_edge_ring_info, labels_offset) == 80 && offsetof(eomt_edge_ring_info, created_ns) == 128);
+EOMT_EDGE_ASSERT(sizeof(eomt_edge_ring_header) == 256 && offsetof(eomt_edge_ring_header, latest) == 192);
+EOMT_EDGE_ASSERT(offsetof(eomt_edge_ring_header, closed) == 208);
+EOMT_EDGE_ASSERT(sizeof(eomt_edge_slot_info) == 112 && offsetof(eomt_edge_slot_info, width) == 40);
+EOMT_EDGE_ASSERT(offsetof(eomt_edge_slot_info, stage_us) == 64 && offsetof(eomt_edge_slot_info, model_hash) == 80);
+EOMT_EDGE_ASSERT(sizeof(eomt_edge_slot_header) == 128 && offsetof(eomt_edge_slot_header, lock) == 8);
+EOMT_EDGE_ASSERT(sizeof(eomt_edge_segment) == 32 && offsetof(eomt_edge_segment, bbox) == 8);
+
+/* ---- what a program uses --------------------------------------------------------------------------------------------- */
+
+/* Results of eomt_edge_next and eomt_edge_latest. */
+#define EOMT_EDGE_FRAME 1    /* a new frame */
+#define EOMT_EDGE_NOTHING 0  /* no newer frame (in time) */
+#define EOMT_EDGE_ERROR (-1) /* sub->error says what */
+#define EOMT_EDGE_ENDED (-2) /* the daemon stopped or died; close and connect again */
+
+typedef struct eomt_edge_frame {
+    eomt_edge_slot_info info;
+    eomt_edge_segment *segments; /* info.segment_count */
+    uint16_t *ids;               /* height x width, 0 = nothing */
+    uint8_t *rgb;                /* height x width x 3, or NULL */
+    /* room in the buffers, which grow to the largest frame and stay */
+    size_t segments_room, ids_room, rgb_room;
+    uint8_t *rgb_buffer;
+} eomt_edge_frame;
+
+#ifdef __cplusplus
+#define EOMT_EDGE_FRAME_INIT eomt_edge_frame()
+#else
+#define EOMT_EDGE_FRAME_INIT {.info = {0}}
+#endif
+
+typedef struct eomt_edge_subscriber {
+    int socket_fd, event_fd, epoll_fd;
+    const uint8_t *map;
+    eomt_edge_ring_info ring;
+    uint64_t generation; /* counts the rings of one daemon; a reload makes a new one */
+    uint64_t last;       /* newest sequence returned */
+    uint64_t skipped;    /* frames that this reader was too slow for */
+    uint64_t retries;    /* copies thrown away because the writer came by */
+    int ended_cleanly;   /* after EOMT_EDGE_ENDED: the daemon said goodbye */
+    char error[320];     /* a sentence, after a failure */
+} eomt_edge_subscriber;
+
+static inline int eomt_edge_connect(eomt_edge_subscriber *sub, const char *path);                   /* 0 or -1 */
+static inline int eomt_edge_connect_retry(eomt_edge_subscriber *sub, const char *path, int timeout_ms); /* 0 or -1 */
+static inline int eomt_edge_next(eomt_edge_subscriber *sub, eomt_edge_frame *frame, int timeout_ms); /* -1 ms: forever */
+static inline int eomt_edge_latest(eomt_edge_subscriber *sub, eomt_edge_frame *frame); /* never waits, misses the end */
+static inline int eomt_edge_fd(const eomt_edge_subscriber *sub); /* for poll: readable when there is a frame or an end */
+static inline const char *eomt_edge_label(const eomt_edge_subscriber *sub, unsigned class_index); /* NULL: no such class */
+static inline const char *eomt_edge_metadata(const eomt_edge_subscriber *sub, size_t *bytes);     /* JSON, no final NUL */
+static inline int eomt_edge_checksum_ok(const eomt_edge_frame *frame); /* 1, 0, or -1: the ring has no checksums */
+static inline uint32_t eomt_edge_crc32(uint32_t crc, const void *bytes, size_t count); /* as zlib's */
+static inline void eomt_edge_frame_free(eomt_edge_frame *frame);
+static inline void eomt_edge_close(eomt_edge_subscriber *sub);
+
+/* ---- how it works ---------------------------------------------------------------------------------------------------- */
+
+static inline int eomt_edge_fail_(eomt_edge_subscriber *sub, const char *path, const char *what, const char *detail) {
+    snprintf(sub->error, sizeof sub->error, "mask socket %.110s: %.60s%s%.120s", path, what, detail[0] ? ": " : "", detail);
+    return EOMT_EDGE_ERROR;
+}
+
+static inline int64_t eomt_edge_now_ms_(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Milliseconds until `deadline`, at least 0; -1 for none (a deadline of -1). */
+static inline int eomt_edge_left_(int64_t deadline) {
+    int64_t left = deadline - eomt_edge_now_ms_();
+    return deadline < 0 ? -1 : left < 0 ? 0 : left > 1000000 ? 1000000 : (int)left;
+}
+
+static inline uint64_t eomt_edge_load_(const uint8_t *at) {
+    return __atomic_load_n((const uint64_t *)(const void *)at, __ATOMIC_RELAXED);
+}
+
+/* Copies by whole aligned words: areas start at multiples of 64 and are padded to them. */
+static inline void eomt_edge_copy_(void *to, const uint8_t *from, size_t bytes) {
+    uint8_t *out = (uint8_t *)to;
+    size_t at;
+    for (at = 0; at < bytes; at += 8) {
+        uint64_t word = eomt_edge_load_(from + at);
+        memcpy(out + at, &word, bytes - at < 8 ? bytes - at : 8);
+    }
+}
+
+/* Whether everything that the header describes lies inside `bytes` bytes. Sides are at most 2^14 and the offsets at most 2^40
+ * (checked first), so no sum or product wraps. */
+static inline int eomt_edge_ring_is_sound_(const eomt_edge_ring_info *r, uint64_t bytes) {
+    const uint64_t big = UINT64_C(1) << 40;
+    uint64_t pixels, ids_end, rgb_bytes;
+    if (r->magic != EOMT_EDGE_RING_MAGIC || r->abi_version != EOMT_EDGE_ABI_VERSION) return 0;
+    if (r->slot_count < EOMT_EDGE_MIN_SLOTS || r->slot_count > EOMT_EDGE_MAX_SLOTS || r->max_segments > EOMT_EDGE_MAX_SEGMENTS)
+        return 0;
+    if (r->max_width < 1 || r->max_width > EOMT_EDGE_MAX_SIDE || r->max_height < 1 || r->max_height > EOMT_EDGE_MAX_SIDE) return 0;
+    if (r->slots_offset > big || r->slot_stride > big || r->table_offset > big || r->ids_offset > big || r->frame_offset > big) return 0;
+    if (r->labels_offset > big || r->labels_bytes > big || r->metadata_offset > big || r->metadata_bytes > big) return 0;
+    if ((r->slots_offset | r->slot_stride | r->table_offset | r->ids_offset | r->frame_offset) % 64 != 0) return 0;
+    pixels = (uint64_t)r->max_width * r->max_height;
+    ids_end = r->ids_offset + (2 * pixels + 63) / 64 * 64;
+    rgb_bytes = (3 * pixels + 63) / 64 * 64;
+    if (r->header_bytes < sizeof(eomt_edge_ring_header) || r->labels_offset < r->header_bytes || r->metadata_offset < r->header_bytes)
+        return 0;
+    if (r->labels_offset + r->labels_bytes > r->slots_offset || r->metadata_offset + r->metadata_bytes > r->slots_offset) return 0;
+    if (r->table_offset < sizeof(eomt_edge_slot_header)) return 0;
+    if (r->ids_offset < r->table_offset + r->max_segments * sizeof(eomt_edge_segment) || r->slot_stride < ids_end) return 0;
+    if (r->frame_offset != 0 && (r->frame_offset < ids_end || r->slot_stride < r->frame_offset + rgb_bytes)) return 0;
+    return r->slots_offset + r->slot_stride * r->slot_count <= bytes;
+}
+
+static inline void eomt_edge_close_fd_(int *fd) {
+    if (*fd >= 0) close(*fd);
+    *fd = -1;
+}
+
+static inline void eomt_edge_close(eomt_edge_subscriber *sub) {
+    eomt_edge_close_fd_(&sub->epoll_fd);
+    eomt_edge_close_fd_(&sub->event_fd);
+    eomt_edge_close_fd_(&sub->socket_fd);
+    if (sub->map != NULL) munmap((void *)(uintptr_t)sub->map, sub->ring.total_bytes);
+    sub->map = NULL;
+}
+
+/* Receives the hello and its descriptors, fds[0] = memfd, fds[1] = eventfd, -1 where none came. Returns the bytes, or -1. */
+static inline ssize_t eomt_edge_receive_(int socket_fd, eomt_edge_hello *hello, int fds[2]) {
+    union {
+        struct cmsghdr aligned;
+        char bytes[CMSG_SPACE(2 * sizeof(int))];
+    } control;
+    struct iovec part;
+    struct msghdr message;
+    struct cmsghdr *extra;
+    ssize_t received;
+    memset(&message, 0, sizeof message);
+    memset(&control, 0, sizeof control);
+    part.iov_base = hello;
+    part.iov_len = sizeof *hello;
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.bytes;
+    message.msg_controllen = sizeof control.bytes;
+    do received = recvmsg(socket_fd, &message, MSG_CMSG_CLOEXEC);
+    while (received < 0 && errno == EINTR);
+    fds[0] = fds[1] = -1;
+    if (received < 0) return received;
+    extra = CMSG_FIRSTHDR(&message);
+    if (extra != NULL && extra->cmsg_level == SOL_SOCKET && extra->cmsg_type == SCM_RIGHTS) {
+        size_t count = (extra->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(fds, CMSG_DATA(extra), (count < 2 ? count : 2) * sizeof(int));
+    }
+    return received;
+}
+
+/* Maps the ring; takes nothing over. */
+static inline int eomt_edge_map_(eomt_edge_subscriber *sub, const char *path, int memfd, uint64_t bytes) {
+    struct stat stat;
+    void *map;
+    int seals = fcntl(memfd, F_GET_SEALS);
+    if (seals < 0 || (seals & F_SEAL_SHRINK) == 0)
+        return eomt_edge_fail_(sub, path, "the memory is not sealed against shrinking", "");
+    if (fstat(memfd, &stat) != 0 || stat.st_size < 0 || (uint64_t)stat.st_size != bytes || bytes < sizeof(eomt_edge_ring_header))
+        return eomt_edge_fail_(sub, path, "the memory has another size than announced", "");
+    map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, memfd, 0);
+    if (map == MAP_FAILED) return eomt_edge_fail_(sub, path, "mmap failed", strerror(errno));
+    eomt_edge_copy_(&sub->ring, (const uint8_t *)map, sizeof sub->ring);
+    if (sub->ring.total_bytes != bytes || !eomt_edge_ring_is_sound_(&sub->ring, bytes)) {
+        munmap(map, bytes);
+        return eomt_edge_fail_(sub, path, "the ring's header makes no sense to this client", "");
+    }
+    sub->map = (const uint8_t *)map;
+    return 0;
+}
+
+static inline int eomt_edge_watch_(eomt_edge_subscriber *sub) {
+    struct epoll_event interest;
+    memset(&interest, 0, sizeof interest);
+    interest.events = EPOLLIN | EPOLLRDHUP;
+    sub->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (sub->epoll_fd < 0 || epoll_ctl(sub->epoll_fd, EPOLL_CTL_ADD, sub->event_fd, &interest) != 0) return -1;
+    return epoll_ctl(sub->epoll_fd, EPOLL_CTL_ADD, sub->socket_fd, &interest);
+}
+
+/* Checks the hello, maps the ring. */
+static inline int eomt_edge_greet_(eomt_edge_subscriber *sub, const char *path, const eomt_edge_hello *hello, ssize_t bytes, int memfd) {
+    char text[sizeof hello->message + 1];
+    if (bytes == 0) return eomt_edge_fail_(sub, path, "the daemon hung up before its hello", "");
+    if (bytes < 16 || hello->magic != EOMT_EDGE_HELLO_MAGIC) return eomt_edge_fail_(sub, path, "this is no eomt-edge", "");
+    if (hello->abi_version != EOMT_EDGE_ABI_VERSION) {
+        snprintf(text, sizeof text, "%u, this client %u", hello->abi_version, EOMT_EDGE_ABI_VERSION);
+        return eomt_edge_fail_(sub, path, "the daemon speaks another ABI of the mask ring", text);
+    }
+    if (bytes != (ssize_t)sizeof *hello) return eomt_edge_fail_(sub, path, "the hello has a wrong length", "");
+    if (hello->status != EOMT_EDGE_HELLO_OK) {
+        memcpy(text, hello->message, sizeof hello->message);
+        text[sizeof hello->message] = '\0';
+        return eomt_edge_fail_(sub, path, "the daemon refused this client", text);
+    }
+    if (memfd < 0 || sub->event_fd < 0) return eomt_edge_fail_(sub, path, "the hello came without its descriptors", "");
+    return eomt_edge_map_(sub, path, memfd, hello->ring_bytes);
+}
+
+static inline int eomt_edge_connect(eomt_edge_subscriber *sub, const char *path) {
+    struct sockaddr_un address;
+    struct timeval patience;
+    eomt_edge_hello hello;
+    int fds[2], result;
+    ssize_t bytes;
+    memset(sub, 0, sizeof *sub);
+    memset(&address, 0, sizeof address);
+    memset(&patience, 0, sizeof patience);
+    memset(&hello, 0, sizeof hello);
+    sub->socket_fd = sub->event_fd = sub->epoll_fd = -1;
+    if (strlen(path) >= sizeof address.sun_path) return eomt_edge_fail_(sub, path, "the path is too long", "");
+    address.sun_family = AF_UNIX;
+    memcpy(address.sun_path, path, strlen(path));
+    patience.tv_sec = 5;
+    sub->socket_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (sub->socket_fd < 0) return eomt_edge_fail_(sub, path, "no socket", strerror(errno));
+    if (setsockopt(sub->socket_fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) != 0 ||
+        connect(sub->socket_fd, (const struct sockaddr *)(const void *)&address, sizeof address) != 0 ||
+        (bytes = eomt_edge_receive_(sub->socket_fd, &hello, fds)) < 0) {
+        result = eomt_edge_fail_(sub, path, "cannot connect", strerror(errno));
+        eomt_edge_close(sub);
+        return result;
+    }
+    sub->event_fd = fds[1];
+    result = eomt_edge_greet_(sub, path, &hello, bytes, fds[0]);
+    eomt_edge_close_fd_(&fds[0]);
+    if (result == 0 && eomt_edge_watch_(sub) != 0) result = eomt_edge_fail_(sub, path, "epoll failed", strerror(errno));
+    if (result == 0 && fcntl(sub->event_fd, F_SETFL, O_NONBLOCK) != 0) result = eomt_edge_fail_(sub, path, "fcntl failed", strerror(errno));
+    sub->generation = hello.generation;
+    if (result != 0) eomt_edge_close(sub);
+    return result;
+}
+
+static inline int eomt_edge_connect_retry(eomt_edge_subscriber *sub, const char *path, int timeout_ms) {
+    int64_t deadline = timeout_ms < 0 ? -1 : eomt_edge_now_ms_() + timeout_ms;
+    while (eomt_edge_connect(sub, path) != 0) {
+        int left = eomt_edge_left_(deadline);
+        if (left == 0) return EOMT_EDGE_ERROR;
+        poll(NULL, 0, left < 0 || left > 50 ? 50 : left);
+    }
+    return 0;
+}
+
+static inline int eomt_edge_grow_(void **buffer, size_t *room, size_t bytes) {
+    void *larger;
+    if (bytes <= *room) return 0;
+    larger = realloc(*buffer, bytes);
+    if (larger == NULL) return -1;
+    *buffer = larger;
+    *room = bytes;
+    return 0;
+}
+
+/* Copies a slot whose seqlock was even; 0, -1 (the slot makes no sense), -2 (out of memory). What it makes of a slot that is
+ * being overwritten is discarded by the caller, so it only has to stay inside the buffers. */
+static inline int eomt_edge_copy_slot_(const eomt_edge_subscriber *sub, const uint8_t *slot, uint64_t sequence, eomt_edge_frame *frame) {
+    eomt_edge_slot_header header;
+    const eomt_edge_slot_info *info = &header.info;
+    size_t pixels, rows;
+    void *segments = frame->segments, *ids = frame->ids, *rgb = frame->rgb_buffer;
+    int grown;
+    eomt_edge_copy_(&header, slot, sizeof header);
+    if (header.magic != EOMT_EDGE_SLOT_MAGIC || header.abi_version != EOMT_EDGE_ABI_VERSION || info->sequence != sequence) return -1;
+    if (info->width < 1 || info->width > sub->ring.max_width || info->height < 1 || info->height > sub->ring.max_height) return -1;
+    if (info->segment_count > sub->ring.max_segments || ((info->flags & EOMT_EDGE_HAS_FRAME) != 0 && sub->ring.frame_offset == 0))
+        return -1;
+    pixels = (size_t)info->width * info->height;
+    rows = info->segment_count * sizeof(eomt_edge_segment);
+    grown = eomt_edge_grow_(&segments, &frame->segments_room, rows) == 0 && eomt_edge_grow_(&ids, &frame->ids_room, 2 * pixels) == 0 &&
+            ((info->flags & EOMT_EDGE_HAS_FRAME) == 0 || eomt_edge_grow_(&rgb, &frame->rgb_room, 3 * pixels) == 0);
+    frame->segments = (eomt_edge_segment *)segments;
+    frame->ids = (uint16_t *)ids;
+    frame->rgb_buffer = (uint8_t *)rgb;
+    if (!grown) return -2;
+    frame->info = *info;
+    frame->rgb = (info->flags & EOMT_EDGE_HAS_FRAME) != 0 ? frame->rgb_buffer : NULL;
+    eomt_edge_copy_(frame->segments, slot + sub->ring.table_offset, rows);
+    eomt_edge_copy_(frame->ids, slot + sub->ring.ids_offset, 2 * pixels);
+    if (frame->rgb != NULL) eomt_edge_copy_(frame->rgb, slot + sub->ring.frame_offset, 3 * pixels);
+    return 0;
+}
+
+/* The reading half of the seqlock; clients/rust/ring_map.rs explains the order. */
+static inline int eomt_edge_latest(eomt_edge_subscriber *sub, eomt_edge_frame *frame) {
+    uint64_t wakeups;
+    int attempt;
+    ssize_t drained = read(sub->event_fd, &wakeups, sizeof wakeups); /* EAGAIN: no news; the ring is asked in any case */
+    (void)drained;
+    for (attempt = 0; attempt < 1000; attempt++) {
+        const uint8_t *slot;
+        int copied;
+        uint64_t sequence = eomt_edge_load_(sub->map + offsetof(eomt_edge_ring_header, latest));
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if (sequence <= sub->last) return EOMT_EDGE_NOTHING;
+        slot = sub->map + sub->ring.slots_offset + sequence % sub->ring.slot_count * sub->ring.slot_stride;
+        if (eomt_edge_load_(slot + offsetof(eomt_edge_slot_header, lock)) == 2 * sequence) {
+            __atomic_thread_fence(__ATOMIC_ACQUIRE);
+            copied = eomt_edge_copy_slot_(sub, slot, sequence, frame);
+            __atomic_thread_fence(__ATOMIC_ACQUIRE);
+            if (copied == -2) return eomt_edge_fail_(sub, "", "out of memory for a frame", "");
+            if (eomt_edge_load_(slot + offsetof(eomt_edge_slot_header, lock)) == 2 * sequence) {
+                if (copied != 0) return eomt_edge_fail_(sub, "", "a slot of the ring makes no sense", "");
+                if (sub->last != 0) sub->skipped += sequence - sub->last - 1;
+                sub->last = sequence;
+                return EOMT_EDGE_FRAME;
+            }
+        }
+        sub->retries++;
+    }
+    return EOMT_EDGE_NOTHING;
+}
+
+static inline int eomt_edge_closed_(const eomt_edge_subscriber *sub) {
+    const void *at = sub->map + offsetof(eomt_edge_ring_header, closed);
+    uint32_t closed = __atomic_load_n((const uint32_t *)at, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return closed != 0;
+}
+
+static inline int eomt_edge_next(eomt_edge_subscriber *sub, eomt_edge_frame *frame, int timeout_ms) {
+    int64_t deadline = timeout_ms < 0 ? -1 : eomt_edge_now_ms_() + timeout_ms;
+    for (;;) {
+        struct pollfd wait;
+        int left, result, ended;
+        wait.fd = sub->socket_fd;
+        wait.events = POLLIN | POLLRDHUP;
+        /* The order matters: whoever asks for the end first and for a frame second cannot miss the last frame. After the hello
+         * the server says nothing more: a readable socket means end of file. */
+        ended = eomt_edge_closed_(sub) || poll(&wait, 1, 0) > 0;
+        result = eomt_edge_latest(sub, frame);
+        if (result != EOMT_EDGE_NOTHING) return result;
+        if (ended) {
+            sub->ended_cleanly = eomt_edge_closed_(sub);
+            eomt_edge_fail_(sub, "", sub->ended_cleanly ? "the daemon closed this mask ring" : "the daemon has ended", "");
+            return EOMT_EDGE_ENDED;
+        }
+        left = eomt_edge_left_(deadline);
+        if (left == 0) return EOMT_EDGE_NOTHING;
+        wait.fd = sub->epoll_fd;
+        wait.events = POLLIN;
+        /* The ring is looked at once a second even if no event comes. */
+        if (poll(&wait, 1, left < 0 || left > 1000 ? 1000 : left) < 0 && errno != EINTR)
+            return eomt_edge_fail_(sub, "", "poll failed", strerror(errno));
+    }
+}
+
+static inline int eomt_edge_fd(const eomt_edge_subscriber *sub) { return sub->epoll_fd; }
+
+static inline const char *eomt_edge_label(const eomt_edge_subscriber *sub, unsigned class_index) {
+    const char *label = (const char *)sub->map + sub->ring.labels_offset, *end = label + sub->ring.labels_bytes;
+    for (;;) {
+        size_t room = (size_t)(end - label), length = strnlen(label, room);
+        if (length == room) return NULL;
+        if (class_index-- == 0) return label;
+        label += length + 1;
+    }
+}
+
+static inline const char *eomt_edge_metadata(const eomt_edge_subscriber *sub, size_t *bytes) {
+    *bytes = (size_t)sub->ring.metadata_bytes;
+    return (const char *)sub->map + sub->ring.metadata_offset;
+}
+
+static inline uint32_t eomt_edge_crc32(uint32_t crc, const void *bytes, size_t count) {
+    const uint8_t *at = (const uint8_t *)bytes;
+    uint32_t table[16], state = ~crc, i, bit;
+    for (i = 0; i < 16; i++) {
+        table[i] = i;
+        for (bit = 0; bit < 4; bit++) table[i] = (table[i] & 1) != 0 ? table[i] >> 1 ^ UINT32_C(0xedb88320) : table[i] >> 1;
+    }
+    for (; count > 0; count--, at++) {
+        state ^= *at;
+        state = state >> 4 ^ table[state & 15];
+        state = state >> 4 ^ table[state & 15];
+    }
+    return ~state;
+}
+
+static inline int eomt_edge_checksum_ok(const eomt_edge_frame *frame) {
+    size_t pixels = (size_t)frame->info.width * frame->info.height;
+    uint32_t crc = eomt_edge_crc32(0, frame->segments, frame->info.segment_count * sizeof(eomt_edge_segment));
+    if ((frame->info.flags & EOMT_EDGE_HAS_CHECKSUM) == 0) return -1;
+    crc = eomt_edge_crc32(crc, frame->ids, 2 * pixels);
+    if (frame->rgb != NULL) crc = eomt_edge_crc32(crc, frame->rgb, 3 * pixels);
+    return crc == frame->info.checksum;
+}
+
+static inline void eomt_edge_frame_free(eomt_edge_frame *frame) {
+    free(frame->segments);
+    free(frame->ids);
+    free(frame->rgb_buffer);
+    memset(frame, 0, sizeof *frame);
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* EOMT_EDGE_H */

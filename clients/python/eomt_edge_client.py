@@ -1,0 +1,531 @@
+"""Receive segmentation masks of a running eomt-edge daemon, zero configuration, standard library and numpy only.
+
+    import eomt_edge_client
+
+    with eomt_edge_client.Subscriber("/run/eomt-edge/masks.sock") as masks:
+        for frame in masks:
+            print(frame.sequence, frame.ids.shape, [s.label for s in frame.segments])
+
+A frame is the reader's own copy. A slow reader gets the newest frame and skips the ones in between (``masks.skipped``); it
+never blocks the daemon and never gets a torn frame. When the daemon ends, iteration raises ``Ended`` (or reconnects, with
+``Subscriber(path, reconnect=True)``). For an event loop, ``masks.fileno()`` is readable when there is a frame or an end; then
+call ``masks.next(timeout=0)``.
+
+Command line: ``python -m eomt_edge_client --socket PATH --frames N [--json]``.
+
+The byte layout is that of ``clients/rust/layout.rs`` in the eomt-edge repository. Linux, 64-bit, little-endian.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import fcntl
+import json
+import mmap
+import os
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+import zlib
+from dataclasses import asdict, dataclass
+from typing import Iterator, List, Optional
+
+import numpy as np
+
+__all__ = ["ConnectError", "Ended", "Error", "Frame", "ProtocolError", "Segment", "Subscriber"]
+__version__ = "0.1.0"
+
+DEFAULT_SOCKET = "/run/eomt-edge/masks.sock"
+
+ABI_VERSION = 1
+RING_MAGIC = int.from_bytes(b"EOMTRING", "little")
+HELLO_MAGIC = int.from_bytes(b"EOMTHELO", "little")
+SLOT_MAGIC = int.from_bytes(b"SLOT", "little")
+MIN_SLOTS, MAX_SLOTS, MAX_SIDE, MAX_SEGMENTS = 2, 64, 16384, 65535
+RING_HAS_FRAME = 1
+SLOT_STALE, SLOT_NO_SIGNAL, SLOT_HAS_FRAME, SLOT_HAS_CHECKSUM, SLOT_TRUNCATED = 1, 2, 4, 8, 16
+HELLO_OK = 0
+
+HELLO = np.dtype([
+    ("magic", "<u8"), ("abi_version", "<u4"), ("status", "<u4"), ("generation", "<u8"), ("ring_bytes", "<u8"),
+    ("writer_pid", "<u4"), ("reserved", "<u4"), ("message", "V88"),
+])
+RING_INFO = np.dtype([
+    ("magic", "<u8"), ("abi_version", "<u4"), ("header_bytes", "<u4"), ("slot_count", "<u4"), ("max_segments", "<u4"),
+    ("max_width", "<u4"), ("max_height", "<u4"), ("slots_offset", "<u8"), ("slot_stride", "<u8"), ("total_bytes", "<u8"),
+    ("table_offset", "<u8"), ("ids_offset", "<u8"), ("frame_offset", "<u8"), ("labels_offset", "<u8"), ("labels_bytes", "<u8"),
+    ("metadata_offset", "<u8"), ("metadata_bytes", "<u8"), ("label_count", "<u4"), ("flags", "<u4"), ("writer_pid", "<u4"),
+    ("reserved", "<u4"), ("created_ns", "<u8"), ("reserved_words", "<u8", (7,)),
+])
+RING_HEADER = np.dtype([
+    ("info", RING_INFO), ("latest", "<u8"), ("heartbeat_ns", "<u8"), ("closed", "<u4"), ("reserved", "<u4", (11,)),
+])
+SLOT_INFO = np.dtype([
+    ("sequence", "<u8"), ("frame_sequence", "<u8"), ("captured_ns", "<u8"), ("published_ns", "<u8"), ("dropped", "<u8"),
+    ("width", "<u4"), ("height", "<u4"), ("source_id", "<u4"), ("flags", "<u4"), ("segment_count", "<u4"), ("checksum", "<u4"),
+    ("stage_us", "<u4", (4,)), ("model_hash", "V16"), ("reserved", "<u8", (2,)),
+])
+SLOT_HEADER = np.dtype([("magic", "<u4"), ("abi_version", "<u4"), ("lock", "<u8"), ("info", SLOT_INFO)])
+SEGMENT_ROW = np.dtype([
+    ("id", "<u2"), ("class", "<u2"), ("score", "<f4"), ("bbox", "<u4", (4,)), ("area", "<u4"), ("track_id", "<u4"),
+])
+for _dtype, _size in ((HELLO, 128), (RING_INFO, 192), (RING_HEADER, 256), (SLOT_INFO, 112), (SLOT_HEADER, 128), (SEGMENT_ROW, 32)):
+    if _dtype.itemsize != _size:
+        raise ImportError(f"layout of {_dtype} is {_dtype.itemsize} bytes, not {_size}")
+
+# linux/fcntl.h; the fcntl module has names for them only since Python 3.8 on some builds.
+_F_GET_SEALS, _F_SEAL_SHRINK = 1034, 0x0002
+# The ring is looked at this often even if no event comes.
+_RECHECK_S = 1.0
+_COPY_ATTEMPTS = 1000
+
+
+class Error(Exception):
+    """Any failure of this client."""
+
+
+class ConnectError(Error):
+    """Nobody listens there, or this process may not connect, or the daemon refused it."""
+
+
+class ProtocolError(Error):
+    """What listens there is no eomt-edge that this client understands."""
+
+
+class Ended(Error):
+    """No more frames come. ``clean``: the daemon said goodbye; otherwise it died."""
+
+    def __init__(self, path: str, clean: bool):
+        super().__init__(f"the daemon at {path} {'closed this mask ring' if clean else 'has ended'}")
+        self.clean = clean
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One row of the segment table."""
+
+    id: int
+    category_id: int
+    label: Optional[str]
+    score: float
+    area: int
+    bbox: tuple
+    track_id: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Masks of one camera frame. Arrays are this reader's own."""
+
+    sequence: int
+    """Counts publications of the ring from 1."""
+    frame_sequence: int
+    """The source's own frame counter."""
+    captured_ns: int
+    """CLOCK_MONOTONIC, nanoseconds (compare with ``time.monotonic_ns()``)."""
+    published_ns: int
+    dropped: int
+    """Frames that nobody processed since the daemon started."""
+    source_id: int
+    model_hash: bytes
+    stage_us: tuple
+    """Microseconds of preprocess, infer, segment, publish."""
+    stale: bool
+    no_signal: bool
+    truncated: bool
+    """There were more segments than the table holds."""
+    segments: List[Segment]
+    ids: np.ndarray
+    """(height, width) uint16, 0 = nothing."""
+    rgb: Optional[np.ndarray]
+    """(height, width, 3) uint8 when the daemon publishes the camera frame, else None."""
+    labels: List[str]
+    checksum_ok: Optional[bool]
+    """Whether the daemon's checksum fits; None when it sends none."""
+
+    @property
+    def width(self) -> int:
+        return self.ids.shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.ids.shape[0]
+
+
+class Subscriber:
+    """A connection to a daemon and its mapped ring. Not for use by several threads at once.
+
+    ``timeout`` (seconds, None = forever) is how long iteration waits for a frame before it raises ``TimeoutError``.
+    ``reconnect=True`` makes iteration wait for the daemon's return instead of raising ``Ended``, within the same timeout.
+    """
+
+    def __init__(self, path: str = DEFAULT_SOCKET, timeout: Optional[float] = None, reconnect: bool = False):
+        self.path = os.fspath(path)
+        self.timeout = timeout
+        self.reconnect = reconnect
+        self.skipped = 0
+        """Frames published since the first one received that this reader was too slow for."""
+        self.retries = 0
+        """Copies thrown away because the writer came by."""
+        self._fence_lock = threading.Lock()
+        self._socket: Optional[socket.socket] = None
+        self._event = -1
+        self._epoll: Optional[select.epoll] = None
+        self._map: Optional[mmap.mmap] = None
+        self._words: Optional[memoryview] = None
+        self._connect()
+
+    # -- the life of a connection --------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        fds: List[int] = []
+        try:
+            connection.settimeout(5.0)
+            try:
+                connection.connect(self.path)
+                data, fds = _receive(connection)
+            except OSError as error:
+                raise ConnectError(f"cannot connect to the mask socket {self.path}: {error}") from error
+            hello = self._parse_hello(data)
+            if len(fds) != 2:
+                raise ProtocolError(f"{self.path} is not a mask socket: the hello came with {len(fds)} descriptors")
+            self._open_ring(fds[0], int(hello["ring_bytes"]))
+            self.generation = int(hello["generation"])
+            self._epoll = select.epoll()
+            self._epoll.register(fds[1], select.EPOLLIN)
+            self._epoll.register(connection.fileno(), select.EPOLLIN | select.EPOLLRDHUP)
+            os.set_blocking(fds[1], False)
+            self._event, self._socket = fds.pop(), connection
+        except BaseException:
+            connection.close()
+            self.close()
+            raise
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _parse_hello(self, data: bytes) -> np.void:
+        if not data:
+            raise ConnectError(f"the daemon at {self.path} hung up before its hello")
+        if len(data) < 16 or struct.unpack_from("<Q", data)[0] != HELLO_MAGIC:
+            raise ProtocolError(f"{self.path} is not a mask socket: it does not begin as one of eomt-edge")
+        abi = struct.unpack_from("<I", data, 8)[0]
+        if abi != ABI_VERSION:
+            raise ProtocolError(f"the daemon at {self.path} speaks ABI {abi} of the mask ring, this client {ABI_VERSION}")
+        if len(data) != HELLO.itemsize:
+            raise ProtocolError(f"{self.path} is not a mask socket: a hello of {len(data)} bytes")
+        hello = np.frombuffer(data, HELLO)[0]
+        if hello["status"] != HELLO_OK:
+            reason = data[HELLO.fields["message"][1]:].split(b"\0")[0].decode("utf-8", "replace")
+            raise ConnectError(f"the daemon at {self.path} refused this client: {reason}")
+        return hello
+
+    def _open_ring(self, memfd: int, ring_bytes: int) -> None:
+        problem = None
+        try:
+            if not fcntl.fcntl(memfd, _F_GET_SEALS) & _F_SEAL_SHRINK:
+                problem = "the memfd is not sealed against shrinking"
+        except OSError as error:
+            problem = f"the descriptor is not a sealable memfd ({error})"
+        size = os.fstat(memfd).st_size
+        if problem is None and (size != ring_bytes or size < RING_HEADER.itemsize or size % 8):
+            problem = f"the memfd has {size} bytes, {ring_bytes} were announced"
+        if problem is None:
+            self._map = mmap.mmap(memfd, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+            # Aligned 64-bit items of a memoryview are read by a single load, which is what the seqlock needs.
+            self._words = memoryview(self._map).cast("Q")
+            info = np.frombuffer(bytes(self._map[:RING_INFO.itemsize]), RING_INFO)[0]
+            self._ring = {name: int(info[name]) for name in RING_INFO.names if name != "reserved_words"}
+            problem = _check_ring(self._ring, size)
+        if problem is not None:
+            raise ProtocolError(f"the mask ring of {self.path} cannot be read: {problem}")
+        ring = self._ring
+        text = self._map[ring["labels_offset"]:ring["labels_offset"] + ring["labels_bytes"]]
+        self.labels = [label.decode("utf-8", "replace") for label in text.split(b"\0")[:-1]]
+        text = self._map[ring["metadata_offset"]:ring["metadata_offset"] + ring["metadata_bytes"]]
+        try:
+            self.metadata = json.loads(text.decode("utf-8"))
+        except ValueError as error:
+            raise ProtocolError(f"the mask ring of {self.path} cannot be read: its metadata is no JSON ({error})") from error
+        self._last = 0
+
+    def close(self) -> None:
+        """Leaves the ring; frames already received stay valid."""
+        if self._epoll is not None:
+            self._epoll.close()
+            self._epoll = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._event >= 0:
+            os.close(self._event)
+            self._event = -1
+        if self._words is not None:
+            self._words.release()
+            self._words = None
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+
+    def __enter__(self) -> "Subscriber":
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """Readable when there is a frame or an end; it changes when the subscriber reconnects."""
+        if self._epoll is None:
+            raise ValueError("the subscriber is closed")
+        return self._epoll.fileno()
+
+    # -- frames --------------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    def __next__(self) -> Frame:
+        deadline = _deadline(self.timeout)
+        while True:
+            try:
+                frame = self.next(_left(deadline))
+            except Ended:
+                if not self.reconnect:
+                    raise
+                self._connect_again(deadline)
+                continue
+            if frame is None:
+                raise TimeoutError(f"no frame from {self.path} within {self.timeout} s")
+            return frame
+
+    def next(self, timeout: Optional[float] = None) -> Optional[Frame]:
+        """Waits for a frame newer than the last one; None when ``timeout`` (seconds) passed. Raises ``Ended``."""
+        if self._map is None:
+            raise Ended(self.path, clean=False)
+        deadline = _deadline(timeout)
+        while True:
+            self._drain()
+            # The order matters: whoever asks for the end first and for a frame second cannot miss the last frame.
+            ended = self._ended()
+            frame = self._copy_newest()
+            if frame is not None:
+                return frame
+            if ended is not None:
+                raise Ended(self.path, clean=ended)
+            left = _left(deadline)
+            if left is not None and left <= 0:
+                return None
+            self._epoll.poll(_RECHECK_S if left is None else min(left, _RECHECK_S))
+
+    def latest(self) -> Optional[Frame]:
+        """The newest frame if it is newer than the last one; never waits, does not notice the end."""
+        if self._map is None:
+            return None
+        self._drain()
+        return self._copy_newest()
+
+    def _connect_again(self, deadline: Optional[float]) -> None:
+        self.close()
+        pause = 0.005
+        while True:
+            try:
+                return self._connect()
+            except ConnectError:
+                left = _left(deadline)
+                if left is not None and left <= 0:
+                    raise TimeoutError(f"the daemon at {self.path} did not come back within {self.timeout} s") from None
+                time.sleep(pause if left is None else min(pause, left))
+                pause = min(2 * pause, 0.2)
+
+    def _drain(self) -> None:
+        try:
+            os.read(self._event, 8)
+        except BlockingIOError:
+            pass
+
+    def _ended(self) -> Optional[bool]:
+        """How the ring ended, None while it lives."""
+        if self._closed():
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN | select.POLLRDHUP)
+        # After the hello the server says nothing more: readable means end of file.
+        return self._closed() if poll.poll(0) else None
+
+    def _closed(self) -> bool:
+        # The u32 `closed` shares its aligned word with reserved zeros.
+        closed = self._words[RING_HEADER.fields["closed"][1] // 8] & 0xFFFFFFFF
+        self._fence()
+        return closed != 0
+
+    def _copy_newest(self) -> Optional[Frame]:
+        """The reading half of the seqlock; clients/rust/ring_map.rs explains the order."""
+        for _ in range(_COPY_ATTEMPTS):
+            sequence = self._words[RING_HEADER.fields["latest"][1] // 8]
+            self._fence()
+            if sequence <= self._last:
+                return None
+            slot = self._ring["slots_offset"] + sequence % self._ring["slot_count"] * self._ring["slot_stride"]
+            lock = (slot + SLOT_HEADER.fields["lock"][1]) // 8
+            if self._words[lock] == 2 * sequence:
+                self._fence()
+                header, rows, ids, rgb, problem = self._copy_slot(slot, sequence)
+                self._fence()
+                if self._words[lock] == 2 * sequence:
+                    if problem is not None:
+                        raise ProtocolError(f"the mask ring of {self.path} cannot be read: {problem}")
+                    if self._last:
+                        self.skipped += sequence - self._last - 1
+                    self._last = sequence
+                    return self._build(header["info"], rows, ids, rgb)
+            self.retries += 1
+        return None
+
+    def _fence(self) -> None:
+        """A memory barrier: loads before it happen before loads after it, which aarch64 does not do by itself.
+
+        Releasing a lock keeps earlier loads before it (release), taking it keeps later ones behind it (acquire), and the second
+        taking cannot overtake the release that it depends on. One acquire-release pair would not do: both sides may slip *into*
+        a critical section and pass each other there. The lock is private, so it never waits.
+        """
+        self._fence_lock.acquire()
+        self._fence_lock.release()
+        self._fence_lock.acquire()
+        self._fence_lock.release()
+
+    def _copy_slot(self, slot: int, sequence: int):
+        ring = self._ring
+        header = np.frombuffer(bytes(self._map[slot:slot + SLOT_HEADER.itemsize]), SLOT_HEADER)[0]
+        info = header["info"]
+        width, height, count = int(info["width"]), int(info["height"]), int(info["segment_count"])
+        has_frame = bool(int(info["flags"]) & SLOT_HAS_FRAME)
+        if int(header["magic"]) != SLOT_MAGIC or int(header["abi_version"]) != ABI_VERSION or int(info["sequence"]) != sequence:
+            return header, None, None, None, f"the slot of frame {sequence} is not one"
+        if not (1 <= width <= ring["max_width"] and 1 <= height <= ring["max_height"] and count <= ring["max_segments"]) or (
+                has_frame and not ring["frame_offset"]):
+            return header, None, None, None, f"frame {sequence} claims {width}x{height} with {count} segments"
+
+        def area(offset, dtype, shape):
+            items = int(np.prod(shape))
+            view = np.frombuffer(self._map, dtype, items, slot + offset)
+            return view.reshape(shape).copy()
+
+        rows = area(ring["table_offset"], SEGMENT_ROW, (count,)) if count else np.empty(0, SEGMENT_ROW)
+        ids = area(ring["ids_offset"], "<u2", (height, width))
+        rgb = area(ring["frame_offset"], "u1", (height, width, 3)) if has_frame else None
+        return header, rows, ids, rgb, None
+
+    def _build(self, info, rows, ids, rgb) -> Frame:
+        flags = int(info["flags"])
+        checksum_ok = None
+        if flags & SLOT_HAS_CHECKSUM:
+            crc = zlib.crc32(ids, zlib.crc32(rows.tobytes()))
+            crc = crc if rgb is None else zlib.crc32(rgb, crc)
+            checksum_ok = crc == int(info["checksum"])
+        return Frame(
+            sequence=int(info["sequence"]), frame_sequence=int(info["frame_sequence"]), captured_ns=int(info["captured_ns"]),
+            published_ns=int(info["published_ns"]), dropped=int(info["dropped"]), source_id=int(info["source_id"]),
+            model_hash=bytes(info["model_hash"]), stage_us=tuple(int(us) for us in info["stage_us"]),
+            stale=bool(flags & SLOT_STALE), no_signal=bool(flags & SLOT_NO_SIGNAL), truncated=bool(flags & SLOT_TRUNCATED),
+            segments=[self._segment(row) for row in rows], ids=ids, rgb=rgb, labels=self.labels, checksum_ok=checksum_ok,
+        )
+
+    def _segment(self, row) -> Segment:
+        category = int(row["class"])
+        return Segment(
+            id=int(row["id"]), category_id=category, label=self.labels[category] if category < len(self.labels) else None,
+            score=float(row["score"]), area=int(row["area"]), bbox=tuple(int(edge) for edge in row["bbox"]),
+            track_id=int(row["track_id"]),
+        )
+
+
+def _receive(connection: socket.socket):
+    """One message and the descriptors that came with it (socket.recv_fds is of Python 3.9 and sets no close-on-exec)."""
+    room = socket.CMSG_SPACE(2 * array.array("i").itemsize)
+    data, ancillary, _flags, _address = connection.recvmsg(HELLO.itemsize, room, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[:len(content) - len(content) % fds.itemsize])
+    return data, list(fds)
+
+
+def _check_ring(ring: dict, size: int) -> Optional[str]:
+    """What is wrong with a ring's header, None if all that it describes lies inside of ``size`` bytes."""
+    if ring["magic"] != RING_MAGIC or ring["abi_version"] != ABI_VERSION:
+        return f"magic {ring['magic']:#x}, ABI {ring['abi_version']}; this client reads ABI {ABI_VERSION}"
+    if not (MIN_SLOTS <= ring["slot_count"] <= MAX_SLOTS and 1 <= ring["max_width"] <= MAX_SIDE
+            and 1 <= ring["max_height"] <= MAX_SIDE and ring["max_segments"] <= MAX_SEGMENTS):
+        return "its slots are beyond the limits"
+
+    def padded(count: int) -> int:
+        return (count + 63) // 64 * 64
+
+    pixels = ring["max_width"] * ring["max_height"]
+    frame, stride, slots = ring["frame_offset"], ring["slot_stride"], ring["slots_offset"]
+    ids_end = ring["ids_offset"] + padded(2 * pixels)
+    blobs = [(ring["labels_offset"], ring["labels_bytes"]), (ring["metadata_offset"], ring["metadata_bytes"])]
+    aligned = not any(at % 64 for at in (slots, stride, ring["table_offset"], ring["ids_offset"], frame))
+    ordered = (
+        ring["header_bytes"] >= RING_HEADER.itemsize
+        and all(at >= ring["header_bytes"] and at + length <= slots for at, length in blobs)
+        and ring["table_offset"] >= SLOT_HEADER.itemsize
+        and ring["ids_offset"] >= ring["table_offset"] + ring["max_segments"] * SEGMENT_ROW.itemsize
+        and stride >= ids_end
+        and (frame == 0 or (frame >= ids_end and stride >= frame + padded(3 * pixels)))
+        and slots + stride * ring["slot_count"] <= size
+    )
+    return None if aligned and ordered else "its header describes areas outside of it"
+
+
+def _deadline(timeout: Optional[float]) -> Optional[float]:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def _left(deadline: Optional[float]) -> Optional[float]:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _line(frame: Frame, skipped: int, as_json: bool) -> str:
+    if not as_json:
+        segments = ", ".join(f"{s.label or s.category_id} {s.score:.2f}" for s in frame.segments)
+        return f"{frame.sequence}: {frame.width}x{frame.height}, {len(frame.segments)} segments: {segments}"
+    return json.dumps({
+        "sequence": frame.sequence, "frame_sequence": frame.frame_sequence, "captured_ns": frame.captured_ns,
+        "published_ns": frame.published_ns, "dropped": frame.dropped, "width": frame.width, "height": frame.height,
+        "source_id": frame.source_id, "stale": frame.stale, "no_signal": frame.no_signal, "truncated": frame.truncated,
+        "stage_us": frame.stage_us, "model_hash": frame.model_hash.hex(), "ids_crc32": zlib.crc32(frame.ids),
+        "rgb_crc32": None if frame.rgb is None else zlib.crc32(frame.rgb), "checksum_ok": frame.checksum_ok, "skipped": skipped,
+        "segments": [asdict(segment) for segment in frame.segments],
+    })
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    parser = argparse.ArgumentParser(prog="eomt_edge_client", description="Print what an eomt-edge daemon publishes.")
+    parser.add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH")
+    parser.add_argument("--frames", type=int, metavar="N", help="end after N frames (default: never)")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up when no frame comes for so long")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    options = parser.parse_args(arguments)
+    received = 0
+    try:
+        with Subscriber(options.socket, timeout=options.timeout) as masks:
+            while options.frames is None or received < options.frames:
+                print(_line(next(masks), masks.skipped, options.json), flush=True)
+                received += 1
+    except (Error, TimeoutError) as error:
+        print(f"eomt_edge_client: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, BrokenPipeError):
+        # Python flushes stdout once more at exit, which must not fail loudly on a closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+//! One frame as a reader keeps it: its own copy, reusable from frame to frame without allocating.
+
+use std::mem::size_of;
+
+use super::checksum::crc32;
+use super::layout::{SLOT_HAS_CHECKSUM, SLOT_HAS_FRAME, SLOT_NO_SIGNAL, SLOT_STALE, SLOT_TRUNCATED, SegmentRow, SlotInfo};
+
+/// Masks of one frame. Buffers grow to the largest frame seen and stay.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MaskFrame {
+    /// Sequence, times, size, flags and stage times as the writer published them.
+    pub info: SlotInfo,
+    /// The segment table.
+    pub segments: Vec<SegmentRow>,
+    /// `[height, width]` ids, row-major; 0 = nothing.
+    pub ids: Vec<u16>,
+    /// The camera frame, RGB24; empty when the slot carries none.
+    pub rgb: Vec<u8>,
+}
+
+impl MaskFrame {
+    /// Counts publications of this ring from 1.
+    pub fn sequence(&self) -> u64 {
+        self.info.sequence
+    }
+
+    pub fn width(&self) -> u32 {
+        self.info.width
+    }
+
+    pub fn height(&self) -> u32 {
+        self.info.height
+    }
+
+    /// The frame is older than the source promised.
+    pub fn stale(&self) -> bool {
+        self.info.flags & SLOT_STALE != 0
+    }
+
+    /// The source gives no frames; these masks are of an earlier one, or empty.
+    pub fn no_signal(&self) -> bool {
+        self.info.flags & SLOT_NO_SIGNAL != 0
+    }
+
+    /// There were more segments than the ring's table holds.
+    pub fn truncated(&self) -> bool {
+        self.info.flags & SLOT_TRUNCATED != 0
+    }
+
+    /// The camera frame, when the slot carries it.
+    pub fn rgb(&self) -> Option<&[u8]> {
+        (self.info.flags & SLOT_HAS_FRAME != 0).then_some(self.rgb.as_slice())
+    }
+
+    /// Whether the bytes are the ones that the writer summed; `None` when the ring carries no checksums.
+    pub fn checksum_ok(&self) -> Option<bool> {
+        let sum = crc32(crc32(crc32(0, rows_as_bytes(&self.segments)), ids_as_bytes(&self.ids)), &self.rgb);
+        (self.info.flags & SLOT_HAS_CHECKSUM != 0).then_some(sum == self.info.checksum)
+    }
+
+    /// CRC-32 of the id map alone: what `--json` of the clients prints, to compare two readers.
+    pub fn ids_crc32(&self) -> u32 {
+        crc32(0, ids_as_bytes(&self.ids))
+    }
+
+    pub(super) fn areas_mut(&mut self) -> (&mut [u8], &mut [u8], &mut [u8]) {
+        (rows_as_bytes_mut(&mut self.segments), ids_as_bytes_mut(&mut self.ids), &mut self.rgb)
+    }
+
+    /// Makes room for what `info` announces; the caller has bounded it by the ring's limits.
+    pub(super) fn resize_for(&mut self, info: &SlotInfo) {
+        let pixels = info.width as usize * info.height as usize;
+        self.segments.resize(info.segment_count as usize, SegmentRow::default());
+        self.ids.resize(pixels, 0);
+        self.rgb.resize(if info.flags & SLOT_HAS_FRAME != 0 { 3 * pixels } else { 0 }, 0);
+    }
+}
+
+/// The bytes of an id map, little-endian as in the ring.
+pub fn ids_as_bytes(ids: &[u16]) -> &[u8] {
+    // SAFETY: the pointer and length are those of `ids`; u16 has no padding, so every byte is initialized, and u8 has no
+    // alignment; the result borrows `ids`.
+    unsafe { std::slice::from_raw_parts(ids.as_ptr().cast::<u8>(), size_of_val(ids)) }
+}
+
+/// The bytes of table rows, little-endian as in the ring.
+pub fn rows_as_bytes(rows: &[SegmentRow]) -> &[u8] {
+    const { assert!(size_of::<SegmentRow>() == 2 + 2 + 4 + 4 * 4 + 4 + 4, "no padding") };
+    // SAFETY: the pointer and length are those of `rows`; the fields fill the struct (asserted above), so every byte is
+    // initialized, and u8 has no alignment; the result borrows `rows`.
+    unsafe { std::slice::from_raw_parts(rows.as_ptr().cast::<u8>(), size_of_val(rows)) }
+}
+
+fn ids_as_bytes_mut(ids: &mut [u16]) -> &mut [u8] {
+    // SAFETY: as `ids_as_bytes`; the borrow is exclusive, and any bytes are valid u16 values.
+    unsafe { std::slice::from_raw_parts_mut(ids.as_mut_ptr().cast::<u8>(), size_of_val(ids)) }
+}
+
+fn rows_as_bytes_mut(rows: &mut [SegmentRow]) -> &mut [u8] {
+    // SAFETY: as `rows_as_bytes`; the borrow is exclusive, and any bytes are a valid SegmentRow (integers and one f32).
+    unsafe { std::slice::from_raw_parts_mut(rows.as_mut_ptr().cast::<u8>(), size_of_val(rows)) }
+}

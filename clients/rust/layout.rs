@@ -1,0 +1,253 @@
+//! The mask ring's bytes: every struct, offset and constant that a writer and its readers must agree on.
+//!
+//! ```text
+//! memfd:  RingHeader | labels (NUL-terminated each) | metadata (JSON) | page boundary | slot 0 | slot 1 | …
+//! slot:   SlotHeader | segment table | id map (u16 a pixel) | camera frame (RGB24, when the ring has frames)
+//! ```
+//! Little-endian. Areas start at multiples of 64 bytes and are padded to them, so whole words may be copied.
+//! `clients/c/eomt_edge.h` and `clients/python/eomt_edge_client.py` repeat this file; `tests/mask_ring.rs` compares all
+//! offsets. Publication `s` (counted from 1) lives in slot `s % slot_count`; its seqlock is `2 s - 1` while the slot is
+//! written and `2 s` once it may be read, so an even value also says which publication the slot holds.
+//!
+//! Invariants: a change of any offset or meaning raises [`ABI_VERSION`]; the first 16 bytes of [`Hello`] never change.
+//! Refuses: to import anything of this crate, or to know how memory is mapped.
+
+use std::mem::{offset_of, size_of};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+pub const ABI_VERSION: u32 = 1;
+pub const RING_MAGIC: u64 = u64::from_le_bytes(*b"EOMTRING");
+pub const HELLO_MAGIC: u64 = u64::from_le_bytes(*b"EOMTHELO");
+pub const SLOT_MAGIC: u32 = u32::from_le_bytes(*b"SLOT");
+
+/// Every area starts at a multiple of this.
+pub const AREA_ALIGN: usize = 64;
+/// The slots start at a multiple of this.
+pub const PAGE_ALIGN: usize = 4096;
+
+pub const MIN_SLOTS: u32 = 2;
+pub const MAX_SLOTS: u32 = 64;
+/// Largest width and height that a ring may be made for.
+pub const MAX_SIDE: u32 = 16384;
+/// Ids are 16-bit and 0 means nothing.
+pub const MAX_SEGMENTS: u32 = 65535;
+
+/// [`RingInfo::flags`]: slots have room for the camera frame.
+pub const RING_HAS_FRAME: u32 = 1;
+/// [`RingInfo::flags`]: every slot carries a checksum.
+pub const RING_HAS_CHECKSUM: u32 = 2;
+
+/// [`SlotInfo::flags`]: the frame is older than the source promised.
+pub const SLOT_STALE: u32 = 1;
+/// [`SlotInfo::flags`]: the source gives no frames.
+pub const SLOT_NO_SIGNAL: u32 = 2;
+/// [`SlotInfo::flags`]: the camera frame is filled.
+pub const SLOT_HAS_FRAME: u32 = 4;
+/// [`SlotInfo::flags`]: [`SlotInfo::checksum`] is the CRC-32 (IEEE) of segment table rows, id map and camera frame, if any.
+pub const SLOT_HAS_CHECKSUM: u32 = 8;
+/// [`SlotInfo::flags`]: there were more segments than the table holds; the id map names some that have no row.
+pub const SLOT_TRUNCATED: u32 = 16;
+
+/// [`Hello::status`]: a memfd and an eventfd come with this message.
+pub const HELLO_OK: u32 = 0;
+/// [`Hello::status`]: no descriptors, [`Hello::message`] says why; the connection ends.
+pub const HELLO_REFUSED: u32 = 1;
+
+/// What the server sends on connect, as one SOCK_SEQPACKET message.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Hello {
+    pub magic: u64,
+    pub abi_version: u32,
+    pub status: u32,
+    /// Counts the rings of one daemon: another one after a model reload.
+    pub generation: u64,
+    /// Size of the memfd.
+    pub ring_bytes: u64,
+    pub writer_pid: u32,
+    pub reserved: u32,
+    /// UTF-8, NUL-padded: why the client was refused.
+    pub message: [u8; 88],
+}
+
+/// The part of [`RingHeader`] that never changes while a ring lives. Offsets count from the start of the memfd, except
+/// `table_offset`, `ids_offset` and `frame_offset`, which count from the start of a slot.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingInfo {
+    pub magic: u64,
+    pub abi_version: u32,
+    pub header_bytes: u32,
+    pub slot_count: u32,
+    pub max_segments: u32,
+    pub max_width: u32,
+    pub max_height: u32,
+    pub slots_offset: u64,
+    pub slot_stride: u64,
+    pub total_bytes: u64,
+    pub table_offset: u64,
+    pub ids_offset: u64,
+    /// 0 when the ring has no frames.
+    pub frame_offset: u64,
+    pub labels_offset: u64,
+    pub labels_bytes: u64,
+    pub metadata_offset: u64,
+    pub metadata_bytes: u64,
+    pub label_count: u32,
+    pub flags: u32,
+    pub writer_pid: u32,
+    pub reserved: u32,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub created_ns: u64,
+    pub reserved_words: [u64; 7],
+}
+
+/// The start of the memfd.
+#[repr(C, align(64))]
+pub struct RingHeader {
+    pub info: RingInfo,
+    /// Ring sequence of the newest published slot, 0 = none yet.
+    pub latest: AtomicU64,
+    /// CLOCK_MONOTONIC nanoseconds of the writer's last sign of life.
+    pub heartbeat_ns: AtomicU64,
+    /// 1 when the writer has left this ring in good order: no more frames come.
+    pub closed: AtomicU32,
+    pub reserved: [u32; 11],
+}
+
+/// What a slot says about its frame.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SlotInfo {
+    /// Counts publications of this ring from 1, without gaps.
+    pub sequence: u64,
+    /// The source's own frame counter.
+    pub frame_sequence: u64,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub captured_ns: u64,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub published_ns: u64,
+    /// Frames that the source produced and nobody processed since the daemon started.
+    pub dropped: u64,
+    pub width: u32,
+    pub height: u32,
+    pub source_id: u32,
+    pub flags: u32,
+    pub segment_count: u32,
+    pub checksum: u32,
+    /// Microseconds of preprocess, infer, segment, publish.
+    pub stage_us: [u32; 4],
+    /// First 16 bytes of the model file's SHA-256.
+    pub model_hash: [u8; 16],
+    pub reserved: [u64; 2],
+}
+
+/// The start of a slot.
+#[repr(C, align(64))]
+pub struct SlotHeader {
+    pub magic: u32,
+    pub abi_version: u32,
+    /// The seqlock: odd while the slot is written, twice its sequence when it may be read.
+    pub lock: AtomicU64,
+    pub info: SlotInfo,
+}
+
+/// One row of the segment table.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SegmentRow {
+    /// 1-based id in the id map.
+    pub id: u16,
+    /// Index into the labels.
+    pub class: u16,
+    pub score: f32,
+    /// x, y, width, height.
+    pub bbox: [u32; 4],
+    /// Pixels.
+    pub area: u32,
+    /// 0 = not tracked.
+    pub track_id: u32,
+}
+
+/// How large a ring is and where its areas stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    pub slot_count: u32,
+    pub max_width: u32,
+    pub max_height: u32,
+    pub max_segments: u32,
+    pub has_frame: bool,
+    pub labels_bytes: usize,
+    pub metadata_bytes: usize,
+}
+
+impl Geometry {
+    /// All offsets and sizes; `None` when the ring does not fit an address space.
+    pub fn place(&self) -> Option<RingInfo> {
+        let pixels = (self.max_width as usize).checked_mul(self.max_height as usize)?;
+        let labels_offset = size_of::<RingHeader>();
+        let metadata_offset = align_up(labels_offset.checked_add(self.labels_bytes)?, AREA_ALIGN)?;
+        let slots_offset = align_up(metadata_offset.checked_add(self.metadata_bytes)?, PAGE_ALIGN)?;
+        let table_offset = size_of::<SlotHeader>();
+        let table_bytes = (self.max_segments as usize).checked_mul(size_of::<SegmentRow>())?;
+        let ids_offset = align_up(table_offset.checked_add(table_bytes)?, AREA_ALIGN)?;
+        let ids_end = align_up(ids_offset.checked_add(pixels.checked_mul(2)?)?, AREA_ALIGN)?;
+        let frame_bytes = if self.has_frame { pixels.checked_mul(3)? } else { 0 };
+        let slot_stride = align_up(ids_end.checked_add(frame_bytes)?, AREA_ALIGN)?;
+        let total_bytes = slots_offset.checked_add(slot_stride.checked_mul(self.slot_count as usize)?)?;
+        isize::try_from(total_bytes).ok()?;
+        Some(RingInfo {
+            magic: RING_MAGIC,
+            abi_version: ABI_VERSION,
+            header_bytes: size_of::<RingHeader>() as u32,
+            slot_count: self.slot_count,
+            max_segments: self.max_segments,
+            max_width: self.max_width,
+            max_height: self.max_height,
+            slots_offset: slots_offset as u64,
+            slot_stride: slot_stride as u64,
+            total_bytes: total_bytes as u64,
+            table_offset: table_offset as u64,
+            ids_offset: ids_offset as u64,
+            frame_offset: if self.has_frame { ids_end as u64 } else { 0 },
+            labels_offset: labels_offset as u64,
+            labels_bytes: self.labels_bytes as u64,
+            metadata_offset: metadata_offset as u64,
+            metadata_bytes: self.metadata_bytes as u64,
+            label_count: 0,
+            flags: if self.has_frame { RING_HAS_FRAME } else { 0 },
+            writer_pid: 0,
+            reserved: 0,
+            created_ns: 0,
+            reserved_words: [0; 7],
+        })
+    }
+}
+
+fn align_up(value: usize, align: usize) -> Option<usize> {
+    value.checked_next_multiple_of(align)
+}
+
+// The layout is a contract: a compiler that lays it out otherwise must not build it.
+const _: () = {
+    assert!(cfg!(target_endian = "little"), "the mask ring is little-endian");
+    assert!(size_of::<usize>() == 8, "the mask ring needs a 64-bit machine");
+    assert!(size_of::<Hello>() == 128);
+    assert!(offset_of!(Hello, status) == 12 && offset_of!(Hello, generation) == 16);
+    assert!(offset_of!(Hello, ring_bytes) == 24 && offset_of!(Hello, writer_pid) == 32 && offset_of!(Hello, message) == 40);
+    assert!(size_of::<RingInfo>() == 192);
+    assert!(offset_of!(RingInfo, slots_offset) == 32 && offset_of!(RingInfo, table_offset) == 56);
+    assert!(offset_of!(RingInfo, labels_offset) == 80 && offset_of!(RingInfo, metadata_offset) == 96);
+    assert!(offset_of!(RingInfo, label_count) == 112 && offset_of!(RingInfo, writer_pid) == 120);
+    assert!(offset_of!(RingInfo, created_ns) == 128 && offset_of!(RingInfo, reserved_words) == 136);
+    assert!(size_of::<RingHeader>() == 256);
+    assert!(offset_of!(RingHeader, latest) == 192 && offset_of!(RingHeader, heartbeat_ns) == 200);
+    assert!(offset_of!(RingHeader, closed) == 208);
+    assert!(size_of::<SlotInfo>() == 112);
+    assert!(offset_of!(SlotInfo, dropped) == 32 && offset_of!(SlotInfo, width) == 40 && offset_of!(SlotInfo, flags) == 52);
+    assert!(offset_of!(SlotInfo, stage_us) == 64 && offset_of!(SlotInfo, model_hash) == 80 && offset_of!(SlotInfo, reserved) == 96);
+    assert!(size_of::<SlotHeader>() == 128);
+    assert!(offset_of!(SlotHeader, lock) == 8 && offset_of!(SlotHeader, info) == 16);
+    assert!(size_of::<SegmentRow>() == 32);
+    assert!(offset_of!(SegmentRow, score) == 4 && offset_of!(SegmentRow, bbox) == 8 && offset_of!(SegmentRow, area) == 24);
+};

@@ -1,0 +1,103 @@
+//! The tool commands: arguments to options.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use eomt_edge::cli::{Command, ConvertArgs, PostprocessArgs, PrecisionArg, SegmentArgs, ThresholdArgs};
+use eomt_edge::data::Thresholds;
+use eomt_edge::tools::bench::{BenchOptions, bench};
+use eomt_edge::tools::convert::{ConvertOptions, convert};
+use eomt_edge::tools::doctor::doctor;
+use eomt_edge::tools::logits::logits;
+use eomt_edge::tools::postprocess::{PostprocessOptions, postprocess};
+use eomt_edge::tools::preprocess::preprocess;
+use eomt_edge::tools::segment::{SegmentOptions, segment};
+use eomt_edge::tools::view::{ViewOptions, view};
+use eomt_edge::tools::UsageError;
+
+pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Convert(args) => run_convert(args)?,
+        Command::Segment(args) => run_segment(&args)?,
+        Command::Logits(args) => logits(&args.model, &args.input, &args.output, args.threads)?,
+        Command::Preprocess(args) => preprocess(&args.image, (args.size.0, args.size.1), &args.output, args.max_pixels)?,
+        Command::Postprocess(args) => run_postprocess(&args)?,
+        Command::Bench(args) => {
+            let options = BenchOptions {
+                threads: args.threads,
+                frames: args.frames as usize,
+                image: args.image,
+                size: (640, 480),
+                threshold: args.threshold,
+                json: args.json,
+                max_pixels: 64 << 20,
+            };
+            bench(&args.model, &options)?;
+        }
+        Command::View(args) => view(&ViewOptions {
+            socket: args.socket,
+            frames: args.frames,
+            save: args.save,
+            json: args.json,
+            timeout: Duration::from_secs(args.timeout),
+        })?,
+        Command::Doctor(args) => {
+            let problems = doctor(&args.model, &args.socket);
+            return Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Run(_) | Command::ReapSocket { .. } => unreachable!("main runs these itself"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_convert(args: ConvertArgs) -> anyhow::Result<()> {
+    if args.precision == PrecisionArg::Int8 || args.calibrate.is_some() {
+        return Err(UsageError("--precision int8 and --calibrate: this version writes f32 only".to_owned()).into());
+    }
+    let options = ConvertOptions {
+        size: args.size.map(|size| (size.0, size.1)),
+        task: args.task,
+        stuff: args.stuff,
+        hints: args.hints,
+        base: args.base,
+        thresholds: thresholds(&args.thresholds),
+        skip_check: args.no_check,
+    };
+    convert(&args.checkpoint, &args.output, &options)
+}
+
+/// With the reference's defaults.
+fn thresholds(args: &ThresholdArgs) -> Thresholds {
+    let default = Thresholds::default();
+    Thresholds {
+        score: args.threshold.unwrap_or(default.score),
+        mask: args.mask_threshold.unwrap_or(default.mask),
+        overlap: args.overlap_threshold.unwrap_or(default.overlap),
+    }
+}
+
+fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
+    let options = SegmentOptions {
+        task: args.task,
+        threshold: args.thresholds.threshold,
+        mask_threshold: args.thresholds.mask_threshold,
+        overlap_threshold: args.thresholds.overlap_threshold,
+        windows: args.windows,
+        all_queries: args.all_queries,
+        threads: args.threads,
+        max_pixels: args.max_pixels,
+    };
+    segment(&args.model, &args.images, &args.output, &options)
+}
+
+fn run_postprocess(args: &PostprocessArgs) -> anyhow::Result<()> {
+    let options = PostprocessOptions {
+        task: args.task,
+        frame: (args.height as usize, args.width as usize),
+        input: (args.input_size.0, args.input_size.1),
+        stuff_classes: args.stuff.clone(),
+        thresholds: thresholds(&args.thresholds),
+        unpad: args.unpad,
+    };
+    postprocess(&args.input, &args.output, &options)
+}

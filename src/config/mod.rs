@@ -1,0 +1,309 @@
+//! The daemon's configuration: TOML text to validated structs.
+//!
+//! ```
+//! use eomt_edge::config::Config;
+//! let config = Config::parse("[source]\nuri = \"scenes:7\"\n", &["model.threads=2".to_owned()]).unwrap();
+//! assert_eq!(config.model.threads, 2);
+//! assert!(Config::parse("[source]\nurl = \"scenes\"\n", &[]).unwrap_err().to_string().contains("url"));
+//! ```
+//!
+//! Invariants: a [`Config`] that exists is valid; an unknown key is an error; `config/eomt-edge.toml` is the default written
+//! out and a test parses it. Refuses: reading files, looking at the machine.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use crate::data::{PixelFormat, Task, Thresholds};
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("configuration: {0}")]
+    Toml(String),
+    #[error("--set {0}: it must read key=value, e.g. model.threads=2")]
+    Override(String),
+    #[error("configuration: {key} = {value}: {reason}")]
+    Value { key: &'static str, value: String, reason: &'static str },
+}
+
+/// Everything that `run` can be told.
+#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub model: ModelConfig,
+    pub source: SourceConfig,
+    pub ring: RingConfig,
+}
+
+/// `[model]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// The ONNX file.
+    pub path: PathBuf,
+    /// Threads for one inference; 0 = one per core.
+    pub threads: usize,
+    /// Default: what the model was trained for.
+    #[serde(deserialize_with = "optional_from_str")]
+    pub task: Option<Task>,
+    /// Defaults: the model's.
+    pub threshold: Option<f32>,
+    pub mask_threshold: Option<f32>,
+    pub overlap_threshold: Option<f32>,
+}
+
+/// `[source]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceConfig {
+    /// `v4l2:/dev/video0`, `replay:DIR[@fps]`, `scenes[:seed]` or `pipe:-`.
+    pub uri: String,
+    /// Frames per second of replay, scenes; 0 = as fast as they are processed, none dropped.
+    pub fps: f64,
+    /// `WIDTHxHEIGHT` of scenes and pipe.
+    #[serde(deserialize_with = "from_str")]
+    pub size: FrameSize,
+    /// `rgb24` or `yuv420`, of pipe.
+    #[serde(deserialize_with = "from_str")]
+    pub format: PipeFormat,
+    /// Larger pictures are refused.
+    pub max_pixels: u64,
+}
+
+/// `[ring]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RingConfig {
+    /// Unix socket at which clients ask for the ring.
+    pub socket: PathBuf,
+    /// Permission bits of the socket, octal.
+    pub mode: String,
+    /// Group that owns the socket; empty = the daemon's.
+    pub group: String,
+    /// Frames that the ring holds, 2 to 64.
+    pub slots: u32,
+    /// Also publish the camera frame, as RGB.
+    pub include_frame: bool,
+    /// Also publish a checksum of each id map.
+    pub checksum: bool,
+    /// Clients served at the same time.
+    pub max_clients: usize,
+}
+
+/// Width and height in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameSize {
+    pub width: u32,
+    pub height: u32,
+}
+
+/// [`PixelFormat`] by its name in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipeFormat(pub PixelFormat);
+
+impl FromStr for FrameSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<FrameSize, String> {
+        let side = |text: &str| text.parse::<u32>().ok().filter(|side| (1..=16384).contains(side));
+        text.split_once('x')
+            .and_then(|(width, height)| Some(FrameSize { width: side(width)?, height: side(height)? }))
+            .ok_or_else(|| format!("'{text}' is not a size such as 640x480 (WIDTHxHEIGHT, at most 16384)"))
+    }
+}
+
+impl FromStr for PipeFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PipeFormat, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "rgb24" => Ok(PipeFormat(PixelFormat::Rgb24)),
+            "yuv420" | "yuv420p" => Ok(PipeFormat(PixelFormat::Yuv420)),
+            _ => Err(format!("unknown format '{text}': rgb24 or yuv420")),
+        }
+    }
+}
+
+fn from_str<'de, D: serde::Deserializer<'de>, T: FromStr<Err = String>>(deserializer: D) -> Result<T, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+fn optional_from_str<'de, D: serde::Deserializer<'de>, T: FromStr<Err = String>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    from_str(deserializer).map(Some)
+}
+
+impl Default for ModelConfig {
+    fn default() -> ModelConfig {
+        ModelConfig {
+            path: PathBuf::from("/usr/share/eomt-edge/eomt-nano-scenes.onnx"),
+            threads: 0,
+            task: None,
+            threshold: None,
+            mask_threshold: None,
+            overlap_threshold: None,
+        }
+    }
+}
+
+impl Default for SourceConfig {
+    fn default() -> SourceConfig {
+        SourceConfig {
+            uri: "v4l2:/dev/video0".to_owned(),
+            fps: 15.0,
+            size: FrameSize { width: 320, height: 240 },
+            format: PipeFormat(PixelFormat::Rgb24),
+            max_pixels: 64 << 20,
+        }
+    }
+}
+
+impl Default for RingConfig {
+    fn default() -> RingConfig {
+        RingConfig {
+            socket: PathBuf::from("/run/eomt-edge/masks.sock"),
+            mode: "660".to_owned(),
+            group: String::new(),
+            slots: 8,
+            include_frame: false,
+            checksum: false,
+            max_clients: 64,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// The model's thresholds with what the configuration sets.
+    pub fn thresholds(&self, of_model: Thresholds) -> Thresholds {
+        Thresholds {
+            score: self.threshold.unwrap_or(of_model.score),
+            mask: self.mask_threshold.unwrap_or(of_model.mask),
+            overlap: self.overlap_threshold.unwrap_or(of_model.overlap),
+        }
+    }
+}
+
+impl RingConfig {
+    /// `mode` as a number.
+    pub fn mode_bits(&self) -> u32 {
+        u32::from_str_radix(&self.mode, 8).expect("checked when the configuration was parsed")
+    }
+}
+
+impl Config {
+    /// Parses `text` with `overrides` (`key=value`, dotted keys) on top.
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Config, ConfigError> {
+        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Toml(one_line(&error, Some(text))))?;
+        for item in overrides {
+            apply(&mut table, item)?;
+        }
+        let config: Config = table.try_into().map_err(|error: toml::de::Error| ConfigError::Toml(one_line(&error, None)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |key, value: String, reason| Err(ConfigError::Value { key, value, reason });
+        let thresholds = [
+            ("model.threshold", self.model.threshold),
+            ("model.mask_threshold", self.model.mask_threshold),
+            ("model.overlap_threshold", self.model.overlap_threshold),
+        ];
+        for (key, value) in thresholds {
+            if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
+                return refuse(key, value.to_string(), "it must lie between 0 and 1");
+            }
+        }
+        if self.model.threads > 256 {
+            return refuse("model.threads", self.model.threads.to_string(), "at most 256");
+        }
+        if !(0.0..=1000.0).contains(&self.source.fps) {
+            return refuse("source.fps", self.source.fps.to_string(), "it must lie between 0 and 1000");
+        }
+        if !(2..=64).contains(&self.ring.slots) {
+            return refuse("ring.slots", self.ring.slots.to_string(), "2 to 64");
+        }
+        if self.ring.max_clients == 0 || self.ring.max_clients > 4096 {
+            return refuse("ring.max_clients", self.ring.max_clients.to_string(), "1 to 4096");
+        }
+        match u32::from_str_radix(&self.ring.mode, 8) {
+            Ok(mode) if mode <= 0o777 => Ok(()),
+            _ => refuse("ring.mode", format!("'{}'", self.ring.mode), "it must be octal permission bits such as 660"),
+        }
+    }
+}
+
+fn one_line(error: &toml::de::Error, text: Option<&str>) -> String {
+    let message = error.message().lines().next().unwrap_or_default().to_owned();
+    match (error.span(), text) {
+        (Some(span), Some(text)) => format!("line {}: {message}", text[..span.start.min(text.len())].lines().count().max(1)),
+        _ => message,
+    }
+}
+
+/// `a.b=value`: the value is TOML where it parses as such, else a string.
+fn apply(table: &mut toml::Table, item: &str) -> Result<(), ConfigError> {
+    let (path, value) = item.split_once('=').ok_or_else(|| ConfigError::Override(item.to_owned()))?;
+    let value = format!("v = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut table| table.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut keys = path.trim().split('.').peekable();
+    let mut current = table;
+    while let Some(key) = keys.next() {
+        if key.is_empty() {
+            return Err(ConfigError::Override(item.to_owned()));
+        }
+        if keys.peek().is_none() {
+            current.insert(key.to_owned(), value);
+            return Ok(());
+        }
+        let next = current.entry(key.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        current = next.as_table_mut().ok_or_else(|| ConfigError::Override(item.to_owned()))?;
+    }
+    Err(ConfigError::Override(item.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_is_the_default() {
+        let shipped = include_str!("../../config/eomt-edge.toml");
+        assert_eq!(Config::parse(shipped, &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn overrides_win_and_strings_need_no_quotes() {
+        let text = "[ring]\nslots = 3\n[source]\nuri = \"pipe:-\"\n";
+        let overrides = ["ring.slots=5", "source.uri=replay:/tmp/x@5", "source.size=64x48", "model.task=semantic"].map(String::from);
+        let config = Config::parse(text, &overrides).unwrap();
+        assert_eq!((config.ring.slots, config.source.uri.as_str()), (5, "replay:/tmp/x@5"));
+        assert_eq!(config.source.size, FrameSize { width: 64, height: 48 });
+        assert_eq!(config.model.task, Some(Task::Semantic));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases: [(&str, &[&str], &str); 9] = [
+            ("[ring]\nslot = 3\n", &[], "slot"),
+            ("[rings]\n", &[], "rings"),
+            ("[ring]\nslots = 1\n", &[], "ring.slots"),
+            ("[ring\n", &[], "line 1"),
+            ("", &["ring.mode=999"], "ring.mode"),
+            ("", &["model.threshold=1.5"], "model.threshold"),
+            ("", &["model.task=sematic"], "sematic"),
+            ("", &["nonsense"], "nonsense"),
+            ("", &["source.size=0x4"], "0x4"),
+        ];
+        for (text, overrides, expected) in cases {
+            let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();
+            let message = Config::parse(text, &overrides).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+            assert_eq!(message.lines().count(), 1, "{message}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! On-device EoMT segmentation: frames in, masks out, to any process on the machine.
+//!
+//! ```text
+//! source ──Frame──▶ preprocess ──Tensor──▶ model ──Logits──▶ segment ──Segments──▶ sink
+//! replay, scenes,   resize, pad,           tract plan        panoptic,             mask ring
+//! pipe              normalize                                instance, semantic    (shared memory)
+//! ```
+//!
+//! One direction, typed values. A stage is a function from one noun of [`data`] to the next; [`pipeline`] wires them and owns
+//! the ports to the outside; [`daemon`] is the composition root; [`tools`] are the commands beside it.
+//!
+//! | room | may import |
+//! |---|---|
+//! | [`data`] | - |
+//! | [`kernels`] | - |
+//! | [`config`], [`overlay`] | data |
+//! | [`preprocess`], [`model`], [`segment`] | data, kernels |
+//! | [`model_file`] | model |
+//! | [`pipeline`] | data, preprocess, model, segment |
+//! | [`source`], [`sink`] | data, the ports of pipeline, preprocess (pixel formats), client (the ring's layout) |
+//! | [`daemon`] | all but tools, cli |
+//! | [`tools`] | all but daemon |
+//! | [`client`] | - (other people's programs copy it) |
+//!
+//! `tests/architecture.rs` holds the table to it. From `data` to `segment` there is no file, clock, thread or log call except
+//! the model's word on rewrites that do not fire. `unsafe` lives in [`sink::ring`] and [`client`] only.
+//!
+//! Absent on purpose: a GPU path, batches (a camera gives one frame at a time), a network protocol (bridges belong to the
+//! subscriber's side), masked attention as an option of inference (a checkpoint says whether it needs it).
+
+pub mod cli;
+#[path = "../clients/rust/mod.rs"]
+pub mod client;
+pub mod config;
+pub mod daemon;
+pub mod data;
+pub mod kernels;
+pub mod model;
+pub mod model_file;
+pub mod overlay;
+pub mod pipeline;
+pub mod preprocess;
+pub mod segment;
+pub mod sink;
+pub mod source;
+#[cfg(feature = "tools")]
+pub mod tools;

@@ -1,0 +1,92 @@
+//! `eomt-edge`: arguments to command to exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use eomt_edge::cli::{Cli, Command, RunArgs};
+use eomt_edge::config::Config;
+use eomt_edge::daemon::{self, DaemonError};
+use eomt_edge::sink::ring::reap_socket_main;
+
+#[cfg(feature = "tools")]
+mod commands;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(&cli);
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error);
+            exit_code(&error)
+        }
+    }
+}
+
+fn start_logging(cli: &Cli) {
+    let daemon = matches!(cli.command, Command::Run(_));
+    let level = match (cli.verbose, daemon) {
+        (0, false) => "warn,tract=error",
+        (0, true) | (1, _) => "info,tract=error",
+        _ => "debug,tract=warn",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).format_target(false).init();
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => run(args).map(|()| ExitCode::SUCCESS),
+        Command::ReapSocket { path, dev, ino } => {
+            reap_socket_main(&path, dev, ino);
+            Ok(ExitCode::SUCCESS)
+        }
+        #[cfg(feature = "tools")]
+        command => commands::run(command),
+    }
+}
+
+fn run(args: RunArgs) -> anyhow::Result<()> {
+    use anyhow::Context;
+    let text = match &args.config {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?,
+        None => String::new(),
+    };
+    let mut config = Config::parse(&text, &args.set)?;
+    if let Some(model) = args.model {
+        config.model.path = model;
+    }
+    if let Some(source) = args.source {
+        config.source.uri = source;
+    }
+    daemon::run(&config, args.frames)?;
+    Ok(())
+}
+
+/// One sentence on standard error: the error and its causes.
+#[allow(clippy::print_stderr)] // the one place
+fn report(error: &anyhow::Error) {
+    let mut sentence = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        // an error whose text already contains its source says it once
+        if sentence.ends_with(&cause) {
+            continue;
+        }
+        if !sentence.is_empty() {
+            sentence.push_str(": ");
+        }
+        sentence.push_str(cause.trim_end());
+    }
+    eprintln!("eomt-edge: {}", sentence.replace('\n', " "));
+}
+
+/// 2 for wrong usage or configuration, 1 for everything else.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let config = error.downcast_ref::<eomt_edge::config::ConfigError>().is_some();
+    let daemon = error.downcast_ref::<DaemonError>().is_some_and(DaemonError::is_usage);
+    #[cfg(feature = "tools")]
+    let tool = error.downcast_ref::<eomt_edge::tools::UsageError>().is_some();
+    #[cfg(not(feature = "tools"))]
+    let tool = false;
+    ExitCode::from(if config || daemon || tool { 2 } else { 1 })
+}

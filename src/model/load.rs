@@ -1,0 +1,205 @@
+//! ONNX bytes to a runnable plan: decode, find out what it is, optimize.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use serde::Deserialize;
+use tract_linalg::multithread::Executor;
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::{InferenceModel, InferenceModelExt, OutletId, TypedModel, TypedSimplePlan};
+use tract_onnx::tract_core::internal::{Datum, TypedFact, tvec};
+use tract_onnx::tract_core::runtime::RunOptions;
+use tract_onnx::tract_hir::internal::InferenceFact;
+
+use super::fuse::{self, MaskProduct};
+use super::metadata::{IMAGENET_MEAN, IMAGENET_STD, names};
+use super::{MaskOutput, Metadata, Model, ModelError, Precision};
+use crate::data::{Task, Thresholds};
+
+/// How to load.
+#[derive(Debug, Clone)]
+pub struct LoadOptions<'a> {
+    /// Threads for one inference, at least 1.
+    pub threads: usize,
+    /// The text of the `config.json` beside a foreign export; unused when the file describes itself.
+    pub config_json: Option<&'a str>,
+    /// Compute only the masks of kept queries when the graph allows it. Off only to compare.
+    pub prune_masks: bool,
+}
+
+impl Default for LoadOptions<'_> {
+    fn default() -> Self {
+        LoadOptions { threads: 1, config_json: None, prune_masks: true }
+    }
+}
+
+impl Model {
+    /// Loads the bytes of an ONNX file: ours, or a foreign EoMT export with its `config.json`.
+    ///
+    /// # Errors
+    /// [`ModelError::NotOnnx`], [`ModelError::NotEomt`] or a metadata error for files of another kind;
+    /// [`ModelError::Engine`] when tract cannot handle the graph.
+    pub fn load(bytes: &[u8], options: &LoadOptions) -> Result<Model, ModelError> {
+        let proto = ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx { reason: error.to_string() })?;
+        if proto.graph.is_none() || proto.opset_import.is_empty() {
+            return Err(ModelError::NotOnnx { reason: "it holds no graph".to_owned() });
+        }
+        let metadata = describe(&proto, options.config_json)?;
+        let (model, outputs) = parse(proto, metadata.input_size)?;
+        assemble(model, outputs, metadata, options)
+    }
+}
+
+fn not_eomt(reason: impl Into<String>) -> ModelError {
+    ModelError::NotEomt { reason: reason.into() }
+}
+
+/// Metadata from the file itself, else from the configuration beside it.
+fn describe(proto: &ModelProto, config_json: Option<&str>) -> Result<Metadata, ModelError> {
+    let props: BTreeMap<_, _> = proto.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
+    if let Some(metadata) = Metadata::from_props(&props)? {
+        return Ok(metadata);
+    }
+    // a graph that cannot be EoMT deserves that answer, not a request for a configuration
+    let graph = proto.graph.as_ref().expect("checked by the caller");
+    if graph.output.len() < 2 {
+        return Err(not_eomt(format!("it has {} output(s); class logits and mask logits are two", graph.output.len())));
+    }
+    let text = config_json.ok_or_else(|| ModelError::NeedsConfig { reason: "there is none".to_owned() })?;
+    ForeignConfig::parse(text)
+}
+
+/// The part of a transformers `config.json` that a foreign export needs.
+#[derive(Deserialize)]
+struct ForeignConfig {
+    model_type: String,
+    image_size: serde_json::Value,
+    #[serde(default)]
+    id2label: BTreeMap<String, String>,
+    #[serde(default)]
+    stuff_classes: Vec<u16>,
+}
+
+impl ForeignConfig {
+    fn parse(text: &str) -> Result<Metadata, ModelError> {
+        let needs = |reason: String| ModelError::NeedsConfig { reason };
+        let config: ForeignConfig = serde_json::from_str(text).map_err(|error| needs(error.to_string()))?;
+        if !config.model_type.starts_with("eomt") {
+            return Err(not_eomt(format!("its config.json says model_type '{}'", config.model_type)));
+        }
+        let side = |value: &serde_json::Value| value.as_u64().filter(|&n| n > 0).map(|n| n as usize);
+        let input_size = match &config.image_size {
+            serde_json::Value::Array(sides) if sides.len() == 2 => side(&sides[0]).zip(side(&sides[1])),
+            value => side(value).map(|n| (n, n)),
+        };
+        let input_size = input_size.ok_or_else(|| needs("its image_size is neither a size nor a pair of them".to_owned()))?;
+        let mut labels: Vec<(usize, String)> = Vec::new();
+        for (key, label) in config.id2label {
+            let index = key.parse().map_err(|_| needs(format!("its id2label has the key '{key}', which is no number")))?;
+            labels.push((index, label));
+        }
+        labels.sort();
+        Ok(Metadata {
+            name: "foreign".to_owned(),
+            task: Task::Panoptic,
+            labels: labels.into_iter().map(|(_, label)| label).collect(),
+            stuff_classes: config.stuff_classes,
+            image_mean: IMAGENET_MEAN,
+            image_std: IMAGENET_STD,
+            input_size,
+            thresholds: Thresholds::default(),
+            precision: Precision::F32,
+            source_sha256: String::new(),
+            converter: String::new(),
+        })
+    }
+}
+
+/// Outlets of class logits and mask logits.
+struct Outputs {
+    class: OutletId,
+    masks: OutletId,
+}
+
+fn parse(proto: ModelProto, (height, width): (usize, usize)) -> Result<(TypedModel, Outputs), ModelError> {
+    let reading = ModelError::engine("read");
+    let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+    let graph_outputs: Vec<String> =
+        proto.graph.as_ref().map(|graph| graph.output.iter().map(|output| output.name.clone()).collect()).unwrap_or_default();
+    let parsed = onnx.parse(&proto, None).map_err(&reading)?;
+    drop(proto); // the weights are in the model now
+    let mut model: InferenceModel = parsed.model;
+    let inputs = model.input_outlets().map_err(&reading)?.len();
+    if inputs != 1 {
+        return Err(not_eomt(format!("it has {inputs} inputs; pixel values are one")));
+    }
+    let fact = InferenceFact::dt_shape(f32::datum_type(), tvec![1, 3, height, width]);
+    model.set_input_fact(0, fact).map_err(|_| not_eomt(format!("its input does not take [1, 3, {height}, {width}] f32 values")))?;
+    let model = model.into_typed().map_err(ModelError::engine("analyse"))?;
+    let outputs = find_outputs(&model, &graph_outputs)?;
+    Ok((model, outputs))
+}
+
+/// Class logits and mask logits by name, else by shape: of rank 4, `[1, Q, h, w]`, and of rank 3, `[1, Q, _]`.
+fn find_outputs(model: &TypedModel, graph_outputs: &[String]) -> Result<Outputs, ModelError> {
+    let outlets = model.output_outlets().map_err(ModelError::engine("analyse"))?;
+    let shape = |outlet: OutletId| -> Vec<usize> {
+        let fact = model.outlet_fact(outlet).ok();
+        fact.and_then(|fact| fact.shape.as_concrete().map(<[usize]>::to_vec)).unwrap_or_default()
+    };
+    let by_name = |name: &str| graph_outputs.iter().position(|output| output == name).and_then(|index| outlets.get(index).copied());
+    let masks = by_name(names::MASK_LOGITS)
+        .or_else(|| outlets.iter().copied().find(|&outlet| shape(outlet).len() == 4))
+        .ok_or_else(|| not_eomt("no output has the shape [1, queries, height, width] of mask logits"))?;
+    let mask_shape = shape(masks);
+    let [1, queries, _, _] = mask_shape[..] else {
+        return Err(not_eomt(format!("its mask logits have the shape {mask_shape:?}, not [1, queries, height, width]")));
+    };
+    let class = by_name(names::CLASS_LOGITS)
+        .or_else(|| outlets.iter().copied().find(|&outlet| shape(outlet).len() == 3 && shape(outlet)[1] == queries))
+        .ok_or_else(|| not_eomt(format!("no output has the shape [1, {queries}, classes] of class logits")))?;
+    match shape(class)[..] {
+        [1, q, classes] if q == queries && classes >= 2 => Ok(Outputs { class, masks }),
+        ref other => Err(not_eomt(format!("its class logits have the shape {other:?}, its masks {queries} queries"))),
+    }
+}
+
+fn concrete(fact: &TypedFact) -> Vec<usize> {
+    fact.shape.as_concrete().map(<[usize]>::to_vec).unwrap_or_default()
+}
+
+fn assemble(mut model: TypedModel, outputs: Outputs, mut metadata: Metadata, options: &LoadOptions) -> Result<Model, ModelError> {
+    let optimizing = ModelError::engine("optimize");
+    let class_shape = concrete(model.outlet_fact(outputs.class).map_err(&optimizing)?);
+    let mask_shape = concrete(model.outlet_fact(outputs.masks).map_err(&optimizing)?);
+    let (queries, classes) = (class_shape[1], class_shape[2]);
+    if queries >= usize::from(u16::MAX) || classes > usize::from(u16::MAX) {
+        return Err(not_eomt(format!("{queries} queries and {classes} classes do not fit the 16-bit ids of the id map")));
+    }
+    if metadata.labels.is_empty() {
+        metadata.labels = (0..classes - 1).map(|class| format!("class {class}")).collect();
+    }
+    if metadata.labels.len() + 1 != classes {
+        return Err(not_eomt(format!("it has {} labels but scores {classes} classes, of which the last is 'no object'", metadata.labels.len())));
+    }
+    model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(&optimizing)?;
+    let mut model = model.into_decluttered().map_err(&optimizing)?;
+    let masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
+        Some(Ok(product)) => MaskOutput::Product(product),
+        Some(Err(reason)) => {
+            log::info!("masks of all queries will be computed: {reason}");
+            MaskOutput::Dense
+        }
+        None => MaskOutput::Dense,
+    };
+    fuse::rewrite(&mut model).map_err(&optimizing)?;
+    let model = model.into_optimized().map_err(&optimizing)?;
+    let executor = match options.threads {
+        0 | 1 => Executor::SingleThread,
+        threads => Executor::multithread_with_name(threads, "eomt-infer"),
+    };
+    let run_options = RunOptions { executor: Some(executor), ..RunOptions::default() };
+    let plan = TypedSimplePlan::new_with_options(model, &run_options).map_err(&optimizing)?;
+    let state = plan.spawn().map_err(&optimizing)?;
+    Ok(Model { metadata, plan, state, masks, queries, classes, mask_size: (mask_shape[2], mask_shape[3]) })
+}

@@ -1,0 +1,187 @@
+//! What a model file says about itself: the ONNX `metadata_props` of the model-file contract.
+//!
+//! Every value is text; lists and objects are JSON. A file without these entries is a foreign export.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::ModelError;
+use crate::data::{Task, Thresholds};
+
+/// Names of graph inputs and outputs, as transformers calls them.
+pub mod names {
+    /// `[1, 3, H, W]` f32, rescaled by 1/255 and normalized.
+    pub const INPUT: &str = "pixel_values";
+    /// `[1, Q, C + 1]` f32; the last class is "no object".
+    pub const CLASS_LOGITS: &str = "class_queries_logits";
+    /// `[1, Q, H / 4, W / 4]` f32 for patch size 16.
+    pub const MASK_LOGITS: &str = "masks_queries_logits";
+}
+
+/// How the weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    F32,
+    Int8,
+}
+
+impl Precision {
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Int8 => "int8",
+        }
+    }
+}
+
+/// Everything about a model that is not a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metadata {
+    /// A short name for people: the checkpoint's.
+    pub name: String,
+    /// The task the model was trained for.
+    pub task: Task,
+    /// Class names, index = class.
+    pub labels: Vec<String>,
+    /// Class indices that are stuff (merged per class in panoptic segmentation), ascending.
+    pub stuff_classes: Vec<u16>,
+    /// Per channel, of pixel values in 0..=1.
+    pub image_mean: [f32; 3],
+    pub image_std: [f32; 3],
+    /// (height, width) of the input.
+    pub input_size: (usize, usize),
+    pub thresholds: Thresholds,
+    pub precision: Precision,
+    /// SHA-256 of the checkpoint's weights, hex; empty for a foreign export.
+    pub source_sha256: String,
+    /// Program and version that wrote the file.
+    pub converter: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ThresholdsJson {
+    score: f32,
+    mask: f32,
+    overlap: f32,
+}
+
+/// ImageNet statistics, which every published EoMT uses.
+pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+impl Metadata {
+    /// Key and text of every entry, in a fixed order.
+    pub fn to_props(&self) -> Vec<(String, String)> {
+        let Thresholds { score, mask, overlap } = self.thresholds;
+        let entries = [
+            ("name", self.name.clone()),
+            ("task", self.task.name().to_owned()),
+            ("labels", json(&self.labels)),
+            ("stuff_classes", json(&self.stuff_classes)),
+            ("image_mean", json(&self.image_mean)),
+            ("image_std", json(&self.image_std)),
+            ("input_size", json(&[self.input_size.0, self.input_size.1])),
+            ("thresholds", json(&ThresholdsJson { score, mask, overlap })),
+            ("precision", self.precision.name().to_owned()),
+            ("source_sha256", self.source_sha256.clone()),
+            ("converter", self.converter.clone()),
+        ];
+        entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    /// Reads the entries back; `None` when the file carries none of ours.
+    pub fn from_props(props: &BTreeMap<String, String>) -> Result<Option<Metadata>, ModelError> {
+        if !props.contains_key("task") && !props.contains_key("labels") {
+            return Ok(None);
+        }
+        let text = |key: &'static str| props.get(key).cloned().ok_or(ModelError::MissingMetadata { key });
+        let [height, width]: [usize; 2] = parse("input_size", &text("input_size")?)?;
+        let ThresholdsJson { score, mask, overlap } = parse("thresholds", &text("thresholds")?)?;
+        let precision = match text("precision")?.as_str() {
+            "f32" => Precision::F32,
+            "int8" => Precision::Int8,
+            other => return Err(invalid("precision", format!("'{other}' is neither f32 nor int8"))),
+        };
+        let metadata = Metadata {
+            name: text("name")?,
+            task: text("task")?.parse().map_err(|reason| invalid("task", reason))?,
+            labels: parse("labels", &text("labels")?)?,
+            stuff_classes: parse("stuff_classes", &text("stuff_classes")?)?,
+            image_mean: parse("image_mean", &text("image_mean")?)?,
+            image_std: parse("image_std", &text("image_std")?)?,
+            input_size: (height, width),
+            thresholds: Thresholds { score, mask, overlap },
+            precision,
+            source_sha256: text("source_sha256")?,
+            converter: text("converter")?,
+        };
+        metadata.check().map(|()| Some(metadata))
+    }
+
+    fn check(&self) -> Result<(), ModelError> {
+        if let Some(class) = self.stuff_classes.iter().find(|&&class| usize::from(class) >= self.labels.len()) {
+            return Err(invalid("stuff_classes", format!("class {class} does not exist: there are {} labels", self.labels.len())));
+        }
+        if self.image_std.iter().any(|s| !s.is_finite() || *s <= 0.0) || self.image_mean.iter().any(|m| !m.is_finite()) {
+            return Err(invalid("image_std", format!("mean {:?} and std {:?} cannot normalize", self.image_mean, self.image_std)));
+        }
+        let Thresholds { score, mask, overlap } = self.thresholds;
+        if [score, mask, overlap].iter().any(|t| !(0.0..=1.0).contains(t)) {
+            return Err(invalid("thresholds", "they must lie between 0 and 1".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn json<T: Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string(value).expect("plain lists and numbers always serialize")
+}
+
+fn parse<T: DeserializeOwned>(key: &'static str, text: &str) -> Result<T, ModelError> {
+    serde_json::from_str(text).map_err(|error| invalid(key, error.to_string()))
+}
+
+fn invalid(key: &'static str, reason: String) -> ModelError {
+    ModelError::InvalidMetadata { key, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Metadata {
+        Metadata {
+            name: "nano".into(),
+            task: Task::Instance,
+            labels: vec!["a \"quoted\" one".into(), "ünïcode".into()],
+            stuff_classes: vec![1],
+            image_mean: IMAGENET_MEAN,
+            image_std: IMAGENET_STD,
+            input_size: (96, 160),
+            thresholds: Thresholds::default(),
+            precision: Precision::F32,
+            source_sha256: "ab".into(),
+            converter: "eomt-edge 0".into(),
+        }
+    }
+
+    #[test]
+    fn survives_a_round_trip() {
+        let props = example().to_props().into_iter().collect();
+        assert_eq!(Metadata::from_props(&props).unwrap(), Some(example()));
+    }
+
+    #[test]
+    fn bad_entries_are_named() {
+        for (key, value) in
+            [("labels", "nonsense"), ("stuff_classes", "[9]"), ("input_size", "[1]"), ("precision", "f7"), ("image_std", "[0, 1, 1]")]
+        {
+            let mut props: BTreeMap<_, _> = example().to_props().into_iter().collect();
+            props.insert(key.into(), value.into());
+            let message = Metadata::from_props(&props).unwrap_err().to_string();
+            assert!(message.contains(key), "{message}");
+        }
+        assert_eq!(Metadata::from_props(&BTreeMap::new()).unwrap(), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! [`Tensor`] to [`Logits`]: loads the bytes of an ONNX file into an optimized tract plan and runs it.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use eomt_edge::data::{Logits, Tensor};
+//! use eomt_edge::model::{LoadOptions, Model};
+//! let bytes = std::fs::read("models/eomt-nano-scenes.onnx")?;
+//! let mut model = Model::load(&bytes, &LoadOptions::default())?;
+//! let (height, width) = model.metadata().input_size;
+//! let mut logits = Logits::default();
+//! model.run(&Tensor::zeros(height, width), |class| (0..class.queries).collect(), &mut logits)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Invariants: the graph has one input `[1, 3, H, W]`, class logits `[1, Q, C + 1]` and mask logits `[1, Q, h, w]`; H and W are
+//! fixed. Refuses: opening files (the caller does), guessing labels, training.
+
+pub mod fuse;
+mod load;
+mod metadata;
+pub mod ops;
+
+use std::sync::Arc;
+
+use tract_onnx::prelude::{Tensor as TractTensor, TypedRunnableModel, TypedSimpleState, tvec};
+use tract_onnx::tract_core::internal::TractError;
+
+pub use load::LoadOptions;
+pub use metadata::{IMAGENET_MEAN, IMAGENET_STD, Metadata, Precision, names};
+
+use crate::data::{ClassLogits, Logits, Tensor};
+use fuse::MaskProduct;
+
+/// Why a model cannot be loaded or run. The caller adds the file's name.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    #[error("this is not an ONNX file: {reason}")]
+    NotOnnx { reason: String },
+    #[error("this ONNX file is not an EoMT network: {reason}")]
+    NotEomt { reason: String },
+    #[error("the model's metadata lacks '{key}'")]
+    MissingMetadata { key: &'static str },
+    #[error("the model's metadata entry '{key}' is invalid: {reason}")]
+    InvalidMetadata { key: &'static str, reason: String },
+    #[error("the model says nothing about itself, so it needs a config.json beside it: {reason}")]
+    NeedsConfig { reason: String },
+    #[error("the inference engine cannot {action} this network: {reason}")]
+    Engine { action: &'static str, reason: String },
+    #[error("the network takes {expected_height}x{expected_width} pixels (height x width), not {height}x{width}")]
+    InputSize { expected_height: usize, expected_width: usize, height: usize, width: usize },
+}
+
+impl ModelError {
+    fn engine(action: &'static str) -> impl Fn(TractError) -> ModelError {
+        move |error| ModelError::Engine { action, reason: one_line(&error) }
+    }
+}
+
+/// The innermost cause, which is what a person can act on.
+fn one_line(error: &TractError) -> String {
+    let text = error.root_cause().to_string();
+    text.lines().next().unwrap_or("no reason given").to_owned()
+}
+
+/// Where the plan's mask output comes from.
+enum MaskOutput {
+    /// Output 1 is `[1, Q, h, w]`.
+    Dense,
+    /// Outputs 1 and 2 are the factors of the mask product.
+    Product(MaskProduct),
+}
+
+/// A loaded network with its running state; one per inference thread.
+pub struct Model {
+    metadata: Metadata,
+    plan: Arc<TypedRunnableModel>,
+    state: TypedSimpleState,
+    masks: MaskOutput,
+    queries: usize,
+    classes: usize,
+    /// (height, width) of a mask.
+    mask_size: (usize, usize),
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("metadata", &self.metadata).field("queries", &self.queries).finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Q.
+    pub fn queries(&self) -> usize {
+        self.queries
+    }
+
+    /// (height, width) of the mask logits.
+    pub fn mask_size(&self) -> (usize, usize) {
+        self.mask_size
+    }
+
+    /// Whether only the masks of kept queries are computed (else all are, and the rest is thrown away).
+    pub fn prunes_masks(&self) -> bool {
+        matches!(self.masks, MaskOutput::Product(_))
+    }
+
+    /// Runs the network. `keep` sees the class logits and names the queries whose masks are wanted, ascending.
+    ///
+    /// `logits` is overwritten; its buffers are reused from call to call.
+    pub fn run(
+        &mut self,
+        input: &Tensor,
+        keep: impl FnOnce(&ClassLogits) -> Vec<usize>,
+        logits: &mut Logits,
+    ) -> Result<(), ModelError> {
+        let (expected_height, expected_width) = self.metadata.input_size;
+        if (input.height, input.width) != self.metadata.input_size {
+            return Err(ModelError::InputSize { expected_height, expected_width, height: input.height, width: input.width });
+        }
+        let shape = [1, 3, input.height, input.width];
+        let tensor = TractTensor::from_shape(&shape, &input.values).map_err(ModelError::engine("feed"))?;
+        let outputs = self.state.run(tvec![tensor.into()]).map_err(ModelError::engine("run"))?;
+        let read = |index: usize| outputs[index].try_as_plain_ram().and_then(|plain| plain.as_slice::<f32>());
+
+        logits.class.queries = self.queries;
+        logits.class.classes = self.classes;
+        logits.class.values.clear();
+        logits.class.values.extend_from_slice(read(0).map_err(ModelError::engine("read the class logits of"))?);
+        logits.kept = keep(&logits.class);
+        (logits.height, logits.width) = self.mask_size;
+        let pixels = logits.height * logits.width;
+        logits.masks.resize(logits.kept.len() * pixels, 0.0);
+        let first = read(1).map_err(ModelError::engine("read the masks of"))?;
+        match &self.masks {
+            MaskOutput::Dense => {
+                for (mask, &query) in logits.masks.chunks_exact_mut(pixels).zip(&logits.kept) {
+                    mask.copy_from_slice(&first[query * pixels..(query + 1) * pixels]);
+                }
+            }
+            MaskOutput::Product(product) => {
+                let features = read(2).map_err(ModelError::engine("read the features of"))?;
+                product.compute(first, features, &logits.kept, &mut logits.masks);
+            }
+        }
+        Ok(())
+    }
+
+    /// The plan's operators with their number, most frequent first: for `bench` and the curious.
+    pub fn operators(&self) -> Vec<(String, usize)> {
+        let mut counts = std::collections::BTreeMap::<String, usize>::new();
+        for node in self.plan.model().nodes() {
+            *counts.entry(node.op.name().into_owned()).or_default() += 1;
+        }
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), name.clone()));
+        counts
+    }
+}

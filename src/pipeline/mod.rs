@@ -1,0 +1,93 @@
+//! Wires the stages: frame → tensor → logits → segments, into whatever the [`Sink`] offers.
+//!
+//! ```no_run
+//! # fn demo(model: eomt_edge::model::Model, frame: eomt_edge::data::Frame) -> Result<(), Box<dyn std::error::Error>> {
+//! use eomt_edge::pipeline::{FixedClock, NullSink, Pipeline};
+//! use eomt_edge::segment::Rules;
+//! let mut pipeline = Pipeline::new(model, Rules::default());
+//! let report = pipeline.process(&frame, 0, &mut NullSink::default(), &FixedClock(0))?;
+//! println!("{} us", report.times.total_us());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Owns the ports [`Source`], [`Sink`], [`Clock`], the [`Mailbox`] of one between threads (the newest frame wins) and the buffer
+//! [`Pool`]. The daemon, `segment` and `bench` drive this same code. Invariants: one frame in, one publication out; our own code
+//! allocates nothing per frame after warm-up except the short lists of segments and surviving queries.
+//! Refuses: files, devices, signals.
+
+mod mailbox;
+mod pool;
+mod ports;
+
+pub use mailbox::{Mailbox, Taken};
+pub use pool::Pool;
+pub use ports::{Clock, FixedClock, MonotonicClock, NullSink, Publication, Sink, SinkError, Source, SourceError};
+
+use crate::data::{Frame, FrameReport, Logits, StageTimes, Tensor};
+use crate::model::{Model, ModelError};
+use crate::preprocess::Preprocessor;
+use crate::segment::{Rules, Segmenter, Table, survivors};
+
+/// Why one frame failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+/// The three computing stages with their buffers.
+pub struct Pipeline {
+    model: Model,
+    preprocessor: Preprocessor,
+    segmenter: Segmenter,
+    tensor: Tensor,
+    logits: Logits,
+}
+
+impl Pipeline {
+    pub fn new(model: Model, rules: Rules) -> Pipeline {
+        let metadata = model.metadata();
+        let (height, width) = metadata.input_size;
+        let preprocessor = Preprocessor::new(metadata.image_mean, metadata.image_std, metadata.input_size);
+        let (tensor, logits) = (Tensor::zeros(height, width), Logits::default());
+        Pipeline { preprocessor, segmenter: Segmenter::new(rules), model, tensor, logits }
+    }
+
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Takes one frame through all stages; `dropped` goes into its report.
+    ///
+    /// # Errors
+    /// When the network cannot run or the sink cannot take the frame; the pipeline stays usable.
+    pub fn process(
+        &mut self,
+        frame: &Frame,
+        dropped: u64,
+        sink: &mut dyn Sink,
+        clock: &dyn Clock,
+    ) -> Result<FrameReport, PipelineError> {
+        let Pipeline { model, preprocessor, segmenter, tensor, logits } = self;
+        let start = clock.now_ns();
+        let geometry = preprocessor.run(frame, tensor);
+        let preprocessed = clock.now_ns();
+        model.run(tensor, |class| survivors(class, segmenter.rules()), logits)?;
+        let inferred = clock.now_ns();
+        let mut report = FrameReport { sequence: frame.sequence, captured_ns: frame.captured_ns, dropped, ..FrameReport::default() };
+        let mut segmented = inferred;
+        sink.publish(frame, &mut |ids| {
+            let Table { rows, .. } = segmenter.run(logits, &geometry, ids);
+            segmented = clock.now_ns();
+            let micros = [preprocessed - start, inferred - preprocessed, segmented - inferred, 0].map(|ns| (ns / 1000) as u32);
+            report.times = StageTimes { micros };
+            report.published_ns = segmented;
+            Publication { report, table: rows }
+        })?;
+        report.times.micros[3] = ((clock.now_ns() - segmented) / 1000) as u32;
+        Ok(report)
+    }
+}

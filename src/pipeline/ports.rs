@@ -1,0 +1,104 @@
+//! What the pipeline needs from the outside.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::data::{Frame, FrameReport, Segment};
+
+/// Why a source gives no frames. The sentence names the directory, file or device.
+#[derive(Debug, thiserror::Error)]
+#[error("{subject}: {reason}")]
+pub struct SourceError {
+    pub subject: String,
+    pub reason: String,
+    /// False when the next frame may be fine: the caller counts and goes on.
+    pub fatal: bool,
+}
+
+impl SourceError {
+    pub fn fatal(subject: impl Into<String>, reason: impl ToString) -> SourceError {
+        SourceError { subject: subject.into(), reason: reason.to_string(), fatal: true }
+    }
+
+    pub fn passing(subject: impl Into<String>, reason: impl ToString) -> SourceError {
+        SourceError { subject: subject.into(), reason: reason.to_string(), fatal: false }
+    }
+}
+
+/// Where frames come from.
+pub trait Source: Send {
+    /// For people: what it is.
+    fn describe(&self) -> String;
+
+    /// (width, height) that no frame exceeds.
+    fn max_size(&self) -> (u32, u32);
+
+    /// Time between frames when the source has no rhythm of its own; `None` when [`Source::next`] waits by itself, zero when
+    /// frames come as fast as they are processed.
+    fn interval(&self) -> Option<Duration>;
+
+    /// The next frame, taken at `now_ns`; `None` at the end. `buffer` is an old frame's memory to reuse.
+    fn next(&mut self, now_ns: u64, buffer: Vec<u8>) -> Result<Option<Frame>, SourceError>;
+}
+
+/// Why a frame could not be published.
+#[derive(Debug, thiserror::Error)]
+#[error("the masks cannot be published: {0}")]
+pub struct SinkError(pub String);
+
+/// What a sink publishes beside the id map.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Publication {
+    pub report: FrameReport,
+    pub table: Vec<Segment>,
+}
+
+/// Where masks go.
+pub trait Sink {
+    /// Offers an id map of the frame's size to `fill`, which writes all of it, then publishes it with what `fill` returns.
+    fn publish(&mut self, frame: &Frame, fill: &mut dyn FnMut(&mut [u16]) -> Publication) -> Result<(), SinkError>;
+}
+
+/// The twin of every sink: keeps the last publication and shows it to nobody.
+#[derive(Debug, Default)]
+pub struct NullSink {
+    pub ids: Vec<u16>,
+    pub last: Publication,
+}
+
+impl Sink for NullSink {
+    fn publish(&mut self, frame: &Frame, fill: &mut dyn FnMut(&mut [u16]) -> Publication) -> Result<(), SinkError> {
+        self.ids.resize(frame.width as usize * frame.height as usize, 0);
+        self.last = fill(&mut self.ids);
+        Ok(())
+    }
+}
+
+/// CLOCK_MONOTONIC or a stand-in.
+pub trait Clock: Send + Sync + Debug {
+    /// Nanoseconds since an arbitrary start.
+    fn now_ns(&self) -> u64;
+}
+
+/// The kernel's CLOCK_MONOTONIC (`clock_gettime(2)`), which V4L2 timestamps and readers of the ring share.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MonotonicClock;
+
+impl Clock for MonotonicClock {
+    fn now_ns(&self) -> u64 {
+        let time = clock_gettime(ClockId::Monotonic);
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    }
+}
+
+/// A clock that stands still: for tests and examples.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FixedClock(pub u64);
+
+impl Clock for FixedClock {
+    fn now_ns(&self) -> u64 {
+        self.0
+    }
+}

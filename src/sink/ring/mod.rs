@@ -1,0 +1,107 @@
+//! The mask ring: masks in shared memory for any number of other processes.
+//!
+//! ```no_run
+//! use eomt_edge::data::FrameReport;
+//! use eomt_edge::sink::ring::{MaskServer, RingConfig, RingError, RingWriter, ServerConfig};
+//! # fn main() -> Result<(), RingError> {
+//! let config = RingConfig { max_width: 640, max_height: 480, ..RingConfig::default() };
+//! let mut ring = RingWriter::create(&config, r#"{"labels": ["car"]}"#, 0)?;
+//! let server = MaskServer::start(ServerConfig::new("/run/eomt-edge/masks.sock"), &ring)?;
+//! let mut slot = ring.begin(640, 480)?;
+//! slot.ids().fill(0);
+//! slot.finish(&FrameReport::default(), &[]);
+//! drop(ring); // readers learn that no more frames come
+//! server.stop();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Three parts. [`RingWriter`] owns a sealed memfd of slots, each behind a seqlock; [`MaskServer`] is a thread that hands the
+//! memfd and an eventfd to whoever may open its Unix socket, and rings the eventfds after each publication; the reaper is a
+//! child that removes the socket's name if the daemon is killed. The bytes are described in `clients/rust/layout.rs`.
+//!
+//! Invariants: the frame path (`begin` to `finish`) allocates nothing, takes no lock, and makes one system call, a write to an
+//! eventfd that readers never see; so nothing a reader does, or fails to do, can delay it. A reader cannot write the memory,
+//! shrink it, or extend it. When the process ends, by whatever means, socket, memory and reaper go with it.
+//! Refuses: to wait for a reader, to queue frames for one, to delete a path that is not a dead socket, to know what masks mean.
+#![allow(unsafe_code)]
+
+mod bind;
+mod notify;
+mod reaper;
+mod server;
+mod shm;
+mod writer;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use reaper::{ReaperCommand, reap_socket_main};
+pub use server::{MaskServer, ServerConfig};
+pub use writer::{RingWriter, SlotWriter};
+
+/// How large a ring is and what its slots carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RingConfig {
+    /// 2 to 64. A reader has `slots - 1` publications' time to copy a frame.
+    pub slots: u32,
+    /// Pixels, largest frame that can be published.
+    pub max_width: u32,
+    /// Pixels, largest frame that can be published.
+    pub max_height: u32,
+    /// Rows of the segment table.
+    pub max_segments: u32,
+    /// Slots have room for the camera frame (RGB24).
+    pub include_frame: bool,
+    /// Every slot carries a CRC-32 of its content: for tests, costs a pass over the data.
+    pub checksum: bool,
+    /// Which source the frames come from, when several daemons feed one consumer.
+    pub source_id: u32,
+    /// First 16 bytes of the model file's SHA-256.
+    pub model_hash: [u8; 16],
+}
+
+impl Default for RingConfig {
+    fn default() -> RingConfig {
+        RingConfig {
+            slots: 4,
+            max_width: 1280,
+            max_height: 720,
+            max_segments: 256,
+            include_frame: false,
+            checksum: false,
+            source_id: 0,
+            model_hash: [0; 16],
+        }
+    }
+}
+
+/// Why there is no ring, or no server for it.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    #[error("the mask ring's `{key}` {what}")]
+    Config { key: &'static str, what: String },
+    #[error("the mask ring's metadata cannot be used: {what}")]
+    Metadata { what: String },
+    #[error("no {bytes} bytes of shared memory for the mask ring: {step} failed: {source}")]
+    Memory { step: &'static str, bytes: usize, source: io::Error },
+    #[error("a frame of {width}x{height} does not fit the mask ring of at most {max_width}x{max_height}")]
+    FrameSize { width: u32, height: u32, max_width: u32, max_height: u32 },
+    #[error("the mask server cannot start: {step} failed: {source}")]
+    Server { step: &'static str, source: io::Error },
+    #[error("the directory {} of the mask socket cannot be used: {source}", dir.display())]
+    Directory { dir: PathBuf, source: io::Error },
+    #[error("{} is taken by a running daemon{}", path.display(), pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    Taken { path: PathBuf, pid: Option<i32> },
+    #[error("{} exists and is no socket; it stays untouched, choose another path for the mask socket", path.display())]
+    NotASocket { path: PathBuf },
+    #[error("another process holds the lock on {} and does not let go", dir.display())]
+    Locked { dir: PathBuf },
+    #[error("the mask socket {} cannot be made: {step} failed: {source}", path.display())]
+    Socket { path: PathBuf, step: &'static str, source: io::Error },
+    #[error("the group '{group}' of the mask socket is neither in /etc/group nor a number")]
+    Group { group: String },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! The edges towards cameras and files: implementations of [`crate::pipeline::Source`].
+//!
+//! ```
+//! use eomt_edge::source::SourceSpec;
+//! assert_eq!("scenes:7".parse(), Ok(SourceSpec::Scenes { seed: 7 }));
+//! ```
+//!
+//! | URI | frames |
+//! |---|---|
+//! | `replay:DIR[@fps]` | the PNG and JPEG files of a directory in the order of their names, over and over |
+//! | `scenes[:seed]` | moving procedural scenes with known ground truth |
+//! | `pipe:-` | raw frames from standard input |
+//!
+//! Refuses: to look at the clock (time is an argument), to know what becomes of a frame.
+
+mod pictures;
+mod pipe;
+mod replay;
+pub mod scenes;
+mod scenes_source;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::data::PixelFormat;
+use crate::pipeline::{Source, SourceError};
+
+pub use pictures::{PictureError, read_picture};
+pub use pipe::PipeSource;
+pub use replay::ReplaySource;
+pub use scenes_source::ScenesSource;
+
+/// A source as the user names it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SourceSpec {
+    V4l2 { device: PathBuf },
+    Replay { directory: PathBuf, fps: Option<f64> },
+    Scenes { seed: u64 },
+    Pipe,
+}
+
+impl FromStr for SourceSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SourceSpec, String> {
+        let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+        match (kind, rest) {
+            ("v4l2", device) if !device.is_empty() => Ok(SourceSpec::V4l2 { device: device.into() }),
+            ("replay", rest) if !rest.is_empty() => Ok(match rest.rsplit_once('@') {
+                Some((directory, rate)) if !directory.is_empty() && rate.parse::<f64>().is_ok() => {
+                    let fps = rate.parse::<f64>().ok().filter(|fps| (0.0..=1000.0).contains(fps));
+                    SourceSpec::Replay { directory: directory.into(), fps: Some(fps.ok_or("replay: the rate must lie between 0 and 1000")?) }
+                }
+                _ => SourceSpec::Replay { directory: rest.into(), fps: None },
+            }),
+            ("scenes", "") => Ok(SourceSpec::Scenes { seed: 0 }),
+            ("scenes", seed) => {
+                seed.parse().map(|seed| SourceSpec::Scenes { seed }).map_err(|_| format!("scenes: the seed '{seed}' is not a number"))
+            }
+            ("pipe", "-") => Ok(SourceSpec::Pipe),
+            _ => Err(format!("unknown source '{text}': v4l2:/dev/video0, replay:DIR[@fps], scenes[:seed] or pipe:-")),
+        }
+    }
+}
+
+/// What the configuration adds to a [`SourceSpec`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceOptions {
+    /// Frames per second of replay and scenes; 0 = as fast as frames are processed.
+    pub fps: f64,
+    /// (width, height) of scenes and pipe.
+    pub size: (u32, u32),
+    /// Of pipe.
+    pub format: PixelFormat,
+    /// Larger pictures are refused.
+    pub max_pixels: u64,
+}
+
+/// Opens a source.
+pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    match spec {
+        SourceSpec::V4l2 { device } => Err(SourceError::fatal(
+            format!("v4l2:{}", device.display()),
+            "this version has no camera support yet; feed frames through pipe:- (rpicam-vid, ffmpeg)",
+        )),
+        SourceSpec::Replay { directory, fps } => {
+            let interval = interval(fps.unwrap_or(options.fps));
+            Ok(Box::new(ReplaySource::open(directory, interval, options.max_pixels)?))
+        }
+        SourceSpec::Scenes { seed } => Ok(Box::new(ScenesSource::new(*seed, options.size, interval(options.fps)))),
+        SourceSpec::Pipe => Ok(Box::new(PipeSource::stdin(options.size, options.format))),
+    }
+}
+
+fn interval(fps: f64) -> Duration {
+    if fps > 0.0 { Duration::from_secs_f64(1.0 / fps) } else { Duration::ZERO }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse() {
+        let parse = |text: &str| text.parse::<SourceSpec>();
+        assert_eq!(parse("replay:/a/b@12.5"), Ok(SourceSpec::Replay { directory: "/a/b".into(), fps: Some(12.5) }));
+        assert_eq!(parse("replay:/mail@home"), Ok(SourceSpec::Replay { directory: "/mail@home".into(), fps: None }));
+        assert_eq!(parse("v4l2:/dev/video2"), Ok(SourceSpec::V4l2 { device: "/dev/video2".into() }));
+        assert_eq!(parse("scenes"), Ok(SourceSpec::Scenes { seed: 0 }));
+        for bad in ["", "v4l2:", "replay:", "pipe:", "pipe:/x", "scenes:x", "rtsp://x", "replay:/a@-1"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

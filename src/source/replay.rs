@@ -1,0 +1,80 @@
+//! A directory of pictures as a camera.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::read_picture;
+use crate::data::Frame;
+use crate::pipeline::{Source, SourceError};
+
+/// Plays PNG and JPEG files in the order of their names, over and over.
+pub struct ReplaySource {
+    directory: PathBuf,
+    files: Vec<PathBuf>,
+    next: usize,
+    sequence: u64,
+    interval: Duration,
+    max_size: (u32, u32),
+    max_pixels: u64,
+    /// Files that failed in a row: when all do, there is nothing to play.
+    failed: usize,
+}
+
+impl ReplaySource {
+    /// Lists the pictures of `directory` and looks at the size of each.
+    pub fn open(directory: &Path, interval: Duration, max_pixels: u64) -> Result<ReplaySource, SourceError> {
+        let subject = || format!("replay:{}", directory.display());
+        let fail = |reason: std::io::Error| SourceError::fatal(subject(), reason);
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(directory).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+            if ["png", "jpg", "jpeg"].contains(&extension.as_str()) {
+                files.push(path);
+            }
+        }
+        files.sort();
+        if files.is_empty() {
+            return Err(SourceError::fatal(subject(), "no PNG or JPEG files"));
+        }
+        let sizes = files.iter().filter_map(|file| image::image_dimensions(file).ok());
+        let sizes = sizes.filter(|(width, height)| u64::from(*width) * u64::from(*height) <= max_pixels);
+        let max_size = sizes.fold((0, 0), |max, size| (max.0.max(size.0), max.1.max(size.1)));
+        if max_size == (0, 0) {
+            return Err(SourceError::fatal(subject(), "none of its pictures can be read"));
+        }
+        let directory = directory.to_owned();
+        Ok(ReplaySource { directory, files, next: 0, sequence: 0, interval, max_size, max_pixels, failed: 0 })
+    }
+}
+
+impl Source for ReplaySource {
+    fn describe(&self) -> String {
+        format!("{} pictures of {}", self.files.len(), self.directory.display())
+    }
+
+    fn max_size(&self) -> (u32, u32) {
+        self.max_size
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        Some(self.interval)
+    }
+
+    fn next(&mut self, now_ns: u64, _buffer: Vec<u8>) -> Result<Option<Frame>, SourceError> {
+        let file = &self.files[self.next];
+        self.next = (self.next + 1) % self.files.len();
+        self.sequence += 1;
+        match read_picture(file, self.max_pixels) {
+            Ok(frame) => {
+                self.failed = 0;
+                Ok(Some(Frame { sequence: self.sequence, captured_ns: now_ns, ..frame }))
+            }
+            Err(error) => {
+                self.failed += 1;
+                let fatal = self.failed >= self.files.len();
+                Err(SourceError { subject: "replay".to_owned(), reason: error.to_string(), fatal })
+            }
+        }
+    }
+}

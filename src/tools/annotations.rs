@@ -1,0 +1,38 @@
+//! Segments as JSON and pictures, the way other people's programs read them.
+
+use serde_json::{Value, json};
+
+use crate::data::{Rle, Segment, Segments};
+
+/// `{"width", "height", "segments": [...]}` with ids shifted down by `id_shift`.
+pub fn document(segments: &Segments, labels: &[String], id_shift: u16) -> Value {
+    let rows: Vec<Value> = segments
+        .table
+        .iter()
+        .enumerate()
+        .map(|(index, segment)| row(segment, labels, id_shift, segments.masks.get(index), (segments.width, segments.height)))
+        .collect();
+    json!({ "width": segments.width, "height": segments.height, "segments": rows })
+}
+
+fn row(segment: &Segment, labels: &[String], id_shift: u16, mask: Option<&Rle>, (width, height): (u32, u32)) -> Value {
+    let label = labels.get(usize::from(segment.category_id)).cloned().unwrap_or_else(|| format!("class {}", segment.category_id));
+    let mut row = json!({
+        "id": segment.id - id_shift,
+        "category_id": segment.category_id,
+        "label": label,
+        // as the reference rounds
+        "score": (f64::from(segment.score) * 1e6).round() / 1e6,
+        "area": segment.area,
+        "bbox": segment.bbox,
+    });
+    if let Some(Rle { counts }) = mask {
+        row["segmentation"] = json!({ "size": [height, width], "counts": counts });
+    }
+    row
+}
+
+/// RGB bytes of the COCO panoptic format: id = R + 256 G + 65536 B.
+pub fn coco_panoptic(ids: &[u16]) -> Vec<u8> {
+    ids.iter().flat_map(|id| [(id & 255) as u8, (id >> 8) as u8, 0]).collect()
+}

@@ -1,0 +1,336 @@
+//! Checkpoints of transformers: `config.json` with `model_type` `eomt` (DINOv2) or `eomt_dinov3`, and the weights.
+//!
+//! Keys that `config.json` omits have the defaults of transformers' EomtConfig and EomtDinov3Config (5.23). Masks follow
+//! transformers' inference: a block of probability 0 keeps the mask of the last block that had one.
+//! Invariant: every number of the configuration is compared with the weights before it is used.
+
+use super::error::CheckpointError;
+use super::hints::Hints;
+use super::json::Object;
+use super::labels;
+use super::network::{Activation, Array, Block, Masking, Mlp, Network, Position};
+use super::parts::{self, Attention, Facts, Parts};
+use super::tensors::Tensors;
+
+const QUERY: &str = "query.weight";
+const CLASS_HEAD: &str = "class_predictor.weight";
+const MASK_PROBS: &str = "attn_mask_probs";
+
+/// The numbers of `config.json` after their defaults; none is trusted yet.
+struct Config<'a> {
+    object: &'a Object,
+    rotary: bool,
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    queries: usize,
+    registers: usize,
+    num_blocks: usize,
+    upscale_blocks: usize,
+    image: [usize; 2],
+    patch: [usize; 2],
+    eps: f32,
+    activation: Activation,
+    gated: bool,
+}
+
+impl Config<'_> {
+    fn read(object: &Object, rotary: bool) -> Result<Config<'_>, CheckpointError> {
+        let name = object.text("hidden_act")?.unwrap_or("gelu");
+        let activations = "an activation that this program knows (gelu, gelu_pytorch_tanh, relu, silu, quick_gelu)";
+        if object.size("num_channels")?.is_some_and(|channels| channels != 3) {
+            return Err(object.wrong("num_channels", "3"));
+        }
+        Ok(Config {
+            object,
+            rotary,
+            hidden: object.positive("hidden_size")?.unwrap_or(1024),
+            layers: object.positive("num_hidden_layers")?.unwrap_or(24),
+            heads: object.positive("num_attention_heads")?.unwrap_or(16),
+            queries: object.positive("num_queries")?.unwrap_or(200),
+            registers: object.size("num_register_tokens")?.unwrap_or(4),
+            num_blocks: object.positive("num_blocks")?.unwrap_or(4),
+            upscale_blocks: object.size("num_upscale_blocks")?.unwrap_or(2),
+            image: object.pair("image_size")?.unwrap_or([640, 640]),
+            patch: object.pair("patch_size")?.unwrap_or([16, 16]),
+            eps: object.float("layer_norm_eps")?.unwrap_or(1e-6),
+            activation: Activation::named(name).ok_or_else(|| object.wrong("hidden_act", activations))?,
+            gated: object.flag(if rotary { "use_gated_mlp" } else { "use_swiglu_ffn" })?.unwrap_or(false),
+        })
+    }
+
+    /// Errors: `value` of `key` is not what `tensor` says.
+    fn agree(&self, key: &str, value: usize, found: usize, tensor: &str, unit: &str) -> Result<(), CheckpointError> {
+        if value == found {
+            return Ok(());
+        }
+        let default = if self.object.map.contains_key(key) { "" } else { " (its default, the file does not say)" };
+        Err(CheckpointError::contradiction(&self.object.file, key, format!("{value}{default}"), tensor, format!("has {found} {unit}")))
+    }
+
+    /// Compares every number with the shapes of the weights.
+    fn check(&self, tensors: &Tensors) -> Result<[usize; 2], CheckpointError> {
+        let [queries, hidden] = tensors.dims(QUERY)?;
+        self.agree("hidden_size", self.hidden, hidden, QUERY, "columns")?;
+        self.agree("num_queries", self.queries, queries, QUERY, "rows")?;
+        self.check_layers(tensors)?;
+        let [probs] = tensors.dims(MASK_PROBS)?;
+        self.agree("num_blocks", self.num_blocks, probs, MASK_PROBS, "entries")?;
+        if self.num_blocks > self.layers {
+            let problem = format!("is {}, more than the {} of num_hidden_layers", self.num_blocks, self.layers);
+            return Err(CheckpointError::key(&self.object.file, "num_blocks", problem));
+        }
+        parts::check_heads(&self.object.file, self.heads, self.hidden, self.rotary, QUERY)?;
+        let name = "embeddings.register_tokens";
+        match tensors.shape(name) {
+            Err(_) if self.registers == 0 => {}
+            shape => self.agree("num_register_tokens", self.registers, shape?.get(1).copied().unwrap_or(0), name, "tokens")?,
+        }
+        let name = self.patch_tensor();
+        let [_, _, height, width] = tensors.dims(&format!("{name}.weight"))?;
+        self.agree("patch_size", self.patch[0], height, &format!("{name}.weight"), "rows of pixels")?;
+        self.agree("patch_size", self.patch[1], width, &format!("{name}.weight"), "columns of pixels")?;
+        let grid = parts::check_grid(&self.object.file, self.image, self.patch)?;
+        if !self.rotary {
+            let name = "embeddings.position_embeddings.weight";
+            let [positions, _] = tensors.dims(name)?;
+            if positions != grid[0] * grid[1] {
+                let found = format!("has {positions} positions, not {} x {}", grid[0], grid[1]);
+                return Err(CheckpointError::contradiction(&self.object.file, "image_size", format!("{:?}", self.image), name, found));
+            }
+        }
+        let scale_blocks = tensors.count("upscale_block.block.");
+        let last = format!("upscale_block.block.{}.conv1.weight", scale_blocks.max(self.upscale_blocks).saturating_sub(1));
+        self.agree_count("num_upscale_blocks", self.upscale_blocks, scale_blocks, &last)?;
+        Ok(grid)
+    }
+
+    fn check_layers(&self, tensors: &Tensors) -> Result<(), CheckpointError> {
+        let layers = tensors.count("layers.");
+        let last = format!("layers.{}.norm1.weight", layers.max(self.layers) - 1);
+        self.agree_count("num_hidden_layers", self.layers, layers, &last)
+    }
+
+    /// For counts of numbered parts: `last` is the highest of both counts, which one side lacks.
+    fn agree_count(&self, key: &str, value: usize, found: usize, last: &str) -> Result<(), CheckpointError> {
+        if value == found {
+            return Ok(());
+        }
+        let presence = if found > value { "is there" } else { "is not there" };
+        let found = format!("{presence}; the weights hold {found}");
+        Err(CheckpointError::contradiction(&self.object.file, key, value, last, found))
+    }
+
+    fn patch_tensor(&self) -> &'static str {
+        if self.rotary { "embeddings.patch_embeddings" } else { "embeddings.patch_embeddings.projection" }
+    }
+}
+
+/// Reads the network. Errors: see [`CheckpointError`]; each names the key or tensor.
+pub(super) fn read(object: &Object, mut tensors: Tensors, mut hints: Hints) -> Result<Parts, CheckpointError> {
+    let rotary = match object.text("model_type")? {
+        Some("eomt") => false,
+        Some("eomt_dinov3") => true,
+        _ => return Err(object.wrong("model_type", "eomt or eomt_dinov3")),
+    };
+    let config = Config::read(object, rotary)?;
+    let ignored = ["criterion.empty_weight", "embeddings.mask_token", "embeddings.position_ids"];
+    tensors.ignore(|name| ignored.contains(&name) || name.ends_with("inv_freq"));
+    let grid = config.check(&tensors)?;
+    let (own_labels, classes) = own_labels(&config, &tensors)?;
+    let mut warnings = vec![];
+    let facts = Facts {
+        dinov3: rotary,
+        hidden: config.hidden,
+        blocks: config.layers,
+        num_blocks: config.num_blocks,
+        queries: config.queries,
+        classes,
+        query_tensor: QUERY,
+        class_tensor: CLASS_HEAD,
+        mask_tensor: MASK_PROBS,
+    };
+    parts::check_preset(&mut hints, &facts, &mut warnings)?;
+    let theta = if rotary { Some(theta(object)?) } else { None };
+    check_hints(&config, &hints, theta)?;
+    let classes = parts::classes(&hints, Some(own_labels), classes, CLASS_HEAD)?;
+    let network = network(&config, &mut tensors, &hints, grid, theta, &mut warnings)?;
+    tensors.finish()?;
+    Ok(Parts { network, classes, image_mean: parts::IMAGENET_MEAN, image_std: parts::IMAGENET_STD, warnings })
+}
+
+/// The class names (`LABEL_n` where there are none) and their number.
+fn own_labels(config: &Config, tensors: &Tensors) -> Result<(Vec<String>, usize), CheckpointError> {
+    let [rows, _] = tensors.dims(CLASS_HEAD)?;
+    let labels = config.object.numbered_texts("id2label")?;
+    let number = config.object.positive("num_labels")?;
+    // transformers counts id2label when it is there, else num_labels, and two when neither is.
+    let (key, count) = match (&labels, number) {
+        (Some(labels), _) => ("id2label", labels.len()),
+        (None, number) => ("num_labels", number.unwrap_or(2)),
+    };
+    if count + 1 != rows {
+        let found = format!("has {rows} rows, one for each of {} classes and one for none", rows - 1);
+        return Err(CheckpointError::contradiction(&config.object.file, key, format!("for {count} classes"), CLASS_HEAD, found));
+    }
+    if let Some(number) = number.filter(|number| *number != count) {
+        return Err(CheckpointError::key(&config.object.file, "num_labels", format!("is {number}, but 'id2label' names {count} classes")));
+    }
+    Ok((labels.unwrap_or_else(|| labels::unnamed(count)), count))
+}
+
+/// The base of the rotary frequencies: in `rope_parameters`, before that in `rope_scaling`, or at the top.
+fn theta(object: &Object) -> Result<f32, CheckpointError> {
+    let nested = match object.object("rope_scaling")?.filter(|nested| !nested.map.is_empty()) {
+        Some(nested) => Some(nested),
+        None => object.object("rope_parameters")?,
+    };
+    let mut theta = None;
+    if let Some(nested) = nested {
+        for key in ["rope_type", "type"] {
+            if nested.text(key)?.is_some_and(|kind| kind != "default") {
+                return Err(nested.wrong(key, "default"));
+            }
+        }
+        theta = nested.float("rope_theta")?;
+    }
+    Ok(theta.or(object.float("rope_theta")?).unwrap_or(100.0))
+}
+
+/// Hints may repeat what the configuration says, not change it.
+fn check_hints(config: &Config, hints: &Hints, theta: Option<f32>) -> Result<(), CheckpointError> {
+    let key = "config.json";
+    hints.agree("image_size", hints.image_size, config.image, key)?;
+    hints.agree("patch_size", hints.patch_size, config.patch, key)?;
+    hints.agree("num_attention_heads", hints.heads, config.heads, key)?;
+    hints.agree("num_blocks", hints.num_blocks, config.num_blocks, key)?;
+    hints.agree("num_queries", hints.num_queries, config.queries, key)?;
+    hints.agree("num_register_tokens", hints.registers, config.registers, key)?;
+    hints.agree("layer_norm_eps", hints.eps, config.eps, key)?;
+    if let Some(theta) = theta {
+        hints.agree("rope_theta", hints.theta, theta, key)?;
+    }
+    hints.agree("delta", hints.delta, false, key)
+}
+
+fn network(
+    config: &Config,
+    tensors: &mut Tensors,
+    hints: &Hints,
+    grid: [usize; 2],
+    theta: Option<f32>,
+    warnings: &mut Vec<String>,
+) -> Result<Network, CheckpointError> {
+    let hidden = config.hidden;
+    let probs = tensors.vector(MASK_PROBS, config.num_blocks)?;
+    if hints.masked_attention != Some(false) {
+        parts::warn_of_fractions(&probs, warnings);
+    }
+    let blocks = (0..config.layers).map(|index| block(config, tensors, index)).collect::<Result<Vec<_>, _>>()?;
+    let position = match theta {
+        Some(theta) => Position::Rotary { theta },
+        None => {
+            let table = tensors.array("embeddings.position_embeddings.weight", &[grid[0] * grid[1], hidden])?;
+            Position::Learned { grid, table }
+        }
+    };
+    let register_tokens = match tensors.has("embeddings.register_tokens") {
+        true => parts::tokens(tensors, "embeddings.register_tokens", config.registers, hidden)?,
+        false => Array { shape: vec![0, hidden], data: vec![] },
+    };
+    let [rows, _] = tensors.dims(CLASS_HEAD)?;
+    let patch = config.patch_tensor();
+    let scale = |tensors: &mut Tensors, index| parts::scale_block(tensors, &format!("upscale_block.block.{index}"), "layernorm2d", hidden);
+    Ok(Network {
+        hidden,
+        heads: config.heads,
+        patch_size: config.patch,
+        image_size: config.image,
+        cls_token: parts::tokens(tensors, "embeddings.cls_token", 1, hidden)?.data,
+        register_tokens,
+        patch_weight: tensors.array(&format!("{patch}.weight"), &[hidden, 3, config.patch[0], config.patch[1]])?,
+        patch_bias: tensors.vector(&format!("{patch}.bias"), hidden)?,
+        position,
+        blocks,
+        num_blocks: config.num_blocks,
+        masking: parts::masking(hints, config.num_blocks, || masking(&probs)),
+        queries: tensors.array(QUERY, &[config.queries, hidden])?,
+        norm: tensors.norm("layernorm", hidden, config.eps)?,
+        class_head: tensors.linear("class_predictor", rows, hidden, true)?,
+        mask_head: [
+            tensors.linear("mask_head.fc1", hidden, hidden, true)?,
+            tensors.linear("mask_head.fc2", hidden, hidden, true)?,
+            tensors.linear("mask_head.fc3", hidden, hidden, true)?,
+        ],
+        head_activation: config.activation,
+        scale_blocks: (0..config.upscale_blocks).map(|index| scale(tensors, index)).collect::<Result<_, _>>()?,
+    })
+}
+
+/// transformers keeps its mask variable over blocks of probability 0, so these go on with the last mask.
+fn masking(probs: &[f32]) -> Vec<Masking> {
+    let mut none = Masking::Off;
+    let step = |prob: &f32| match *prob > 0.0 {
+        true => {
+            none = Masking::Previous;
+            Masking::Own
+        }
+        false => none,
+    };
+    probs.iter().map(step).collect()
+}
+
+fn block(config: &Config, tensors: &mut Tensors, index: usize) -> Result<Block, CheckpointError> {
+    let prefix = format!("layers.{index}");
+    let mlp_prefix = format!("{prefix}.mlp");
+    if !config.rotary {
+        let attention = Attention { out: "out_proj", bias: [true; 4] };
+        return parts::block(tensors, &prefix, config.hidden, config.eps, attention, |tensors| mlp(config, tensors, &mlp_prefix));
+    }
+    let flag = |key: &str, default: bool| config.object.flag(key).map(|flag| flag.unwrap_or(default));
+    let bias = [flag("query_bias", true)?, flag("key_bias", false)?, flag("value_bias", true)?, flag("proj_bias", true)?];
+    let mlp_bias = flag("mlp_bias", true)?;
+    let inner = config.object.positive("intermediate_size")?.unwrap_or(4096);
+    let name = format!("{mlp_prefix}.up_proj.weight");
+    config.agree("intermediate_size", inner, tensors.dims::<2>(&name)?[0], &name, "rows")?;
+    parts::block(tensors, &prefix, config.hidden, config.eps, Attention { out: "o_proj", bias }, |tensors| {
+        parts::projected_mlp(tensors, &mlp_prefix, [config.hidden, inner], config.gated, mlp_bias, config.activation)
+    })
+}
+
+/// The MLP of `eomt`; SwiGLU is named `gate_proj`, `up_proj`, `down_proj`, before transformers 5 packed as `weights_in`, `weights_out`.
+fn mlp(config: &Config, tensors: &mut Tensors, prefix: &str) -> Result<Mlp, CheckpointError> {
+    let hidden = config.hidden;
+    let ratio = config.object.number("mlp_ratio")?.unwrap_or(4.0);
+    let inner = (hidden as f64 * ratio) as usize;
+    if !config.gated {
+        let name = format!("{prefix}.fc1.weight");
+        let rows = tensors.dims::<2>(&name)?[0];
+        agree_ratio(config, ratio, inner, rows, &name)?;
+        let up = tensors.linear(&format!("{prefix}.fc1"), rows, hidden, true)?;
+        let down = tensors.linear(&format!("{prefix}.fc2"), hidden, rows, true)?;
+        return Ok(Mlp::Plain { up, down, activation: config.activation });
+    }
+    // Two thirds of the plain width, rounded up to a multiple of eight.
+    let inner = (inner * 2 / 3).div_ceil(8) * 8;
+    let packed = format!("{prefix}.weights_in.weight");
+    let activation = Activation::Silu;
+    if tensors.has(&packed) {
+        let rows = tensors.dims::<2>(&packed)?[0];
+        agree_ratio(config, ratio, 2 * inner, rows, &packed)?;
+        let [gate, up] = parts::split_rows(tensors.linear(&format!("{prefix}.weights_in"), rows, hidden, true)?);
+        let down = tensors.linear(&format!("{prefix}.weights_out"), hidden, inner, true)?;
+        return Ok(Mlp::Gated { gate, up, down, activation });
+    }
+    let name = format!("{prefix}.gate_proj.weight");
+    agree_ratio(config, ratio, inner, tensors.dims::<2>(&name)?[0], &name)?;
+    parts::projected_mlp(tensors, prefix, [hidden, inner], true, true, activation)
+}
+
+fn agree_ratio(config: &Config, ratio: f64, inner: usize, rows: usize, tensor: &str) -> Result<(), CheckpointError> {
+    if inner == rows {
+        return Ok(());
+    }
+    let found = format!("has {rows} rows, that ratio makes {inner}");
+    Err(CheckpointError::contradiction(&config.object.file, "mlp_ratio", ratio, tensor, found))
+}

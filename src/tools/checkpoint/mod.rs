@@ -1,0 +1,135 @@
+//! The checkpoint reader: files of transformers or of the EoMT authors become one [`Network`] with its labels.
+//!
+//! ```no_run
+//! use eomt_edge::tools::checkpoint::{Options, read};
+//! let checkpoint = read("coco_panoptic_eomt_small_640_2x/pytorch_model.bin".as_ref(), &Options::default())?;
+//! assert_eq!(checkpoint.labels.len(), 133);
+//! # Ok::<(), eomt_edge::tools::checkpoint::CheckpointError>(())
+//! ```
+//!
+//! ```text
+//! safetensors ─▶ weights ─┐                ┌─ hf ──────────────┐
+//! .bin ─▶ torch ─▶ pickle ┴─▶ tensors ─────┤                   ├─▶ parts ─▶ network
+//! hints, presets, labels ───────────────▶  └─ upstream, dinov3 ┘
+//! ```
+//!
+//! Invariants: every tensor of the file is used or known to be useless, has the shape that the network needs and finite
+//! values; nothing in a configuration is believed before the weights agree. One tensor at a time is read, so the peak is the
+//! network in `f32` plus its largest tensor.
+//! Refuses: to run anything (a pickle is data), to guess (what a file does not tell is a hint or an error), to fetch.
+
+mod dinov3;
+mod element;
+mod error;
+mod hf;
+mod hints;
+mod json;
+mod labels;
+mod network;
+mod opcodes;
+mod parts;
+mod pickle;
+mod presets;
+mod tensors;
+#[cfg(test)]
+mod tests;
+mod torch;
+mod upstream;
+mod weights;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+pub use error::CheckpointError;
+pub use network::{Activation, Array, Block, Checkpoint, Linear, Masking, Mlp, Network, Norm, Position, ScaleBlock};
+
+use hints::Hints;
+use json::Object;
+use parts::Parts;
+
+/// What the user says about a checkpoint.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// A JSON file with hints, or the name of a published model. Without it, a name in the checkpoint's path counts.
+    pub hints: Option<&'a str>,
+    /// The folder of the DINOv3 weights (`dinov3_vit`, transformers' layout) that a delta checkpoint builds on.
+    pub base: Option<&'a Path>,
+}
+
+/// Reads a checkpoint: a folder (with `config.json` and `model.safetensors`, its shards or `pytorch_model.bin`, or a folder
+/// with the authors' file alone), or one weight file (`.bin`, `.pth`, `.ckpt`, `.safetensors`).
+///
+/// Errors: [`CheckpointError`], one sentence that names the file and the key or tensor.
+pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointError> {
+    let is_dir = std::fs::metadata(path).map_err(error::io_error(path))?.is_dir();
+    let (dir, file) = if is_dir { (path.to_path_buf(), weights::find(path)?) } else { (path.with_file_name(""), path.to_path_buf()) };
+    let hints = Hints::read(options.hints, path)?;
+    let tensors = weights::open(&file)?;
+    let source_sha256 = weights::sha256(&tensors)?;
+    let parts = if upstream::recognizes(&tensors) {
+        // The authors' folders may hold a config.json that does not describe the network, which normalizes inside.
+        upstream::read(tensors, hints, options.base)?
+    } else {
+        let config = dir.join("config.json");
+        if !config.is_file() {
+            let problem = "the tensors are not named as in the EoMT authors' checkpoints, and there is no config.json beside them";
+            return Err(CheckpointError::layout(&file, problem));
+        }
+        if let Some(base) = options.base {
+            let problem = format!("it is a whole checkpoint, which needs no --base ({})", base.display());
+            return Err(CheckpointError::layout(path, problem));
+        }
+        let mut parts = hf::read(&Object::read(&config)?, tensors, hints)?;
+        read_preprocessor(&dir.join("preprocessor_config.json"), &mut parts)?;
+        parts
+    };
+    Ok(Checkpoint {
+        network: parts.network,
+        labels: parts.classes.labels,
+        stuff_classes: parts.classes.stuff,
+        task: parts.classes.task,
+        image_mean: parts.image_mean,
+        image_std: parts.image_std,
+        source_sha256,
+        name: parts.classes.preset.map_or_else(|| name(path), |preset| preset.names[0].to_string()),
+        warnings: parts.warnings,
+    })
+}
+
+/// The folder's name, or the file's when it is not the one that every checkpoint has.
+fn name(path: &Path) -> String {
+    let absolute: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let stem = absolute
+        .file_stem()
+        .filter(|_| !absolute.is_dir())
+        .and_then(OsStr::to_str)
+        .filter(|stem| !["pytorch_model", "model"].contains(stem));
+    let dir = if absolute.is_dir() { Some(absolute.as_path()) } else { absolute.parent() };
+    let dir = dir.and_then(Path::file_name).and_then(OsStr::to_str);
+    error::quote(stem.or(dir).unwrap_or("checkpoint"))
+}
+
+/// Takes mean and standard deviation from transformers' image processor, when the folder has its configuration.
+fn read_preprocessor(file: &Path, parts: &mut Parts) -> Result<(), CheckpointError> {
+    if !file.is_file() {
+        return Ok(());
+    }
+    let object = Object::read(file)?;
+    if object.flag("do_normalize")? == Some(false) {
+        (parts.image_mean, parts.image_std) = ([0.0; 3], [1.0; 3]);
+        return Ok(());
+    }
+    parts.image_mean = object.triple("image_mean")?.unwrap_or(parts.image_mean);
+    parts.image_std = object.triple("image_std")?.unwrap_or(parts.image_std);
+    if parts.image_std.iter().any(|std| *std <= 0.0) {
+        return Err(object.wrong("image_std", "three numbers above 0"));
+    }
+    // Ours are in units of pixel value / 255; the processor's in units of pixel value * rescale_factor.
+    let factor = if object.flag("do_rescale")? == Some(false) { 1.0 } else { object.number("rescale_factor")?.unwrap_or(1.0 / 255.0) };
+    let unit = (255.0 * factor) as f32;
+    if (unit - 1.0).abs() > 1e-5 {
+        parts.image_mean = parts.image_mean.map(|mean| mean / unit);
+        parts.image_std = parts.image_std.map(|std| std / unit);
+    }
+    Ok(())
+}

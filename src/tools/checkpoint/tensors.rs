@@ -1,0 +1,177 @@
+//! A store of named tensors that hands each out once, checked, and complains about what nobody wanted.
+//!
+//! Only names, shapes and places are held; a tensor is read from its file when it is taken, so that a conversion never
+//! holds two copies of the weights. Invariants: what comes out has the asked shape and finite values; at most as many
+//! elements come out as the files have bytes (views that share a storage cannot multiply it).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+
+use super::element::Element;
+use super::error::{CheckpointError, io_error, quote};
+use super::network::{Array, Linear, Norm};
+
+/// Where one tensor lies.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// Its name in the file, for messages.
+    pub name: String,
+    /// Index into [`Tensors::files`].
+    pub file: usize,
+    /// Position of its first element in the file, in bytes.
+    pub start: u64,
+    pub element: Element,
+    pub shape: Vec<usize>,
+    /// Distance between neighbours along each axis, in elements; `None` = row-major without gaps.
+    pub strides: Option<Vec<usize>>,
+}
+
+/// Named tensors of one or more files.
+pub(super) struct Tensors {
+    /// The weight file, for messages.
+    pub path: PathBuf,
+    pub files: Vec<(PathBuf, File)>,
+    pub entries: BTreeMap<String, Entry>,
+    /// Weights to which those of the same name in `entries` are a difference.
+    pub base: Option<Box<Tensors>>,
+    /// Elements that may still be handed out.
+    pub budget: u64,
+}
+
+impl Tensors {
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    pub fn missing(&self, name: &str) -> CheckpointError {
+        CheckpointError::Missing { path: self.path.clone(), tensor: quote(name) }
+    }
+
+    /// The shape of a tensor that is still here. Errors: it is missing.
+    pub fn shape(&self, name: &str) -> Result<&[usize], CheckpointError> {
+        self.entries.get(name).map(|entry| &entry.shape[..]).ok_or_else(|| self.missing(name))
+    }
+
+    /// The shape as `N` dimensions, none of them 0. Errors: missing, or another rank.
+    pub fn dims<const N: usize>(&self, name: &str) -> Result<[usize; N], CheckpointError> {
+        let shape = self.shape(name)?;
+        match <[usize; N]>::try_from(shape) {
+            Ok(dims) if !dims.contains(&0) => Ok(dims),
+            _ => {
+                let expected =
+                    ["", "one dimension", "two dimensions", "three dimensions", "four dimensions"].get(N).unwrap_or(&"more dimensions");
+                Err(CheckpointError::Rank { path: self.path.clone(), tensor: quote(name), found: shape.to_vec(), expected })
+            }
+        }
+    }
+
+    /// One more than the highest number that follows `prefix` in any name: `layers.3.norm1.bias` makes 4 of `layers.`.
+    pub fn count(&self, prefix: &str) -> usize {
+        let numbers = self.entries.keys().filter_map(|name| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok());
+        numbers.max().map_or(0, |highest| highest.saturating_add(1))
+    }
+
+    /// Reads a tensor out. Errors: missing, another shape, no float type, a value that is not finite, unreadable file.
+    pub fn array(&mut self, name: &str, shape: &[usize]) -> Result<Array, CheckpointError> {
+        let entry = self.entries.remove(name).ok_or_else(|| self.missing(name))?;
+        if entry.shape != shape {
+            let (tensor, found, expected) = (quote(&entry.name), entry.shape, shape.to_vec());
+            return Err(CheckpointError::Shape { path: self.path.clone(), tensor, found, expected });
+        }
+        let mut data = self.read(&entry)?;
+        if let Some(base) = &mut self.base
+            && base.has(name)
+        {
+            let base = base.array(name, shape)?.data;
+            data.iter_mut().zip(&base).for_each(|(value, base)| *value += base);
+            self.check_finite(&entry.name, &data)?;
+        }
+        Ok(Array { shape: entry.shape, data })
+    }
+
+    /// [`Tensors::array`] of one dimension.
+    pub fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
+        Ok(self.array(name, &[len])?.data)
+    }
+
+    /// `PREFIX.weight` `[out, inputs]` and, when asked for, `PREFIX.bias` `[out]`.
+    pub fn linear(&mut self, prefix: &str, out: usize, inputs: usize, bias: bool) -> Result<Linear, CheckpointError> {
+        let weight = self.array(&format!("{prefix}.weight"), &[out, inputs])?;
+        let bias = if bias { Some(self.vector(&format!("{prefix}.bias"), out)?) } else { None };
+        Ok(Linear { weight, bias })
+    }
+
+    /// `PREFIX.weight` and `PREFIX.bias`, both `[len]`.
+    pub fn norm(&mut self, prefix: &str, len: usize, eps: f32) -> Result<Norm, CheckpointError> {
+        let scale = self.vector(&format!("{prefix}.weight"), len)?;
+        let shift = self.vector(&format!("{prefix}.bias"), len)?;
+        Ok(Norm { scale, shift, eps })
+    }
+
+    /// Forgets tensors that a network may carry but does not compute with.
+    pub fn ignore(&mut self, known: impl Fn(&str) -> bool) {
+        self.entries.retain(|name, _| !known(name));
+    }
+
+    /// Errors: a tensor is left that nobody took.
+    pub fn finish(self) -> Result<(), CheckpointError> {
+        if let Some(entry) = self.entries.values().next() {
+            let (tensor, others) = (quote(&entry.name), self.entries.len() - 1);
+            return Err(CheckpointError::Extra { path: self.path, tensor, others });
+        }
+        self.base.map_or(Ok(()), |base| base.finish())
+    }
+
+    fn read(&mut self, entry: &Entry) -> Result<Vec<f32>, CheckpointError> {
+        let count: usize = entry.shape.iter().product();
+        self.budget = self.budget.checked_sub(count as u64).ok_or_else(|| {
+            let problem = format!("tensor '{}' repeats elements that other tensors use", quote(&entry.name));
+            CheckpointError::damaged(&self.path, problem)
+        })?;
+        let span = match &entry.strides {
+            _ if count == 0 => 0,
+            None => count,
+            Some(strides) => 1 + entry.shape.iter().zip(strides).map(|(size, stride)| (size - 1) * stride).sum::<usize>(),
+        };
+        let mut bytes = vec![0; span * entry.element.bytes()];
+        let (path, file) = &mut self.files[entry.file];
+        file.seek(SeekFrom::Start(entry.start)).and_then(|_| file.read_exact(&mut bytes)).map_err(io_error(path))?;
+        let found =
+            || CheckpointError::ElementType { path: path.clone(), tensor: quote(&entry.name), found: entry.element.name().to_string() };
+        let flat = entry.element.decode(&bytes).ok_or_else(found)?;
+        drop(bytes);
+        let data = match &entry.strides {
+            Some(strides) if count > 0 => gather(&flat, &entry.shape, strides),
+            _ => flat,
+        };
+        self.check_finite(&entry.name, &data)?;
+        Ok(data)
+    }
+
+    fn check_finite(&self, name: &str, data: &[f32]) -> Result<(), CheckpointError> {
+        match data.iter().position(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(position) => Err(CheckpointError::NotFinite { path: self.path.clone(), tensor: quote(name), position }),
+        }
+    }
+}
+
+/// Elements of a strided view in row-major order; the bounds were checked when the entry was made.
+fn gather(flat: &[f32], shape: &[usize], strides: &[usize]) -> Vec<f32> {
+    let mut out = Vec::with_capacity(shape.iter().product());
+    let mut index = vec![0usize; shape.len()];
+    let mut at = 0usize;
+    loop {
+        out.push(flat[at]);
+        // Odometer: step the last axis that is not at its end, reset those after it.
+        let Some(axis) = (0..shape.len()).rev().find(|&axis| index[axis] + 1 < shape[axis]) else { return out };
+        for later in axis + 1..shape.len() {
+            at -= index[later] * strides[later];
+            index[later] = 0;
+        }
+        index[axis] += 1;
+        at += strides[axis];
+    }
+}

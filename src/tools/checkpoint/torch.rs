@@ -1,0 +1,133 @@
+//! PyTorch's zip files (`torch.save` since 1.6): `NAME/data.pkl` describes the tensors, `NAME/data/KEY` holds their bytes.
+//!
+//! Refuses: TorchScript, compressed or encrypted members, big-endian data, and every pickle that [`super::pickle`] does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use zip::{CompressionMethod, ZipArchive};
+
+use super::error::{CheckpointError, io_error, quote};
+use super::pickle::{self, Fault, View};
+use super::tensors::{Entry, Tensors};
+
+/// Pickles of real checkpoints have some hundred kilobytes.
+const PICKLE_BYTES_MAX: u64 = 16 << 20;
+
+type Archive = ZipArchive<BufReader<File>>;
+
+/// Opens the file and lists its state dict (or that under `state_dict`, as Lightning writes it).
+/// `._orig_mod` in names, a trace of torch.compile, is dropped.
+pub(super) fn open(path: &Path) -> Result<Tensors, CheckpointError> {
+    let damaged = |problem: String| CheckpointError::damaged(path, problem);
+    let file = File::open(path).map_err(io_error(path))?;
+    let file_len = file.metadata().map_err(io_error(path))?.len();
+    let archive = ZipArchive::new(BufReader::new(file.try_clone().map_err(io_error(path))?));
+    let mut archive = archive.map_err(|error| damaged(format!("it is not a complete zip file ({error})")))?;
+    let root = root(path, &archive)?;
+    check_byte_order(path, &mut archive, &root)?;
+    let bytes = member(path, &mut archive, &format!("{root}data.pkl"), PICKLE_BYTES_MAX)?;
+    let views = pickle::state_dict(&bytes).map_err(|fault| match fault {
+        Fault::Call(call) => CheckpointError::Call { path: path.into(), call: quote(&call) },
+        Fault::Bad(problem) => damaged(format!("its data.pkl {problem}")),
+    })?;
+    drop(bytes);
+
+    let mut entries = BTreeMap::new();
+    let mut spans = HashMap::new();
+    for (name, view) in views {
+        let span = match spans.get(&view.storage) {
+            Some(span) => *span,
+            None => *spans.entry(view.storage.clone()).or_insert(span(path, &mut archive, &root, &view.storage)?),
+        };
+        let entry = entry(&name, &view, span).map_err(|problem| damaged(format!("tensor '{}' {problem}", quote(&name))))?;
+        let plain = name.replace("._orig_mod", "");
+        let plain = plain.strip_prefix("_orig_mod.").unwrap_or(&plain).to_string();
+        if entries.insert(plain, entry).is_some() {
+            return Err(damaged(format!("tensor '{}' is in it twice", quote(&name))));
+        }
+    }
+    if entries.is_empty() {
+        return Err(damaged("it holds no tensors".to_string()));
+    }
+    Ok(Tensors { path: path.into(), files: vec![(path.into(), file)], entries, base: None, budget: file_len })
+}
+
+/// The folder inside the archive, with its slash: what stands before `data.pkl`.
+fn root(path: &Path, archive: &Archive) -> Result<String, CheckpointError> {
+    let names: Vec<String> = archive.file_names().flatten().map(|name| name.into_owned()).collect();
+    if names.iter().any(|name| name.ends_with("constants.pkl")) {
+        return Err(CheckpointError::layout(path, "it is a TorchScript program, not a state dict saved with torch.save"));
+    }
+    let mut roots = names.iter().filter_map(|name| name.strip_suffix("data.pkl").filter(|root| root.is_empty() || root.ends_with('/')));
+    match (roots.next(), roots.next()) {
+        (Some(root), None) => Ok(root.to_string()),
+        _ => Err(CheckpointError::layout(path, "it is a zip file without the one data.pkl that torch.save writes")),
+    }
+}
+
+fn check_byte_order(path: &Path, archive: &mut Archive, root: &str) -> Result<(), CheckpointError> {
+    let name = format!("{root}byteorder");
+    // Absent before PyTorch 2.1, when only little-endian machines wrote such files.
+    if archive.index_for_name(&name).is_none() {
+        return Ok(());
+    }
+    match &member(path, archive, &name, 64)?[..] {
+        b"little" => Ok(()),
+        b"big" => Err(CheckpointError::layout(path, "its data is big-endian, which this program does not read")),
+        _ => Err(CheckpointError::damaged(path, "its byteorder is neither little nor big")),
+    }
+}
+
+/// A whole member in memory; its checksum is verified.
+fn member(path: &Path, archive: &mut Archive, name: &str, bytes_max: u64) -> Result<Vec<u8>, CheckpointError> {
+    let damaged = |problem: String| CheckpointError::damaged(path, format!("its member '{}' {problem}", quote(name)));
+    let index = archive.index_for_name(name).ok_or_else(|| damaged("is missing".into()))?;
+    let mut file = archive.by_index(index).map_err(|error| damaged(format!("cannot be opened ({error})")))?;
+    if file.size() > bytes_max {
+        return Err(damaged(format!("has {} bytes, more than the {bytes_max} allowed", file.size())));
+    }
+    let mut bytes = Vec::new();
+    file.by_ref().take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| damaged(format!("cannot be read ({error})")))?;
+    Ok(bytes)
+}
+
+/// Where the bytes of a storage lie in the file: start and length. Reads them once, which verifies their checksum.
+fn span(path: &Path, archive: &mut Archive, root: &str, key: &str) -> Result<(u64, u64), CheckpointError> {
+    let damaged = |problem: String| CheckpointError::damaged(path, format!("its storage '{}' {problem}", quote(key)));
+    let index = archive.index_for_name(&format!("{root}data/{key}")).ok_or_else(|| damaged("is missing".into()))?;
+    let mut file = archive.by_index(index).map_err(|error| damaged(format!("cannot be opened ({error})")))?;
+    if file.compression() != CompressionMethod::Stored || file.encrypted() {
+        return Err(damaged("is compressed or encrypted, which torch.save never does".into()));
+    }
+    let start = file.data_start().ok_or_else(|| damaged("has no place in the file".into()))?;
+    let size = file.size();
+    let read = io::copy(&mut file, &mut io::sink()).map_err(|error| damaged(format!("cannot be read ({error})")))?;
+    if read != size { Err(damaged("is truncated".into())) } else { Ok((start, size)) }
+}
+
+/// Checks a view against the bytes of its storage.
+fn entry(name: &str, view: &View, (start, size): (u64, u64)) -> Result<Entry, String> {
+    let width = view.element.bytes();
+    let reach = view.shape.iter().zip(&view.strides).try_fold(0usize, |reach, (size, stride)| {
+        let last = size.saturating_sub(1).checked_mul(*stride)?;
+        reach.checked_add(last)
+    });
+    let count = view.shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size)).ok_or("has an impossible shape")?;
+    let end = if count == 0 { Some(0) } else { reach.and_then(|reach| reach.checked_add(1)?.checked_add(view.offset)?.checked_mul(width)) };
+    if end.is_none_or(|end| end as u64 > size) {
+        return Err(format!("of shape {:?} reaches beyond its storage of {size} bytes", view.shape));
+    }
+    // Size-1 axes may have any stride, so row-major is decided on the others.
+    let mut expected = 1usize;
+    let row_major = view.shape.iter().zip(&view.strides).rev().all(|(size, stride)| {
+        let fits = *size == 1 || *stride == expected;
+        expected = expected.wrapping_mul(*size);
+        fits
+    });
+    let start = if count == 0 { start } else { start + (view.offset * width) as u64 };
+    let strides = (!row_major && count > 0).then(|| view.strides.clone());
+    Ok(Entry { name: name.into(), file: 0, start, element: view.element, shape: view.shape.clone(), strides })
+}

@@ -1,0 +1,167 @@
+//! A small writer of ONNX graphs: nodes and initializers in, one `ModelProto` out.
+//!
+//! Only what the converter needs: single-output nodes of the default domain, f32 and i64 initializers stored as raw
+//! little-endian bytes (ONNX IR specification, "TensorProto").
+
+use std::collections::HashSet;
+
+use tract_onnx::pb::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto, type_proto,
+};
+
+/// LayerNormalization enters the standard at 17; nothing here needs more, and every peer reads 17.
+pub const OPSET: i64 = 17;
+/// The IR version that goes with opset 17.
+const IR_VERSION: i64 = 8;
+
+/// The name of a tensor inside the graph under construction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value(String);
+
+/// One attribute of a node.
+pub enum Attr<'a> {
+    Int(&'a str, i64),
+    Ints(&'a str, &'a [i64]),
+    Float(&'a str, f32),
+    Text(&'a str, &'a str),
+}
+
+impl Attr<'_> {
+    fn proto(&self) -> AttributeProto {
+        let mut proto = AttributeProto::default();
+        let (name, kind) = match *self {
+            Attr::Int(name, value) => {
+                proto.i = value;
+                (name, AttributeType::Int)
+            }
+            Attr::Ints(name, values) => {
+                proto.ints = values.to_vec();
+                (name, AttributeType::Ints)
+            }
+            Attr::Float(name, value) => {
+                proto.f = value;
+                (name, AttributeType::Float)
+            }
+            Attr::Text(name, value) => {
+                proto.s = value.as_bytes().to_vec();
+                (name, AttributeType::String)
+            }
+        };
+        proto.name = name.to_owned();
+        proto.r#type = kind.into();
+        proto
+    }
+}
+
+/// Collects nodes in topological order.
+#[derive(Default)]
+pub struct GraphBuilder {
+    graph: GraphProto,
+    /// Initializers so far.
+    names: HashSet<String>,
+}
+
+impl GraphBuilder {
+    /// A graph input of type f32.
+    pub fn input(&mut self, name: &str, shape: &[usize]) -> Value {
+        self.graph.input.push(value_info(name, shape));
+        Value(name.to_owned())
+    }
+
+    /// An f32 initializer; a name that exists already is shared, since it stands for the same weights.
+    /// Panics when the data does not fill the shape: a bug of the caller.
+    pub fn floats(&mut self, name: &str, shape: &[usize], data: &[f32]) -> Value {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "initializer {name} {shape:?}");
+        if self.names.contains(name) {
+            return Value(name.to_owned());
+        }
+        let raw = data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.initializer(name, shape, DataType::Float, raw)
+    }
+
+    /// A one-dimensional i64 initializer.
+    pub fn ints(&mut self, name: &str, data: &[i64]) -> Value {
+        let raw = data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.initializer(name, &[data.len()], DataType::Int64, raw)
+    }
+
+    fn initializer(&mut self, name: &str, shape: &[usize], kind: DataType, raw_data: Vec<u8>) -> Value {
+        assert!(self.names.insert(name.to_owned()), "two initializers are called {name}");
+        self.graph.initializer.push(TensorProto {
+            dims: shape.iter().map(|&d| d as i64).collect(),
+            data_type: kind.into(),
+            name: name.to_owned(),
+            raw_data,
+            ..TensorProto::default()
+        });
+        Value(name.to_owned())
+    }
+
+    /// A node with one output, which carries the node's name.
+    pub fn node(&mut self, op: &str, name: &str, inputs: &[&Value], attributes: &[Attr]) -> Value {
+        self.graph.node.push(NodeProto {
+            op_type: op.to_owned(),
+            name: name.to_owned(),
+            input: inputs.iter().map(|value| value.0.clone()).collect(),
+            output: vec![name.to_owned()],
+            attribute: attributes.iter().map(Attr::proto).collect(),
+            ..NodeProto::default()
+        });
+        Value(name.to_owned())
+    }
+
+    /// Reshape to a constant shape.
+    pub fn reshape(&mut self, name: &str, x: &Value, shape: &[usize]) -> Value {
+        let shape: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
+        let shape = self.ints(&format!("{name}.shape"), &shape);
+        self.node("Reshape", name, &[x, &shape], &[])
+    }
+
+    pub fn transpose(&mut self, name: &str, x: &Value, perm: &[i64]) -> Value {
+        self.node("Transpose", name, &[x], &[Attr::Ints("perm", perm)])
+    }
+
+    /// `x[..., start..end, ...]` along `axis`.
+    pub fn slice(&mut self, name: &str, x: &Value, axis: i64, start: usize, end: usize) -> Value {
+        let starts = self.ints(&format!("{name}.starts"), &[start as i64]);
+        let ends = self.ints(&format!("{name}.ends"), &[end as i64]);
+        let axes = self.ints(&format!("{name}.axes"), &[axis]);
+        self.node("Slice", name, &[x, &starts, &ends, &axes], &[])
+    }
+
+    /// Declares a graph output: the tensor must exist under that name.
+    pub fn output(&mut self, value: &Value, shape: &[usize]) {
+        self.graph.output.push(value_info(&value.0, shape));
+    }
+
+    /// Closes the graph into a model with `metadata_props`.
+    pub fn finish(mut self, name: &str, metadata: Vec<(String, String)>) -> ModelProto {
+        self.graph.name = name.to_owned();
+        ModelProto {
+            ir_version: IR_VERSION,
+            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+            producer_name: env!("CARGO_PKG_NAME").to_owned(),
+            producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+            graph: Some(self.graph),
+            metadata_props: metadata.into_iter().map(|(key, value)| StringStringEntryProto { key, value }).collect(),
+            ..ModelProto::default()
+        }
+    }
+}
+
+fn value_info(name: &str, shape: &[usize]) -> ValueInfoProto {
+    let dim = |&d: &usize| tensor_shape_proto::Dimension {
+        value: Some(tensor_shape_proto::dimension::Value::DimValue(d as i64)),
+        ..Default::default()
+    };
+    let tensor = type_proto::Tensor {
+        elem_type: DataType::Float.into(),
+        shape: Some(TensorShapeProto { dim: shape.iter().map(dim).collect() }),
+    };
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() }),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,129 @@
+//! Position embeddings at another input size than the one of training.
+//!
+//! Learned ones (DINOv2) are resampled bicubically with antialiasing, as `torch.nn.functional.interpolate(mode="bicubic",
+//! antialias=True)` does and timm relies on; rotary ones (DINOv3) follow from the patch centres.
+
+use std::f32::consts::TAU;
+
+/// Cubic convolution with a = -0.5, which torch and Pillow use when they antialias.
+fn cubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
+}
+
+/// For each of `to` outputs: first source index and normalized weights.
+fn taps(from: usize, to: usize) -> Vec<(usize, Vec<f64>)> {
+    let scale = from as f64 / to as f64;
+    let stretch = scale.max(1.0); // shrinking widens the filter, which is the antialiasing
+    let support = 2.0 * stretch;
+    (0..to)
+        .map(|i| {
+            let center = scale * (i as f64 + 0.5);
+            let first = (center - support + 0.5).max(0.0) as usize;
+            let last = ((center + support + 0.5) as usize).min(from);
+            let mut weights: Vec<f64> = (first..last).map(|j| cubic((j as f64 - center + 0.5) / stretch)).collect();
+            let sum: f64 = weights.iter().sum();
+            weights.iter_mut().for_each(|w| *w /= sum);
+            (first, weights)
+        })
+        .collect()
+}
+
+/// Resamples a `[from[0] * from[1], dim]` table of embeddings to `[to[0] * to[1], dim]` (rows, then columns).
+pub fn interpolate(table: &[f32], from: [usize; 2], to: [usize; 2], dim: usize) -> Vec<f32> {
+    assert_eq!(table.len(), from[0] * from[1] * dim);
+    if from == to {
+        return table.to_vec();
+    }
+    let mut wide = vec![0f32; from[0] * to[1] * dim];
+    for (x, (first, weights)) in taps(from[1], to[1]).iter().enumerate() {
+        for y in 0..from[0] {
+            let out = &mut wide[(y * to[1] + x) * dim..][..dim];
+            accumulate(out, weights, |j| &table[(y * from[1] + first + j) * dim..][..dim]);
+        }
+    }
+    let mut result = vec![0f32; to[0] * to[1] * dim];
+    for (y, (first, weights)) in taps(from[0], to[0]).iter().enumerate() {
+        for x in 0..to[1] {
+            let out = &mut result[(y * to[1] + x) * dim..][..dim];
+            accumulate(out, weights, |j| &wide[((first + j) * to[1] + x) * dim..][..dim]);
+        }
+    }
+    result
+}
+
+fn accumulate<'a>(out: &mut [f32], weights: &[f64], row: impl Fn(usize) -> &'a [f32]) {
+    for (d, value) in out.iter_mut().enumerate() {
+        *value = weights.iter().enumerate().map(|(j, w)| w * f64::from(row(j)[d])).sum::<f64>() as f32;
+    }
+}
+
+/// Rotary tables for `prefix` unrotated tokens followed by a `grid` of patches, two arrays `[prefix + patches, head_dim]`:
+/// the cosines, and the sines with the sign that "rotate half" gives the first half.
+///
+/// `rotated = x * cos + swap_halves(x) * sin`; tokens of the prefix get cos 1 and sin 0, hence pass unchanged.
+/// Angles as in DINOv3: 2 pi times the patch centre in [-1, 1], times `theta^(-4k / head_dim)`, first for y, then for x.
+pub fn rotary_tables(prefix: usize, grid: [usize; 2], head_dim: usize, theta: f32) -> (Vec<f32>, Vec<f32>) {
+    let quarter = head_dim / 4;
+    let half = head_dim / 2;
+    let tokens = prefix + grid[0] * grid[1];
+    let (mut cos, mut sin) = (vec![1f32; tokens * head_dim], vec![0f32; tokens * head_dim]);
+    let center = |i: usize, n: usize| 2.0 * ((i as f32 + 0.5) / n as f32) - 1.0;
+    for y in 0..grid[0] {
+        for x in 0..grid[1] {
+            let token = (prefix + y * grid[1] + x) * head_dim;
+            for k in 0..half {
+                let coordinate = if k < quarter { center(y, grid[0]) } else { center(x, grid[1]) };
+                let frequency = 1.0 / theta.powf((k % quarter) as f32 * 4.0 / head_dim as f32);
+                let (s, c) = (TAU * coordinate * frequency).sin_cos();
+                (cos[token + k], cos[token + half + k]) = (c, c);
+                (sin[token + k], sin[token + half + k]) = (-s, s);
+            }
+        }
+    }
+    (cos, sin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of `F.interpolate(torch.arange(12.).view(1, 1, 3, 4), size=(5, 3), mode="bicubic", antialias=True)`.
+    #[test]
+    fn bicubic_equals_torch() {
+        let table: Vec<f32> = (0..12).map(|v| v as f32).collect();
+        let torch: [f32; 15] = [
+            -0.1119553, 1.198113, 2.508182, 1.413812, 2.723881, 4.033949, 4.189931, 5.5, 6.810069, 6.966051, 8.276119, 9.586188,
+            8.491817, 9.801887, 11.11196,
+        ];
+        for (ours, torch) in interpolate(&table, [3, 4], [5, 3], 1).iter().zip(torch) {
+            assert!((ours - torch).abs() < 2e-6, "{ours} against {torch}: f32 rounding of values up to 11");
+        }
+    }
+
+    #[test]
+    fn a_constant_stays_constant() {
+        for to in [[1, 1], [7, 3], [40, 30]] {
+            let out = interpolate(&[2.5; 5 * 6], [5, 6], to, 1);
+            assert!(out.iter().all(|v| (v - 2.5).abs() < 1e-6));
+        }
+    }
+
+    #[test]
+    fn rotation_keeps_length() {
+        let (cos, sin) = rotary_tables(3, [2, 5], 8, 100.0);
+        for (token, (c, s)) in cos.chunks(8).zip(sin.chunks(8)).enumerate() {
+            for k in 0..8 {
+                assert!((c[k] * c[k] + s[k] * s[k] - 1.0).abs() < 1e-5, "token {token}");
+                assert!(token >= 3 || s[k] == 0.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! `doctor`: what this machine offers, and what is wrong with it.
+
+use std::fmt::Write as _;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::system::uname;
+
+use crate::client::Subscriber;
+use crate::model::Model;
+
+/// A finding that a person should act on.
+struct Report {
+    text: String,
+    problems: usize,
+}
+
+impl Report {
+    fn line(&mut self, topic: &str, what: impl AsRef<str>) {
+        let _ = writeln!(self.text, "{topic:<9} {}", what.as_ref()); // a String takes everything
+    }
+
+    fn problem(&mut self, topic: &str, what: impl AsRef<str>) {
+        self.line(topic, format!("PROBLEM: {}", what.as_ref()));
+        self.problems += 1;
+    }
+}
+
+/// Prints the report; returns how many problems it found.
+pub fn doctor(model: &Path, socket: &Path) -> usize {
+    let mut report = Report { text: String::new(), problems: 0 };
+    machine(&mut report);
+    cameras(&mut report);
+    displays(&mut report);
+    shared_memory(&mut report, socket);
+    model_file(&mut report, model);
+    print!("{}", report.text);
+    match report.problems {
+        0 => println!("no problems"),
+        1 => println!("1 problem"),
+        n => println!("{n} problems"),
+    }
+    report.problems
+}
+
+fn machine(report: &mut Report) {
+    let name = uname();
+    report.line("system", format!("Linux {} {}", name.release().to_string_lossy(), name.machine().to_string_lossy()));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    report.line("cpu", format!("{cores} cores; {}", features().join(" ")));
+    report.line("kernels", format!("f32: tract's for {}", best_isa()));
+    if let Some(kib) = meminfo("MemAvailable:") {
+        report.line("memory", format!("{} MiB available", kib / 1024));
+        if kib < 128 * 1024 {
+            report.problem("memory", "less than 128 MiB are available; a model of 24 million parameters needs more");
+        }
+    }
+    if let Ok(millidegrees) = std::fs::read_to_string("/sys/class/thermal/thermal_zone0/temp") {
+        if let Ok(value) = millidegrees.trim().parse::<f64>() {
+            report.line("heat", format!("{:.0} degrees C", value / 1000.0));
+        }
+    }
+}
+
+fn meminfo(key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key))?.trim().trim_end_matches("kB").trim().parse().ok()
+}
+
+/// CPU features that matter to kernels, found at run time.
+fn features() -> Vec<&'static str> {
+    let mut found = Vec::new();
+    #[cfg(target_arch = "aarch64")]
+    {
+        let all = [
+            ("neon", std::arch::is_aarch64_feature_detected!("neon")),
+            ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
+            ("fp16", std::arch::is_aarch64_feature_detected!("fp16")),
+            ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
+        ];
+        found.extend(all.iter().filter(|(_, present)| *present).map(|(name, _)| *name));
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        let all = [
+            ("sse4.2", std::arch::is_x86_feature_detected!("sse4.2")),
+            ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+            ("fma", std::arch::is_x86_feature_detected!("fma")),
+            ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+            ("avx512vnni", std::arch::is_x86_feature_detected!("avx512vnni")),
+            ("avxvnni", std::arch::is_x86_feature_detected!("avxvnni")),
+        ];
+        found.extend(all.iter().filter(|(_, present)| *present).map(|(name, _)| *name));
+    }
+    found
+}
+
+/// The widest instruction set for f32 that this machine offers to tract.
+pub fn best_isa() -> &'static str {
+    let features = features();
+    ["avx512f", "fma", "neon"].into_iter().find(|name| features.contains(name)).unwrap_or("generic")
+}
+
+fn cameras(report: &mut Report) {
+    let mut nodes: Vec<_> = std::fs::read_dir("/sys/class/video4linux").into_iter().flatten().flatten().map(|e| e.file_name()).collect();
+    nodes.sort();
+    if nodes.is_empty() {
+        report.line("camera", "no V4L2 device; replay:, scenes and pipe: need none");
+    }
+    for node in nodes {
+        let node = node.to_string_lossy();
+        let name = std::fs::read_to_string(format!("/sys/class/video4linux/{node}/name")).unwrap_or_default();
+        report.line("camera", format!("/dev/{node}: {}", name.trim()));
+        access(report, "camera", Path::new(&format!("/dev/{node}")));
+    }
+}
+
+fn displays(report: &mut Report) {
+    let candidates = ["/dev/fb0", "/dev/dri/card0", "/dev/spidev0.0", "/dev/i2c-1"];
+    let present: Vec<_> = candidates.into_iter().filter(|path| Path::new(path).exists()).collect();
+    if present.is_empty() {
+        report.line("display", "no framebuffer, SPI or I2C device");
+    }
+    for path in present {
+        report.line("display", path);
+        access(report, "display", Path::new(path));
+    }
+}
+
+fn access(report: &mut Report, topic: &str, path: &Path) {
+    match std::fs::OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let owner = std::fs::metadata(path).map(|data| format!(", group {}", data.gid())).unwrap_or_default();
+            report.problem(topic, format!("{} may not be opened by this user{owner}; join its group", path.display()));
+        }
+        _ => {}
+    }
+}
+
+fn shared_memory(report: &mut Report, socket: &Path) {
+    if let Err(error) = memfd_create(c"eomt-edge-doctor", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING) {
+        report.problem("ring", format!("memfd_create with sealing fails: {error}; Linux 5.1 or newer is needed"));
+    }
+    match std::fs::metadata(socket) {
+        Ok(data) if data.file_type().is_socket() => match Subscriber::connect(socket) {
+            Ok(_) => report.line("ring", format!("a daemon serves {}", socket.display())),
+            Err(error) => report.problem("ring", error.to_string()),
+        },
+        Ok(_) => report.problem("ring", format!("{} is no socket", socket.display())),
+        Err(_) => report.line("ring", format!("no daemon at {}", socket.display())),
+    }
+}
+
+fn model_file(report: &mut Report, path: &Path) {
+    match std::fs::read(path) {
+        Err(error) => report.problem("model", format!("{}: cannot be read: {error}", path.display())),
+        Ok(bytes) => match Model::load(&bytes, &Default::default()) {
+            Err(error) => report.problem("model", format!("{}: {error}", path.display())),
+            Ok(model) => {
+                let metadata = model.metadata();
+                let (height, width) = metadata.input_size;
+                let (name, task, classes) = (&metadata.name, metadata.task, metadata.labels.len());
+                report.line("model", format!("{}: {name}, {task}, {height}x{width}, {classes} classes", path.display()));
+            }
+        },
+    }
+}

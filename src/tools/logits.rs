@@ -1,0 +1,25 @@
+//! `logits`: the network alone, all queries: the door that every numerical check uses.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::tensors;
+use crate::data::{Logits, Tensor};
+use crate::model::names;
+use crate::model_file;
+
+/// `pixel_values` of `input` (f32 `[1, 3, H, W]`, normalized) to both outputs in `output`.
+pub fn logits(model: &Path, input: &Path, output: &Path, threads: usize) -> Result<()> {
+    let bytes = std::fs::read(input).with_context(|| format!("{}: cannot be read", input.display()))?;
+    let (shape, values) = tensors::read(&bytes, input, names::INPUT)?;
+    let [1, 3, height, width] = shape[..] else {
+        bail!("{}: the tensor '{}' has the shape {shape:?}, not [1, 3, H, W]", input.display(), names::INPUT);
+    };
+    let (mut model, _) = model_file::load(model, threads)?;
+    let mut logits = Logits::default();
+    model.run(&Tensor { height, width, values }, |class| (0..class.queries).collect(), &mut logits)?;
+    let class_shape = vec![1, logits.class.queries, logits.class.classes];
+    let mask_shape = vec![1, logits.kept.len(), logits.height, logits.width];
+    tensors::write(output, &[(names::CLASS_LOGITS, class_shape, &logits.class.values), (names::MASK_LOGITS, mask_shape, &logits.masks)])
+}

@@ -1,0 +1,37 @@
+//! The commands beside the daemon: convert, segment, logits, preprocess, postprocess, bench, view, doctor.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use eomt_edge::tools::convert::{ConvertOptions, convert};
+//! convert("checkpoint".as_ref(), "model.onnx".as_ref(), &ConvertOptions::default())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Invariants: results go to standard output or to files that appear whole or not at all ([`files`]); progress and logs go to
+//! standard error. `segment` and `bench` run the same pipeline as the daemon. Refuses: long-running service.
+
+pub mod bench;
+pub mod checkpoint;
+pub mod convert;
+pub mod doctor;
+pub mod files;
+pub mod logits;
+pub mod postprocess;
+pub mod preprocess;
+pub mod segment;
+pub mod view;
+
+mod annotations;
+mod progress;
+mod tensors;
+
+/// The user's words are at fault: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Ends a command with a [`UsageError`].
+pub(crate) fn usage<T>(sentence: impl Into<String>) -> anyhow::Result<T> {
+    Err(UsageError(sentence.into()).into())
+}

@@ -1,0 +1,142 @@
+//! `segment`: pictures to overlay, COCO panoptic PNG and JSON.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::{annotations, files, progress, usage};
+use crate::data::{Frame, Logits, Segments, Task, Tensor, Thresholds, Windows};
+use crate::model::Model;
+use crate::model_file;
+use crate::overlay;
+use crate::preprocess::Preprocessor;
+use crate::segment::{Rules, Segmenter, SemanticView, semantic_windows, survivors};
+use crate::source::read_picture;
+
+/// What `segment` can be told; `None` means the model's default.
+#[derive(Debug, Clone, Default)]
+pub struct SegmentOptions {
+    pub task: Option<Task>,
+    pub threshold: Option<f32>,
+    pub mask_threshold: Option<f32>,
+    pub overlap_threshold: Option<f32>,
+    /// Semantic: overlapping windows instead of padding.
+    pub windows: bool,
+    /// Compute every mask, then drop: to compare with the pruned path.
+    pub all_queries: bool,
+    pub threads: usize,
+    pub max_pixels: u64,
+}
+
+/// Segments each image into `directory`: `NAME.overlay.png`, `NAME.panoptic.png`, `NAME.json`.
+///
+/// # Errors
+/// When the model, the directory or a picture is unusable; pictures before the bad one keep their results.
+pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &SegmentOptions) -> Result<()> {
+    let names = output_names(images)?;
+    let (model, _) = model_file::load(model, options.threads)?;
+    files::make_directory(directory)?;
+    let mut worker = Worker::new(model, options)?;
+    let bar = progress::bar(images.len() as u64, "segmenting");
+    for (image, name) in images.iter().zip(names) {
+        let frame = read_picture(image, options.max_pixels)?;
+        let segments = worker.run(&frame)?;
+        let labels = &worker.model.metadata().labels;
+        let mut picture = frame.data;
+        overlay::paint(&mut picture, frame.width as usize, &segments.ids, &segments.table, labels);
+        let (width, height) = (segments.width, segments.height);
+        files::write(&directory.join(format!("{name}.overlay.png")), &files::png_rgb(&picture, width, height)?)?;
+        let panoptic = annotations::coco_panoptic(&segments.ids);
+        files::write(&directory.join(format!("{name}.panoptic.png")), &files::png_rgb(&panoptic, width, height)?)?;
+        let json = serde_json::to_vec_pretty(&annotations::document(&segments, labels, 0))?;
+        files::write(&directory.join(format!("{name}.json")), &json)?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    println!("{} pictures segmented into {}", images.len(), directory.display());
+    Ok(())
+}
+
+/// File stems; two pictures of one name would overwrite each other.
+fn output_names(images: &[PathBuf]) -> Result<Vec<String>> {
+    let mut seen = HashSet::new();
+    let mut names = Vec::new();
+    for image in images {
+        let name = image.file_stem().with_context(|| format!("{}: this is no file name", image.display()))?.to_string_lossy().into_owned();
+        if !seen.insert(name.clone()) {
+            return usage(format!("{}: another picture is called {name} too, and their results would overwrite each other", image.display()));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+struct Worker {
+    model: Model,
+    preprocessor: Preprocessor,
+    segmenter: Segmenter,
+    tensor: Tensor,
+    logits: Logits,
+    windows: bool,
+    all_queries: bool,
+}
+
+impl Worker {
+    fn new(model: Model, options: &SegmentOptions) -> Result<Worker> {
+        let metadata = model.metadata();
+        let (height, width) = metadata.input_size;
+        let task = options.task.unwrap_or(metadata.task);
+        if options.windows && task != Task::Semantic {
+            return usage("--windows is for the semantic task");
+        }
+        if options.windows && height != width {
+            return usage(format!("--windows needs a square input, and this model takes {height}x{width}"));
+        }
+        let of_model = metadata.thresholds;
+        let thresholds = Thresholds {
+            score: options.threshold.unwrap_or(of_model.score),
+            mask: options.mask_threshold.unwrap_or(of_model.mask),
+            overlap: options.overlap_threshold.unwrap_or(of_model.overlap),
+        };
+        let rules = Rules { task, thresholds, whole_masks: task == Task::Instance, ..Rules::default() };
+        Ok(Worker {
+            preprocessor: Preprocessor::new(metadata.image_mean, metadata.image_std, metadata.input_size),
+            segmenter: Segmenter::new(rules.with_stuff(&metadata.stuff_classes)),
+            tensor: Tensor::zeros(height, width),
+            logits: Logits::default(),
+            windows: options.windows,
+            all_queries: options.all_queries,
+            model,
+        })
+    }
+
+    fn run(&mut self, frame: &Frame) -> Result<Segments> {
+        if self.windows {
+            return self.run_windows(frame);
+        }
+        let geometry = self.preprocessor.run(frame, &mut self.tensor);
+        let (rules, all) = (self.segmenter.rules(), self.all_queries);
+        self.model.run(
+            &self.tensor,
+            |class| if all { (0..class.queries).collect() } else { survivors(class, rules) },
+            &mut self.logits,
+        )?;
+        Ok(self.segmenter.segments(&self.logits, &geometry))
+    }
+
+    fn run_windows(&mut self, frame: &Frame) -> Result<Segments> {
+        let edge = self.tensor.height;
+        let windows = Windows::split((frame.height as usize, frame.width as usize), edge);
+        if windows.origins.len() > 256 {
+            anyhow::bail!("{}x{}: the picture is so long that it takes {} windows", frame.width, frame.height, windows.origins.len());
+        }
+        let mut all = Vec::new();
+        for tensor in self.preprocessor.run_windows(frame, &windows) {
+            let mut logits = Logits::default();
+            self.model.run(&tensor, |class| (0..class.queries).collect(), &mut logits)?;
+            all.push(logits);
+        }
+        Ok(semantic_windows(&all, &SemanticView::windows(&windows, edge)))
+    }
+}
