@@ -5,7 +5,8 @@
 //! cargo run --example ring_writer -- --socket /tmp/masks.sock --fps 30
 //! ```
 //! `--width W --height H --slots N --frames N --max-clients N --rgb --no-reaper`; without `--fps` at full speed. Everything in
-//! a frame follows from its sequence, and every slot carries a checksum. Stops on SIGTERM and SIGINT.
+//! a frame follows from its sequence, and every slot carries a checksum. `--flat N` writes faster than anybody reads: all ids
+//! are the low half of the sequence, there is no checksum, and only after N frames comes a pause. Stops on SIGTERM and SIGINT.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -31,6 +32,7 @@ struct Options {
     fps: Option<f64>,
     max_clients: usize,
     rgb: bool,
+    flat: Option<u64>,
     reaper: bool,
 }
 
@@ -54,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         max_height: options.height,
         max_segments: 16,
         include_frame: options.rgb,
-        checksum: true,
+        checksum: options.flat.is_none(),
         source_id: 7,
         model_hash: *b"0123456789abcdef",
     };
@@ -71,6 +73,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         if let Some(fps) = options.fps {
             let due = start + Duration::from_secs_f64(ring.published() as f64 / fps);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        } else if options.flat.is_some_and(|burst| ring.published().is_multiple_of(burst)) {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
     println!("published {}", ring.published());
@@ -89,6 +93,7 @@ fn parse(args: &[OsString]) -> Result<Options, Box<dyn Error>> {
         fps: None,
         max_clients: 64,
         rgb: false,
+        flat: None,
         reaper: true,
     };
     let mut args = args.iter();
@@ -103,6 +108,7 @@ fn parse(args: &[OsString]) -> Result<Options, Box<dyn Error>> {
             "--frames" => options.frames = value()?.parse()?,
             "--fps" => options.fps = Some(value()?.parse()?),
             "--max-clients" => options.max_clients = value()?.parse()?,
+            "--flat" => options.flat = Some(value()?.parse()?),
             "--rgb" => options.rgb = true,
             "--no-reaper" => options.reaper = false,
             _ => return Err(format!("unknown option {flag}").into()),
@@ -132,6 +138,11 @@ fn publish(ring: &mut RingWriter, options: &Options) -> Result<(), Box<dyn Error
     let sequence = ring.published() + 1;
     let count = 1 + sequence % 9;
     let mut slot = ring.begin(options.width, options.height)?;
+    if options.flat.is_some() {
+        slot.ids().fill(sequence as u16);
+        slot.finish(&FrameReport { sequence, captured_ns: 1000 * sequence, ..FrameReport::default() }, &[]);
+        return Ok(());
+    }
     let mut value = sequence % (count + 1);
     for run in slot.ids().chunks_mut(7) {
         run.fill(value as u16);

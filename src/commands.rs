@@ -62,6 +62,7 @@ fn run_convert(args: ConvertArgs) -> anyhow::Result<()> {
         base: args.base,
         thresholds: thresholds(&args.thresholds),
         skip_check: args.no_check,
+        ..ConvertOptions::default()
     };
     convert(&args.checkpoint, &args.output, &options)
 }

@@ -160,6 +160,7 @@ typedef struct eomt_edge_subscriber {
     uint64_t skipped;    /* frames that this reader was too slow for */
     uint64_t retries;    /* copies thrown away because the writer came by */
     int ended_cleanly;   /* after EOMT_EDGE_ENDED: the daemon said goodbye */
+    char path[108];
     char error[320];     /* a sentence, after a failure */
 } eomt_edge_subscriber;
 
@@ -177,8 +178,8 @@ static inline void eomt_edge_close(eomt_edge_subscriber *sub);
 
 /* ---- how it works ---------------------------------------------------------------------------------------------------- */
 
-static inline int eomt_edge_fail_(eomt_edge_subscriber *sub, const char *path, const char *what, const char *detail) {
-    snprintf(sub->error, sizeof sub->error, "mask socket %.110s: %.60s%s%.120s", path, what, detail[0] ? ": " : "", detail);
+static inline int eomt_edge_fail_(eomt_edge_subscriber *sub, const char *what, const char *detail) {
+    snprintf(sub->error, sizeof sub->error, "mask socket %.107s: %.60s%s%.120s", sub->path, what, detail[0] ? ": " : "", detail);
     return EOMT_EDGE_ERROR;
 }
 
@@ -276,20 +277,20 @@ static inline ssize_t eomt_edge_receive_(int socket_fd, eomt_edge_hello *hello, 
 }
 
 /* Maps the ring; takes nothing over. */
-static inline int eomt_edge_map_(eomt_edge_subscriber *sub, const char *path, int memfd, uint64_t bytes) {
+static inline int eomt_edge_map_(eomt_edge_subscriber *sub, int memfd, uint64_t bytes) {
     struct stat stat;
     void *map;
     int seals = fcntl(memfd, F_GET_SEALS);
     if (seals < 0 || (seals & F_SEAL_SHRINK) == 0)
-        return eomt_edge_fail_(sub, path, "the memory is not sealed against shrinking", "");
+        return eomt_edge_fail_(sub, "the memory is not sealed against shrinking", "");
     if (fstat(memfd, &stat) != 0 || stat.st_size < 0 || (uint64_t)stat.st_size != bytes || bytes < sizeof(eomt_edge_ring_header))
-        return eomt_edge_fail_(sub, path, "the memory has another size than announced", "");
+        return eomt_edge_fail_(sub, "the memory has another size than announced", "");
     map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, memfd, 0);
-    if (map == MAP_FAILED) return eomt_edge_fail_(sub, path, "mmap failed", strerror(errno));
+    if (map == MAP_FAILED) return eomt_edge_fail_(sub, "mmap failed", strerror(errno));
     eomt_edge_copy_(&sub->ring, (const uint8_t *)map, sizeof sub->ring);
     if (sub->ring.total_bytes != bytes || !eomt_edge_ring_is_sound_(&sub->ring, bytes)) {
         munmap(map, bytes);
-        return eomt_edge_fail_(sub, path, "the ring's header makes no sense to this client", "");
+        return eomt_edge_fail_(sub, "the ring's header makes no sense to this client", "");
     }
     sub->map = (const uint8_t *)map;
     return 0;
@@ -305,22 +306,22 @@ static inline int eomt_edge_watch_(eomt_edge_subscriber *sub) {
 }
 
 /* Checks the hello, maps the ring. */
-static inline int eomt_edge_greet_(eomt_edge_subscriber *sub, const char *path, const eomt_edge_hello *hello, ssize_t bytes, int memfd) {
+static inline int eomt_edge_greet_(eomt_edge_subscriber *sub, const eomt_edge_hello *hello, ssize_t bytes, int memfd) {
     char text[sizeof hello->message + 1];
-    if (bytes == 0) return eomt_edge_fail_(sub, path, "the daemon hung up before its hello", "");
-    if (bytes < 16 || hello->magic != EOMT_EDGE_HELLO_MAGIC) return eomt_edge_fail_(sub, path, "this is no eomt-edge", "");
+    if (bytes == 0) return eomt_edge_fail_(sub, "the daemon hung up before its hello", "");
+    if (bytes < 16 || hello->magic != EOMT_EDGE_HELLO_MAGIC) return eomt_edge_fail_(sub, "this is no eomt-edge", "");
     if (hello->abi_version != EOMT_EDGE_ABI_VERSION) {
         snprintf(text, sizeof text, "%u, this client %u", hello->abi_version, EOMT_EDGE_ABI_VERSION);
-        return eomt_edge_fail_(sub, path, "the daemon speaks another ABI of the mask ring", text);
+        return eomt_edge_fail_(sub, "the daemon speaks another ABI of the mask ring", text);
     }
-    if (bytes != (ssize_t)sizeof *hello) return eomt_edge_fail_(sub, path, "the hello has a wrong length", "");
+    if (bytes != (ssize_t)sizeof *hello) return eomt_edge_fail_(sub, "the hello has a wrong length", "");
     if (hello->status != EOMT_EDGE_HELLO_OK) {
         memcpy(text, hello->message, sizeof hello->message);
         text[sizeof hello->message] = '\0';
-        return eomt_edge_fail_(sub, path, "the daemon refused this client", text);
+        return eomt_edge_fail_(sub, "the daemon refused this client", text);
     }
-    if (memfd < 0 || sub->event_fd < 0) return eomt_edge_fail_(sub, path, "the hello came without its descriptors", "");
-    return eomt_edge_map_(sub, path, memfd, hello->ring_bytes);
+    if (memfd < 0 || sub->event_fd < 0) return eomt_edge_fail_(sub, "the hello came without its descriptors", "");
+    return eomt_edge_map_(sub, memfd, hello->ring_bytes);
 }
 
 static inline int eomt_edge_connect(eomt_edge_subscriber *sub, const char *path) {
@@ -334,24 +335,25 @@ static inline int eomt_edge_connect(eomt_edge_subscriber *sub, const char *path)
     memset(&patience, 0, sizeof patience);
     memset(&hello, 0, sizeof hello);
     sub->socket_fd = sub->event_fd = sub->epoll_fd = -1;
-    if (strlen(path) >= sizeof address.sun_path) return eomt_edge_fail_(sub, path, "the path is too long", "");
+    snprintf(sub->path, sizeof sub->path, "%s", path);
+    if (strlen(path) >= sizeof address.sun_path) return eomt_edge_fail_(sub, "the path is too long", "");
     address.sun_family = AF_UNIX;
-    memcpy(address.sun_path, path, strlen(path));
+    memcpy(address.sun_path, path, strlen(path) + 1);
     patience.tv_sec = 5;
     sub->socket_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (sub->socket_fd < 0) return eomt_edge_fail_(sub, path, "no socket", strerror(errno));
+    if (sub->socket_fd < 0) return eomt_edge_fail_(sub, "no socket", strerror(errno));
     if (setsockopt(sub->socket_fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) != 0 ||
         connect(sub->socket_fd, (const struct sockaddr *)(const void *)&address, sizeof address) != 0 ||
         (bytes = eomt_edge_receive_(sub->socket_fd, &hello, fds)) < 0) {
-        result = eomt_edge_fail_(sub, path, "cannot connect", strerror(errno));
+        result = eomt_edge_fail_(sub, "cannot connect", strerror(errno));
         eomt_edge_close(sub);
         return result;
     }
     sub->event_fd = fds[1];
-    result = eomt_edge_greet_(sub, path, &hello, bytes, fds[0]);
+    result = eomt_edge_greet_(sub, &hello, bytes, fds[0]);
     eomt_edge_close_fd_(&fds[0]);
-    if (result == 0 && eomt_edge_watch_(sub) != 0) result = eomt_edge_fail_(sub, path, "epoll failed", strerror(errno));
-    if (result == 0 && fcntl(sub->event_fd, F_SETFL, O_NONBLOCK) != 0) result = eomt_edge_fail_(sub, path, "fcntl failed", strerror(errno));
+    if (result == 0 && eomt_edge_watch_(sub) != 0) result = eomt_edge_fail_(sub, "epoll failed", strerror(errno));
+    if (result == 0 && fcntl(sub->event_fd, F_SETFL, O_NONBLOCK) != 0) result = eomt_edge_fail_(sub, "fcntl failed", strerror(errno));
     sub->generation = hello.generation;
     if (result != 0) eomt_edge_close(sub);
     return result;
@@ -423,9 +425,9 @@ static inline int eomt_edge_latest(eomt_edge_subscriber *sub, eomt_edge_frame *f
             __atomic_thread_fence(__ATOMIC_ACQUIRE);
             copied = eomt_edge_copy_slot_(sub, slot, sequence, frame);
             __atomic_thread_fence(__ATOMIC_ACQUIRE);
-            if (copied == -2) return eomt_edge_fail_(sub, "", "out of memory for a frame", "");
+            if (copied == -2) return eomt_edge_fail_(sub, "out of memory for a frame", "");
             if (eomt_edge_load_(slot + offsetof(eomt_edge_slot_header, lock)) == 2 * sequence) {
-                if (copied != 0) return eomt_edge_fail_(sub, "", "a slot of the ring makes no sense", "");
+                if (copied != 0) return eomt_edge_fail_(sub, "a slot of the ring makes no sense", "");
                 if (sub->last != 0) sub->skipped += sequence - sub->last - 1;
                 sub->last = sequence;
                 return EOMT_EDGE_FRAME;
@@ -457,7 +459,7 @@ static inline int eomt_edge_next(eomt_edge_subscriber *sub, eomt_edge_frame *fra
         if (result != EOMT_EDGE_NOTHING) return result;
         if (ended) {
             sub->ended_cleanly = eomt_edge_closed_(sub);
-            eomt_edge_fail_(sub, "", sub->ended_cleanly ? "the daemon closed this mask ring" : "the daemon has ended", "");
+            eomt_edge_fail_(sub, sub->ended_cleanly ? "the daemon closed this mask ring" : "the daemon has ended", "");
             return EOMT_EDGE_ENDED;
         }
         left = eomt_edge_left_(deadline);
@@ -466,7 +468,7 @@ static inline int eomt_edge_next(eomt_edge_subscriber *sub, eomt_edge_frame *fra
         wait.events = POLLIN;
         /* The ring is looked at once a second even if no event comes. */
         if (poll(&wait, 1, left < 0 || left > 1000 ? 1000 : left) < 0 && errno != EINTR)
-            return eomt_edge_fail_(sub, "", "poll failed", strerror(errno));
+            return eomt_edge_fail_(sub, "poll failed", strerror(errno));
     }
 }
 

@@ -253,8 +253,8 @@ fn check(info: &RingInfo, len: u64) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::layout::Geometry;
+    use super::*;
 
     fn sound() -> RingInfo {
         let geometry = Geometry {

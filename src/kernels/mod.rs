@@ -10,6 +10,7 @@
 //! Invariants: no allocation, no I/O, no threads; results do not depend on how many rows are computed together.
 //! Refuses: shapes that do not match (a bug of the caller: assertion).
 
+pub mod arch;
 pub mod bilinear;
 pub mod math;
 pub mod product;

@@ -23,13 +23,15 @@ pub struct LoadOptions<'a> {
     pub threads: usize,
     /// The text of the `config.json` beside a foreign export; unused when the file describes itself.
     pub config_json: Option<&'a str>,
+    /// Where weights in a second file are looked for (networks of more than 2 GiB); the one case in which this room reads a file.
+    pub directory: Option<&'a str>,
     /// Compute only the masks of kept queries when the graph allows it. Off only to compare.
     pub prune_masks: bool,
 }
 
 impl Default for LoadOptions<'_> {
     fn default() -> Self {
-        LoadOptions { threads: 1, config_json: None, prune_masks: true }
+        LoadOptions { threads: 1, config_json: None, directory: None, prune_masks: true }
     }
 }
 
@@ -45,7 +47,7 @@ impl Model {
             return Err(ModelError::NotOnnx { reason: "it holds no graph".to_owned() });
         }
         let metadata = describe(&proto, options.config_json)?;
-        let (model, outputs) = parse(proto, metadata.input_size)?;
+        let (model, outputs) = parse(proto, metadata.input_size, options.directory)?;
         assemble(model, outputs, metadata, options)
     }
 }
@@ -121,12 +123,12 @@ struct Outputs {
     masks: OutletId,
 }
 
-fn parse(proto: ModelProto, (height, width): (usize, usize)) -> Result<(TypedModel, Outputs), ModelError> {
+fn parse(proto: ModelProto, (height, width): (usize, usize), directory: Option<&str>) -> Result<(TypedModel, Outputs), ModelError> {
     let reading = ModelError::engine("read");
     let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
     let graph_outputs: Vec<String> =
         proto.graph.as_ref().map(|graph| graph.output.iter().map(|output| output.name.clone()).collect()).unwrap_or_default();
-    let parsed = onnx.parse(&proto, None).map_err(&reading)?;
+    let parsed = onnx.parse(&proto, directory).map_err(&reading)?;
     drop(proto); // the weights are in the model now
     let mut model: InferenceModel = parsed.model;
     let inputs = model.input_outlets().map_err(&reading)?.len();

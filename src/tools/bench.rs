@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::progress;
 use crate::data::{Frame, PixelFormat, Stage};
+use crate::kernels::arch::widest_f32;
 use crate::model::Model;
 use crate::model_file::{self, threads_or_cores};
 use crate::pipeline::{MonotonicClock, NullSink, Pipeline};
@@ -73,14 +74,14 @@ pub fn bench(path: &Path, options: &BenchOptions) -> Result<()> {
     if options.json {
         let stages: Map<String, Value> = stages.iter().map(|(stage, summary)| (stage.name().to_owned(), summary.json())).collect();
         let document = json!({
-            "model": path.display().to_string(), "precision": precision, "isa": isa(), "threads": threads,
+            "model": path.display().to_string(), "precision": precision, "isa": widest_f32(), "threads": threads,
             "frames": options.frames, "stages": stages, "total": total.json(),
             "load_ms": (load_ms * 10.0).round() / 10.0, "peak_rss_mib": (peak_rss_mib * 10.0).round() / 10.0,
         });
         println!("{document}");
         return Ok(());
     }
-    println!("{} ({precision}), {}, {threads} threads, {} frames of {}x{}", path.display(), isa(), options.frames, frame.width, frame.height);
+    println!("{} ({precision}), {}, {threads} threads, {} frames of {}x{}", path.display(), widest_f32(), options.frames, frame.width, frame.height);
     println!("{:<12}{:>10}{:>10}{:>10}   milliseconds", "stage", "min", "median", "p95");
     for (name, Summary { min, median, p95 }) in stages.iter().map(|(stage, s)| (stage.name(), s)).chain([("total", &total)]) {
         println!("{name:<12}{min:>10.2}{median:>10.2}{p95:>10.2}");
@@ -117,11 +118,6 @@ fn measure(model: Model, frame: &Frame, options: &BenchOptions) -> Result<Vec<[u
     }
     bar.finish_and_clear();
     Ok(times)
-}
-
-/// The instruction set that inference uses, as far as this program knows it.
-fn isa() -> &'static str {
-    super::doctor::best_isa()
 }
 
 /// VmHWM of `/proc/self/status` (proc(5)).

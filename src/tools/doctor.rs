@@ -8,7 +8,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::system::uname;
 
 use crate::client::Subscriber;
-use crate::model::Model;
+use crate::kernels::arch;
+use crate::model_file;
 
 /// A finding that a person should act on.
 struct Report {
@@ -28,13 +29,13 @@ impl Report {
 }
 
 /// Prints the report; returns how many problems it found.
-pub fn doctor(model: &Path, socket: &Path) -> usize {
+pub fn doctor(model_path: &Path, socket: &Path) -> usize {
     let mut report = Report { text: String::new(), problems: 0 };
     machine(&mut report);
     cameras(&mut report);
     displays(&mut report);
     shared_memory(&mut report, socket);
-    model_file(&mut report, model);
+    model(&mut report, model_path);
     print!("{}", report.text);
     match report.problems {
         0 => println!("no problems"),
@@ -48,8 +49,8 @@ fn machine(report: &mut Report) {
     let name = uname();
     report.line("system", format!("Linux {} {}", name.release().to_string_lossy(), name.machine().to_string_lossy()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    report.line("cpu", format!("{cores} cores; {}", features().join(" ")));
-    report.line("kernels", format!("f32: tract's for {}", best_isa()));
+    report.line("cpu", format!("{cores} cores; {}", arch::features().join(" ")));
+    report.line("kernels", format!("f32: tract's for {}", arch::widest_f32()));
     if let Some(kib) = meminfo("MemAvailable:") {
         report.line("memory", format!("{} MiB available", kib / 1024));
         if kib < 128 * 1024 {
@@ -66,40 +67,6 @@ fn machine(report: &mut Report) {
 fn meminfo(key: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     text.lines().find_map(|line| line.strip_prefix(key))?.trim().trim_end_matches("kB").trim().parse().ok()
-}
-
-/// CPU features that matter to kernels, found at run time.
-fn features() -> Vec<&'static str> {
-    let mut found = Vec::new();
-    #[cfg(target_arch = "aarch64")]
-    {
-        let all = [
-            ("neon", std::arch::is_aarch64_feature_detected!("neon")),
-            ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
-            ("fp16", std::arch::is_aarch64_feature_detected!("fp16")),
-            ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
-        ];
-        found.extend(all.iter().filter(|(_, present)| *present).map(|(name, _)| *name));
-    }
-    #[cfg(target_arch = "x86_64")]
-    {
-        let all = [
-            ("sse4.2", std::arch::is_x86_feature_detected!("sse4.2")),
-            ("avx2", std::arch::is_x86_feature_detected!("avx2")),
-            ("fma", std::arch::is_x86_feature_detected!("fma")),
-            ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
-            ("avx512vnni", std::arch::is_x86_feature_detected!("avx512vnni")),
-            ("avxvnni", std::arch::is_x86_feature_detected!("avxvnni")),
-        ];
-        found.extend(all.iter().filter(|(_, present)| *present).map(|(name, _)| *name));
-    }
-    found
-}
-
-/// The widest instruction set for f32 that this machine offers to tract.
-pub fn best_isa() -> &'static str {
-    let features = features();
-    ["avx512f", "fma", "neon"].into_iter().find(|name| features.contains(name)).unwrap_or("generic")
 }
 
 fn cameras(report: &mut Report) {
@@ -152,17 +119,14 @@ fn shared_memory(report: &mut Report, socket: &Path) {
     }
 }
 
-fn model_file(report: &mut Report, path: &Path) {
-    match std::fs::read(path) {
-        Err(error) => report.problem("model", format!("{}: cannot be read: {error}", path.display())),
-        Ok(bytes) => match Model::load(&bytes, &Default::default()) {
-            Err(error) => report.problem("model", format!("{}: {error}", path.display())),
-            Ok(model) => {
-                let metadata = model.metadata();
-                let (height, width) = metadata.input_size;
-                let (name, task, classes) = (&metadata.name, metadata.task, metadata.labels.len());
-                report.line("model", format!("{}: {name}, {task}, {height}x{width}, {classes} classes", path.display()));
-            }
-        },
+fn model(report: &mut Report, path: &Path) {
+    match model_file::load(path, 1) {
+        Err(error) => report.problem("model", error.to_string()),
+        Ok((model, _)) => {
+            let metadata = model.metadata();
+            let (height, width) = metadata.input_size;
+            let (name, task, classes) = (&metadata.name, metadata.task, metadata.labels.len());
+            report.line("model", format!("{}: {name}, {task}, {height}x{width}, {classes} classes", path.display()));
+        }
     }
 }

@@ -5,126 +5,13 @@
 //! Invariant: every number of the configuration is compared with the weights before it is used.
 
 use super::error::CheckpointError;
+use super::hf_config::{CLASS_HEAD, Config, MASK_PROBS, QUERY};
 use super::hints::Hints;
 use super::json::Object;
 use super::labels;
 use super::network::{Activation, Array, Block, Masking, Mlp, Network, Position};
 use super::parts::{self, Attention, Facts, Parts};
 use super::tensors::Tensors;
-
-const QUERY: &str = "query.weight";
-const CLASS_HEAD: &str = "class_predictor.weight";
-const MASK_PROBS: &str = "attn_mask_probs";
-
-/// The numbers of `config.json` after their defaults; none is trusted yet.
-struct Config<'a> {
-    object: &'a Object,
-    rotary: bool,
-    hidden: usize,
-    layers: usize,
-    heads: usize,
-    queries: usize,
-    registers: usize,
-    num_blocks: usize,
-    upscale_blocks: usize,
-    image: [usize; 2],
-    patch: [usize; 2],
-    eps: f32,
-    activation: Activation,
-    gated: bool,
-}
-
-impl Config<'_> {
-    fn read(object: &Object, rotary: bool) -> Result<Config<'_>, CheckpointError> {
-        let name = object.text("hidden_act")?.unwrap_or("gelu");
-        let activations = "an activation that this program knows (gelu, gelu_pytorch_tanh, relu, silu, quick_gelu)";
-        if object.size("num_channels")?.is_some_and(|channels| channels != 3) {
-            return Err(object.wrong("num_channels", "3"));
-        }
-        Ok(Config {
-            object,
-            rotary,
-            hidden: object.positive("hidden_size")?.unwrap_or(1024),
-            layers: object.positive("num_hidden_layers")?.unwrap_or(24),
-            heads: object.positive("num_attention_heads")?.unwrap_or(16),
-            queries: object.positive("num_queries")?.unwrap_or(200),
-            registers: object.size("num_register_tokens")?.unwrap_or(4),
-            num_blocks: object.positive("num_blocks")?.unwrap_or(4),
-            upscale_blocks: object.size("num_upscale_blocks")?.unwrap_or(2),
-            image: object.pair("image_size")?.unwrap_or([640, 640]),
-            patch: object.pair("patch_size")?.unwrap_or([16, 16]),
-            eps: object.float("layer_norm_eps")?.unwrap_or(1e-6),
-            activation: Activation::named(name).ok_or_else(|| object.wrong("hidden_act", activations))?,
-            gated: object.flag(if rotary { "use_gated_mlp" } else { "use_swiglu_ffn" })?.unwrap_or(false),
-        })
-    }
-
-    /// Errors: `value` of `key` is not what `tensor` says.
-    fn agree(&self, key: &str, value: usize, found: usize, tensor: &str, unit: &str) -> Result<(), CheckpointError> {
-        if value == found {
-            return Ok(());
-        }
-        let default = if self.object.map.contains_key(key) { "" } else { " (its default, the file does not say)" };
-        Err(CheckpointError::contradiction(&self.object.file, key, format!("{value}{default}"), tensor, format!("has {found} {unit}")))
-    }
-
-    /// Compares every number with the shapes of the weights.
-    fn check(&self, tensors: &Tensors) -> Result<[usize; 2], CheckpointError> {
-        let [queries, hidden] = tensors.dims(QUERY)?;
-        self.agree("hidden_size", self.hidden, hidden, QUERY, "columns")?;
-        self.agree("num_queries", self.queries, queries, QUERY, "rows")?;
-        self.check_layers(tensors)?;
-        let [probs] = tensors.dims(MASK_PROBS)?;
-        self.agree("num_blocks", self.num_blocks, probs, MASK_PROBS, "entries")?;
-        if self.num_blocks > self.layers {
-            let problem = format!("is {}, more than the {} of num_hidden_layers", self.num_blocks, self.layers);
-            return Err(CheckpointError::key(&self.object.file, "num_blocks", problem));
-        }
-        parts::check_heads(&self.object.file, self.heads, self.hidden, self.rotary, QUERY)?;
-        let name = "embeddings.register_tokens";
-        match tensors.shape(name) {
-            Err(_) if self.registers == 0 => {}
-            shape => self.agree("num_register_tokens", self.registers, shape?.get(1).copied().unwrap_or(0), name, "tokens")?,
-        }
-        let name = self.patch_tensor();
-        let [_, _, height, width] = tensors.dims(&format!("{name}.weight"))?;
-        self.agree("patch_size", self.patch[0], height, &format!("{name}.weight"), "rows of pixels")?;
-        self.agree("patch_size", self.patch[1], width, &format!("{name}.weight"), "columns of pixels")?;
-        let grid = parts::check_grid(&self.object.file, self.image, self.patch)?;
-        if !self.rotary {
-            let name = "embeddings.position_embeddings.weight";
-            let [positions, _] = tensors.dims(name)?;
-            if positions != grid[0] * grid[1] {
-                let found = format!("has {positions} positions, not {} x {}", grid[0], grid[1]);
-                return Err(CheckpointError::contradiction(&self.object.file, "image_size", format!("{:?}", self.image), name, found));
-            }
-        }
-        let scale_blocks = tensors.count("upscale_block.block.");
-        let last = format!("upscale_block.block.{}.conv1.weight", scale_blocks.max(self.upscale_blocks).saturating_sub(1));
-        self.agree_count("num_upscale_blocks", self.upscale_blocks, scale_blocks, &last)?;
-        Ok(grid)
-    }
-
-    fn check_layers(&self, tensors: &Tensors) -> Result<(), CheckpointError> {
-        let layers = tensors.count("layers.");
-        let last = format!("layers.{}.norm1.weight", layers.max(self.layers) - 1);
-        self.agree_count("num_hidden_layers", self.layers, layers, &last)
-    }
-
-    /// For counts of numbered parts: `last` is the highest of both counts, which one side lacks.
-    fn agree_count(&self, key: &str, value: usize, found: usize, last: &str) -> Result<(), CheckpointError> {
-        if value == found {
-            return Ok(());
-        }
-        let presence = if found > value { "is there" } else { "is not there" };
-        let found = format!("{presence}; the weights hold {found}");
-        Err(CheckpointError::contradiction(&self.object.file, key, value, last, found))
-    }
-
-    fn patch_tensor(&self) -> &'static str {
-        if self.rotary { "embeddings.patch_embeddings" } else { "embeddings.patch_embeddings.projection" }
-    }
-}
 
 /// Reads the network. Errors: see [`CheckpointError`]; each names the key or tensor.
 pub(super) fn read(object: &Object, mut tensors: Tensors, mut hints: Hints) -> Result<Parts, CheckpointError> {
@@ -165,17 +52,14 @@ fn own_labels(config: &Config, tensors: &Tensors) -> Result<(Vec<String>, usize)
     let labels = config.object.numbered_texts("id2label")?;
     let number = config.object.positive("num_labels")?;
     // transformers counts id2label when it is there, else num_labels, and two when neither is.
-    let (key, count) = match (&labels, number) {
-        (Some(labels), _) => ("id2label", labels.len()),
-        (None, number) => ("num_labels", number.unwrap_or(2)),
-    };
-    if count + 1 != rows {
-        let found = format!("has {rows} rows, one for each of {} classes and one for none", rows - 1);
-        return Err(CheckpointError::contradiction(&config.object.file, key, format!("for {count} classes"), CLASS_HEAD, found));
+    let default = if labels.is_none() && number.is_none() { Some(2) } else { None };
+    for (key, count) in [("id2label", labels.as_ref().map(Vec::len)), ("num_labels", number.or(default))] {
+        if let Some(count) = count.filter(|count| count + 1 != rows) {
+            let found = format!("has {rows} rows, one for each of {} classes and one for none", rows - 1);
+            return Err(CheckpointError::contradiction(&config.object.file, key, format!("for {count} classes"), CLASS_HEAD, found));
+        }
     }
-    if let Some(number) = number.filter(|number| *number != count) {
-        return Err(CheckpointError::key(&config.object.file, "num_labels", format!("is {number}, but 'id2label' names {count} classes")));
-    }
+    let count = rows - 1;
     Ok((labels.unwrap_or_else(|| labels::unnamed(count)), count))
 }
 

@@ -22,6 +22,7 @@ mod dinov3;
 mod element;
 mod error;
 mod hf;
+mod hf_config;
 mod hints;
 mod json;
 mod labels;

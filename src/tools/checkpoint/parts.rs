@@ -119,7 +119,7 @@ pub(super) fn warn_of_fractions(probabilities: &[f32], warnings: &mut Vec<String
     }
 }
 
-/// Masks as the user wants them: `masked_attention` in the hints turns them all on or off, else the layout decides.
+/// Masks as the layout decides, unless `masked_attention` in the hints is false (true asks for what a whole checkpoint says anyway).
 pub(super) fn masking(hints: &Hints, num_blocks: usize, own: impl FnOnce() -> Vec<Masking>) -> Vec<Masking> {
     match hints.masked_attention {
         Some(false) => vec![Masking::Off; num_blocks],
@@ -156,6 +156,12 @@ pub(super) fn classes(hints: &Hints, own: Option<Vec<String>>, classes: usize, t
         let found = format!("has {} rows, one for each of {classes} classes and one for none", classes + 1);
         CheckpointError::contradiction(&hints.file, key, format!("for {count} classes"), tensor, found)
     };
+    if classes == 0 {
+        return Err(CheckpointError::layout(
+            &hints.file,
+            format!("tensor '{tensor}' has one row, which is for \"no object\", and none for a class"),
+        ));
+    }
     if let Some(count) = hints.num_labels.filter(|count| *count != classes) {
         return Err(disagree("num_labels", count));
     }

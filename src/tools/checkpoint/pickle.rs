@@ -35,8 +35,8 @@ pub(super) struct View {
     pub strides: Vec<usize>,
 }
 
-/// Operations that one pickle may use; each costs at most some tens of bytes.
-pub(super) const STEPS_MAX: usize = 4_000_000;
+/// Operations that one pickle may use, ten times what a giant with its optimizer takes; each costs at most 200 bytes.
+pub(super) const STEPS_MAX: usize = 1_000_000;
 const DIMS_MAX: usize = 8;
 
 /// One value; containers are indices into the arenas of the [`Machine`].

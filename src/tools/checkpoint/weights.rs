@@ -101,7 +101,7 @@ fn add_safetensors(tensors: &mut Tensors, path: &Path) -> Result<(), CheckpointE
 
     let data_len = file_len - 8 - header_len;
     let file_index = tensors.files.len();
-    let mut covered = 0;
+    let mut spans = vec![];
     for (name, info) in metadata.tensors() {
         let (start, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
         let element = element_of(info.dtype);
@@ -116,7 +116,7 @@ fn add_safetensors(tensors: &mut Tensors, path: &Path) -> Result<(), CheckpointE
                 quote(&name)
             )));
         }
-        covered += end - start;
+        spans.push((start, end));
         let entry = Entry {
             name: name.clone(),
             file: file_index,
@@ -129,8 +129,11 @@ fn add_safetensors(tensors: &mut Tensors, path: &Path) -> Result<(), CheckpointE
             return Err(damaged(format!("tensor '{}' is in two shards", quote(&name))));
         }
     }
-    if covered != data_len {
-        return Err(damaged(format!("its tensors cover {covered} bytes, the file has {data_len} bytes of data")));
+    // The format allows neither gaps nor overlaps.
+    spans.sort_unstable();
+    let covered = spans.iter().try_fold(0, |covered, (start, end)| (*start == covered).then_some(*end));
+    if covered != Some(data_len) {
+        return Err(damaged(format!("its tensors do not cover its {data_len} bytes of data exactly")));
     }
     tensors.budget += file_len;
     tensors.files.push((path.into(), file));

@@ -8,17 +8,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use prost::Message;
+use tract_onnx::pb::ModelProto;
 
-use super::checkpoint::{self, Checkpoint, Network, Options};
-use super::{files, progress, usage};
+use super::checkpoint::{self, Checkpoint, Options};
+use super::files::{self, AtomicFile};
+use super::{progress, usage};
 use crate::data::{Task, Thresholds};
 use crate::model::{LoadOptions, Metadata, Model, Precision};
 
-/// protobuf, and so one ONNX file, ends here.
-const PROTOBUF_MAX: usize = i32::MAX as usize;
+/// protobuf, and so one ONNX file, ends at 2 GiB; the graph itself needs some of that.
+const WEIGHTS_INSIDE_MAX: usize = (1 << 31) - (64 << 20);
 
 /// What `convert` can be told.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ConvertOptions {
     /// Input (height, width); default: that of training.
     pub size: Option<(usize, usize)>,
@@ -34,6 +36,23 @@ pub struct ConvertOptions {
     pub thresholds: Thresholds,
     /// Do not load the result to check it.
     pub skip_check: bool,
+    /// More bytes of weights than this go into a second file beside the first, `OUTPUT.data`.
+    pub weights_inside_max: usize,
+}
+
+impl Default for ConvertOptions {
+    fn default() -> ConvertOptions {
+        ConvertOptions {
+            size: None,
+            task: None,
+            stuff: None,
+            hints: None,
+            base: None,
+            thresholds: Thresholds::default(),
+            skip_check: false,
+            weights_inside_max: WEIGHTS_INSIDE_MAX,
+        }
+    }
 }
 
 /// Reads `checkpoint`, writes `output` and loads it once to see that it runs.
@@ -49,23 +68,44 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     spinner.set_message("writing the graph");
     let size = metadata.input_size;
     let network = checkpoint.network;
-    let parameters = count_parameters(&network);
-    if parameters * 4 > PROTOBUF_MAX {
-        anyhow::bail!("{} million parameters in f32 exceed the 2 GiB that one ONNX file can hold", parameters / 1_000_000);
-    }
-    let proto = graph::build(network, size).finish(&metadata.name, metadata.to_props());
+    let mut proto = graph::build(network, size).finish(&metadata.name, metadata.to_props());
+    let weights = onnx::weight_bytes(&proto);
+    let beside = if weights > options.weights_inside_max { Some(write_beside(&mut proto, output)?) } else { None };
     let bytes = proto.encode_to_vec();
     drop(proto);
     if !options.skip_check {
         spinner.set_message("checking that it loads");
-        let load = LoadOptions { prune_masks: true, ..LoadOptions::default() };
-        Model::load(&bytes, &load).context("the converted network does not load; nothing was written")?;
+        check(&bytes, output, beside.as_ref())?;
+    }
+    if let Some(weights_file) = beside {
+        weights_file.commit()?;
     }
     files::write(output, &bytes)?;
     spinner.finish_and_clear();
     let (height, width) = size;
     let Metadata { task, labels, .. } = &metadata;
-    println!("{}: {height}x{width}, {task}, {} classes, {:.1} MB", output.display(), labels.len(), bytes.len() as f64 / 1e6);
+    println!("{}: {height}x{width}, {task}, {} classes, {:.1} MB of weights", output.display(), labels.len(), weights as f64 / 1e6);
+    Ok(())
+}
+
+/// Writes the weights to `OUTPUT.data`, under a temporary name for now.
+fn write_beside(proto: &mut ModelProto, output: &Path) -> Result<AtomicFile> {
+    let mut name = output.file_name().with_context(|| format!("{}: this is no name for a file", output.display()))?.to_owned();
+    name.push(".data");
+    let path = output.with_file_name(&name);
+    log::warn!("the weights exceed what one ONNX file can hold: they go into {} beside it", path.display());
+    let mut file = AtomicFile::create(&path)?;
+    onnx::externalize(proto, &name.to_string_lossy(), &mut file).with_context(|| format!("{}: cannot be written", path.display()))?;
+    Ok(file)
+}
+
+/// Loads what was converted, before it gets its name.
+fn check(bytes: &[u8], output: &Path, beside: Option<&AtomicFile>) -> Result<()> {
+    if beside.is_some() {
+        log::warn!("{}: not checked, since its weights lie in a second file; try it with bench", output.display());
+        return Ok(());
+    }
+    Model::load(bytes, &LoadOptions::default()).context("the converted network does not load; nothing was written")?;
     Ok(())
 }
 
@@ -112,15 +152,4 @@ fn find_class(labels: &[String], name: &str) -> Result<u16> {
         Some(class) => Ok(class as u16),
         None => usage(format!("--stuff {name}: there is no such class among the {} of the checkpoint", labels.len())),
     }
-}
-
-/// Learned values of the encoder, which dominate.
-fn count_parameters(network: &Network) -> usize {
-    use super::checkpoint::{Linear, Mlp};
-    let linear = |linear: &Linear| linear.weight.data.len();
-    let mlp = |mlp: &Mlp| match mlp {
-        Mlp::Plain { up, down, .. } => linear(up) + linear(down),
-        Mlp::Gated { gate, up, down, .. } => linear(gate) + linear(up) + linear(down),
-    };
-    network.blocks.iter().map(|b| linear(&b.q) + linear(&b.k) + linear(&b.v) + linear(&b.out) + mlp(&b.mlp)).sum()
 }

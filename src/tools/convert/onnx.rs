@@ -4,10 +4,12 @@
 //! little-endian bytes (ONNX IR specification, "TensorProto").
 
 use std::collections::HashSet;
+use std::io::{self, Write};
 
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto, type_proto,
+    TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataLocation, tensor_proto::DataType,
+    tensor_shape_proto, type_proto,
 };
 
 /// LayerNormalization enters the standard at 17; nothing here needs more, and every peer reads 17.
@@ -148,6 +150,33 @@ impl GraphBuilder {
             ..ModelProto::default()
         }
     }
+}
+
+/// Bytes of all weights inside `model`.
+pub fn weight_bytes(model: &ModelProto) -> usize {
+    model.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| tensor.raw_data.len()).sum()
+}
+
+/// Moves large weights out of `model` into `data`, which will lie beside it as `file_name` (ONNX, "External Data").
+pub fn externalize(model: &mut ModelProto, file_name: &str, data: &mut impl Write) -> io::Result<()> {
+    const SMALL: usize = 1024; // shapes and scalars stay inside
+    let mut offset = 0usize;
+    for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+        if tensor.raw_data.len() <= SMALL {
+            continue;
+        }
+        let padding = offset.next_multiple_of(64) - offset;
+        data.write_all(&[0; 64][..padding])?;
+        offset += padding;
+        let bytes = std::mem::take(&mut tensor.raw_data);
+        data.write_all(&bytes)?;
+        let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value };
+        tensor.external_data =
+            vec![entry("location", file_name.to_owned()), entry("offset", offset.to_string()), entry("length", bytes.len().to_string())];
+        tensor.data_location = Some(DataLocation::External.into());
+        offset += bytes.len();
+    }
+    Ok(())
 }
 
 fn value_info(name: &str, shape: &[usize]) -> ValueInfoProto {

@@ -20,9 +20,9 @@ fn contradicted(case: &str, key: &str, value: Value) -> String {
 
 #[test]
 fn a_wrong_tensor_is_named() {
-    for case in ["reference/dinov2", "reference/dinov3", "reference/dinov2-swiglu"] {
+    for (case, step) in [("checkpoint/hf-mixed-masking-10", 1), ("checkpoint/hf-dinov3-gated", 1), ("reference/dinov2-swiglu", 9)] {
         let names: Vec<String> = read_raw(&data(case).join("model.safetensors")).into_keys().collect();
-        for name in names.iter().filter(|name| *name != "criterion.empty_weight" && !name.ends_with("register_tokens")) {
+        for name in names.iter().filter(|name| *name != "criterion.empty_weight" && !name.ends_with("register_tokens")).step_by(step) {
             let said = broken(case, |raw| drop(raw.remove(name)));
             assert_says(&said, &["model.safetensors", name, "missing"]);
             let said = broken(case, |raw| raw.get_mut(name).unwrap().1.push(1));
@@ -75,6 +75,7 @@ fn a_configuration_that_contradicts_the_weights_is_named_with_the_tensor() {
         ("num_upscale_blocks", json!(1), "upscale_block.block.1.conv1.weight"),
         ("num_upscale_blocks", json!(3), "upscale_block.block.2.conv1.weight"),
         ("id2label", json!({"0": "a", "1": "b"}), "class_predictor.weight"),
+        ("num_labels", json!(8), "class_predictor.weight"),
         ("id2label", Value::Null, "class_predictor.weight"),
         ("hidden_size", Value::Null, "query.weight"),
     ];
@@ -125,6 +126,17 @@ fn defaults_are_those_of_transformers() {
     assert_eq!(network, read_case("reference/dinov3").network);
     scratch.set("config.json", "rope_theta", json!(37.5));
     assert_eq!(read(&scratch.0, &Options::default()).unwrap().network.position, Position::Rotary { theta: 37.5 });
+}
+
+#[test]
+fn a_class_head_without_classes_is_told() {
+    let scratch = Scratch::of("reference/dinov2");
+    let mut raw = read_raw(&scratch.join("model.safetensors"));
+    raw.insert("class_predictor.weight".into(), ("F32".into(), vec![1, 48], vec![0; 192]));
+    raw.insert("class_predictor.bias".into(), ("F32".into(), vec![1], vec![0; 4]));
+    write_raw(&scratch.join("model.safetensors"), &raw);
+    scratch.set("config.json", "id2label", json!({}));
+    assert_says(&sentence(&scratch.0, None), &["class_predictor.weight", "none for a class"]);
 }
 
 #[test]

@@ -240,6 +240,8 @@ fn networks_compute_what_pytorch_computes() {
         "upstream-strided",
         "upstream-masked",
         "upstream-dinov3-delta",
+        "upstream-dinov3-whole",
+        "hf-dinov3-gated",
         "hf-mixed-masking-10",
         "hf-mixed-masking-01",
         "hf-bf16",

@@ -1,0 +1,20 @@
+#!/bin/sh
+# Compiles the test suite for 64-bit ARM and runs it under qemu-user twice: as a core with everything (-cpu max) and as a
+# Cortex-A72 (no dot product, no half precision). RUSTC may name a compiler that has the aarch64 standard library.
+set -eu
+cd "$(dirname "$0")/.."
+for tool in aarch64-linux-gnu-gcc qemu-aarch64-static; do
+    command -v $tool >/dev/null 2>&1 || {
+        echo "aarch64-test: $tool is missing; apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static" >&2
+        exit 1
+    }
+done
+# a folder of its own: another compiler would throw away what the native one built
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/aarch64}"
+export EOMT_EDGE_TEST_CC=aarch64-linux-gnu-gcc
+for cpu in max cortex-a72; do
+    runner="qemu-aarch64-static -cpu $cpu -L /usr/aarch64-linux-gnu"
+    echo "aarch64-test: $runner"
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$runner" EOMT_EDGE_TEST_RUNNER="$runner" \
+        cargo test --release --target aarch64-unknown-linux-gnu --lib --bins --tests --examples
+done

@@ -1,0 +1,62 @@
+#!/bin/sh
+# Installs what building and testing need on Debian, Ubuntu or Raspberry Pi OS, and says what. Does nothing when all is there.
+set -eu
+
+RUST_MIN=91 # Rust 1.91, as Cargo.toml says
+
+need=""
+want() { # want COMMAND PACKAGE
+    command -v "$1" >/dev/null 2>&1 || need="$need $2"
+}
+
+want cc gcc
+want make make
+want python3 python3
+[ -e /usr/include/stdio.h ] || need="$need libc6-dev"
+if command -v python3 >/dev/null 2>&1; then
+    python3 -c 'import numpy' 2>/dev/null || need="$need python3-numpy"
+else
+    need="$need python3-numpy"
+fi
+
+rust_minor() {
+    rustc --version 2>/dev/null | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p'
+}
+# rustup puts cargo here; a shell that has not logged in again since does not know
+[ -d "$HOME/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
+minor=$(rust_minor)
+rust_missing=no
+if ! command -v cargo >/dev/null 2>&1 || [ "${minor:-0}" -lt "$RUST_MIN" ]; then
+    rust_missing=yes
+fi
+
+[ -z "$need" ] && [ "$rust_missing" = no ] && exit 0
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "setup: this machine has no apt-get; install by hand:$need Rust 1.$RUST_MIN or newer" >&2
+    exit 1
+fi
+as_root apt-get update -qq
+if [ -n "$need" ]; then
+    echo "setup: installing$need"
+    # shellcheck disable=SC2086 # a list of packages
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $need
+fi
+if [ "$rust_missing" = yes ]; then
+    if apt-cache show rustup >/dev/null 2>&1; then
+        echo "setup: installing Rust (stable, with Debian's rustup)"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustup
+        rustup default stable
+    elif apt-cache show cargo-web >/dev/null 2>&1; then
+        echo "setup: installing Rust (Debian's rustc-web and cargo-web)"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustc-web cargo-web
+    fi
+    minor=$(rust_minor)
+    if [ "${minor:-0}" -lt "$RUST_MIN" ]; then
+        echo "setup: Rust 1.$RUST_MIN or newer is needed (found: ${minor:+1.}${minor:-none}); install it with rustup" >&2
+        exit 1
+    fi
+fi

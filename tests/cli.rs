@@ -1,0 +1,218 @@
+//! Bad input gets one clear sentence and a non-zero exit, and leaves nothing behind; odd input works.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{Scratch, data, eomt_edge, shipped_model, succeed};
+
+/// Runs a command that must fail with `code`; returns its sentence.
+fn fail(command: &mut Command, code: i32) -> String {
+    let output = command.output().expect("the program starts");
+    let sentence = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {sentence}");
+    assert!(!sentence.contains("panicked") && !sentence.contains("RUST_BACKTRACE"), "{sentence}");
+    assert!(!sentence.trim().is_empty());
+    sentence
+}
+
+/// Fails with exit code 1 and one line that holds every word.
+fn refuse(command: &mut Command, words: &[&str]) {
+    let sentence = fail(command, 1);
+    assert_eq!(sentence.trim_end().lines().count(), 1, "{sentence}");
+    for word in words {
+        assert!(sentence.contains(word), "'{word}' is missing in: {sentence}");
+    }
+}
+
+/// A copy of the reference checkpoint in which one file differs.
+fn broken_checkpoint(scratch: &Scratch, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> std::path::PathBuf {
+    let directory = scratch.path("checkpoint");
+    std::fs::create_dir_all(&directory).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(data("reference/dinov2").join(name), directory.join(name)).unwrap();
+    }
+    let path = directory.join(file);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, change(bytes)).unwrap();
+    directory
+}
+
+fn convert(checkpoint: &Path, output: &Path) -> Command {
+    let mut command = eomt_edge();
+    command.arg("convert").arg(checkpoint).arg("-o").arg(output);
+    command
+}
+
+#[test]
+fn broken_checkpoints_are_refused_by_name() {
+    let scratch = Scratch::new("broken");
+    let output = scratch.path("out.onnx");
+    let truncated = broken_checkpoint(&scratch, "model.safetensors", |bytes| bytes[..bytes.len() / 2].to_vec());
+    refuse(&mut convert(&truncated, &output), &["model.safetensors"]);
+    let more_layers = broken_checkpoint(&scratch, "config.json", |bytes| {
+        String::from_utf8(bytes).unwrap().replace("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5").into_bytes()
+    });
+    refuse(&mut convert(&more_layers, &output), &["num_hidden_layers"]);
+    let other_width = broken_checkpoint(&scratch, "config.json", |bytes| {
+        String::from_utf8(bytes).unwrap().replace("\"hidden_size\": 48", "\"hidden_size\": 96").into_bytes()
+    });
+    refuse(&mut convert(&other_width, &output), &["hidden_size"]);
+    let no_json = broken_checkpoint(&scratch, "config.json", |_| b"{".to_vec());
+    refuse(&mut convert(&no_json, &output), &["config.json"]);
+    refuse(&mut convert(&scratch.path("nowhere"), &output), &["nowhere"]);
+    assert_eq!(scratch.names(), ["checkpoint"], "nothing half-written stays");
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    let scratch = Scratch::new("usage");
+    let mut odd_size = convert(&data("reference/dinov2"), &scratch.path("o.onnx"));
+    assert!(fail(odd_size.args(["--size", "100"]), 2).contains("multiples of the patch size"));
+    assert!(fail(eomt_edge().args(["convert"]), 2).contains("CHECKPOINT"));
+    assert!(fail(eomt_edge().args(["run", "--set", "ring.slot=3"]), 2).contains("slot"));
+    assert!(fail(eomt_edge().args(["run", "--source", "rtsp://x"]), 2).contains("rtsp"));
+    let config = scratch.path("c.toml");
+    std::fs::write(&config, "[ring]\nsockt = \"x\"\n").unwrap();
+    assert!(fail(eomt_edge().arg("run").arg("--config").arg(&config), 2).contains("sockt"));
+    assert!(fail(eomt_edge().args(["segment", "--threshold", "2", "--model", "m", "i", "-o", "d"]), 2).contains("0 and 1"));
+}
+
+#[test]
+fn other_files_are_no_models() {
+    let scratch = Scratch::new("models");
+    let text = scratch.path("text.onnx");
+    std::fs::write(&text, "I am a text file, not a network.").unwrap();
+    let image = data("reference/processing/pre-0.png");
+    let segment = |model: &Path| {
+        let mut command = eomt_edge();
+        command.args(["segment", "--model"]).arg(model).arg(&image).arg("-o").arg(scratch.path("results"));
+        command
+    };
+    refuse(&mut segment(&text), &["text.onnx", "not an ONNX file"]);
+    refuse(&mut segment(&data("other.onnx")), &["other.onnx", "not an EoMT network"]);
+    refuse(&mut segment(&scratch.path("missing.onnx")), &["missing.onnx"]);
+    let model = std::fs::read(shipped_model()).unwrap();
+    let cut = scratch.path("cut.onnx");
+    std::fs::write(&cut, &model[..model.len() / 3]).unwrap();
+    refuse(&mut segment(&cut), &["cut.onnx"]);
+}
+
+#[test]
+fn pictures_that_cannot_be_are_refused() {
+    let scratch = Scratch::new("pictures");
+    let text = scratch.path("text.png");
+    std::fs::write(&text, "no picture").unwrap();
+    let run = |image: &Path, more: &[&str]| {
+        let mut command = eomt_edge();
+        command.args(["segment", "--model"]).arg(shipped_model()).arg(image).arg("-o").arg(scratch.path("results")).args(more);
+        command
+    };
+    refuse(&mut run(&text, &[]), &["text.png", "PNG or JPEG"]);
+    refuse(&mut run(&scratch.path("none.png"), &[]), &["none.png"]);
+    refuse(&mut run(&data("reference/processing/pre-2.png"), &["--max-pixels", "1000"]), &["pre-2.png", "1000"]);
+    let cut = scratch.path("cut.png");
+    let bytes = std::fs::read(data("reference/processing/pre-2.png")).unwrap();
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    refuse(&mut run(&cut, &[]), &["cut.png"]);
+    // a file stands where the directory should be: unwritable for everybody, root included
+    std::fs::write(scratch.path("taken"), "").unwrap();
+    let mut unwritable = eomt_edge();
+    unwritable.args(["segment", "--model"]).arg(shipped_model()).arg(data("reference/processing/pre-0.png"));
+    refuse(unwritable.arg("-o").arg(scratch.path("taken/results")), &["taken/results"]);
+    let left: Vec<String> = std::fs::read_dir(scratch.path("results")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn odd_pictures_work() {
+    let scratch = Scratch::new("odd");
+    let sizes = [(1, 1), (1, 4000), (4000, 1), (7, 3)];
+    let mut images = Vec::new();
+    for (width, height) in sizes {
+        let path = scratch.path(&format!("p{width}x{height}.png"));
+        image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 90])).save(&path).unwrap();
+        images.push(path);
+    }
+    let grey = scratch.path("grey16.png");
+    image::ImageBuffer::<image::Luma<u16>, _>::from_fn(50, 40, |x, y| image::Luma([(x * y * 32) as u16])).save(&grey).unwrap();
+    images.push(grey);
+    let alpha = scratch.path("alpha.png");
+    image::RgbaImage::from_pixel(20, 30, image::Rgba([200, 10, 10, 0])).save(&alpha).unwrap();
+    images.push(alpha);
+    for task in ["panoptic", "instance", "semantic"] {
+        let results = scratch.path(task);
+        succeed(
+            eomt_edge().args(["segment", "--task", task, "--model"]).arg(shipped_model()).args(&images).arg("-o").arg(&results),
+        );
+        for (width, height) in sizes {
+            let overlay = image::image_dimensions(results.join(format!("p{width}x{height}.overlay.png"))).unwrap();
+            let panoptic = image::image_dimensions(results.join(format!("p{width}x{height}.panoptic.png"))).unwrap();
+            assert_eq!((overlay, panoptic), ((width, height), (width, height)));
+        }
+        assert_eq!(std::fs::read_dir(&results).unwrap().count(), 3 * images.len());
+    }
+}
+
+/// The shipped model on real pictures: all queries or only the survivors, the same files.
+#[test]
+fn pruning_changes_no_result_file() {
+    let scratch = Scratch::new("prune");
+    for task in ["panoptic", "instance"] {
+        for (name, more) in [("pruned", None), ("all", Some("--all-queries"))] {
+            let mut command = eomt_edge();
+            command.args(["segment", "--task", task, "--threshold", "0.4", "--model"]).arg(shipped_model());
+            for frame in 0..3 {
+                command.arg(data(&format!("clip/{frame:06}.png")));
+            }
+            succeed(command.args(more).arg("-o").arg(scratch.path(&format!("{name}-{task}"))));
+        }
+        for frame in 0..3 {
+            for kind in ["json", "panoptic.png"] {
+                let read = |name: &str| std::fs::read(scratch.path(&format!("{name}-{task}/{frame:06}.{kind}"))).unwrap();
+                assert_eq!(read("pruned"), read("all"), "{task}, frame {frame}, {kind}");
+            }
+        }
+    }
+}
+
+/// Windows see the whole frame: every pixel has a class, and a frame that is square is one window.
+#[test]
+fn windows_cover_the_frame() {
+    let scratch = Scratch::new("windows");
+    let run = |image: &Path, name: &str, more: &[&str]| -> Vec<u8> {
+        let mut command = eomt_edge();
+        command.args(["segment", "--task", "semantic", "--model"]).arg(shipped_model()).arg(image).args(more);
+        succeed(command.arg("-o").arg(scratch.path(name)));
+        let stem = image.file_stem().unwrap().to_str().unwrap();
+        image::open(scratch.path(&format!("{name}/{stem}.panoptic.png"))).unwrap().into_rgb8().into_raw()
+    };
+    let wide = run(&data("clip/000000.png"), "wide", &["--windows"]);
+    assert!(wide.chunks(3).all(|pixel| pixel[0] > 0));
+    let square = data("reference/processing/pre-0.png");
+    assert_eq!(run(&square, "one", &["--windows"]), run(&square, "none", &[]));
+}
+
+#[test]
+fn interpolated_sizes_run() {
+    let scratch = Scratch::new("sizes");
+    let onnx = scratch.path("wide.onnx");
+    succeed(convert(&data("reference/dinov2"), &onnx).args(["--size", "64x128"]));
+    succeed(eomt_edge().args(["segment", "--model"]).arg(&onnx).arg(data("clip/000000.png")).arg("-o").arg(scratch.path("r")));
+    succeed(convert(&data("reference/dinov3"), &onnx).args(["--size", "160x96"]));
+    succeed(eomt_edge().args(["segment", "--model"]).arg(&onnx).arg(data("clip/000000.png")).arg("-o").arg(scratch.path("r")));
+}
+
+#[test]
+fn bench_prints_the_agreed_object() {
+    let output = succeed(eomt_edge().args(["bench", "--json", "--frames", "2", "--threads", "1", "--model"]).arg(shipped_model()));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for stage in ["preprocess", "infer", "segment", "publish"] {
+        for key in ["min_ms", "median_ms", "p95_ms"] {
+            assert!(document["stages"][stage][key].is_number(), "{document}");
+        }
+    }
+    assert!(document["total"]["median_ms"].as_f64().unwrap() > 0.0 && document["peak_rss_mib"].as_f64().unwrap() > 1.0);
+    assert_eq!((&document["threads"], &document["precision"]), (&1.into(), &"f32".into()));
+}

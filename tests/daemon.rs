@@ -1,0 +1,275 @@
+//! The daemon as a user runs it: sources, subscribers in other processes, signals, kill -9.
+
+mod common;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Scratch, data, eomt_edge, shipped_model, succeed};
+use eomt_edge::client::{ClientError, MaskFrame, Subscriber};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Long enough for an emulator on a busy machine; a test that waits this long fails anyway.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A daemon that is killed when the test ends.
+struct Daemon(Child);
+
+impl Daemon {
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).expect("the daemon lives");
+    }
+
+    /// Waits for the end and returns the exit code.
+    fn wait(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().expect("a child") {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "the daemon does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn run(socket: &Path, source: &str, settings: &[&str]) -> Command {
+    let mut command = eomt_edge();
+    command.args(["run", "--source", source, "--model"]).arg(shipped_model());
+    command.arg("--set").arg(format!("ring.socket={}", socket.display()));
+    settings.iter().for_each(|setting| {
+        command.args(["--set", setting]);
+    });
+    command.stderr(Stdio::null());
+    command
+}
+
+fn start(socket: &Path, source: &str, settings: &[&str]) -> Daemon {
+    Daemon(run(socket, source, settings).spawn().expect("the daemon starts"))
+}
+
+fn connect(socket: &Path) -> Subscriber {
+    Subscriber::connect_retry(socket, PATIENCE).expect("the daemon listens")
+}
+
+fn next(subscriber: &mut Subscriber) -> MaskFrame {
+    subscriber.next(Some(PATIENCE)).expect("a live daemon").expect("a frame in time")
+}
+
+/// Eight pictures as files of their own.
+fn clip() -> PathBuf {
+    data("clip")
+}
+
+#[test]
+fn a_second_process_sees_the_masks() {
+    let scratch = Scratch::new("view");
+    let socket = scratch.path("masks.sock");
+    let _daemon = start(&socket, "scenes:3", &["ring.include_frame=true", "source.fps=0"]);
+    let mut view = eomt_edge();
+    view.args(["view", "--json", "--frames", "4", "--timeout", "120", "--socket"]).arg(&socket).arg("--save").arg(scratch.path("out"));
+    let output = succeed(&mut view);
+    let lines: Vec<Value> = output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect();
+    assert_eq!(lines.len(), 4);
+    for line in &lines {
+        assert_eq!((&line["width"], &line["height"]), (&320.into(), &240.into()));
+        let labels: Vec<&str> = line["segments"].as_array().unwrap().iter().map(|s| s["label"].as_str().unwrap()).collect();
+        assert!(labels.contains(&"floor") && labels.contains(&"wall"), "{labels:?}");
+        assert!(line["published_ns"].as_u64() > line["captured_ns"].as_u64());
+    }
+    assert!(lines.windows(2).all(|pair| pair[0]["sequence"].as_u64() < pair[1]["sequence"].as_u64()));
+    assert_eq!(std::fs::read_dir(scratch.path("out")).unwrap().count(), 4);
+}
+
+/// Known ground truth: where the scene says floor, wall or sky, the daemon's masks mostly say so too.
+#[test]
+fn scenes_are_segmented_rightly() {
+    use eomt_edge::pipeline::{MonotonicClock, NullSink, Pipeline, Source};
+    use eomt_edge::segment::Rules;
+    use eomt_edge::source::ScenesSource;
+    let (model, _) = eomt_edge::model_file::load(&shipped_model(), 1).expect("the shipped model");
+    let metadata = model.metadata().clone();
+    let rules = Rules { task: metadata.task, thresholds: metadata.thresholds, ..Rules::default() }.with_stuff(&metadata.stuff_classes);
+    let (mut pipeline, mut sink) = (Pipeline::new(model, rules), NullSink::default());
+    let (mut right, mut all) = (0u32, 0u32);
+    for seed in 0..6 {
+        let frame = ScenesSource::new(seed, (192, 160), Duration::ZERO).next(0, Vec::new()).expect("drawn").expect("endless");
+        pipeline.process(&frame, 0, &mut sink, &MonotonicClock).expect("processed");
+        let truth = frame.truth.expect("scenes know");
+        let class_of = |id: u16| truth.classes.iter().find(|(truth_id, _)| *truth_id == id).map(|(_, class)| *class);
+        for (&truth_id, &id) in truth.ids.iter().zip(&sink.ids) {
+            if class_of(truth_id).is_some_and(|class| class >= 6) {
+                all += 1;
+                right += u32::from(id > 0 && Some(sink.last.table[usize::from(id) - 1].category_id) == class_of(truth_id));
+            }
+        }
+    }
+    // the card says: panoptic quality of stuff 97; moving scenes are a little off the training distribution
+    assert!(f64::from(right) > 0.85 * f64::from(all), "{right} of {all} stuff pixels");
+}
+
+#[test]
+fn replay_gives_what_segment_gives() {
+    let scratch = Scratch::new("replay");
+    let socket = scratch.path("masks.sock");
+    let mut images: Vec<PathBuf> = std::fs::read_dir(clip()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    images.sort();
+    let mut segment = eomt_edge();
+    segment.args(["segment", "--model"]).arg(shipped_model()).args(&images).arg("-o").arg(scratch.path("results"));
+    succeed(&mut segment);
+    let _daemon = start(&socket, &format!("replay:{}@0", clip().display()), &["ring.slots=64"]);
+    let mut subscriber = connect(&socket);
+    for _ in 0..12 {
+        let frame = next(&mut subscriber);
+        let image = &images[(frame.info.frame_sequence as usize - 1) % images.len()];
+        let name = image.file_stem().unwrap().to_str().unwrap();
+        let panoptic = image::open(scratch.path(&format!("results/{name}.panoptic.png"))).unwrap().into_rgb8();
+        let expected: Vec<u16> = panoptic.pixels().map(|p| u16::from(p[0]) + 256 * u16::from(p[1])).collect();
+        assert!(frame.ids == expected, "the id map of {name} differs");
+        let text = std::fs::read_to_string(scratch.path(&format!("results/{name}.json"))).unwrap();
+        let document: Value = serde_json::from_str(&text).unwrap();
+        let expected: Vec<(u64, u64)> =
+            document["segments"].as_array().unwrap().iter().map(|s| (s["category_id"].as_u64().unwrap(), s["area"].as_u64().unwrap())).collect();
+        let ours: Vec<(u64, u64)> = frame.segments.iter().map(|row| (row.class.into(), row.area.into())).collect();
+        assert_eq!(ours, expected, "{name}");
+    }
+    let labels = subscriber.labels().to_vec();
+    assert_eq!(labels[..2], ["ball", "box"]);
+}
+
+#[test]
+fn replay_keeps_its_rate_and_drops_what_is_late() {
+    let scratch = Scratch::new("rate");
+    let socket = scratch.path("masks.sock");
+    // far faster than any machine segments: the newest frame wins, the rest is counted
+    let _daemon = start(&socket, &format!("replay:{}@1000", clip().display()), &[]);
+    let mut subscriber = connect(&socket);
+    let (first, mut last) = (next(&mut subscriber), next(&mut subscriber));
+    while last.info.dropped == 0 {
+        last = next(&mut subscriber);
+    }
+    let captured = last.info.frame_sequence - first.info.frame_sequence;
+    assert!(captured > last.sequence() - first.sequence(), "{captured} captured");
+}
+
+#[test]
+fn frames_ends_cleanly_and_leaves_nothing() {
+    let scratch = Scratch::new("frames");
+    let socket = scratch.path("masks.sock");
+    let output = run(&socket, "scenes", &["source.fps=0"]).args(["--frames", "3"]).stderr(Stdio::piped()).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && log.contains("3 frames in"), "{log}");
+    assert!(scratch.names().is_empty(), "{:?}", scratch.names());
+}
+
+#[test]
+fn raw_frames_come_through_a_pipe() {
+    let scratch = Scratch::new("pipe");
+    let socket = scratch.path("masks.sock");
+    let (width, height) = (64usize, 48usize);
+    for (format, len) in [("rgb24", width * height * 3), ("yuv420", width * height * 3 / 2)] {
+        let settings = ["source.size=64x48", &format!("source.format={format}")];
+        let mut daemon = Daemon(run(&socket, "pipe:-", &settings).stdin(Stdio::piped()).spawn().unwrap());
+        let mut input = daemon.0.stdin.take().unwrap();
+        let mut subscriber = connect(&socket);
+        input.write_all(&vec![120; len]).unwrap();
+        let frame = next(&mut subscriber);
+        assert_eq!((frame.width(), frame.height(), frame.info.frame_sequence), (64, 48, 1));
+        drop(input);
+        assert_eq!(daemon.wait(), Some(0), "the end of the input is no failure");
+        assert!(matches!(subscriber.next(Some(PATIENCE)), Err(ClientError::Ended { clean: true, .. })));
+    }
+    let mut daemon = Daemon(run(&socket, "pipe:-", &["source.size=64x48"]).stdin(Stdio::piped()).spawn().unwrap());
+    daemon.0.stdin.take().unwrap().write_all(&[1; 1000]).unwrap();
+    assert_eq!(daemon.wait(), Some(1), "half a frame is one");
+    assert!(scratch.names().is_empty(), "{:?}", scratch.names());
+}
+
+#[test]
+fn sigterm_ends_the_daemon_cleanly() {
+    let scratch = Scratch::new("sigterm");
+    let socket = scratch.path("masks.sock");
+    let mut daemon = start(&socket, "scenes", &[]);
+    let mut subscriber = connect(&socket);
+    next(&mut subscriber);
+    let asked = Instant::now();
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.wait(), Some(0));
+    let took = asked.elapsed();
+    // the promise is a second; an emulator's own start-up and a busy machine get three more
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    let end = std::iter::repeat_with(|| subscriber.next(Some(PATIENCE))).find_map(Result::err).expect("an end");
+    assert!(matches!(end, ClientError::Ended { .. }), "{end}");
+    let deadline = Instant::now() + PATIENCE;
+    while !scratch.names().is_empty() {
+        assert!(Instant::now() < deadline, "{:?} remains", scratch.names());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn after_kill_9_clients_see_the_end_and_find_the_next_daemon() {
+    let scratch = Scratch::new("kill9");
+    let socket = scratch.path("masks.sock");
+    let mut daemon = start(&socket, "scenes", &[]);
+    let mut subscriber = connect(&socket);
+    next(&mut subscriber);
+    daemon.signal(Signal::KILL);
+    let killed = Instant::now();
+    let end = std::iter::repeat_with(|| subscriber.next(Some(PATIENCE))).find_map(Result::err).expect("an end");
+    assert!(matches!(end, ClientError::Ended { clean: false, .. }), "{end}");
+    assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+    daemon.wait();
+    let deadline = Instant::now() + PATIENCE;
+    while !scratch.names().is_empty() {
+        assert!(Instant::now() < deadline, "{:?} remains", scratch.names());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _next = start(&socket, "scenes", &[]);
+    next(&mut connect(&socket));
+}
+
+#[test]
+fn a_live_daemons_socket_is_respected() {
+    let scratch = Scratch::new("taken");
+    let socket = scratch.path("masks.sock");
+    let _daemon = start(&socket, "scenes", &[]);
+    let mut subscriber = connect(&socket);
+    next(&mut subscriber);
+    let output = run(&socket, "scenes", &[]).stderr(Stdio::piped()).output().unwrap();
+    let sentence = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{sentence}");
+    assert!(sentence.contains("masks.sock") && sentence.contains("taken"), "{sentence}");
+    next(&mut subscriber);
+}
+
+#[test]
+fn what_is_missing_is_said() {
+    let scratch = Scratch::new("missing");
+    let socket = scratch.path("masks.sock");
+    let empty = scratch.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    for (source, words) in [
+        (format!("replay:{}", empty.display()), "no PNG or JPEG"),
+        ("replay:/nowhere/at/all".to_owned(), "/nowhere/at/all"),
+        ("v4l2:/dev/video0".to_owned(), "/dev/video0"),
+    ] {
+        let output = run(&socket, &source, &[]).stderr(Stdio::piped()).output().unwrap();
+        let sentence = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{sentence}");
+        assert!(sentence.contains(words), "{sentence}");
+    }
+    let output = run(&scratch.path("no/such/dir/masks.sock"), "scenes", &[]).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no/such/dir"));
+}
