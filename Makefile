@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup aarch64-test ort-check clean
+.PHONY: demo test build lint fmt setup aarch64-test onnxruntime-check clean
 
 # Masks of a moving scene, from the daemon to a second process, as pictures in demo-output/.
 demo: setup
@@ -8,10 +8,10 @@ demo: setup
 
 # All tests of the program, its clients and its documentation.
 test: setup
-	cargo test --release
+	sh scripts/test.sh
 
 build: setup
-	cargo build --release
+	. ./scripts/env.sh && cargo build --release
 
 # Installs what is missing and says so.
 setup:
@@ -20,17 +20,17 @@ setup:
 fmt:
 	cargo fmt
 
-lint:
-	cargo fmt --check
-	cargo clippy --release --all-targets -- -D warnings
-	cargo clippy --release --no-default-features -- -D warnings
+lint: setup
+	. ./scripts/env.sh && cargo fmt --check
+	. ./scripts/env.sh && cargo clippy --release --all-targets -- -D warnings
+	. ./scripts/env.sh && cargo clippy --release --no-default-features -- -D warnings
 
 # The whole test suite as 64-bit ARM code under an emulator, on a new core and on a Raspberry Pi 4's.
 aarch64-test:
 	sh scripts/aarch64-test.sh
 
 # The converted reference networks in ONNX Runtime.
-ort-check: build
+onnxruntime-check: build
 	sh scripts/onnxruntime-check.sh
 
 clean:

@@ -3,6 +3,7 @@
 # Cortex-A72 (no dot product, no half precision). RUSTC may name a compiler that has the aarch64 standard library.
 set -eu
 cd "$(dirname "$0")/.."
+. ./scripts/env.sh
 for tool in aarch64-linux-gnu-gcc qemu-aarch64-static; do
     command -v $tool >/dev/null 2>&1 || {
         echo "aarch64-test: $tool is missing; apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static" >&2

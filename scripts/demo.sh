@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 frames=${FRAMES:-40}
-[ -d "$HOME/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
+. ./scripts/env.sh
 
 cargo build --release
 program=target/release/eomt-edge

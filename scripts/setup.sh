@@ -13,17 +13,12 @@ want cc gcc
 want make make
 want python3 python3
 [ -e /usr/include/stdio.h ] || need="$need libc6-dev"
-if command -v python3 >/dev/null 2>&1; then
-    python3 -c 'import numpy' 2>/dev/null || need="$need python3-numpy"
-else
-    need="$need python3-numpy"
-fi
+. "$(dirname "$0")/env.sh"
+$EOMT_EDGE_TEST_PYTHON -c 'import numpy' 2>/dev/null || need="$need python3-numpy"
 
 rust_minor() {
     rustc --version 2>/dev/null | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p'
 }
-# rustup puts cargo here; a shell that has not logged in again since does not know
-[ -d "$HOME/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
 minor=$(rust_minor)
 rust_missing=no
 if ! command -v cargo >/dev/null 2>&1 || [ "${minor:-0}" -lt "$RUST_MIN" ]; then

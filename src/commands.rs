@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use eomt_edge::cli::{Command, ConvertArgs, PostprocessArgs, PrecisionArg, SegmentArgs, ThresholdArgs};
 use eomt_edge::data::Thresholds;
+use eomt_edge::tools::UsageError;
 use eomt_edge::tools::bench::{BenchOptions, bench};
 use eomt_edge::tools::convert::{ConvertOptions, convert};
 use eomt_edge::tools::doctor::doctor;
@@ -13,7 +14,6 @@ use eomt_edge::tools::postprocess::{PostprocessOptions, postprocess};
 use eomt_edge::tools::preprocess::preprocess;
 use eomt_edge::tools::segment::{SegmentOptions, segment};
 use eomt_edge::tools::view::{ViewOptions, view};
-use eomt_edge::tools::UsageError;
 
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {

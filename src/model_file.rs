@@ -26,7 +26,8 @@ pub fn load(path: &Path, threads: usize) -> Result<(Model, Vec<u8>), ModelFileEr
     let bytes = std::fs::read(path).map_err(|source| ModelFileError::Io { path: path.to_owned(), source })?;
     let config_json = std::fs::read_to_string(path.with_file_name("config.json")).ok();
     let directory = path.parent().and_then(Path::to_str);
-    let options = LoadOptions { directory, threads: threads_or_cores(threads), config_json: config_json.as_deref(), ..LoadOptions::default() };
+    let options =
+        LoadOptions { directory, threads: threads_or_cores(threads), config_json: config_json.as_deref(), ..LoadOptions::default() };
     let model = Model::load(&bytes, &options).map_err(|source| ModelFileError::Model { path: path.to_owned(), source })?;
     Ok((model, bytes))
 }

@@ -19,7 +19,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("pipeline", &["data", "preprocess", "model", "segment"]),
     ("source", &["data", "pipeline"]),
     ("sink", &["data", "pipeline", "preprocess", "client"]),
-    ("daemon", &["data", "kernels", "config", "preprocess", "model", "model_file", "segment", "pipeline", "source", "sink", "client", "overlay"]),
+    (
+        "daemon",
+        &["data", "kernels", "config", "preprocess", "model", "model_file", "segment", "pipeline", "source", "sink", "client", "overlay"],
+    ),
     (
         "tools",
         &["data", "kernels", "config", "preprocess", "model", "model_file", "segment", "pipeline", "source", "sink", "client", "overlay"],

@@ -121,7 +121,8 @@ fn pictures_that_cannot_be_are_refused() {
     let mut unwritable = eomt_edge();
     unwritable.args(["segment", "--model"]).arg(shipped_model()).arg(data("reference/processing/pre-0.png"));
     refuse(unwritable.arg("-o").arg(scratch.path("taken/results")), &["taken/results"]);
-    let left: Vec<String> = std::fs::read_dir(scratch.path("results")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let left: Vec<String> =
+        std::fs::read_dir(scratch.path("results")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -143,9 +144,7 @@ fn odd_pictures_work() {
     images.push(alpha);
     for task in ["panoptic", "instance", "semantic"] {
         let results = scratch.path(task);
-        succeed(
-            eomt_edge().args(["segment", "--task", task, "--model"]).arg(shipped_model()).args(&images).arg("-o").arg(&results),
-        );
+        succeed(eomt_edge().args(["segment", "--task", task, "--model"]).arg(shipped_model()).args(&images).arg("-o").arg(&results));
         for (width, height) in sizes {
             let overlay = image::image_dimensions(results.join(format!("p{width}x{height}.overlay.png"))).unwrap();
             let panoptic = image::image_dimensions(results.join(format!("p{width}x{height}.panoptic.png"))).unwrap();

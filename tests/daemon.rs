@@ -79,7 +79,8 @@ fn a_second_process_sees_the_masks() {
     let mut view = eomt_edge();
     view.args(["view", "--json", "--frames", "4", "--timeout", "120", "--socket"]).arg(&socket).arg("--save").arg(scratch.path("out"));
     let output = succeed(&mut view);
-    let lines: Vec<Value> = output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect();
+    let lines: Vec<Value> =
+        output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect();
     assert_eq!(lines.len(), 4);
     for line in &lines {
         assert_eq!((&line["width"], &line["height"]), (&320.into(), &240.into()));
@@ -138,8 +139,12 @@ fn replay_gives_what_segment_gives() {
         assert!(frame.ids == expected, "the id map of {name} differs");
         let text = std::fs::read_to_string(scratch.path(&format!("results/{name}.json"))).unwrap();
         let document: Value = serde_json::from_str(&text).unwrap();
-        let expected: Vec<(u64, u64)> =
-            document["segments"].as_array().unwrap().iter().map(|s| (s["category_id"].as_u64().unwrap(), s["area"].as_u64().unwrap())).collect();
+        let expected: Vec<(u64, u64)> = document["segments"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|s| (s["category_id"].as_u64().unwrap(), s["area"].as_u64().unwrap()))
+            .collect();
         let ours: Vec<(u64, u64)> = frame.segments.iter().map(|row| (row.class.into(), row.area.into())).collect();
         assert_eq!(ours, expected, "{name}");
     }

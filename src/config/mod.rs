@@ -78,7 +78,8 @@ pub struct SourceConfig {
 pub struct RingConfig {
     /// Unix socket at which clients ask for the ring.
     pub socket: PathBuf,
-    /// Permission bits of the socket, octal.
+    /// Permission bits of the socket, octal: 660 or "660".
+    #[serde(deserialize_with = "digits")]
     pub mode: String,
     /// Group that owns the socket; empty = the daemon's.
     pub group: String,
@@ -128,6 +129,15 @@ impl FromStr for PipeFormat {
 
 fn from_str<'de, D: serde::Deserializer<'de>, T: FromStr<Err = String>>(deserializer: D) -> Result<T, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+/// A string, or a number as it is written.
+fn digits<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(text) => Ok(text),
+        toml::Value::Integer(number) => Ok(number.to_string()),
+        other => Err(serde::de::Error::custom(format!("{other} is neither digits nor a string"))),
+    }
 }
 
 fn optional_from_str<'de, D: serde::Deserializer<'de>, T: FromStr<Err = String>>(deserializer: D) -> Result<Option<T>, D::Error> {
@@ -238,7 +248,8 @@ fn one_line(error: &toml::de::Error, text: Option<&str>) -> String {
     let message = error.message().lines().next().unwrap_or_default().to_owned();
     match (error.span(), text) {
         (Some(span), Some(text)) => format!("line {}: {message}", text[..span.start.min(text.len())].lines().count().max(1)),
-        _ => message,
+        // of a table: the message, then "in `ring.mode`"
+        _ => error.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
     }
 }
 
@@ -288,7 +299,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let cases: [(&str, &[&str], &str); 9] = [
+        let cases: [(&str, &[&str], &str); 10] = [
             ("[ring]\nslot = 3\n", &[], "slot"),
             ("[rings]\n", &[], "rings"),
             ("[ring]\nslots = 1\n", &[], "ring.slots"),
@@ -297,7 +308,8 @@ mod tests {
             ("", &["model.threshold=1.5"], "model.threshold"),
             ("", &["model.task=sematic"], "sematic"),
             ("", &["nonsense"], "nonsense"),
-            ("", &["source.size=0x4"], "0x4"),
+            ("", &["ring.slots=many"], "ring.slots"),
+            ("", &["source.size=640x0"], "640x0"),
         ];
         for (text, overrides, expected) in cases {
             let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();

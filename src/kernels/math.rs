@@ -3,13 +3,14 @@
 /// `e^x` without branches or library calls, so that loops over it vectorize and every machine gets the same bits.
 ///
 /// Splits `x = n ln 2 + r` with |r| <= ln 2 / 2 and takes the Taylor series of `e^r` to the seventh power. Relative error below
-/// 3e-7. Saturates near e^-87 and e^88; NaN gives NaN.
+/// 3e-7. Zero below e^-87, saturated at e^88; NaN gives NaN.
 #[inline]
 pub fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer that sits in the low mantissa bits
-    let x = if x < -87.0 { -87.0 } else { x };
+    let vanishes = x < -87.0;
+    let x = if vanishes { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
@@ -19,7 +20,8 @@ pub fn exp(x: f32) -> f32 {
         p = p * r + c;
     }
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-    p * f32::from_bits(((exponent + 127) << 23) as u32)
+    let power = f32::from_bits(((exponent + 127) << 23) as u32);
+    if vanishes { 0.0 } else { p * power }
 }
 
 /// `1 / (1 + e^-x)`.

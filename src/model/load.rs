@@ -182,7 +182,10 @@ fn assemble(mut model: TypedModel, outputs: Outputs, mut metadata: Metadata, opt
         metadata.labels = (0..classes - 1).map(|class| format!("class {class}")).collect();
     }
     if metadata.labels.len() + 1 != classes {
-        return Err(not_eomt(format!("it has {} labels but scores {classes} classes, of which the last is 'no object'", metadata.labels.len())));
+        return Err(not_eomt(format!(
+            "it has {} labels but scores {classes} classes, of which the last is 'no object'",
+            metadata.labels.len()
+        )));
     }
     model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(&optimizing)?;
     let mut model = model.into_decluttered().map_err(&optimizing)?;

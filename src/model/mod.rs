@@ -57,10 +57,17 @@ impl ModelError {
     }
 }
 
-/// The innermost cause, which is what a person can act on.
+/// The chain of causes in one line: where (the outermost names the node), then why.
 fn one_line(error: &TractError) -> String {
-    let text = error.root_cause().to_string();
-    text.lines().next().unwrap_or("no reason given").to_owned()
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let line = text.lines().next().unwrap_or_default().trim();
+        if !line.is_empty() && parts.last().is_none_or(|last| last != line) {
+            parts.push(line.chars().take(200).collect());
+        }
+    }
+    parts.join(": ")
 }
 
 /// Where the plan's mask output comes from.
@@ -112,12 +119,7 @@ impl Model {
     /// Runs the network. `keep` sees the class logits and names the queries whose masks are wanted, ascending.
     ///
     /// `logits` is overwritten; its buffers are reused from call to call.
-    pub fn run(
-        &mut self,
-        input: &Tensor,
-        keep: impl FnOnce(&ClassLogits) -> Vec<usize>,
-        logits: &mut Logits,
-    ) -> Result<(), ModelError> {
+    pub fn run(&mut self, input: &Tensor, keep: impl FnOnce(&ClassLogits) -> Vec<usize>, logits: &mut Logits) -> Result<(), ModelError> {
         let (expected_height, expected_width) = self.metadata.input_size;
         if (input.height, input.width) != self.metadata.input_size {
             return Err(ModelError::InputSize { expected_height, expected_width, height: input.height, width: input.width });

@@ -50,7 +50,8 @@ impl<T> Mailbox<T> {
     /// Puts a value in once the mailbox is empty. Gives it back when the mailbox closes first.
     pub fn put_when_empty(&self, value: T) -> Result<(), T> {
         let state = self.lock();
-        let mut state = self.changed.wait_while(state, |state| state.value.is_some() && !state.closed).unwrap_or_else(PoisonError::into_inner);
+        let mut state =
+            self.changed.wait_while(state, |state| state.value.is_some() && !state.closed).unwrap_or_else(PoisonError::into_inner);
         if state.closed {
             return Err(value);
         }

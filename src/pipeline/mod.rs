@@ -64,13 +64,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the network cannot run or the sink cannot take the frame; the pipeline stays usable.
-    pub fn process(
-        &mut self,
-        frame: &Frame,
-        dropped: u64,
-        sink: &mut dyn Sink,
-        clock: &dyn Clock,
-    ) -> Result<FrameReport, PipelineError> {
+    pub fn process(&mut self, frame: &Frame, dropped: u64, sink: &mut dyn Sink, clock: &dyn Clock) -> Result<FrameReport, PipelineError> {
         let Pipeline { model, preprocessor, segmenter, tensor, logits } = self;
         let start = clock.now_ns();
         let geometry = preprocessor.run(frame, tensor);

@@ -50,7 +50,10 @@ impl FromStr for SourceSpec {
             ("replay", rest) if !rest.is_empty() => Ok(match rest.rsplit_once('@') {
                 Some((directory, rate)) if !directory.is_empty() && rate.parse::<f64>().is_ok() => {
                     let fps = rate.parse::<f64>().ok().filter(|fps| (0.0..=1000.0).contains(fps));
-                    SourceSpec::Replay { directory: directory.into(), fps: Some(fps.ok_or("replay: the rate must lie between 0 and 1000")?) }
+                    SourceSpec::Replay {
+                        directory: directory.into(),
+                        fps: Some(fps.ok_or("replay: the rate must lie between 0 and 1000")?),
+                    }
                 }
                 _ => SourceSpec::Replay { directory: rest.into(), fps: None },
             }),

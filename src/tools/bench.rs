@@ -81,7 +81,14 @@ pub fn bench(path: &Path, options: &BenchOptions) -> Result<()> {
         println!("{document}");
         return Ok(());
     }
-    println!("{} ({precision}), {}, {threads} threads, {} frames of {}x{}", path.display(), widest_f32(), options.frames, frame.width, frame.height);
+    println!(
+        "{} ({precision}), {}, {threads} threads, {} frames of {}x{}",
+        path.display(),
+        widest_f32(),
+        options.frames,
+        frame.width,
+        frame.height
+    );
     println!("{:<12}{:>10}{:>10}{:>10}   milliseconds", "stage", "min", "median", "p95");
     for (name, Summary { min, median, p95 }) in stages.iter().map(|(stage, s)| (stage.name(), s)).chain([("total", &total)]) {
         println!("{name:<12}{min:>10.2}{median:>10.2}{p95:>10.2}");

@@ -57,10 +57,9 @@ fn machine(report: &mut Report) {
             report.problem("memory", "less than 128 MiB are available; a model of 24 million parameters needs more");
         }
     }
-    if let Ok(millidegrees) = std::fs::read_to_string("/sys/class/thermal/thermal_zone0/temp") {
-        if let Ok(value) = millidegrees.trim().parse::<f64>() {
-            report.line("heat", format!("{:.0} degrees C", value / 1000.0));
-        }
+    let heat = std::fs::read_to_string("/sys/class/thermal/thermal_zone0/temp").ok();
+    if let Some(millidegrees) = heat.and_then(|text| text.trim().parse::<f64>().ok()) {
+        report.line("heat", format!("{:.0} degrees C", millidegrees / 1000.0));
     }
 }
 

@@ -65,7 +65,10 @@ fn output_names(images: &[PathBuf]) -> Result<Vec<String>> {
     for image in images {
         let name = image.file_stem().with_context(|| format!("{}: this is no file name", image.display()))?.to_string_lossy().into_owned();
         if !seen.insert(name.clone()) {
-            return usage(format!("{}: another picture is called {name} too, and their results would overwrite each other", image.display()));
+            return usage(format!(
+                "{}: another picture is called {name} too, and their results would overwrite each other",
+                image.display()
+            ));
         }
         names.push(name);
     }
@@ -117,11 +120,7 @@ impl Worker {
         }
         let geometry = self.preprocessor.run(frame, &mut self.tensor);
         let (rules, all) = (self.segmenter.rules(), self.all_queries);
-        self.model.run(
-            &self.tensor,
-            |class| if all { (0..class.queries).collect() } else { survivors(class, rules) },
-            &mut self.logits,
-        )?;
+        self.model.run(&self.tensor, |class| if all { (0..class.queries).collect() } else { survivors(class, rules) }, &mut self.logits)?;
         Ok(self.segmenter.segments(&self.logits, &geometry))
     }
 

@@ -2,17 +2,25 @@
 //!
 //! It sleeps in a `read` of a pipe whose other end only the daemon holds; the kernel ends that read when the daemon is gone,
 //! however it went. Then it unlinks the file, if it is still the same one, and exits. It has its own process group, so that a
-//! signal to the daemon's group (Ctrl-C, `kill -9 -PGID`) leaves it alone, holds no descriptor but the pipe and `/dev/null`,
-//! and stands in `/`.
+//! signal to the daemon's group (Ctrl-C, `kill -9 -PGID`) leaves it alone, holds no descriptor but its pipes and
+//! `/dev/null`, and stands in `/`.
 
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::retry_on_intr;
+
 use super::bind::SocketName;
+
+/// What a reaper says once it is at its post.
+const READY: [u8; 1] = *b"+";
+const READY_PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// How to start an executable whose `reap-socket PATH DEV INO` calls [`reap_socket_main`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,12 +51,32 @@ impl Reaper {
             .arg(&name.path)
             .args([name.dev.to_string(), name.ino.to_string()])
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .current_dir("/")
             .process_group(0)
             .spawn()?;
-        Ok(Reaper { child })
+        let mut reaper = Reaper { child };
+        match reaper.hear_ready() {
+            Ok(()) => Ok(reaper),
+            Err(error) => {
+                reaper.finish(Duration::ZERO);
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits for the byte that says that it is at its post: an executable that cannot run here, or knows no `reap-socket`, gives
+    /// none.
+    fn hear_ready(&mut self) -> io::Result<()> {
+        let Some(mut stdout) = self.child.stdout.take() else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        retry_on_intr(|| poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&READY_PATIENCE)))?;
+        fcntl_setfl(&stdout, OFlags::NONBLOCK)?;
+        let mut answer = [0u8; 1];
+        match stdout.read(&mut answer)? {
+            1 if answer == READY => Ok(()),
+            _ => Err(io::Error::other("the executable did not start as a reaper")),
+        }
     }
 
     /// Lets it go, after the socket file is gone; waits for its end, so that no zombie stays.
@@ -71,6 +99,8 @@ impl Reaper {
 /// The whole life of the reaper process; `main` calls it for the hidden subcommand, before it opens anything.
 pub fn reap_socket_main(path: &Path, dev: u64, ino: u64) {
     close_inherited();
+    // Fails when the daemon has died meanwhile, which the read below will tell.
+    let _ = io::stdout().write_all(&READY).and_then(|()| io::stdout().flush());
     let mut stdin = io::stdin().lock();
     let mut ignored = [0u8; 64];
     loop {
@@ -104,9 +134,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_executable_that_does_not_exist_is_an_error_not_a_panic() {
-        let command = ReaperCommand { program: "/nonexistent/eomt-edge".into(), args: Vec::new() };
+    fn an_executable_that_is_no_reaper_is_an_error() {
         let name = SocketName { path: "/tmp/none.sock".into(), dev: 1, ino: 1 };
-        assert_eq!(Reaper::start(&command, &name).expect_err("no such file").kind(), io::ErrorKind::NotFound);
+        for program in ["/nonexistent/eomt-edge", "/bin/true", "/bin/echo"] {
+            let command = ReaperCommand { program: program.into(), args: Vec::new() };
+            assert!(Reaper::start(&command, &name).is_err(), "{program}");
+        }
     }
 }

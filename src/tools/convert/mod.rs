@@ -123,12 +123,16 @@ fn describe(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Metadat
     let task = options.task.or(checkpoint.task).unwrap_or_default();
     let stuff_classes = match &options.stuff {
         Some(names) => names.iter().map(|name| find_class(&checkpoint.labels, name)).collect::<Result<_>>()?,
-        None => checkpoint.stuff_classes.as_ref().map(|classes| classes.iter().map(|&class| class as u16).collect::<Vec<_>>()).unwrap_or_else(|| {
-            if task == Task::Panoptic {
-                log::warn!("nothing says which classes are stuff, so all count as things; name them with --stuff");
-            }
-            Vec::new()
-        }),
+        None => {
+            checkpoint.stuff_classes.as_ref().map(|classes| classes.iter().map(|&class| class as u16).collect::<Vec<_>>()).unwrap_or_else(
+                || {
+                    if task == Task::Panoptic {
+                        log::warn!("nothing says which classes are stuff, so all count as things; name them with --stuff");
+                    }
+                    Vec::new()
+                },
+            )
+        }
     };
     Ok(Metadata {
         name: checkpoint.name.clone(),

@@ -8,8 +8,8 @@ use std::io::{self, Write};
 
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataLocation, tensor_proto::DataType,
-    tensor_shape_proto, type_proto,
+    TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataLocation, tensor_proto::DataType, tensor_shape_proto,
+    type_proto,
 };
 
 /// LayerNormalization enters the standard at 17; nothing here needs more, and every peer reads 17.
@@ -184,10 +184,8 @@ fn value_info(name: &str, shape: &[usize]) -> ValueInfoProto {
         value: Some(tensor_shape_proto::dimension::Value::DimValue(d as i64)),
         ..Default::default()
     };
-    let tensor = type_proto::Tensor {
-        elem_type: DataType::Float.into(),
-        shape: Some(TensorShapeProto { dim: shape.iter().map(dim).collect() }),
-    };
+    let tensor =
+        type_proto::Tensor { elem_type: DataType::Float.into(), shape: Some(TensorShapeProto { dim: shape.iter().map(dim).collect() }) };
     ValueInfoProto {
         name: name.to_owned(),
         r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() }),

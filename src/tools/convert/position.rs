@@ -100,11 +100,12 @@ mod tests {
     fn bicubic_equals_torch() {
         let table: Vec<f32> = (0..12).map(|v| v as f32).collect();
         let torch: [f32; 15] = [
-            -0.1119553, 1.198113, 2.508182, 1.413812, 2.723881, 4.033949, 4.189931, 5.5, 6.810069, 6.966051, 8.276119, 9.586188,
-            8.491817, 9.801887, 11.11196,
+            -0.1119553, 1.198113, 2.508182, 1.413812, 2.723881, 4.033949, 4.189931, 5.5, 6.810069, 6.966051, 8.276119, 9.586188, 8.491817,
+            9.801887, 11.11196,
         ];
         for (ours, torch) in interpolate(&table, [3, 4], [5, 3], 1).iter().zip(torch) {
-            assert!((ours - torch).abs() < 2e-6, "{ours} against {torch}: f32 rounding of values up to 11");
+            // torch weighs in f32: a few roundings of values up to 11
+            assert!((ours - torch).abs() < 1e-5, "{ours} against {torch}");
         }
     }
 
