@@ -147,7 +147,7 @@ impl RingWriter {
 
     /// `offset` must lie inside the mapping: the callers use those of `info`, which `Geometry::place` computed for it.
     fn at(&self, offset: u64) -> *mut u8 {
-        debug_assert!(offset < self.info.total_bytes || self.info.total_bytes == 0);
+        debug_assert!(offset <= self.info.total_bytes);
         self.memory.base().wrapping_add(offset as usize)
     }
 
