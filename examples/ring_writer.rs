@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut ring = RingWriter::create(&config, METADATA, now_ns())?;
     let mut server = ServerConfig::new(&options.socket);
     server.clients_max = options.max_clients;
-    server.reaper = if options.reaper { Some(reaper_command()?) } else { None };
+    server.reaper = if options.reaper { Some(ReaperCommand::current_exe()?) } else { None };
     let server = MaskServer::start(server, &ring)?;
     println!("ready");
 
@@ -115,17 +115,6 @@ fn parse(args: &[OsString]) -> Result<Options, Box<dyn Error>> {
         }
     }
     if options.socket.as_os_str().is_empty() { Err("--socket is missing".into()) } else { Ok(options) }
-}
-
-/// This executable, through the emulator that runs the tests if there is one.
-fn reaper_command() -> Result<ReaperCommand, Box<dyn Error>> {
-    let mut command = ReaperCommand::current_exe()?;
-    if let Ok(runner) = std::env::var("EOMT_EDGE_TEST_RUNNER") {
-        let mut words = runner.split_whitespace().map(OsString::from);
-        let exe = std::mem::replace(&mut command.program, words.next().ok_or("EOMT_EDGE_TEST_RUNNER is empty")?.into());
-        command.args = words.chain([exe.into()]).collect();
-    }
-    Ok(command)
 }
 
 fn now_ns() -> u64 {

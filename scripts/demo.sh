@@ -15,8 +15,8 @@ cleanup() {
 }
 trap cleanup EXIT INT TERM
 
-echo "daemon: $program run --model models/eomt-nano-scenes.onnx --source scenes:3"
-$program run --model models/eomt-nano-scenes.onnx --source scenes:3 \
+echo "daemon: $program run --model models/eomt-nano-scenes.onnx --source scenes:4"
+$program run --model models/eomt-nano-scenes.onnx --source scenes:4 \
     --set ring.socket="$run/masks.sock" --set ring.include_frame=true --set source.size=384x288 --set source.fps=10 &
 daemon=$!
 

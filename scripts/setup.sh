@@ -10,6 +10,7 @@ want() { # want COMMAND PACKAGE
 }
 
 want cc gcc
+want c++ g++
 want make make
 want python3 python3
 [ -e /usr/include/stdio.h ] || need="$need libc6-dev"

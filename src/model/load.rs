@@ -206,5 +206,5 @@ fn assemble(mut model: TypedModel, outputs: Outputs, mut metadata: Metadata, opt
     let run_options = RunOptions { executor: Some(executor), ..RunOptions::default() };
     let plan = TypedSimplePlan::new_with_options(model, &run_options).map_err(&optimizing)?;
     let state = plan.spawn().map_err(&optimizing)?;
-    Ok(Model { metadata, plan, state, masks, queries, classes, mask_size: (mask_shape[2], mask_shape[3]) })
+    Ok(Model { metadata, plan, state, masks, queries, classes, mask_size: (mask_shape[2], mask_shape[3]), rows: Vec::new() })
 }

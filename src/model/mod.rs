@@ -88,6 +88,8 @@ pub struct Model {
     classes: usize,
     /// (height, width) of a mask.
     mask_size: (usize, usize),
+    /// Embeddings of the kept queries, reused from frame to frame.
+    rows: Vec<f32>,
 }
 
 impl std::fmt::Debug for Model {
@@ -146,7 +148,7 @@ impl Model {
             }
             MaskOutput::Product(product) => {
                 let features = read(2).map_err(ModelError::engine("read the features of"))?;
-                product.compute(first, features, &logits.kept, &mut logits.masks);
+                product.compute(first, features, &logits.kept, &mut self.rows, &mut logits.masks);
             }
         }
         Ok(())

@@ -4,15 +4,12 @@ use serde_json::{Value, json};
 
 use crate::data::{Rle, Segment, Segments};
 
-/// `{"width", "height", "segments": [...]}` with ids shifted down by `id_shift`.
-pub fn document(segments: &Segments, labels: &[String], id_shift: u16) -> Value {
-    let rows: Vec<Value> = segments
-        .table
-        .iter()
-        .enumerate()
-        .map(|(index, segment)| row(segment, labels, id_shift, segments.masks.get(index), (segments.width, segments.height)))
-        .collect();
-    json!({ "width": segments.width, "height": segments.height, "segments": rows })
+/// JSON text of `{"width", "height", "segments": [...]}`, a line a segment, with ids shifted down by `id_shift`.
+pub fn document(segments: &Segments, labels: &[String], id_shift: u16) -> String {
+    let size = (segments.width, segments.height);
+    let rows = segments.table.iter().enumerate().map(|(index, segment)| row(segment, labels, id_shift, segments.masks.get(index), size));
+    let rows: Vec<String> = rows.map(|row| format!("\n  {row}")).collect();
+    format!("{{\"width\": {}, \"height\": {}, \"segments\": [{}\n]}}\n", size.0, size.1, rows.join(","))
 }
 
 fn row(segment: &Segment, labels: &[String], id_shift: u16, mask: Option<&Rle>, (width, height): (u32, u32)) -> Value {

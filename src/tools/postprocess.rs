@@ -51,9 +51,9 @@ pub fn postprocess(input: &Path, directory: &Path, options: &PostprocessOptions)
     };
     let ids: Vec<u16> = segments.ids.iter().map(|&id| number(id)).collect();
     files::make_directory(directory)?;
-    let json = serde_json::to_vec_pretty(&annotations::document(&segments, &[], 1))?;
+    let json = annotations::document(&segments, &[], 1);
     files::write(&directory.join("ids.png"), &files::png_grey16(&ids, segments.width, segments.height)?)?;
-    files::write(&directory.join("segments.json"), &json)
+    files::write(&directory.join("segments.json"), json.as_bytes())
 }
 
 fn read_logits(path: &Path) -> Result<Logits> {

@@ -49,8 +49,8 @@ pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &Seg
         files::write(&directory.join(format!("{name}.overlay.png")), &files::png_rgb(&picture, width, height)?)?;
         let panoptic = annotations::coco_panoptic(&segments.ids);
         files::write(&directory.join(format!("{name}.panoptic.png")), &files::png_rgb(&panoptic, width, height)?)?;
-        let json = serde_json::to_vec_pretty(&annotations::document(&segments, labels, 0))?;
-        files::write(&directory.join(format!("{name}.json")), &json)?;
+        let json = annotations::document(&segments, labels, 0);
+        files::write(&directory.join(format!("{name}.json")), json.as_bytes())?;
         bar.inc(1);
     }
     bar.finish_and_clear();

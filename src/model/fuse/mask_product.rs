@@ -39,16 +39,16 @@ impl MaskProduct {
         Ok(Ok(product.layout))
     }
 
-    /// Mask logits of the queries `kept`, `[kept.len(), pixels]`, into `masks`.
-    pub fn compute(&self, embeddings: &[f32], features: &[f32], kept: &[usize], masks: &mut [f32]) {
+    /// Mask logits of the queries `kept`, `[kept.len(), pixels]`, into `masks`; `rows` is scratch.
+    pub fn compute(&self, embeddings: &[f32], features: &[f32], kept: &[usize], rows: &mut Vec<f32>, masks: &mut [f32]) {
         let pixels = features.len() / self.channels;
         let element = |query: usize, channel: usize| match self.queries_first {
             true => embeddings[query * self.channels + channel],
             false => embeddings[channel * self.queries + query],
         };
-        // kept.len() * channels values: small beside the product
-        let rows: Vec<f32> = kept.iter().flat_map(|&query| (0..self.channels).map(move |channel| element(query, channel))).collect();
-        rows_times_features(&rows, features, self.features, self.channels, pixels, masks);
+        rows.clear();
+        rows.extend(kept.iter().flat_map(|&query| (0..self.channels).map(move |channel| element(query, channel))));
+        rows_times_features(rows, features, self.features, self.channels, pixels, masks);
     }
 }
 

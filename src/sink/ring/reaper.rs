@@ -31,9 +31,14 @@ pub struct ReaperCommand {
 }
 
 impl ReaperCommand {
-    /// This very executable.
+    /// This very executable; through the emulator that `EOMT_EDGE_TEST_RUNNER` names when cross-compiled tests run in one,
+    /// where the kernel could not start it.
     pub fn current_exe() -> io::Result<ReaperCommand> {
-        Ok(ReaperCommand { program: std::env::current_exe()?, args: Vec::new() })
+        let runner = std::env::var("EOMT_EDGE_TEST_RUNNER").unwrap_or_default();
+        let mut words: Vec<OsString> = runner.split_whitespace().map(OsString::from).collect();
+        words.push(std::env::current_exe()?.into());
+        let program = words.remove(0).into();
+        Ok(ReaperCommand { program, args: words })
     }
 }
 
