@@ -24,10 +24,10 @@ pub use mailbox::{Mailbox, Taken};
 pub use pool::Pool;
 pub use ports::{Clock, FixedClock, MonotonicClock, NullSink, Publication, Sink, SinkError, Source, SourceError};
 
-use crate::data::{Frame, FrameReport, Logits, StageTimes, Tensor};
+use crate::data::{Frame, FrameReport, Logits, Segments, StageTimes, Tensor, Windows};
 use crate::model::{Model, ModelError};
 use crate::preprocess::Preprocessor;
-use crate::segment::{Rules, Segmenter, Table, survivors};
+use crate::segment::{Rules, Segmenter, SemanticView, Table, semantic_windows, survivors};
 
 /// Why one frame failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,36 +45,50 @@ pub struct Pipeline {
     segmenter: Segmenter,
     tensor: Tensor,
     logits: Logits,
+    keep_all: bool,
 }
 
 impl Pipeline {
+    /// Stages for `model`, whose logits become segments by `rules`.
     pub fn new(model: Model, rules: Rules) -> Pipeline {
         let metadata = model.metadata();
         let (height, width) = metadata.input_size;
         let preprocessor = Preprocessor::new(metadata.image_mean, metadata.image_std, metadata.input_size);
         let (tensor, logits) = (Tensor::zeros(height, width), Logits::default());
-        Pipeline { preprocessor, segmenter: Segmenter::new(rules), model, tensor, logits }
+        Pipeline { preprocessor, segmenter: Segmenter::new(rules), model, tensor, logits, keep_all: false }
+    }
+
+    /// Computes the masks of all queries, also of those that cannot survive: the same result, slower. To compare.
+    pub fn keep_all_queries(mut self, keep_all: bool) -> Pipeline {
+        self.keep_all = keep_all;
+        self
     }
 
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// Takes one frame through all stages; `dropped` goes into its report.
+    /// The network on `self.tensor`.
+    fn infer(&mut self) -> Result<(), ModelError> {
+        let Pipeline { model, segmenter, tensor, logits, keep_all, .. } = self;
+        let all = *keep_all;
+        model.run(tensor, |class| if all { (0..class.queries).collect() } else { survivors(class, segmenter.rules()) }, logits)
+    }
+
+    /// Takes one frame through all stages into `sink`; `dropped` goes into its report.
     ///
     /// # Errors
     /// When the network cannot run or the sink cannot take the frame; the pipeline stays usable.
     pub fn process(&mut self, frame: &Frame, dropped: u64, sink: &mut dyn Sink, clock: &dyn Clock) -> Result<FrameReport, PipelineError> {
-        let Pipeline { model, preprocessor, segmenter, tensor, logits } = self;
         let start = clock.now_ns();
-        let geometry = preprocessor.run(frame, tensor);
+        let geometry = self.preprocessor.run(frame, &mut self.tensor);
         let preprocessed = clock.now_ns();
-        model.run(tensor, |class| survivors(class, segmenter.rules()), logits)?;
+        self.infer()?;
         let inferred = clock.now_ns();
         let mut report = FrameReport { sequence: frame.sequence, captured_ns: frame.captured_ns, dropped, ..FrameReport::default() };
         let mut segmented = inferred;
         sink.publish(frame, &mut |ids| {
-            let Table { rows, .. } = segmenter.run(logits, &geometry, ids);
+            let Table { rows, .. } = self.segmenter.run(&self.logits, &geometry, ids);
             segmented = clock.now_ns();
             let micros = [preprocessed - start, inferred - preprocessed, segmented - inferred, 0].map(|ns| (ns / 1000) as u32);
             report.times = StageTimes { micros };
@@ -83,5 +97,24 @@ impl Pipeline {
         })?;
         report.times.micros[3] = ((clock.now_ns() - segmented) / 1000) as u32;
         Ok(report)
+    }
+
+    /// The segments of one frame, with whole masks when the rules ask for them: for tools.
+    pub fn segments(&mut self, frame: &Frame) -> Result<Segments, PipelineError> {
+        let geometry = self.preprocessor.run(frame, &mut self.tensor);
+        self.infer()?;
+        Ok(self.segmenter.segments(&self.logits, &geometry))
+    }
+
+    /// Semantic segments from overlapping windows along the frame's longer side; needs a square input and the semantic task.
+    pub fn segments_of_windows(&mut self, frame: &Frame) -> Result<Segments, PipelineError> {
+        let windows = Windows::split((frame.height as usize, frame.width as usize), self.tensor.height);
+        let mut all = Vec::with_capacity(windows.origins.len());
+        for tensor in self.preprocessor.run_windows(frame, &windows) {
+            self.tensor = tensor;
+            self.infer()?;
+            all.push(std::mem::take(&mut self.logits));
+        }
+        Ok(semantic_windows(&all, &SemanticView::windows(&windows, self.tensor.height)))
     }
 }

@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{annotations, files, progress, usage};
-use crate::data::{Frame, Logits, Segments, Task, Tensor, Thresholds, Windows};
+use crate::data::{Task, Thresholds};
 use crate::model::Model;
 use crate::model_file;
 use crate::overlay;
-use crate::preprocess::Preprocessor;
-use crate::segment::{Rules, Segmenter, SemanticView, semantic_windows, survivors};
+use crate::pipeline::Pipeline;
+use crate::segment::Rules;
 use crate::source::read_picture;
 
 /// What `segment` can be told; `None` means the model's default.
@@ -29,6 +29,9 @@ pub struct SegmentOptions {
     pub max_pixels: u64,
 }
 
+/// Windows of one picture, all of whose logits are in memory at the same time.
+const WINDOWS_MAX: u32 = 64;
+
 /// Segments each image into `directory`: `NAME.overlay.png`, `NAME.panoptic.png`, `NAME.json`.
 ///
 /// # Errors
@@ -37,12 +40,16 @@ pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &Seg
     let names = output_names(images)?;
     let (model, _) = model_file::load(model, options.threads)?;
     files::make_directory(directory)?;
-    let mut worker = Worker::new(model, options)?;
+    let mut pipeline = pipeline(model, options)?;
     let bar = progress::bar(images.len() as u64, "segmenting");
     for (image, name) in images.iter().zip(names) {
         let frame = read_picture(image, options.max_pixels)?;
-        let segments = worker.run(&frame)?;
-        let labels = &worker.model.metadata().labels;
+        if options.windows && frame.width.max(frame.height) / frame.width.min(frame.height) >= WINDOWS_MAX {
+            bail!("{}: {}x{} pixels are so long that they take too many windows", image.display(), frame.width, frame.height);
+        }
+        let segments = if options.windows { pipeline.segments_of_windows(&frame) } else { pipeline.segments(&frame) };
+        let segments = segments.with_context(|| format!("{}: cannot be segmented", image.display()))?;
+        let labels = &pipeline.model().metadata().labels;
         let mut picture = frame.data;
         overlay::paint(&mut picture, frame.width as usize, &segments.ids, &segments.table, labels);
         let (width, height) = (segments.width, segments.height);
@@ -75,67 +82,24 @@ fn output_names(images: &[PathBuf]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-struct Worker {
-    model: Model,
-    preprocessor: Preprocessor,
-    segmenter: Segmenter,
-    tensor: Tensor,
-    logits: Logits,
-    windows: bool,
-    all_queries: bool,
-}
-
-impl Worker {
-    fn new(model: Model, options: &SegmentOptions) -> Result<Worker> {
-        let metadata = model.metadata();
-        let (height, width) = metadata.input_size;
-        let task = options.task.unwrap_or(metadata.task);
-        if options.windows && task != Task::Semantic {
-            return usage("--windows is for the semantic task");
-        }
-        if options.windows && height != width {
-            return usage(format!("--windows needs a square input, and this model takes {height}x{width}"));
-        }
-        let of_model = metadata.thresholds;
-        let thresholds = Thresholds {
-            score: options.threshold.unwrap_or(of_model.score),
-            mask: options.mask_threshold.unwrap_or(of_model.mask),
-            overlap: options.overlap_threshold.unwrap_or(of_model.overlap),
-        };
-        let rules = Rules { task, thresholds, whole_masks: task == Task::Instance, ..Rules::default() };
-        Ok(Worker {
-            preprocessor: Preprocessor::new(metadata.image_mean, metadata.image_std, metadata.input_size),
-            segmenter: Segmenter::new(rules.with_stuff(&metadata.stuff_classes)),
-            tensor: Tensor::zeros(height, width),
-            logits: Logits::default(),
-            windows: options.windows,
-            all_queries: options.all_queries,
-            model,
-        })
+/// The model with the rules that the options make.
+fn pipeline(model: Model, options: &SegmentOptions) -> Result<Pipeline> {
+    let metadata = model.metadata();
+    let (height, width) = metadata.input_size;
+    let task = options.task.unwrap_or(metadata.task);
+    if options.windows && task != Task::Semantic {
+        return usage("--windows is for the semantic task");
     }
-
-    fn run(&mut self, frame: &Frame) -> Result<Segments> {
-        if self.windows {
-            return self.run_windows(frame);
-        }
-        let geometry = self.preprocessor.run(frame, &mut self.tensor);
-        let (rules, all) = (self.segmenter.rules(), self.all_queries);
-        self.model.run(&self.tensor, |class| if all { (0..class.queries).collect() } else { survivors(class, rules) }, &mut self.logits)?;
-        Ok(self.segmenter.segments(&self.logits, &geometry))
+    if options.windows && height != width {
+        return usage(format!("--windows needs a square input, and this model takes {height}x{width}"));
     }
-
-    fn run_windows(&mut self, frame: &Frame) -> Result<Segments> {
-        let edge = self.tensor.height;
-        let windows = Windows::split((frame.height as usize, frame.width as usize), edge);
-        if windows.origins.len() > 256 {
-            anyhow::bail!("{}x{}: the picture is so long that it takes {} windows", frame.width, frame.height, windows.origins.len());
-        }
-        let mut all = Vec::new();
-        for tensor in self.preprocessor.run_windows(frame, &windows) {
-            let mut logits = Logits::default();
-            self.model.run(&tensor, |class| (0..class.queries).collect(), &mut logits)?;
-            all.push(logits);
-        }
-        Ok(semantic_windows(&all, &SemanticView::windows(&windows, edge)))
-    }
+    let of_model = metadata.thresholds;
+    let thresholds = Thresholds {
+        score: options.threshold.unwrap_or(of_model.score),
+        mask: options.mask_threshold.unwrap_or(of_model.mask),
+        overlap: options.overlap_threshold.unwrap_or(of_model.overlap),
+    };
+    let rules = Rules { task, thresholds, whole_masks: task == Task::Instance, ..Rules::default() };
+    let rules = rules.with_stuff(&metadata.stuff_classes);
+    Ok(Pipeline::new(model, rules).keep_all_queries(options.all_queries))
 }
