@@ -41,12 +41,15 @@ if [ -n "$need" ]; then
     # shellcheck disable=SC2086 # a list of packages
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $need
 fi
+available() { # a name may be known without a package behind it
+    apt-cache policy "$1" 2>/dev/null | grep -q '^  Candidate: [0-9]'
+}
 if [ "$rust_missing" = yes ]; then
-    if apt-cache show rustup >/dev/null 2>&1; then
+    if available rustup; then
         echo "setup: installing Rust (stable, with Debian's rustup)"
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustup
         rustup default stable
-    elif apt-cache show cargo-web >/dev/null 2>&1; then
+    elif available cargo-web; then
         echo "setup: installing Rust (Debian's rustc-web and cargo-web)"
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustc-web cargo-web
     fi
