@@ -96,7 +96,7 @@ fn run_postprocess(args: &PostprocessArgs) -> anyhow::Result<()> {
         task: args.task,
         frame: (args.height as usize, args.width as usize),
         input: (args.input_size.0, args.input_size.1),
-        stuff_classes: args.stuff.clone(),
+        stuff_classes: args.stuff.0.clone(),
         thresholds: thresholds(&args.thresholds),
         unpad: args.unpad,
     };

@@ -1,0 +1,73 @@
+//! Arguments: what each command takes. No logic; `main` hands them to the rooms.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// On-device image segmentation with EoMT: from a checkpoint to masks in shared memory.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// More log lines: -v info, -vv debug (RUST_LOG overrides)
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The daemon: segments frames and publishes masks to other processes
+    Run(RunArgs),
+    /// Turn a checkpoint (Hugging Face directory, or the authors' .bin) into one ONNX file
+    #[cfg(feature = "tools")]
+    Convert(ConvertArgs),
+    /// Segment pictures: overlay, COCO panoptic PNG and JSON of each
+    #[cfg(feature = "tools")]
+    Segment(SegmentArgs),
+    /// Run the network alone on normalized pixel values (a debugging door)
+    #[cfg(feature = "tools")]
+    Logits(LogitsArgs),
+    /// Write the pixel values that a picture gives (a debugging door)
+    #[cfg(feature = "tools")]
+    Preprocess(PreprocessArgs),
+    /// Segments from given logits, numbered as the reference does (a debugging door)
+    #[cfg(feature = "tools")]
+    Postprocess(PostprocessArgs),
+    /// Time the stages of the frame path
+    #[cfg(feature = "tools")]
+    Bench(BenchArgs),
+    /// Follow the masks of a running daemon
+    #[cfg(feature = "tools")]
+    View(ViewArgs),
+    /// What this machine offers, and what is wrong with it
+    #[cfg(feature = "tools")]
+    Doctor(DoctorArgs),
+    /// Remove a dead daemon's socket; started by the daemon itself
+    #[command(hide = true)]
+    ReapSocket { path: PathBuf, dev: u64, ino: u64 },
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// ONNX file: model.path
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// v4l2:/dev/video0, replay:DIR[@fps], scenes[:seed] or pipe:-: source.uri
+    #[arg(long, value_name = "SOURCE")]
+    pub source: Option<String>,
+    /// A single key of the configuration, e.g. ring.slots=4
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// End after so many frames
+    #[arg(long, value_name = "N")]
+    pub frames: Option<u64>,
+}
+
+#[cfg(feature = "tools")]
+mod tools;
+#[cfg(feature = "tools")]
+pub use tools::*;

@@ -1,0 +1,229 @@
+//! Arguments of the commands beside the daemon.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::data::Task;
+
+/// HEIGHTxWIDTH, or one number for a square.
+#[derive(Debug, Clone, Copy)]
+pub struct InputSize(pub usize, pub usize);
+
+fn input_size(text: &str) -> Result<InputSize, String> {
+    let side = |text: &str| text.parse::<usize>().ok().filter(|side| (1..=16384).contains(side));
+    let size = match text.split_once('x') {
+        Some((height, width)) => side(height).zip(side(width)),
+        None => side(text).map(|side| (side, side)),
+    };
+    size.map(|(height, width)| InputSize(height, width)).ok_or_else(|| "a size is N or HEIGHTxWIDTH, in pixels".to_owned())
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    text.parse::<f32>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())
+}
+
+/// Class indices.
+#[derive(Debug, Clone)]
+pub struct ClassList(pub Vec<u16>);
+
+fn class_list(text: &str) -> Result<ClassList, String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    let classes = items.map(|item| item.parse().map_err(|_| format!("'{item}' is not a class index"))).collect::<Result<_, _>>()?;
+    Ok(ClassList(classes))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    F32,
+    Int8,
+}
+
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// Directory with config.json and model.safetensors, or a .bin in the authors' layout
+    pub checkpoint: PathBuf,
+    /// The ONNX file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// How weights are stored
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: PrecisionArg,
+    /// Input size, N or HEIGHTxWIDTH, multiples of the patch size [default: that of training]
+    #[arg(long, value_parser = input_size)]
+    pub size: Option<InputSize>,
+    /// panoptic, instance or semantic [default: what the checkpoint says]
+    #[arg(long)]
+    pub task: Option<Task>,
+    /// Stuff classes by label or index, separated by commas [default: what the labels say]
+    #[arg(long, value_delimiter = ',', value_name = "CLASSES")]
+    pub stuff: Option<Vec<String>>,
+    /// What the authors' layout does not tell: a JSON file, or a published model's name [default: from the path]
+    #[arg(long, visible_alias = "preset", value_name = "FILE|NAME")]
+    pub hints: Option<String>,
+    /// Directory with the DINOv3 weights that a delta checkpoint builds on
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
+    /// Pictures to calibrate int8 with
+    #[arg(long, value_name = "DIR")]
+    pub calibrate: Option<PathBuf>,
+    #[command(flatten)]
+    pub thresholds: ThresholdArgs,
+    /// Do not load the result to check it
+    #[arg(long)]
+    pub no_check: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ThresholdArgs {
+    /// A segment needs this score, 0 to 1 [default: the model's; 0.8 if it has none]
+    #[arg(long, value_parser = probability, value_name = "X")]
+    pub threshold: Option<f32>,
+    /// A pixel belongs to a mask from this probability on [default: the model's; 0.5 if it has none]
+    #[arg(long, value_parser = probability, value_name = "X")]
+    pub mask_threshold: Option<f32>,
+    /// A panoptic segment must win more than this share of its mask [default: the model's; 0.8 if it has none]
+    #[arg(long, value_parser = probability, value_name = "X")]
+    pub overlap_threshold: Option<f32>,
+}
+
+#[derive(Debug, Args)]
+pub struct SegmentArgs {
+    /// ONNX file
+    #[arg(long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// PNG or JPEG pictures
+    #[arg(required = true)]
+    pub images: Vec<PathBuf>,
+    /// Directory of the results
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// panoptic, instance or semantic [default: the model's]
+    #[arg(long)]
+    pub task: Option<Task>,
+    #[command(flatten)]
+    pub thresholds: ThresholdArgs,
+    /// Semantic: overlapping windows along the longer side instead of padding
+    #[arg(long)]
+    pub windows: bool,
+    /// Compute the masks of all queries, also of those that cannot survive (same result, slower)
+    #[arg(long)]
+    pub all_queries: bool,
+    /// Threads for one inference, 0 = one per core
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Larger pictures are refused
+    #[arg(long, default_value_t = 64 << 20, value_name = "N")]
+    pub max_pixels: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct LogitsArgs {
+    /// ONNX file
+    #[arg(long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// safetensors with pixel_values, f32 [1, 3, H, W], normalized
+    pub input: PathBuf,
+    /// safetensors with class_queries_logits and masks_queries_logits
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Threads for one inference, 0 = one per core
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct PreprocessArgs {
+    /// PNG or JPEG picture
+    pub image: PathBuf,
+    /// Input size, N or HEIGHTxWIDTH
+    #[arg(long, value_parser = input_size)]
+    pub size: InputSize,
+    /// safetensors with pixel_values
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Larger pictures are refused
+    #[arg(long, default_value_t = 64 << 20, value_name = "N")]
+    pub max_pixels: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct PostprocessArgs {
+    /// panoptic, instance or semantic
+    #[arg(long)]
+    pub task: Task,
+    /// safetensors with class_queries_logits and masks_queries_logits
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Width of the frame
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16384))]
+    pub width: u32,
+    /// Height of the frame
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16384))]
+    pub height: u32,
+    /// The network's input size, N or HEIGHTxWIDTH
+    #[arg(long, value_parser = input_size)]
+    pub input_size: InputSize,
+    /// Stuff classes by index, separated by commas [default: none]
+    #[arg(long, value_parser = class_list, default_value = "", hide_default_value = true, value_name = "CLASSES")]
+    pub stuff: ClassList,
+    #[command(flatten)]
+    pub thresholds: ThresholdArgs,
+    /// Semantic: cut the padding away, as segment and run do; the reference does not
+    #[arg(long)]
+    pub unpad: bool,
+    /// Directory of ids.png and segments.json
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// ONNX file
+    #[arg(long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// Threads for one inference, 0 = one per core
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Frames that count, after a warm-up
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub frames: u32,
+    /// A picture instead of a procedural scene
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// A segment needs this score [default: the model's]
+    #[arg(long, value_parser = probability, value_name = "X")]
+    pub threshold: Option<f32>,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ViewArgs {
+    /// The daemon's socket
+    #[arg(long, default_value = "/run/eomt-edge/masks.sock", value_name = "PATH")]
+    pub socket: PathBuf,
+    /// End after so many frames
+    #[arg(long, value_name = "N")]
+    pub frames: Option<u64>,
+    /// Save an overlay of each frame
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+    /// One JSON object a frame
+    #[arg(long)]
+    pub json: bool,
+    /// Seconds to wait for the daemon, and for a frame
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    pub timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// ONNX file
+    #[arg(long, default_value = "/usr/share/eomt-edge/eomt-nano-scenes.onnx", value_name = "FILE")]
+    pub model: PathBuf,
+    /// The daemon's socket
+    #[arg(long, default_value = "/run/eomt-edge/masks.sock", value_name = "PATH")]
+    pub socket: PathBuf,
+}
