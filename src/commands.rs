@@ -42,7 +42,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             timeout: Duration::from_secs(args.timeout),
         })?,
         Command::Doctor(args) => {
-            let problems = doctor(&args.model, &args.socket);
+            let problems = doctor(&args.model, &args.socket)?;
             return Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Run(_) | Command::ReapSocket { .. } => unreachable!("main runs these itself"),

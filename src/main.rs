@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use eomt_edge::cli::{Cli, Command, RunArgs};
-use eomt_edge::config::Config;
+use eomt_edge::config::{Config, ConfigError};
 use eomt_edge::daemon::{self, DaemonError};
 use eomt_edge::sink::ring::reap_socket_main;
 
@@ -16,6 +16,8 @@ fn main() -> ExitCode {
     start_logging(&cli);
     match dispatch(cli.command) {
         Ok(code) => code,
+        #[cfg(feature = "tools")]
+        Err(error) if error.downcast_ref::<eomt_edge::tools::OutputClosed>().is_some() => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
             exit_code(&error)
@@ -46,9 +48,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
-    use anyhow::Context;
     let text = match &args.config {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?,
+        Some(path) => std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.clone(), source })?,
         None => String::new(),
     };
     let mut config = Config::parse(&text, &args.set)?;
@@ -82,7 +83,7 @@ fn report(error: &anyhow::Error) {
 
 /// 2 for wrong usage or configuration, 1 for everything else.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let config = error.downcast_ref::<eomt_edge::config::ConfigError>().is_some();
+    let config = error.downcast_ref::<ConfigError>().is_some();
     let daemon = error.downcast_ref::<DaemonError>().is_some_and(DaemonError::is_usage);
     #[cfg(feature = "tools")]
     let tool = error.downcast_ref::<eomt_edge::tools::UsageError>().is_some();

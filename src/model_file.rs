@@ -23,7 +23,11 @@ pub enum ModelFileError {
 /// Loads a model file, with the `config.json` beside it should it be a foreign export. `threads` 0 = one per core.
 /// Also returns the file's bytes.
 pub fn load(path: &Path, threads: usize) -> Result<(Model, Vec<u8>), ModelFileError> {
-    let bytes = std::fs::read(path).map_err(|source| ModelFileError::Io { path: path.to_owned(), source })?;
+    let io = |source| ModelFileError::Io { path: path.to_owned(), source };
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err(io(std::io::Error::other("it is not a regular file")));
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
     let config_json = std::fs::read_to_string(path.with_file_name("config.json")).ok();
     let directory = path.parent().and_then(Path::to_str);
     let options =

@@ -27,7 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "tools",
         &["data", "kernels", "config", "preprocess", "model", "model_file", "segment", "pipeline", "source", "sink", "client", "overlay"],
     ),
-    ("cli", &["data"]),
+    ("cli", &["config", "data"]),
     ("client", &[]),
 ];
 

@@ -76,6 +76,8 @@ fn usage_errors_exit_with_2() {
     let config = scratch.path("c.toml");
     std::fs::write(&config, "[ring]\nsockt = \"x\"\n").unwrap();
     assert!(fail(eomt_edge().arg("run").arg("--config").arg(&config), 2).contains("sockt"));
+    assert!(fail(eomt_edge().arg("run").arg("--config").arg(scratch.path("none.toml")), 2).contains("none.toml"));
+    assert!(fail(eomt_edge().args(["bench", "--threads", "100000", "--model", "m"]), 2).contains("256"));
     assert!(fail(eomt_edge().args(["segment", "--threshold", "2", "--model", "m", "i", "-o", "d"]), 2).contains("0 and 1"));
 }
 
@@ -121,9 +123,40 @@ fn pictures_that_cannot_be_are_refused() {
     let mut unwritable = eomt_edge();
     unwritable.args(["segment", "--model"]).arg(shipped_model()).arg(data("reference/processing/pre-0.png"));
     refuse(unwritable.arg("-o").arg(scratch.path("taken/results")), &["taken/results"]);
-    let left: Vec<String> =
-        std::fs::read_dir(scratch.path("results")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(left.is_empty(), "{left:?}");
+    let jpeg = scratch.path("cut.jpg");
+    image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 3, y as u8 * 3, (x * y) as u8])).save(&jpeg).unwrap();
+    let bytes = std::fs::read(&jpeg).unwrap();
+    std::fs::write(&jpeg, &bytes[..bytes.len() / 2]).unwrap();
+    refuse(&mut run(&jpeg, &[]), &["cut.jpg", "ends before"]);
+    assert!(!scratch.path("results").exists(), "not even a directory stays");
+}
+
+#[test]
+fn outputs_replace_files_only() {
+    let scratch = Scratch::new("outputs");
+    let socket = scratch.path("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    refuse(&mut convert(&data("reference/dinov2"), &socket), &["socket", "not a regular file"]);
+    refuse(&mut convert(&data("reference/dinov2"), scratch.root()), &["not a regular file"]);
+    let checkpoint = broken_checkpoint(&scratch, "config.json", |bytes| bytes);
+    let weights = checkpoint.join("model.safetensors");
+    let before = std::fs::read(&weights).unwrap();
+    assert!(fail(&mut convert(&checkpoint, &weights), 2).contains("part of the checkpoint"));
+    assert_eq!(std::fs::read(&weights).unwrap(), before);
+    // a link is followed, not replaced
+    std::os::unix::fs::symlink(scratch.path("real.onnx"), scratch.path("link.onnx")).unwrap();
+    std::fs::write(scratch.path("real.onnx"), "old").unwrap();
+    succeed(&mut convert(&data("reference/dinov2"), &scratch.path("link.onnx")));
+    assert!(scratch.path("link.onnx").is_symlink() && std::fs::metadata(scratch.path("real.onnx")).unwrap().len() > 1000);
+    assert_eq!(scratch.names(), ["checkpoint", "link.onnx", "real.onnx", "socket"]);
+}
+
+#[test]
+fn a_full_standard_output_is_a_sentence() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut bench = eomt_edge();
+    bench.args(["bench", "--frames", "1", "--model"]).arg(shipped_model()).stdout(full);
+    refuse(&mut bench, &["standard output"]);
 }
 
 #[test]

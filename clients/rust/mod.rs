@@ -117,6 +117,7 @@ impl Subscriber {
         loop {
             let error = match Subscriber::connect(path) {
                 Ok(subscriber) => return Ok(subscriber),
+                Err(ClientError::Connect { path, source }) if !may_pass(&source) => return Err(ClientError::Connect { path, source }),
                 Err(error @ (ClientError::Connect { .. } | ClientError::Refused { .. } | ClientError::Ended { .. })) => error,
                 Err(error) => return Err(error),
             };
@@ -284,4 +285,12 @@ fn split_labels(bytes: &[u8]) -> Vec<String> {
     let mut labels: Vec<String> = bytes.split(|&byte| byte == 0).map(|label| String::from_utf8_lossy(label).into_owned()).collect();
     labels.pop(); // what follows the last NUL
     labels
+}
+
+/// Whether a later attempt to connect may fare better: no socket yet, nobody behind it, or a full queue.
+fn may_pass(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

@@ -56,7 +56,7 @@ pub struct RunArgs {
     /// ONNX file: model.path
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// v4l2:/dev/video0, replay:DIR[@fps], scenes[:seed] or pipe:-: source.uri
+    /// replay:DIR[@fps], scenes[:seed] or pipe:- (v4l2:/dev/video0 is not in this version): source.uri
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
     /// A single key of the configuration, e.g. ring.slots=4

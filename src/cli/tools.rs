@@ -4,19 +4,28 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::config::THREADS_MAX;
 use crate::data::Task;
+
+/// Pixels: three times the largest input of a published model.
+const INPUT_SIDE_MAX: usize = 4096;
 
 /// HEIGHTxWIDTH, or one number for a square.
 #[derive(Debug, Clone, Copy)]
 pub struct InputSize(pub usize, pub usize);
 
 fn input_size(text: &str) -> Result<InputSize, String> {
-    let side = |text: &str| text.parse::<usize>().ok().filter(|side| (1..=16384).contains(side));
+    let side = |text: &str| text.parse::<usize>().ok().filter(|side| (1..=INPUT_SIDE_MAX).contains(side));
     let size = match text.split_once('x') {
         Some((height, width)) => side(height).zip(side(width)),
         None => side(text).map(|side| (side, side)),
     };
-    size.map(|(height, width)| InputSize(height, width)).ok_or_else(|| "a size is N or HEIGHTxWIDTH, in pixels".to_owned())
+    size.map(|(height, width)| InputSize(height, width))
+        .ok_or_else(|| format!("a size is N or HEIGHTxWIDTH, in pixels, at most {INPUT_SIDE_MAX}"))
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    text.parse::<usize>().ok().filter(|threads| *threads <= THREADS_MAX).ok_or_else(|| format!("it must lie between 0 and {THREADS_MAX}"))
 }
 
 fn probability(text: &str) -> Result<f32, String> {
@@ -46,7 +55,7 @@ pub struct ConvertArgs {
     /// The ONNX file to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// How weights are stored
+    /// How weights are stored (this version: f32)
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: PrecisionArg,
     /// Input size, N or HEIGHTxWIDTH, multiples of the patch size [default: that of training]
@@ -64,7 +73,7 @@ pub struct ConvertArgs {
     /// Directory with the DINOv3 weights that a delta checkpoint builds on
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
-    /// Pictures to calibrate int8 with
+    /// Pictures to calibrate int8 with (not in this version)
     #[arg(long, value_name = "DIR")]
     pub calibrate: Option<PathBuf>,
     #[command(flatten)]
@@ -110,7 +119,7 @@ pub struct SegmentArgs {
     #[arg(long)]
     pub all_queries: bool,
     /// Threads for one inference, 0 = one per core
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,
     /// Larger pictures are refused
     #[arg(long, default_value_t = 64 << 20, value_name = "N")]
@@ -128,7 +137,7 @@ pub struct LogitsArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Threads for one inference, 0 = one per core
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,
 }
 
@@ -183,7 +192,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
     /// Threads for one inference, 0 = one per core
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,
     /// Frames that count, after a warm-up
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]

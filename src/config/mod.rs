@@ -17,11 +17,18 @@ use serde::Deserialize;
 
 use crate::data::{PixelFormat, Task, Thresholds};
 
+/// Threads for one inference: more than any board has cores.
+pub const THREADS_MAX: usize = 256;
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    #[error("{}: cannot be read: {source}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
     #[error("configuration: {0}")]
     Toml(String),
+    #[error("--set {item}: '{key}' is not a table in the configuration")]
+    NoTable { item: String, key: String },
     #[error("--set {0}: it must read key=value, e.g. model.threads=2")]
     Override(String),
     #[error("configuration: {key} = {value}: {reason}")]
@@ -81,7 +88,8 @@ pub struct RingConfig {
     /// Permission bits of the socket, octal: 660 or "660".
     #[serde(deserialize_with = "digits")]
     pub mode: String,
-    /// Group that owns the socket; empty = the daemon's.
+    /// Group that owns the socket, by name or number; empty = the daemon's.
+    #[serde(deserialize_with = "digits")]
     pub group: String,
     /// Frames that the ring holds, 2 to 64.
     pub slots: u32,
@@ -225,11 +233,15 @@ impl Config {
                 return refuse(key, value.to_string(), "it must lie between 0 and 1");
             }
         }
-        if self.model.threads > 256 {
+        if self.model.threads > THREADS_MAX {
             return refuse("model.threads", self.model.threads.to_string(), "at most 256");
         }
         if !(0.0..=1000.0).contains(&self.source.fps) {
             return refuse("source.fps", self.source.fps.to_string(), "it must lie between 0 and 1000");
+        }
+        let FrameSize { width, height } = self.source.size;
+        if u64::from(width) * u64::from(height) > self.source.max_pixels {
+            return refuse("source.size", format!("{width}x{height}"), "more pixels than source.max_pixels allows");
         }
         if !(2..=64).contains(&self.ring.slots) {
             return refuse("ring.slots", self.ring.slots.to_string(), "2 to 64");
@@ -259,6 +271,7 @@ fn apply(table: &mut toml::Table, item: &str) -> Result<(), ConfigError> {
     let value = format!("v = {value}")
         .parse::<toml::Table>()
         .ok()
+        .filter(|table| table.len() == 1)
         .and_then(|mut table| table.remove("v"))
         .unwrap_or_else(|| toml::Value::String(value.to_owned()));
     let mut keys = path.trim().split('.').peekable();
@@ -272,7 +285,7 @@ fn apply(table: &mut toml::Table, item: &str) -> Result<(), ConfigError> {
             return Ok(());
         }
         let next = current.entry(key.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        current = next.as_table_mut().ok_or_else(|| ConfigError::Override(item.to_owned()))?;
+        current = next.as_table_mut().ok_or_else(|| ConfigError::NoTable { item: item.to_owned(), key: key.to_owned() })?;
     }
     Err(ConfigError::Override(item.to_owned()))
 }
@@ -299,7 +312,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let cases: [(&str, &[&str], &str); 10] = [
+        let cases: [(&str, &[&str], &str); 13] = [
             ("[ring]\nslot = 3\n", &[], "slot"),
             ("[rings]\n", &[], "rings"),
             ("[ring]\nslots = 1\n", &[], "ring.slots"),
@@ -309,6 +322,9 @@ mod tests {
             ("", &["model.task=sematic"], "sematic"),
             ("", &["nonsense"], "nonsense"),
             ("", &["ring.slots=many"], "ring.slots"),
+            ("ring = 5", &["ring.socket=x"], "'ring' is not a table"),
+            ("", &["source.size=16000x16000"], "source.max_pixels"),
+            ("", &["ring.slots=4\nmodel.threads=5"], "ring.slots"),
             ("", &["source.size=640x0"], "640x0"),
         ];
         for (text, overrides, expected) in cases {

@@ -48,6 +48,9 @@ impl ReplaySource {
     }
 }
 
+/// So many failures in a row may be a file that is just being written.
+const FAILURES_MIN: usize = 30;
+
 impl Source for ReplaySource {
     fn describe(&self) -> String {
         format!("{} pictures of {}", self.files.len(), self.directory.display())
@@ -72,7 +75,7 @@ impl Source for ReplaySource {
             }
             Err(error) => {
                 self.failed += 1;
-                let fatal = self.failed >= self.files.len();
+                let fatal = self.failed >= self.files.len().max(FAILURES_MIN);
                 Err(SourceError { subject: "replay".to_owned(), reason: error.to_string(), fatal })
             }
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::progress;
+use super::{progress, say};
 use crate::data::{Frame, PixelFormat, Stage};
 use crate::kernels::arch::widest_f32;
 use crate::model::Model;
@@ -78,23 +78,16 @@ pub fn bench(path: &Path, options: &BenchOptions) -> Result<()> {
             "frames": options.frames, "stages": stages, "total": total.json(),
             "load_ms": (load_ms * 10.0).round() / 10.0, "peak_rss_mib": (peak_rss_mib * 10.0).round() / 10.0,
         });
-        println!("{document}");
-        return Ok(());
+        return say(document);
     }
-    println!(
-        "{} ({precision}), {}, {threads} threads, {} frames of {}x{}",
-        path.display(),
-        widest_f32(),
-        options.frames,
-        frame.width,
-        frame.height
-    );
-    println!("{:<12}{:>10}{:>10}{:>10}   milliseconds", "stage", "min", "median", "p95");
+    let (width, height) = (frame.width, frame.height);
+    let title = format!("{} ({precision}), {}, {threads} threads", path.display(), widest_f32());
+    say(format_args!("{title}, {} frames of {width}x{height}", options.frames))?;
+    say(format_args!("{:<12}{:>10}{:>10}{:>10}   milliseconds", "stage", "min", "median", "p95"))?;
     for (name, Summary { min, median, p95 }) in stages.iter().map(|(stage, s)| (stage.name(), s)).chain([("total", &total)]) {
-        println!("{name:<12}{min:>10.2}{median:>10.2}{p95:>10.2}");
+        say(format_args!("{name:<12}{min:>10.2}{median:>10.2}{p95:>10.2}"))?;
     }
-    println!("load {load_ms:.0} ms, peak memory {peak_rss_mib:.0} MiB");
-    Ok(())
+    say(format_args!("load {load_ms:.0} ms, peak memory {peak_rss_mib:.0} MiB"))
 }
 
 fn input(options: &BenchOptions) -> Result<Frame> {

@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use anyhow::Result;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::system::uname;
 
+use super::say;
 use crate::client::Subscriber;
 use crate::kernels::arch;
 use crate::model_file;
@@ -29,20 +31,20 @@ impl Report {
 }
 
 /// Prints the report; returns how many problems it found.
-pub fn doctor(model_path: &Path, socket: &Path) -> usize {
+pub fn doctor(model_path: &Path, socket: &Path) -> Result<usize> {
     let mut report = Report { text: String::new(), problems: 0 };
     machine(&mut report);
     cameras(&mut report);
     displays(&mut report);
     shared_memory(&mut report, socket);
     model(&mut report, model_path);
-    print!("{}", report.text);
-    match report.problems {
-        0 => println!("no problems"),
-        1 => println!("1 problem"),
-        n => println!("{n} problems"),
-    }
-    report.problems
+    let summary = match report.problems {
+        0 => "no problems".to_owned(),
+        1 => "1 problem".to_owned(),
+        n => format!("{n} problems"),
+    };
+    say(format_args!("{}{summary}", report.text))?;
+    Ok(report.problems)
 }
 
 fn machine(report: &mut Report) {

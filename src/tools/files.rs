@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 /// A file under a temporary name in the directory of `path`; [`AtomicFile::commit`] gives it its name, dropping removes it.
 pub struct AtomicFile {
@@ -14,8 +14,13 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Creates the temporary file.
+    /// Creates the temporary file. A link is followed; a device, pipe or directory is refused rather than replaced.
     pub fn create(path: &Path) -> Result<AtomicFile> {
+        let target = if path.is_symlink() { fs::canonicalize(path).ok() } else { None };
+        let path = target.as_deref().unwrap_or(path);
+        if fs::metadata(path).is_ok_and(|existing| !existing.is_file()) {
+            bail!("{}: exists and is not a regular file, so it is not replaced", path.display());
+        }
         let name = path.file_name().with_context(|| format!("{}: this is no name for a file", path.display()))?;
         let temporary = path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
         let file = File::create(&temporary).with_context(|| format!("{}: cannot be written", path.display()))?;
@@ -54,6 +59,14 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).with_context(|| format!("{}: cannot be written", path.display()))?;
     file.commit()
+}
+
+/// Reads a whole regular file.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let read = || -> io::Result<Vec<u8>> {
+        if fs::metadata(path)?.is_file() { fs::read(path) } else { Err(io::Error::other("it is not a regular file")) }
+    };
+    read().with_context(|| format!("{}: cannot be read", path.display()))
 }
 
 /// Creates the output directory if need be.

@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::tensors;
+use super::{files, tensors};
 use crate::data::{Logits, Tensor};
 use crate::model::names;
 use crate::model_file;
 
 /// `pixel_values` of `input` (f32 `[1, 3, H, W]`, normalized) to both outputs in `output`.
 pub fn logits(model: &Path, input: &Path, output: &Path, threads: usize) -> Result<()> {
-    let bytes = std::fs::read(input).with_context(|| format!("{}: cannot be read", input.display()))?;
+    let bytes = files::read(input)?;
     let (shape, values) = tensors::read(&bytes, input, names::INPUT)?;
     let [1, 3, height, width] = shape[..] else {
         bail!("{}: the tensor '{}' has the shape {shape:?}, not [1, 3, H, W]", input.display(), names::INPUT);

@@ -31,6 +31,21 @@ mod tensors;
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+/// Whoever read standard output has stopped: no failure, but the end.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output is closed")]
+pub struct OutputClosed;
+
+/// A line on standard output.
+pub(crate) fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    use std::io::Write;
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(OutputClosed.into()),
+        Err(error) => Err(anyhow::Error::new(error).context("standard output cannot be written")),
+    }
+}
+
 /// Ends a command with a [`UsageError`].
 pub(crate) fn usage<T>(sentence: impl Into<String>) -> anyhow::Result<T> {
     Err(UsageError(sentence.into()).into())

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::{annotations, files, tensors, usage};
 use crate::data::{ClassLogits, Geometry, Logits, NO_SEGMENT, Task, Thresholds};
@@ -33,6 +33,10 @@ pub fn postprocess(input: &Path, directory: &Path, options: &PostprocessOptions)
         let (height, width) = options.input;
         return usage(format!("--input-size {height}x{width}: the masks are larger, {}x{}", logits.height, logits.width));
     }
+    let classes = logits.class.classes - 1;
+    if let Some(class) = options.stuff_classes.iter().find(|&&class| usize::from(class) >= classes) {
+        return usage(format!("--stuff {class}: the logits score {classes} classes, 0 to {}", classes - 1));
+    }
     let geometry = Geometry::fit(options.frame, options.input);
     let segments = match options.task {
         Task::Semantic => {
@@ -57,7 +61,7 @@ pub fn postprocess(input: &Path, directory: &Path, options: &PostprocessOptions)
 }
 
 fn read_logits(path: &Path) -> Result<Logits> {
-    let bytes = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let bytes = files::read(path)?;
     let (class_shape, class_values) = tensors::read(&bytes, path, names::CLASS_LOGITS)?;
     let (mask_shape, masks) = tensors::read(&bytes, path, names::MASK_LOGITS)?;
     let ([1, queries, classes], [1, mask_queries, height, width]) = (&class_shape[..], &mask_shape[..]) else {

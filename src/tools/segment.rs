@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{annotations, files, progress, usage};
+use super::{annotations, files, progress, say, usage};
 use crate::data::{Task, Thresholds};
 use crate::model::Model;
 use crate::model_file;
@@ -39,7 +39,6 @@ const WINDOWS_MAX: u32 = 64;
 pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &SegmentOptions) -> Result<()> {
     let names = output_names(images)?;
     let (model, _) = model_file::load(model, options.threads)?;
-    files::make_directory(directory)?;
     let mut pipeline = pipeline(model, options)?;
     let bar = progress::bar(images.len() as u64, "segmenting");
     for (image, name) in images.iter().zip(names) {
@@ -53,6 +52,7 @@ pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &Seg
         let mut picture = frame.data;
         overlay::paint(&mut picture, frame.width as usize, &segments.ids, &segments.table, labels);
         let (width, height) = (segments.width, segments.height);
+        files::make_directory(directory)?;
         files::write(&directory.join(format!("{name}.overlay.png")), &files::png_rgb(&picture, width, height)?)?;
         let panoptic = annotations::coco_panoptic(&segments.ids);
         files::write(&directory.join(format!("{name}.panoptic.png")), &files::png_rgb(&panoptic, width, height)?)?;
@@ -61,8 +61,8 @@ pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &Seg
         bar.inc(1);
     }
     bar.finish_and_clear();
-    println!("{} pictures segmented into {}", images.len(), directory.display());
-    Ok(())
+    let pictures = if images.len() == 1 { "1 picture".to_owned() } else { format!("{} pictures", images.len()) };
+    say(format_args!("{pictures} segmented into {}", directory.display()))
 }
 
 /// File stems; two pictures of one name would overwrite each other.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::json;
 
-use super::files;
+use super::{files, say};
 use crate::client::{ClientError, MaskFrame, Subscriber};
 use crate::data::Segment;
 use crate::overlay;
@@ -46,19 +46,19 @@ pub fn view(options: &ViewOptions) -> Result<()> {
             Err(error) => return Err(error.into()),
         }
         seen += 1;
-        show(&frame, &labels, subscriber.skipped(), options.json);
+        show(&frame, &labels, subscriber.skipped(), options.json)?;
         if let Some(directory) = &options.save {
             save(directory, &frame, &labels)?;
         }
     }
     if !options.json {
         let seconds = started.elapsed().as_secs_f64();
-        println!("{seen} frames in {seconds:.1} s, {} skipped", subscriber.skipped());
+        say(format_args!("{seen} frames in {seconds:.1} s, {} skipped", subscriber.skipped()))?;
     }
     Ok(())
 }
 
-fn show(frame: &MaskFrame, labels: &[String], skipped: u64, json: bool) {
+fn show(frame: &MaskFrame, labels: &[String], skipped: u64, json: bool) -> Result<()> {
     let label = |class: u16| labels.get(usize::from(class)).map_or("?", String::as_str);
     let info = &frame.info;
     if json {
@@ -72,12 +72,11 @@ fn show(frame: &MaskFrame, labels: &[String], skipped: u64, json: bool) {
             "captured_ns": info.captured_ns, "published_ns": info.published_ns, "stage_us": info.stage_us, "skipped": skipped,
             "no_signal": frame.no_signal(), "stale": frame.stale(), "ids_crc32": frame.ids_crc32(), "segments": segments,
         });
-        println!("{line}");
-        return;
+        return say(line);
     }
     let segments: Vec<String> = frame.segments.iter().map(|row| format!("{} {:.2}", label(row.class), row.score)).collect();
     let latency_ms = info.published_ns.saturating_sub(info.captured_ns) as f64 / 1e6;
-    println!("#{:<6} {}x{}  {latency_ms:6.1} ms  {}", info.sequence, info.width, info.height, segments.join(", "));
+    say(format_args!("#{:<6} {}x{}  {latency_ms:6.1} ms  {}", info.sequence, info.width, info.height, segments.join(", ")))
 }
 
 /// `000017.overlay.png`: over the camera frame when the ring carries it, else over black.

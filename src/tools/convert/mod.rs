@@ -4,6 +4,7 @@ mod graph;
 mod onnx;
 mod position;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,8 +12,8 @@ use prost::Message;
 use tract_onnx::pb::ModelProto;
 
 use super::checkpoint::{self, Checkpoint, Options};
-use super::files::{self, AtomicFile};
-use super::{progress, usage};
+use super::files::AtomicFile;
+use super::{progress, say, usage};
 use crate::data::{Task, Thresholds};
 use crate::model::{LoadOptions, Metadata, Model, Precision};
 
@@ -60,31 +61,52 @@ impl Default for ConvertOptions {
 /// # Errors
 /// A sentence that names the file and the tensor or key at fault; `output` is then left as it was.
 pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Result<()> {
+    refuse_own_input(checkpoint, output)?;
+    let mut file = AtomicFile::create(output)?; // before the work: an output that cannot be written is known at once
     let spinner = progress::spinner("reading the checkpoint");
     let read = Options { hints: options.hints.as_deref(), base: options.base.as_deref() };
     let checkpoint = checkpoint::read(checkpoint, &read)?;
-    checkpoint.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    let metadata = describe(&checkpoint, options)?;
+    let mut warnings = checkpoint.warnings.clone();
+    let metadata = describe(&checkpoint, options, &mut warnings)?;
     spinner.set_message("writing the graph");
-    let size = metadata.input_size;
-    let network = checkpoint.network;
-    let mut proto = graph::build(network, size).finish(&metadata.name, metadata.to_props());
+    let (height, width) = metadata.input_size;
+    let mut proto = graph::build(checkpoint.network, (height, width)).finish(&metadata.name, metadata.to_props());
     let weights = onnx::weight_bytes(&proto);
     let beside = if weights > options.weights_inside_max { Some(write_beside(&mut proto, output)?) } else { None };
     let bytes = proto.encode_to_vec();
     drop(proto);
-    if !options.skip_check {
-        spinner.set_message("checking that it loads");
-        check(&bytes, output, beside.as_ref())?;
+    match &beside {
+        Some(_) => warnings.push(format!(
+            "one ONNX file cannot hold these weights: they lie in {}.data beside it; the pair is not checked, try it with bench",
+            output.display()
+        )),
+        None if options.skip_check => {}
+        None => {
+            spinner.set_message("checking that it loads");
+            Model::load(&bytes, &LoadOptions::default()).context("the converted network does not load; nothing was written")?;
+        }
     }
     if let Some(weights_file) = beside {
         weights_file.commit()?;
     }
-    files::write(output, &bytes)?;
+    file.write_all(&bytes).with_context(|| format!("{}: cannot be written", output.display()))?;
+    file.commit()?;
     spinner.finish_and_clear();
-    let (height, width) = size;
+    // only now: a failure is one sentence
+    warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let Metadata { task, labels, .. } = &metadata;
-    println!("{}: {height}x{width}, {task}, {} classes, {:.1} MB of weights", output.display(), labels.len(), weights as f64 / 1e6);
+    let megabytes = weights as f64 / 1e6;
+    say(format_args!("{}: {height}x{width}, {task}, {} classes, {megabytes:.1} MB of weights", output.display(), labels.len()))
+}
+
+/// A slip of the hand must not cost the checkpoint.
+fn refuse_own_input(checkpoint: &Path, output: &Path) -> Result<()> {
+    let Ok(existing) = output.canonicalize() else { return Ok(()) };
+    let Ok(input) = checkpoint.canonicalize() else { return Ok(()) };
+    let inside = input.is_dir() && existing.parent() == Some(&input) && existing.extension().is_none_or(|extension| extension != "onnx");
+    if existing == input || inside {
+        return usage(format!("--output {}: that is part of the checkpoint", output.display()));
+    }
     Ok(())
 }
 
@@ -93,23 +115,12 @@ fn write_beside(proto: &mut ModelProto, output: &Path) -> Result<AtomicFile> {
     let mut name = output.file_name().with_context(|| format!("{}: this is no name for a file", output.display()))?.to_owned();
     name.push(".data");
     let path = output.with_file_name(&name);
-    log::warn!("the weights exceed what one ONNX file can hold: they go into {} beside it", path.display());
     let mut file = AtomicFile::create(&path)?;
     onnx::externalize(proto, &name.to_string_lossy(), &mut file).with_context(|| format!("{}: cannot be written", path.display()))?;
     Ok(file)
 }
 
-/// Loads what was converted, before it gets its name.
-fn check(bytes: &[u8], output: &Path, beside: Option<&AtomicFile>) -> Result<()> {
-    if beside.is_some() {
-        log::warn!("{}: not checked, since its weights lie in a second file; try it with bench", output.display());
-        return Ok(());
-    }
-    Model::load(bytes, &LoadOptions::default()).context("the converted network does not load; nothing was written")?;
-    Ok(())
-}
-
-fn describe(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Metadata> {
+fn describe(checkpoint: &Checkpoint, options: &ConvertOptions, warnings: &mut Vec<String>) -> Result<Metadata> {
     let network = &checkpoint.network;
     let (height, width) = options.size.unwrap_or((network.image_size[0], network.image_size[1]));
     let [patch_height, patch_width] = network.patch_size;
@@ -121,17 +132,14 @@ fn describe(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Metadat
         return usage(format!("--size {height}x{width}: {tokens} patches are more than any machine this is for can attend to"));
     }
     let task = options.task.or(checkpoint.task).unwrap_or_default();
-    let stuff_classes = match &options.stuff {
-        Some(names) => names.iter().map(|name| find_class(&checkpoint.labels, name)).collect::<Result<_>>()?,
-        None => {
-            checkpoint.stuff_classes.as_ref().map(|classes| classes.iter().map(|&class| class as u16).collect::<Vec<_>>()).unwrap_or_else(
-                || {
-                    if task == Task::Panoptic {
-                        log::warn!("nothing says which classes are stuff, so all count as things; name them with --stuff");
-                    }
-                    Vec::new()
-                },
-            )
+    let stuff_classes = match (&options.stuff, &checkpoint.stuff_classes) {
+        (Some(names), _) => names.iter().map(|name| find_class(&checkpoint.labels, name)).collect::<Result<_>>()?,
+        (None, Some(classes)) => classes.iter().map(|&class| class as u16).collect(),
+        (None, None) => {
+            if task == Task::Panoptic {
+                warnings.push("nothing says which classes are stuff, so all count as things; name them with --stuff".to_owned());
+            }
+            Vec::new()
         }
     };
     Ok(Metadata {
