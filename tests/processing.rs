@@ -21,9 +21,10 @@ fn pixel_values_equal_the_reference() {
         let ((shape, ours), (expected_shape, reference)) = (floats(&output, "pixel_values"), floats(&expected, "pixel_values"));
         assert_eq!(shape, expected_shape);
         let difference: Vec<f32> = ours.iter().zip(&reference).map(|(a, b)| (a - b).abs()).collect();
-        // one 8-bit level is 0.0175: torch and Pillow round some halves differently
+        // one 8-bit level is 0.0175; a few halves round differently (seen: 0.1 % of the values)
         assert!(difference.iter().all(|d| *d < 0.02), "{}", image.display());
-        assert!(difference.iter().sum::<f32>() / (difference.len() as f32) < 0.004, "{}", image.display());
+        let off = difference.iter().filter(|d| **d > 1e-3).count() as f32 / difference.len() as f32;
+        assert!(off < 0.005, "{}: {off} of the values", image.display());
     }
 }
 

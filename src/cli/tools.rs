@@ -28,8 +28,8 @@ fn threads(text: &str) -> Result<usize, String> {
     text.parse::<usize>().ok().filter(|threads| *threads <= THREADS_MAX).ok_or_else(|| format!("it must lie between 0 and {THREADS_MAX}"))
 }
 
-fn probability(text: &str) -> Result<f32, String> {
-    text.parse::<f32>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())
+fn probability(text: &str) -> Result<f64, String> {
+    text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())
 }
 
 /// Class indices.
@@ -87,13 +87,13 @@ pub struct ConvertArgs {
 pub struct ThresholdArgs {
     /// A segment needs this score, 0 to 1 [default: the model's; 0.8 if it has none]
     #[arg(long, value_parser = probability, value_name = "X")]
-    pub threshold: Option<f32>,
+    pub threshold: Option<f64>,
     /// A pixel belongs to a mask from this probability on [default: the model's; 0.5 if it has none]
     #[arg(long, value_parser = probability, value_name = "X")]
-    pub mask_threshold: Option<f32>,
+    pub mask_threshold: Option<f64>,
     /// A panoptic segment must win more than this share of its mask [default: the model's; 0.8 if it has none]
     #[arg(long, value_parser = probability, value_name = "X")]
-    pub overlap_threshold: Option<f32>,
+    pub overlap_threshold: Option<f64>,
 }
 
 #[derive(Debug, Args)]
@@ -202,7 +202,7 @@ pub struct BenchArgs {
     pub image: Option<PathBuf>,
     /// A segment needs this score [default: the model's]
     #[arg(long, value_parser = probability, value_name = "X")]
-    pub threshold: Option<f32>,
+    pub threshold: Option<f64>,
     /// One JSON object instead of a table
     #[arg(long)]
     pub json: bool,

@@ -56,9 +56,9 @@ pub struct ModelConfig {
     #[serde(deserialize_with = "optional_from_str")]
     pub task: Option<Task>,
     /// Defaults: the model's.
-    pub threshold: Option<f32>,
-    pub mask_threshold: Option<f32>,
-    pub overlap_threshold: Option<f32>,
+    pub threshold: Option<f64>,
+    pub mask_threshold: Option<f64>,
+    pub overlap_threshold: Option<f64>,
 }
 
 /// `[source]`

@@ -44,15 +44,16 @@ impl FromStr for Task {
     }
 }
 
-/// The three thresholds of the reference post-processing, each in 0..=1.
+/// The three thresholds of the reference post-processing, each in 0..=1. Doubles, since the reference compares the ratio 4/5 with
+/// the double 0.8, which an f32 would round past.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thresholds {
     /// A query needs at least this class score (panoptic: strictly more; instance: class score x mask score).
-    pub score: f32,
+    pub score: f64,
     /// A pixel belongs to a mask when its probability is at least this.
-    pub mask: f32,
+    pub mask: f64,
     /// A panoptic segment must win more than this share of its own mask.
-    pub overlap: f32,
+    pub overlap: f64,
 }
 
 impl Default for Thresholds {

@@ -61,9 +61,9 @@ pub struct Metadata {
 
 #[derive(Serialize, Deserialize)]
 struct ThresholdsJson {
-    score: f32,
-    mask: f32,
-    overlap: f32,
+    score: f64,
+    mask: f64,
+    overlap: f64,
 }
 
 /// ImageNet statistics, which every published EoMT uses.

@@ -18,7 +18,7 @@ pub(super) fn run(logits: &Logits, rules: &Rules, upsampler: &mut Upsampler, scr
     let mut result = Table::default();
     for (index, &query) in logits.kept.iter().enumerate() {
         let Some((class, class_score)) = verdict(logits.class.row(query), Task::Instance) else { continue };
-        if class_score < rules.thresholds.score {
+        if f64::from(class_score) < rules.thresholds.score {
             continue;
         }
         let (mut area, mut sum) = (0u32, 0f64);
@@ -36,7 +36,7 @@ pub(super) fn run(logits: &Logits, rules: &Rules, upsampler: &mut Upsampler, scr
             }
         }
         let score = class_score * (sum / (f64::from(area) + 1e-6)) as f32;
-        if area == 0 || score < rules.thresholds.score {
+        if area == 0 || f64::from(score) < rules.thresholds.score {
             continue;
         }
         let mut segment = table::row(result.rows.len(), class, score);

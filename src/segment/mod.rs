@@ -81,8 +81,8 @@ pub fn survivors(class: &ClassLogits, rules: &Rules) -> Vec<usize> {
     let survives = |query: &usize| match (rules.task, verdict(class.row(*query), rules.task)) {
         (Task::Semantic, _) => true,
         (_, None) => false,
-        (Task::Panoptic, Some((_, score))) => score > rules.thresholds.score,
-        (Task::Instance, Some((_, score))) => score >= rules.thresholds.score,
+        (Task::Panoptic, Some((_, score))) => score > rules.thresholds.score as f32,
+        (Task::Instance, Some((_, score))) => f64::from(score) >= rules.thresholds.score,
     };
     (0..class.queries).filter(survives).collect()
 }

@@ -28,14 +28,15 @@ struct Candidate {
 /// ```
 pub(super) fn run(logits: &Logits, rules: &Rules, upsampler: &mut Upsampler, scratch: &mut Scratch, ids: &mut [u16]) -> Table {
     let mut candidates = candidates(logits, rules);
-    contest(logits, &mut candidates, rules.thresholds.mask, upsampler, scratch, ids);
+    contest(logits, &mut candidates, rules.thresholds.mask as f32, upsampler, scratch, ids);
     let mut rows = Vec::with_capacity(candidates.len());
     // segment id of each candidate, shifted by one: entry 0 is "nobody"
     let mut segment_of = vec![NO_SEGMENT; candidates.len() + 1];
     let mut stuff_segments: Vec<(usize, u16)> = Vec::new();
     for (index, candidate) in candidates.iter().enumerate() {
         let exists = candidate.won > 0 && candidate.own > 0 && candidate.both > 0;
-        if !exists || candidate.won as f32 / candidate.own as f32 <= rules.thresholds.overlap {
+        // an f32 quotient against a double, as in the reference
+        if !exists || f64::from(candidate.won as f32 / candidate.own as f32) <= rules.thresholds.overlap {
             continue;
         }
         let seen = stuff_segments.iter().find(|(class, _)| *class == candidate.class);
@@ -58,7 +59,7 @@ pub(super) fn run(logits: &Logits, rules: &Rules, upsampler: &mut Upsampler, scr
 fn candidates(logits: &Logits, rules: &Rules) -> Vec<Candidate> {
     let candidate = |(mask, &query): (usize, &usize)| {
         let (class, score) = verdict(logits.class.row(query), Task::Panoptic)?;
-        (score > rules.thresholds.score).then_some(Candidate { mask, class, score, won: 0, own: 0, both: 0 })
+        (score > rules.thresholds.score as f32).then_some(Candidate { mask, class, score, won: 0, own: 0, both: 0 })
     };
     logits.kept.iter().enumerate().filter_map(candidate).collect()
 }

@@ -58,7 +58,7 @@ fn pruning_changes_nothing() {
         let logits = random_logits(&mut random, queries, classes, height, width);
         let frame = (1 + random.below(90), 1 + random.below(90));
         let geometry = Geometry::fit(frame, (4 * height, 4 * width));
-        let thresholds = Thresholds { score: random.below(100) as f32 / 100.0, mask: 0.5, overlap: random.below(100) as f32 / 100.0 };
+        let thresholds = Thresholds { score: random.below(100) as f64 / 100.0, mask: 0.5, overlap: random.below(100) as f64 / 100.0 };
         for task in [Task::Panoptic, Task::Instance] {
             let rules = Rules { task, thresholds, whole_masks: true, stuff: vec![round % 2 == 0; 2] };
             let kept = survivors(&logits.class, &rules);
@@ -109,6 +109,19 @@ fn a_reused_segmenter_forgets_the_last_frame() {
         let geometry = Geometry::fit(frame, (4 * height, 4 * width));
         assert_eq!(reused.segments(&logits, &geometry), Segmenter::new(rules.clone()).segments(&logits, &geometry));
     }
+}
+
+/// A segment that wins exactly 4/5 of its mask is kept at the threshold 0.8, as the reference keeps it.
+#[test]
+fn a_ratio_at_the_threshold_is_kept() {
+    // a mask of ten pixels in a row, and a stronger one over two of them; frame, input and masks are of one size
+    let mut masks = vec![-9.0f32; 2 * 16];
+    masks[..10].fill(2.0);
+    masks[16 + 8..16 + 10].fill(9.0);
+    let class = ClassLogits { queries: 2, classes: 3, values: vec![6.0, 0.0, 0.0, 0.0, 9.0, 0.0] };
+    let logits = Logits { class, kept: vec![0, 1], height: 1, width: 16, masks };
+    let segments = Segmenter::new(Rules::default()).segments(&logits, &Geometry::stretch((1, 16), (1, 16)));
+    assert_eq!(segments.table.iter().map(|row| row.area).collect::<Vec<_>>(), [8, 2]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub struct BenchOptions {
     pub image: Option<PathBuf>,
     /// (width, height) of the scene.
     pub size: (u32, u32),
-    pub threshold: Option<f32>,
+    pub threshold: Option<f64>,
     pub json: bool,
     pub max_pixels: u64,
 }

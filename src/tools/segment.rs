@@ -18,9 +18,9 @@ use crate::source::read_picture;
 #[derive(Debug, Clone, Default)]
 pub struct SegmentOptions {
     pub task: Option<Task>,
-    pub threshold: Option<f32>,
-    pub mask_threshold: Option<f32>,
-    pub overlap_threshold: Option<f32>,
+    pub threshold: Option<f64>,
+    pub mask_threshold: Option<f64>,
+    pub overlap_threshold: Option<f64>,
     /// Semantic: overlapping windows instead of padding.
     pub windows: bool,
     /// Compute every mask, then drop: to compare with the pruned path.

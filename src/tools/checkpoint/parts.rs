@@ -141,12 +141,13 @@ pub(super) fn check_heads(file: &Path, heads: usize, hidden: usize, rotary: bool
     Ok(())
 }
 
-/// Errors: the image is not made of whole patches.
+/// Whole patches of the image; the network never sees what is left over at the right and the bottom, in the reference too.
+/// Errors: the image is smaller than a patch.
 pub(super) fn check_grid(file: &Path, image: [usize; 2], patch: [usize; 2]) -> Result<[usize; 2], CheckpointError> {
-    if image.iter().zip(patch).all(|(image, patch)| image.is_multiple_of(patch)) {
+    if image.iter().zip(patch).all(|(image, patch)| *image >= patch) {
         return Ok([image[0] / patch[0], image[1] / patch[1]]);
     }
-    Err(CheckpointError::key(file, "image_size", format!("is {image:?}, which patches of {patch:?} do not fill")))
+    Err(CheckpointError::key(file, "image_size", format!("is {image:?}, which is less than a patch of {patch:?}")))
 }
 
 /// Classes from what the checkpoint says (`own`), the hints, the preset, and the datasets whose names we know.

@@ -56,7 +56,7 @@ impl Writer {
         let mut x = self.embed(&pixels, &network);
         let depth = network.blocks.len();
         let joins_at = depth - network.num_blocks;
-        let mut rotary = self.rotary("before_queries", self.prefix, &network);
+        let mut rotary = if joins_at > 0 { self.rotary("before_queries", self.prefix, &network) } else { None };
         let mut mask: Option<Value> = None;
         for (index, block) in std::mem::take(&mut network.blocks).into_iter().enumerate() {
             let name = format!("block.{index}");

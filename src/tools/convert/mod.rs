@@ -124,7 +124,9 @@ fn describe(checkpoint: &Checkpoint, options: &ConvertOptions, warnings: &mut Ve
     let network = &checkpoint.network;
     let (height, width) = options.size.unwrap_or((network.image_size[0], network.image_size[1]));
     let [patch_height, patch_width] = network.patch_size;
-    if height == 0 || width == 0 || !height.is_multiple_of(patch_height) || !width.is_multiple_of(patch_width) {
+    // the size of training is taken as it is: its rest of a patch is ignored, as in the reference
+    let whole = height > 0 && width > 0 && height.is_multiple_of(patch_height) && width.is_multiple_of(patch_width);
+    if options.size.is_some() && !whole {
         return usage(format!("--size {height}x{width}: both sides must be multiples of the patch size, {patch_height}x{patch_width}"));
     }
     let tokens = (height / patch_height) * (width / patch_width);

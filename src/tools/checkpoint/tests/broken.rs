@@ -96,7 +96,7 @@ fn a_value_that_cannot_be_is_named() {
         ("num_attention_heads", json!(0), "above 0"),
         ("patch_size", json!(0), "above 0"),
         ("patch_size", json!([16]), "list of two"),
-        ("image_size", json!(100), "do not fill"),
+        ("image_size", json!(8), "less than a patch"),
         ("num_hidden_layers", json!(1e300), "1e+300"),
         ("num_queries", json!(-1), "-1"),
         ("num_queries", json!(u64::MAX), "expected a whole number"),
