@@ -122,7 +122,8 @@ int main(int argc, char **argv) {
     if (argc != 2 || eomt_edge_connect(&sub, argv[1]) != 0) return 2;
     do {
         size_t i, pixels;
-        if (eomt_edge_next(&sub, &frame, 20000) != EOMT_EDGE_FRAME) return 3;
+        /* 90 seconds in all: such a writer can starve an emulated reader on a busy machine for a while */
+        if (eomt_edge_next(&sub, &frame, 90000) != EOMT_EDGE_FRAME) return 3;
         pixels = (size_t)frame.info.width * frame.info.height;
         for (i = 0; i < pixels; i++)
             if (frame.ids[i] != (uint16_t)frame.info.sequence) return 4;
