@@ -69,12 +69,7 @@ fn run_convert(args: ConvertArgs) -> anyhow::Result<()> {
 
 /// With the reference's defaults.
 fn thresholds(args: &ThresholdArgs) -> Thresholds {
-    let default = Thresholds::default();
-    Thresholds {
-        score: args.threshold.unwrap_or(default.score),
-        mask: args.mask_threshold.unwrap_or(default.mask),
-        overlap: args.overlap_threshold.unwrap_or(default.overlap),
-    }
+    Thresholds::default().with(args.threshold, args.mask_threshold, args.overlap_threshold)
 }
 
 fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {

@@ -194,11 +194,7 @@ impl Default for RingConfig {
 impl ModelConfig {
     /// The model's thresholds with what the configuration sets.
     pub fn thresholds(&self, of_model: Thresholds) -> Thresholds {
-        Thresholds {
-            score: self.threshold.unwrap_or(of_model.score),
-            mask: self.mask_threshold.unwrap_or(of_model.mask),
-            overlap: self.overlap_threshold.unwrap_or(of_model.overlap),
-        }
+        of_model.with(self.threshold, self.mask_threshold, self.overlap_threshold)
     }
 }
 

@@ -56,6 +56,13 @@ pub struct Thresholds {
     pub overlap: f64,
 }
 
+impl Thresholds {
+    /// These thresholds with what is given in their place.
+    pub fn with(self, score: Option<f64>, mask: Option<f64>, overlap: Option<f64>) -> Thresholds {
+        Thresholds { score: score.unwrap_or(self.score), mask: mask.unwrap_or(self.mask), overlap: overlap.unwrap_or(self.overlap) }
+    }
+}
+
 impl Default for Thresholds {
     /// The defaults of the reference image processor: 0.8, 0.5, 0.8.
     fn default() -> Thresholds {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::{annotations, files, progress, say, usage};
-use crate::data::{Task, Thresholds};
+use crate::data::Task;
 use crate::model::Model;
 use crate::model_file;
 use crate::overlay;
@@ -93,12 +93,7 @@ fn pipeline(model: Model, options: &SegmentOptions) -> Result<Pipeline> {
     if options.windows && height != width {
         return usage(format!("--windows needs a square input, and this model takes {height}x{width}"));
     }
-    let of_model = metadata.thresholds;
-    let thresholds = Thresholds {
-        score: options.threshold.unwrap_or(of_model.score),
-        mask: options.mask_threshold.unwrap_or(of_model.mask),
-        overlap: options.overlap_threshold.unwrap_or(of_model.overlap),
-    };
+    let thresholds = metadata.thresholds.with(options.threshold, options.mask_threshold, options.overlap_threshold);
     let rules = Rules { task, thresholds, whole_masks: task == Task::Instance, ..Rules::default() };
     let rules = rules.with_stuff(&metadata.stuff_classes);
     Ok(Pipeline::new(model, rules).keep_all_queries(options.all_queries))
