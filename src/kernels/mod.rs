@@ -1,4 +1,4 @@
-//! Arithmetic on slices: a readable scalar truth first, SIMD twins later (under `arch`, behind CPU tokens).
+//! Arithmetic on slices: a readable scalar truth, and the same for each instruction set (see [`arch`]).
 //!
 //! ```
 //! use eomt_edge::kernels::math::softmax;
@@ -7,10 +7,19 @@
 //! assert_eq!(scores, [0.5, 0.5]);
 //! ```
 //!
-//! Invariants: no allocation, no I/O, no threads; results do not depend on how many rows are computed together.
+//! Invariants: no I/O, no threads of their own (a caller lends some), no allocation once their scratch has grown; results do not
+//! depend on the instruction set, the number of threads, or how many rows are computed together.
 //! Refuses: shapes that do not match (a bug of the caller: assertion).
 
+pub mod activation;
 pub mod arch;
+pub mod attention;
 pub mod bilinear;
+pub mod linear;
 pub mod math;
+pub mod panels;
 pub mod product;
+pub mod quantize;
+pub mod rows;
+pub mod scale_block;
+pub mod workers;

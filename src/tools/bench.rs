@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{progress, say};
 use crate::data::{Frame, PixelFormat, Stage};
-use crate::kernels::arch::widest_f32;
+use crate::kernels::arch::Isa;
 use crate::model::Model;
 use crate::model_file::{self, threads_or_cores};
 use crate::pipeline::{MonotonicClock, NullSink, Pipeline};
@@ -74,14 +74,14 @@ pub fn bench(path: &Path, options: &BenchOptions) -> Result<()> {
     if options.json {
         let stages: Map<String, Value> = stages.iter().map(|(stage, summary)| (stage.name().to_owned(), summary.json())).collect();
         let document = json!({
-            "model": path.display().to_string(), "precision": precision, "isa": widest_f32(), "threads": threads,
+            "model": path.display().to_string(), "precision": precision, "isa": Isa::detect().name(), "threads": threads,
             "frames": options.frames, "stages": stages, "total": total.json(),
             "load_ms": (load_ms * 10.0).round() / 10.0, "peak_rss_mib": (peak_rss_mib * 10.0).round() / 10.0,
         });
         return say(document);
     }
     let (width, height) = (frame.width, frame.height);
-    let title = format!("{} ({precision}), {}, {threads} threads", path.display(), widest_f32());
+    let title = format!("{} ({precision}), {}, {threads} threads", path.display(), Isa::detect().name());
     say(format_args!("{title}, {} frames of {width}x{height}", options.frames))?;
     say(format_args!("{:<12}{:>10}{:>10}{:>10}   milliseconds", "stage", "min", "median", "p95"))?;
     for (name, Summary { min, median, p95 }) in stages.iter().map(|(stage, s)| (stage.name(), s)).chain([("total", &total)]) {

@@ -52,7 +52,7 @@ fn machine(report: &mut Report) {
     report.line("system", format!("Linux {} {}", name.release().to_string_lossy(), name.machine().to_string_lossy()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     report.line("cpu", format!("{cores} cores; {}", arch::features().join(" ")));
-    report.line("kernels", format!("f32: tract's for {}", arch::widest_f32()));
+    report.line("kernels", arch::Isa::detect().name());
     if let Some(kib) = meminfo("MemAvailable:") {
         report.line("memory", format!("{} MiB available", kib / 1024));
         if kib < 128 * 1024 {

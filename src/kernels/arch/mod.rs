@@ -1,7 +1,304 @@
-//! What this CPU can do, found at run time. SIMD twins of the kernels will live beside this file, each behind a token that only
-//! this detection gives out.
+//! What this CPU can do, and the code that depends on it.
+//!
+//! [`Isa`] is a token: a value exists only for an instruction set that the running CPU has, so a kernel that gets one may use it.
+//! Two kinds of code hang on it:
+//!
+//! - the *tiles* of the matrix products, in intrinsics or assembly, one file per architecture: a few rows of activations times one
+//!   panel of weights;
+//! - everything else ([`per_isa!`]): one body in plain Rust, compiled once per instruction set and vectorized by the compiler.
+//!
+//! All of them compute the same bits: int8 products are exact, and float kernels fix the order of every sum, whatever the width
+//! of a register.
 
-/// CPU features that matter to kernels, found at run time.
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+mod buffer;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+pub use buffer::{Aligned, Element};
+
+/// An instruction set of the running CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Isa(Kind);
+
+/// The instruction sets that have kernels of their own, the plainest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// What every CPU of the target has; the truth that the others are tested against.
+    Scalar,
+    /// AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX2 and the VEX form of the 8-bit dot product.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    /// AVX-512 F, BW, DQ, VL and VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    /// Armv8-A: Cortex-A53, A57, A72.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// `sdot`: Cortex-A55, A76, A78AE.
+    #[cfg(target_arch = "aarch64")]
+    Dotprod,
+    /// `smmla`: Neoverse V1, Cortex-X2, A710 and newer.
+    #[cfg(target_arch = "aarch64")]
+    I8mm,
+}
+
+/// The shape of an int8 tile: `mr` rows of activations times a panel of `nr` columns, `kr` consecutive values at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DotTile {
+    pub mr: usize,
+    pub nr: usize,
+    /// A panel is `[k / kr][nr][kr]`.
+    pub kr: usize,
+    pub form: ActivationForm,
+}
+
+/// How a tile wants its quantized activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActivationForm {
+    /// i8.
+    Signed,
+    /// i8 + 128 as u8; accumulators start at -128 times the sum of each panel column.
+    Offset,
+    /// i16.
+    Wide,
+}
+
+impl ActivationForm {
+    /// Bytes of one activation.
+    pub fn bytes(self) -> usize {
+        if self == ActivationForm::Wide { 2 } else { 1 }
+    }
+}
+
+/// The shape of an f32 tile: `mr` rows times a panel `[k][nr]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FmaTile {
+    pub mr: usize,
+    pub nr: usize,
+}
+
+/// Values of the largest tile of any instruction set.
+pub const TILE_MAX: usize = 384;
+
+/// The accumulators of one tile, row-major `[mr][nr]`.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+pub struct TileOf<T>(pub [T; TILE_MAX]);
+
+/// Activations and panels are padded to a multiple of this many values along k, so that no tile needs a tail.
+pub const K_STEP: usize = 16;
+
+impl Isa {
+    /// What every machine has.
+    pub const SCALAR: Isa = Isa(Kind::Scalar);
+
+    /// The best that this CPU has.
+    pub fn detect() -> Isa {
+        *Isa::available().last().expect("there is always the scalar one")
+    }
+
+    /// All that this CPU has, the best last.
+    pub fn available() -> Vec<Isa> {
+        let mut found = vec![Isa::SCALAR];
+        #[cfg(target_arch = "aarch64")]
+        {
+            use std::arch::is_aarch64_feature_detected as has;
+            let all = [(has!("neon"), Kind::Neon), (has!("dotprod"), Kind::Dotprod), (has!("dotprod") && has!("i8mm"), Kind::I8mm)];
+            found.extend(all.into_iter().filter(|(present, _)| *present).map(|(_, kind)| Isa(kind)));
+        }
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma");
+            let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni");
+            let all = [(avx2, Kind::Avx2), (avx2 && has!("avxvnni"), Kind::AvxVnni), (avx2 && avx512, Kind::Avx512Vnni)];
+            found.extend(all.into_iter().filter(|(present, _)| *present).map(|(_, kind)| Isa(kind)));
+        }
+        found
+    }
+
+    /// The instruction set of this name.
+    ///
+    /// # Errors
+    /// A sentence that lists what this CPU has.
+    pub fn named(name: &str) -> Result<Isa, String> {
+        let available = Isa::available();
+        available.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
+            let names: Vec<&str> = available.iter().rev().map(|isa| isa.name()).collect();
+            format!("'{name}' is not an instruction set of this CPU, which has {}", names.join(", "))
+        })
+    }
+
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::AvxVnni => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => "avx512vnni",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Dotprod => "dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Kind::I8mm => "i8mm",
+        }
+    }
+
+    /// For [`per_isa!`].
+    #[doc(hidden)]
+    pub(crate) fn kind(self) -> Kind {
+        self.0
+    }
+
+    /// The int8 tile.
+    pub fn dot_tile(self) -> DotTile {
+        match self.0 {
+            Kind::Scalar => DotTile { mr: 4, nr: 4, kr: 1, form: ActivationForm::Signed },
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => DotTile { mr: 6, nr: 16, kr: 2, form: ActivationForm::Wide },
+            #[cfg(target_arch = "x86_64")]
+            Kind::AvxVnni => DotTile { mr: 6, nr: 16, kr: 4, form: ActivationForm::Offset },
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => DotTile { mr: 12, nr: 32, kr: 4, form: ActivationForm::Offset },
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => DotTile { mr: 4, nr: 4, kr: 16, form: ActivationForm::Signed },
+            #[cfg(target_arch = "aarch64")]
+            Kind::Dotprod => DotTile { mr: 8, nr: 8, kr: 4, form: ActivationForm::Signed },
+            #[cfg(target_arch = "aarch64")]
+            Kind::I8mm => DotTile { mr: 8, nr: 8, kr: 8, form: ActivationForm::Signed },
+        }
+    }
+
+    /// The f32 tile.
+    pub fn fma_tile(self) -> FmaTile {
+        match self.0 {
+            Kind::Scalar => FmaTile { mr: 4, nr: 4 },
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 | Kind::AvxVnni => FmaTile { mr: 6, nr: 16 },
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => FmaTile { mr: 12, nr: 32 },
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon | Kind::Dotprod | Kind::I8mm => FmaTile { mr: 8, nr: 8 },
+        }
+    }
+
+    /// `acc[r][c] = start[c] + sum_k a[r][k] * panel[k][c]` over `k` values (a multiple of [`K_STEP`]), exactly.
+    ///
+    /// `a` holds `mr` rows of [`ActivationForm`], `stride` bytes apart; `start` has `nr` values, or none for zeros.
+    #[allow(unsafe_code)]
+    pub fn dot(self, a: &[u8], stride: usize, panel: &[i8], start: &[i32], k: usize, acc: &mut TileOf<i32>) {
+        let tile = self.dot_tile();
+        assert!(k.is_multiple_of(K_STEP) && stride >= k * tile.form.bytes() && panel.len() >= k * tile.nr);
+        assert!(a.len() >= (tile.mr - 1) * stride + k * tile.form.bytes());
+        assert!(start.len() >= tile.nr, "one start value per column");
+        match self.0 {
+            Kind::Scalar => dot_scalar(a, stride, panel, start, k, acc),
+            // SAFETY: the token proves the features, the assertions above the lengths.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { x86_64::dot_avx2(a, stride, panel, start, k, acc) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kind::AvxVnni => unsafe { x86_64::dot_avxvnni(a, stride, panel, start, k, acc) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kind::Avx512Vnni => unsafe { x86_64::dot_avx512vnni(a, stride, panel, start, k, acc) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Kind::Neon => unsafe { aarch64::dot_neon(a, stride, panel, k, acc) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Kind::Dotprod => unsafe { aarch64::dot_dotprod(a, stride, panel, k, acc) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Kind::I8mm => unsafe { aarch64::dot_i8mm(a, stride, panel, k, acc) },
+        }
+    }
+
+    /// `acc[r][c] = sum_k a[r][k] * panel[k][c]`, each sum one fused multiply-add after the other in the order of k.
+    ///
+    /// `a` holds `mr` rows, `stride` values apart.
+    #[allow(unsafe_code)]
+    pub fn fma(self, a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &mut TileOf<f32>) {
+        let tile = self.fma_tile();
+        assert!(stride >= k && panel.len() >= k * tile.nr && a.len() >= (tile.mr - 1) * stride + k);
+        match self.0 {
+            Kind::Scalar => fma_scalar(a, stride, panel, k, acc),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the token proves the features, the assertion above the lengths.
+            Kind::Avx2 | Kind::AvxVnni => unsafe { x86_64::fma_avx2(a, stride, panel, k, acc) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kind::Avx512Vnni => unsafe { x86_64::fma_avx512(a, stride, panel, k, acc) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Kind::Neon | Kind::Dotprod | Kind::I8mm => unsafe { aarch64::fma_neon(a, stride, panel, k, acc) },
+        }
+    }
+}
+
+/// The truth for [`Isa::dot`]: tile 4x4, kr = 1.
+fn dot_scalar(a: &[u8], stride: usize, panel: &[i8], start: &[i32], k: usize, acc: &mut TileOf<i32>) {
+    for r in 0..4 {
+        for c in 0..4 {
+            let products = (0..k).map(|i| i32::from(a[r * stride + i] as i8) * i32::from(panel[i * 4 + c]));
+            acc.0[r * 4 + c] = start[c] + products.sum::<i32>();
+        }
+    }
+}
+
+/// The truth for [`Isa::fma`]: tile 4x4.
+fn fma_scalar(a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &mut TileOf<f32>) {
+    for r in 0..4 {
+        for c in 0..4 {
+            acc.0[r * 4 + c] = (0..k).fold(0.0, |sum, i| a[r * stride + i].mul_add(panel[i * 4 + c], sum));
+        }
+    }
+}
+
+/// Defines a function that takes an [`Isa`] first and runs `body`, an `#[inline(always)]` function of the other arguments,
+/// compiled for that instruction set.
+macro_rules! per_isa {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:path;) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $visibility fn $name(isa: $crate::kernels::arch::Isa, $($arg: $type),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            #[allow(clippy::too_many_arguments)]
+            #[target_feature(enable = "avx2,fma")]
+            fn with_avx2($($arg: $type),*) $(-> $result)? {
+                $body($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[allow(clippy::too_many_arguments)]
+            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+            fn with_avx512($($arg: $type),*) $(-> $result)? {
+                $body($($arg),*)
+            }
+            #[allow(unsafe_code)]
+            match isa.kind() {
+                // SAFETY: the token proves that the CPU has these features.
+                #[cfg(target_arch = "x86_64")]
+                $crate::kernels::arch::Kind::Avx2 | $crate::kernels::arch::Kind::AvxVnni => unsafe { with_avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::kernels::arch::Kind::Avx512Vnni => unsafe { with_avx512($($arg),*) },
+                // NEON is part of every aarch64 target
+                _ => $body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use per_isa;
+
+/// CPU features that matter to kernels, found at run time: for `doctor`.
 pub fn features() -> Vec<&'static str> {
     let mut found = Vec::new();
     #[cfg(target_arch = "aarch64")]
@@ -27,10 +324,4 @@ pub fn features() -> Vec<&'static str> {
         found.extend(all.iter().filter(|(_, present)| *present).map(|(name, _)| *name));
     }
     found
-}
-
-/// The widest of them for f32 products, which is what tract picks its kernels by.
-pub fn widest_f32() -> &'static str {
-    let features = features();
-    ["avx512f", "fma", "neon"].into_iter().find(|name| features.contains(name)).unwrap_or("generic")
 }

@@ -1,0 +1,286 @@
+//! Attention without a tokens x tokens tensor: `softmax(q k^T scale + mask) v`, per head and block of queries.
+//!
+//! ```text
+//! prepare, per head:   k -> panels (int8, one scale per token, or f32);  v -> f32 panels
+//! per block of queries, per head:
+//!     scores[block, tokens] = q k^T               int8 dot products, or f32
+//!     scores = e^(scores - row max), 1 / sums
+//!     out[block, head] = (scores v) / sums        f32
+//! ```
+
+use super::arch::{Aligned, Isa, TILE_MAX, TileOf};
+use super::panels::{F32Panels, I8Panels};
+use super::quantize::{Activations, quantize_row};
+use super::rows::{add, scale, scale_i32, softmax};
+
+/// How the products of queries and keys are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ScorePrecision {
+    /// Queries and keys quantized per token and head.
+    Int8,
+    F32,
+}
+
+/// Sizes of one attention; `q`, `k` and `v` are `[tokens, heads * head_dim]` with a row stride.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shape {
+    pub queries: usize,
+    /// Keys and values.
+    pub tokens: usize,
+    pub heads: usize,
+    pub head_dim: usize,
+    /// Of the products.
+    pub scale: f32,
+    pub scores: ScorePrecision,
+}
+
+/// Rows of a matrix with a stride: row i is `values[i * stride + offset ..]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Strided<'a> {
+    pub values: &'a [f32],
+    pub stride: usize,
+    pub offset: usize,
+}
+
+impl<'a> Strided<'a> {
+    /// `len` values of row `row`, from column `column` on.
+    #[inline]
+    pub fn row(&self, row: usize, column: usize, len: usize) -> &'a [f32] {
+        &self.values[row * self.stride + self.offset + column..][..len]
+    }
+}
+
+/// Keys and values of one head, packed.
+#[derive(Debug)]
+pub struct Head {
+    keys: Keys,
+    values: F32Panels,
+}
+
+#[derive(Debug)]
+enum Keys {
+    Int8(I8Panels),
+    F32(F32Panels),
+}
+
+impl Head {
+    /// Room for the largest shape to come.
+    pub fn new(isa: Isa, scores: ScorePrecision) -> Head {
+        let keys = match scores {
+            ScorePrecision::Int8 => Keys::Int8(I8Panels::zeros(isa, 0, 0)),
+            ScorePrecision::F32 => Keys::F32(F32Panels::zeros(isa, 0, 0)),
+        };
+        Head { keys, values: F32Panels::zeros(isa, 0, 0) }
+    }
+
+    /// Packs keys and values of head `index`.
+    pub fn prepare(&mut self, isa: Isa, shape: &Shape, index: usize, k: Strided, v: Strided, scratch: &mut AttentionScratch) {
+        let (dim, column) = (shape.head_dim, index * shape.head_dim);
+        match &mut self.keys {
+            Keys::Int8(panels) => {
+                panels.resize(dim, shape.tokens);
+                scratch.key.resize(dim, 0);
+                for token in 0..shape.tokens {
+                    let scale = quantize_row(isa, k.row(token, column, dim), &mut scratch.key, &mut scratch.bytes);
+                    panels.set_column(token, &scratch.key, scale);
+                }
+            }
+            Keys::F32(panels) => {
+                panels.resize(dim, shape.tokens);
+                (0..shape.tokens).for_each(|token| panels.set_column(token, k.row(token, column, dim)));
+            }
+        }
+        self.values.resize(shape.tokens, dim);
+        (0..shape.tokens).for_each(|token| self.values.set_row(token, v.row(token, column, dim)));
+    }
+}
+
+/// What one thread needs; it grows, then stays.
+#[derive(Debug, Default)]
+pub struct AttentionScratch {
+    key: Vec<i8>,
+    bytes: Aligned<u8>,
+    queries: Activations,
+    rows: Aligned<f32>,
+    scores: Aligned<f32>,
+    sums: Vec<f32>,
+}
+
+/// Rows of queries that are computed together: the keys and values of a head pass through the cache once for all of them.
+pub fn block_rows(isa: Isa) -> usize {
+    4 * tile_rows(isa)
+}
+
+/// What a block of rows should be a multiple of.
+pub fn tile_rows(isa: Isa) -> usize {
+    isa.dot_tile().mr.max(isa.fma_tile().mr)
+}
+
+/// Queries `first .. first + count` of all heads into `out`, `[count, heads * head_dim]`.
+///
+/// `mask` is empty, or `[queries, tokens]` and added to the scores of every head.
+#[allow(clippy::too_many_arguments)]
+pub fn block(
+    isa: Isa,
+    shape: &Shape,
+    first: usize,
+    count: usize,
+    q: Strided,
+    heads: &[Head],
+    mask: &[f32],
+    out: &mut [f32],
+    scratch: &mut AttentionScratch,
+) {
+    let (tile, dim, tokens) = (isa.fma_tile(), shape.head_dim, shape.tokens);
+    let AttentionScratch { queries, rows, scores, sums, .. } = scratch;
+    let padded_rows = count.next_multiple_of(tile_rows(isa));
+    scores.resize(padded_rows * tokens);
+    sums.resize(count, 0.0);
+    let mut acc = TileOf([0.0; TILE_MAX]);
+    for (index, head) in heads.iter().enumerate() {
+        let column = index * dim;
+        let query = |i: usize| q.row(first + i, column, dim);
+        match &head.keys {
+            Keys::Int8(keys) => {
+                queries.resize(isa, count, dim);
+                (0..count).for_each(|i| queries.set_row(isa, i, query(i)));
+                scores_int8(isa, shape, count, queries, keys, scores);
+            }
+            Keys::F32(keys) => {
+                rows.resize(padded_rows * dim);
+                rows.chunks_exact_mut(dim).take(count).enumerate().for_each(|(i, to)| scale(isa, query(i), shape.scale, to));
+                scores_f32(isa, count, rows, keys, scores);
+            }
+        }
+        for (i, row) in scores.chunks_exact_mut(tokens).take(count).enumerate() {
+            if !mask.is_empty() {
+                add(isa, &mask[(first + i) * tokens..][..tokens], row);
+            }
+            sums[i] = softmax(isa, row);
+        }
+        for (index, left) in (0..dim).step_by(tile.nr).enumerate() {
+            let columns = tile.nr.min(dim - left);
+            for row in (0..count).step_by(tile.mr) {
+                isa.fma(&scores[row * tokens..], tokens, head.values.panel(index), tokens, &mut acc);
+                for r in 0..tile.mr.min(count - row) {
+                    let at = (row + r) * shape.heads * dim + column + left;
+                    scale(isa, &acc.0[r * tile.nr..][..columns], sums[row + r], &mut out[at..at + columns]);
+                }
+            }
+        }
+    }
+}
+
+fn scores_int8(isa: Isa, shape: &Shape, count: usize, queries: &Activations, keys: &I8Panels, scores: &mut [f32]) {
+    let (tile, tokens, k) = (isa.dot_tile(), shape.tokens, super::panels::padded(shape.head_dim));
+    let mut acc = TileOf([0; TILE_MAX]);
+    for (index, left) in (0..tokens).step_by(tile.nr).enumerate() {
+        let columns = tile.nr.min(tokens - left);
+        let (panel, start) = keys.panel(index);
+        let scales = &keys.scales()[left..left + columns];
+        for row in (0..count).step_by(tile.mr) {
+            let (bytes, stride) = queries.rows(row);
+            isa.dot(bytes, stride, panel, start, k, &mut acc);
+            for r in 0..tile.mr.min(count - row) {
+                let scale = queries.scales()[row + r] * shape.scale;
+                let at = (row + r) * tokens + left;
+                scale_i32(isa, &acc.0[r * tile.nr..][..columns], scale, scales, &mut scores[at..at + columns]);
+            }
+        }
+    }
+}
+
+fn scores_f32(isa: Isa, count: usize, queries: &[f32], keys: &F32Panels, scores: &mut [f32]) {
+    let (tile, tokens, dim) = (isa.fma_tile(), keys.n(), keys.k());
+    let mut acc = TileOf([0.0; TILE_MAX]);
+    for (index, left) in (0..tokens).step_by(tile.nr).enumerate() {
+        let columns = tile.nr.min(tokens - left);
+        for row in (0..count).step_by(tile.mr) {
+            isa.fma(&queries[row * dim..], dim, keys.panel(index), dim, &mut acc);
+            for r in 0..tile.mr.min(count - row) {
+                let at = (row + r) * tokens + left;
+                scores[at..at + columns].copy_from_slice(&acc.0[r * tile.nr..][..columns]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    /// The definition in f64.
+    fn naive(shape: &Shape, qkv: &[f32], mask: &[f32]) -> Vec<f64> {
+        let width = shape.heads * shape.head_dim;
+        let at = |part: usize, token: usize, c: usize| f64::from(qkv[token * 3 * width + part * width + c]);
+        let mut out = Vec::new();
+        for query in 0..shape.queries {
+            for head in 0..shape.heads {
+                let columns = head * shape.head_dim..(head + 1) * shape.head_dim;
+                let score = |t: usize| {
+                    let product: f64 = columns.clone().map(|c| at(0, query, c) * at(1, t, c)).sum();
+                    product * f64::from(shape.scale) + mask.get(query * shape.tokens + t).map_or(0.0, |m| f64::from(*m))
+                };
+                let weights: Vec<f64> = (0..shape.tokens).map(|t| score(t).exp()).collect();
+                let sum: f64 = weights.iter().sum();
+                out.extend(columns.map(|c| (0..shape.tokens).map(|t| weights[t] * at(2, t, c)).sum::<f64>() / sum));
+            }
+        }
+        out
+    }
+
+    fn run(isa: Isa, shape: &Shape, qkv: &[f32], mask: &[f32], block_size: usize) -> Vec<f32> {
+        let width = shape.heads * shape.head_dim;
+        let part = |index: usize| Strided { values: qkv, stride: 3 * width, offset: index * width };
+        let mut scratch = AttentionScratch::default();
+        let heads: Vec<Head> = (0..shape.heads)
+            .map(|index| {
+                let mut head = Head::new(isa, shape.scores);
+                head.prepare(isa, shape, index, part(1), part(2), &mut scratch);
+                head
+            })
+            .collect();
+        let mut out = vec![f32::NAN; shape.queries * width];
+        for first in (0..shape.queries).step_by(block_size) {
+            let count = block_size.min(shape.queries - first);
+            block(isa, shape, first, count, part(0), &heads, mask, &mut out[first * width..(first + count) * width], &mut scratch);
+        }
+        out
+    }
+
+    #[test]
+    fn equals_the_definition_and_is_the_same_everywhere() {
+        for (tokens, heads, head_dim, masked) in
+            [(1, 1, 8, false), (5, 3, 16, true), (41, 3, 16, false), (77, 2, 64, true), (33, 1, 100, false)]
+        {
+            for (scores, tolerance) in [(ScorePrecision::F32, 1e-5), (ScorePrecision::Int8, 0.02)] {
+                let shape = Shape { queries: tokens, tokens, heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt(), scores };
+                let qkv: Vec<f32> = numbers(tokens * 3 * heads * head_dim, 3).iter().map(|v| v * 2.0).collect();
+                let mask: Vec<f32> = match masked {
+                    true => numbers(tokens * tokens, 9).iter().map(|v| if *v > 0.0 { -1e9 } else { 0.0 }).collect(),
+                    false => Vec::new(),
+                };
+                let expected = naive(&shape, &qkv, &mask);
+                let mut reference = None;
+                for isa in Isa::available() {
+                    let ours = run(isa, &shape, &qkv, &mask, 1000);
+                    for (ours, expected) in ours.iter().zip(&expected) {
+                        // int8 scores: half a step of 1/127 in q and k, on values up to 2
+                        assert!((f64::from(*ours) - expected).abs() < tolerance, "{} {tokens} {scores:?}: {ours} {expected}", isa.name());
+                    }
+                    assert_eq!(run(isa, &shape, &qkv, &mask, tile_rows(isa)), ours, "blocks do not matter");
+                    assert_eq!(*reference.get_or_insert_with(|| ours.clone()), ours, "{}", isa.name());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Linear layers: `y = activation(x W + b)`, in int8 with one activation scale per token, or in f32.
+//!
+//! [`Chain`] runs what a transformer puts around them on a block of tokens that stays in the cache: layer norm, one or several
+//! layers, residual.
+
+use super::activation::{Activation, gate};
+use super::arch::{Aligned, Isa, TILE_MAX, TileOf};
+use super::panels::{F32Panels, I8Panels};
+use super::quantize::Activations;
+use super::rows::{Epilogue, finish_f32, finish_i32, layer_norm};
+
+/// The matrix of a layer, `[k, n]`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Weights {
+    /// Activations are quantized per token.
+    Int8(I8Panels),
+    F32(F32Panels),
+}
+
+impl Weights {
+    pub fn k(&self) -> usize {
+        match self {
+            Weights::Int8(panels) => panels.k(),
+            Weights::F32(panels) => panels.k(),
+        }
+    }
+
+    pub fn n(&self) -> usize {
+        match self {
+            Weights::Int8(panels) => panels.n(),
+            Weights::F32(panels) => panels.n(),
+        }
+    }
+}
+
+/// One layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Linear {
+    weights: Weights,
+    /// One per column.
+    bias: Vec<f32>,
+    pub activation: Activation,
+    /// The first half of the columns, activated, times the second half; the layer then gives `n / 2` values.
+    gated: bool,
+}
+
+impl Linear {
+    /// `bias` has one value per column.
+    pub fn new(weights: Weights, bias: Vec<f32>, activation: Activation, gated: bool) -> Linear {
+        assert!(bias.len() == weights.n() && !(gated && !weights.n().is_multiple_of(2)));
+        Linear { weights, bias, activation, gated }
+    }
+
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Values in.
+    pub fn k(&self) -> usize {
+        self.weights.k()
+    }
+
+    /// Values out.
+    pub fn n(&self) -> usize {
+        if self.gated { self.weights.n() / 2 } else { self.weights.n() }
+    }
+}
+
+/// Layer norm before the first layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Norm {
+    pub scale: Vec<f32>,
+    pub shift: Vec<f32>,
+    pub eps: f32,
+}
+
+/// `[layer norm,] layer, layer ..., [+ residual]` on rows of tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chain {
+    pub norm: Option<Norm>,
+    /// At least one.
+    pub layers: Vec<Linear>,
+}
+
+/// What one thread needs for a block of rows; it grows, then stays.
+#[derive(Debug, Default)]
+pub struct ChainScratch {
+    quantized: Activations,
+    /// Rows in f32: of the first layer after the norm, or between layers.
+    rows: [Aligned<f32>; 2],
+    /// One normalized row.
+    row: Aligned<f32>,
+}
+
+/// Bytes that the rows between two layers may take: half of a small core's second-level cache.
+const BLOCK_BYTES: usize = 256 << 10;
+
+impl Chain {
+    /// Values of a row in.
+    pub fn k(&self) -> usize {
+        self.layers[0].k()
+    }
+
+    /// Values of a row out.
+    pub fn n(&self) -> usize {
+        self.layers.last().expect("at least one").n()
+    }
+
+    /// Rows of a tile: what a block should be a multiple of.
+    pub fn tile_rows(&self, isa: Isa) -> usize {
+        isa.dot_tile().mr.max(isa.fma_tile().mr)
+    }
+
+    /// Rows that fit the cache at a time.
+    pub fn block_rows(&self, isa: Isa) -> usize {
+        let widest = self.layers.iter().map(|layer| layer.weights.n()).max().unwrap_or(1).max(self.k());
+        (BLOCK_BYTES / (4 * widest)).max(self.tile_rows(isa)).min(128)
+    }
+
+    /// Runs `count` rows: `input(i)` is row i, `[k]`; `out` is `[count, n]`, `residual` the same or empty.
+    pub fn run<'a>(
+        &self,
+        isa: Isa,
+        count: usize,
+        input: impl Fn(usize) -> &'a [f32],
+        residual: &[f32],
+        out: &mut [f32],
+        scratch: &mut ChainScratch,
+    ) {
+        assert!(out.len() == count * self.n() && (residual.is_empty() || residual.len() == out.len()));
+        let ChainScratch { quantized, rows: [from, to], row } = scratch;
+        row.resize(self.k());
+        let last = self.layers.len() - 1;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let k = layer.k();
+            // the rows of this layer: quantized, or in `from`
+            match (&layer.weights, index) {
+                (Weights::Int8(_), 0) => {
+                    quantized.resize(isa, count, k);
+                    (0..count).for_each(|i| quantized.set_row(isa, i, self.normalized(isa, input(i), row)));
+                }
+                (Weights::Int8(_), _) => {
+                    quantized.resize(isa, count, k);
+                    from.chunks_exact(k).take(count).enumerate().for_each(|(i, values)| quantized.set_row(isa, i, values));
+                }
+                (Weights::F32(_), 0) => {
+                    from.resize(count.next_multiple_of(isa.fma_tile().mr) * k);
+                    from.chunks_exact_mut(k).take(count).enumerate().for_each(|(i, to)| self.normalize(isa, input(i), to));
+                }
+                (Weights::F32(_), _) => from.resize(count.next_multiple_of(isa.fma_tile().mr) * k),
+            }
+            let columns = layer.weights.n();
+            if index == last && !layer.gated {
+                layer.multiply(isa, count, quantized, from, residual, out);
+                continue;
+            }
+            to.resize(count.next_multiple_of(isa.fma_tile().mr) * columns);
+            layer.multiply(isa, count, quantized, from, &[], &mut to[..count * columns]);
+            if layer.gated {
+                let half = columns / 2;
+                from.resize(count.next_multiple_of(isa.fma_tile().mr) * half);
+                for (values, to) in to.chunks_exact_mut(columns).zip(from.chunks_exact_mut(half)) {
+                    let (left, right) = values.split_at_mut(half);
+                    gate(isa, layer.activation, left, right);
+                    to.copy_from_slice(left);
+                }
+                if index == last {
+                    out.copy_from_slice(&from[..out.len()]);
+                    out.iter_mut().zip(residual).for_each(|(to, residual)| *to += residual);
+                }
+            } else {
+                std::mem::swap(from, to);
+            }
+        }
+    }
+
+    fn normalize(&self, isa: Isa, row: &[f32], to: &mut [f32]) {
+        match &self.norm {
+            Some(norm) => layer_norm(isa, row, &norm.scale, &norm.shift, norm.eps, to),
+            None => to.copy_from_slice(row),
+        }
+    }
+
+    fn normalized<'a>(&self, isa: Isa, row: &'a [f32], to: &'a mut [f32]) -> &'a [f32] {
+        if self.norm.is_none() {
+            return row;
+        }
+        self.normalize(isa, row, to);
+        to
+    }
+}
+
+impl Linear {
+    /// `out[count, columns]`: from `quantized` when the weights are int8, else from `rows`.
+    fn multiply(&self, isa: Isa, count: usize, quantized: &Activations, rows: &[f32], residual: &[f32], out: &mut [f32]) {
+        let activation = if self.gated { Activation::Identity } else { self.activation };
+        match &self.weights {
+            Weights::Int8(panels) => multiply_int8(isa, quantized, count, panels, &self.bias, activation, residual, out),
+            Weights::F32(panels) => multiply_f32(isa, rows, count, panels, &self.bias, activation, residual, out),
+        }
+    }
+}
+
+/// For each panel, for each tile of rows: accumulate in registers, then finish into `out`. The panel stays in the first-level cache.
+#[allow(clippy::too_many_arguments)]
+fn multiply_int8(
+    isa: Isa,
+    rows: &Activations,
+    count: usize,
+    panels: &I8Panels,
+    bias: &[f32],
+    activation: Activation,
+    residual: &[f32],
+    out: &mut [f32],
+) {
+    let (tile, n) = (isa.dot_tile(), panels.n());
+    let k = super::panels::padded(panels.k());
+    let mut acc = TileOf([0; TILE_MAX]);
+    for (index, first) in (0..n).step_by(tile.nr).enumerate() {
+        let columns = tile.nr.min(n - first);
+        let (panel, start) = panels.panel(index);
+        let epilogue =
+            Epilogue { column_scales: &panels.scales()[first..first + columns], bias: &bias[first..first + columns], activation };
+        for row in (0..count).step_by(tile.mr) {
+            let (bytes, stride) = rows.rows(row);
+            isa.dot(bytes, stride, panel, start, k, &mut acc);
+            for r in 0..tile.mr.min(count - row) {
+                let at = (row + r) * n + first;
+                let residual = residual.get(at..at + columns).unwrap_or(&[]);
+                let scale = rows.scales()[row + r];
+                finish_i32(isa, &acc.0[r * tile.nr..][..columns], scale, &epilogue, residual, &mut out[at..at + columns]);
+            }
+        }
+    }
+}
+
+/// [`multiply_int8`] in f32; `rows` is padded to whole tiles.
+#[allow(clippy::too_many_arguments)]
+fn multiply_f32(
+    isa: Isa,
+    rows: &[f32],
+    count: usize,
+    panels: &F32Panels,
+    bias: &[f32],
+    activation: Activation,
+    residual: &[f32],
+    out: &mut [f32],
+) {
+    let (tile, n, k) = (isa.fma_tile(), panels.n(), panels.k());
+    let mut acc = TileOf([0.0; TILE_MAX]);
+    for (index, first) in (0..n).step_by(tile.nr).enumerate() {
+        let columns = tile.nr.min(n - first);
+        let panel = panels.panel(index);
+        for row in (0..count).step_by(tile.mr) {
+            isa.fma(&rows[row * k..], k, panel, k, &mut acc);
+            for r in 0..tile.mr.min(count - row) {
+                let at = (row + r) * n + first;
+                let residual = residual.get(at..at + columns).unwrap_or(&[]);
+                let acc = &acc.0[r * tile.nr..][..columns];
+                finish_f32(isa, acc, &bias[first..first + columns], activation, residual, &mut out[at..at + columns]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    fn int8(isa: Isa, k: usize, n: usize, seed: u32) -> (Weights, Vec<f64>) {
+        let weights: Vec<i8> = numbers(k * n, seed).iter().map(|v| (v * 127.0) as i8).collect();
+        let scales: Vec<f32> = numbers(n, seed + 1).iter().map(|v| v.abs() / 50.0).collect();
+        let plain = weights.iter().enumerate().map(|(i, w)| f64::from(*w) * f64::from(scales[i % n])).collect();
+        (Weights::Int8(I8Panels::pack(isa, &weights, &scales, k, n)), plain)
+    }
+
+    /// One layer in f64 on rows that are already what the product sees.
+    fn naive(rows: &[f64], weights: &[f64], bias: &[f32], k: usize) -> Vec<f64> {
+        let n = bias.len();
+        let value = |r: usize, c: usize| f64::from(bias[c]) + (0..k).map(|i| rows[r * k + i] * weights[i * n + c]).sum::<f64>();
+        (0..rows.len() / k).flat_map(|r| (0..n).map(move |c| (r, c))).map(|(r, c)| value(r, c)).collect()
+    }
+
+    /// What int8 activations are after rounding.
+    fn rounded(rows: &[f32], k: usize) -> Vec<f64> {
+        let row = |row: &[f32]| -> Vec<f64> {
+            let largest = row.iter().fold(0f32, |max, v| max.max(v.abs()));
+            row.iter().map(|v| f64::from((v * (127.0 / largest)).round_ties_even()) * f64::from(largest / 127.0)).collect()
+        };
+        rows.chunks(k).flat_map(row).collect()
+    }
+
+    #[test]
+    fn both_precisions_equal_the_definition_for_every_tail() {
+        for isa in Isa::available() {
+            for (count, k, n) in [(1, 1, 1), (3, 16, 5), (13, 40, 33), (25, 48, 64), (12, 100, 31)] {
+                let (rows, bias, residual) = (numbers(count * k, 1), numbers(n, 2), numbers(count * n, 3));
+                let plain = numbers(k * n, 4);
+                let (weights, quantized) = int8(isa, k, n, 5);
+                let cases = [
+                    (weights, quantized, rounded(&rows, k)),
+                    (
+                        Weights::F32(F32Panels::pack(isa, &plain, k, n)),
+                        plain.iter().map(|v| f64::from(*v)).collect(),
+                        rows.iter().map(|v| f64::from(*v)).collect(),
+                    ),
+                ];
+                for (weights, truth, seen) in cases {
+                    let chain = Chain { norm: None, layers: vec![Linear::new(weights, bias.clone(), Activation::Identity, false)] };
+                    let mut out = vec![f32::NAN; count * n];
+                    chain.run(isa, count, |i| &rows[i * k..(i + 1) * k], &residual, &mut out, &mut ChainScratch::default());
+                    for ((ours, expected), residual) in out.iter().zip(naive(&seen, &truth, &bias, k)).zip(&residual) {
+                        let expected = expected + f64::from(*residual);
+                        // sums of up to 100 products of at most 2.6, in f32
+                        assert!((f64::from(*ours) - expected).abs() < 1e-4, "{} {count}x{k}x{n}: {ours} {expected}", isa.name());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Norm, two layers, gate, residual: the same bits on every instruction set and for every split into blocks.
+    #[test]
+    fn a_chain_has_the_same_bits_everywhere() {
+        let (count, k, inner) = (29, 40, 56);
+        let (rows, residual) = (numbers(count * k, 1), numbers(count * k, 2));
+        let mut reference = Vec::new();
+        for isa in Isa::available() {
+            for gated in [false, true] {
+                let columns = if gated { 2 * inner } else { inner };
+                let norm = Norm { scale: numbers(k, 3), shift: numbers(k, 4), eps: 1e-6 };
+                let up = Linear::new(int8(isa, k, columns, 5).0, numbers(columns, 6), Activation::Silu, gated);
+                let down = Weights::F32(F32Panels::pack(isa, &numbers(inner * k, 7), inner, k));
+                let chain = Chain { norm: Some(norm), layers: vec![up, Linear::new(down, numbers(k, 8), Activation::Gelu, false)] };
+                let mut scratch = ChainScratch::default();
+                let mut out = vec![f32::NAN; count * k];
+                chain.run(isa, count, |i| &rows[i * k..(i + 1) * k], &residual, &mut out, &mut scratch);
+                let mut split = vec![f32::NAN; count * k];
+                for first in (0..count).step_by(8) {
+                    let some = 8.min(count - first);
+                    let range = first * k..(first + some) * k;
+                    let input = |i: usize| &rows[(first + i) * k..(first + i + 1) * k];
+                    chain.run(isa, some, input, &residual[range.clone()], &mut split[range], &mut scratch);
+                }
+                assert_eq!(out, split, "{}", isa.name());
+                if isa == Isa::SCALAR {
+                    reference.push(out);
+                } else {
+                    assert_eq!(out, reference[usize::from(gated)], "{}", isa.name());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Right-hand sides of matrix products, packed for the tiles of an instruction set.
+
+use super::arch::{ActivationForm, Aligned, Isa, K_STEP};
+
+/// An int8 matrix `[k, n]` with one scale per column, packed as panels `[n / nr][k / kr][nr][kr]`; what is padded is zero.
+#[derive(Debug, Clone, PartialEq)]
+pub struct I8Panels {
+    isa: Isa,
+    k: usize,
+    n: usize,
+    data: Aligned<i8>,
+    /// Per column, what an accumulator starts from; see [`ActivationForm::Offset`].
+    start: Aligned<i32>,
+    /// Per column, padded.
+    scales: Vec<f32>,
+}
+
+/// `k` rounded up to what a tile takes at a time.
+pub fn padded(k: usize) -> usize {
+    k.next_multiple_of(K_STEP)
+}
+
+impl I8Panels {
+    /// Room for a `[k, n]` matrix, all zero.
+    pub fn zeros(isa: Isa, k: usize, n: usize) -> I8Panels {
+        let mut panels = I8Panels { isa, k: 0, n: 0, data: Aligned::default(), start: Aligned::default(), scales: Vec::new() };
+        panels.resize(k, n);
+        panels
+    }
+
+    /// Makes room for a `[k, n]` matrix; its content is then whatever [`I8Panels::set_column`] sets.
+    pub fn resize(&mut self, k: usize, n: usize) {
+        let columns = n.next_multiple_of(self.isa.dot_tile().nr);
+        (self.k, self.n) = (k, n);
+        self.data.resize(columns * padded(k));
+        self.start.resize(columns);
+        self.scales.resize(columns, 0.0);
+    }
+
+    /// Packs weights `[k, n]` (row-major, none of them -128) with one scale per column.
+    pub fn pack(isa: Isa, weights: &[i8], scales: &[f32], k: usize, n: usize) -> I8Panels {
+        assert!(weights.len() == k * n && scales.len() == n);
+        let mut panels = I8Panels::zeros(isa, k, n);
+        let mut column = vec![0i8; k];
+        for c in 0..n {
+            column.iter_mut().zip(weights[c..].iter().step_by(n)).for_each(|(to, from)| *to = *from);
+            panels.set_column(c, &column, scales[c]);
+        }
+        panels
+    }
+
+    /// Sets column `c` to `values` times `scale`.
+    pub fn set_column(&mut self, c: usize, values: &[i8], scale: f32) {
+        assert!(c < self.n && values.len() == self.k);
+        let tile = self.isa.dot_tile();
+        let panel = &mut self.data[c / tile.nr * tile.nr * padded(self.k)..][..tile.nr * padded(self.k)];
+        let column = c % tile.nr * tile.kr;
+        for (group, values) in panel.chunks_exact_mut(tile.nr * tile.kr).zip(values.chunks(tile.kr)) {
+            group[column..column + values.len()].copy_from_slice(values);
+        }
+        if tile.form == ActivationForm::Offset {
+            self.start[c] = -128 * values.iter().map(|&value| i32::from(value)).sum::<i32>();
+        }
+        self.scales[c] = scale;
+    }
+
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// One scale per column, padded to whole panels.
+    pub fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    /// Panel number `index`: the values and the start of its accumulators.
+    pub fn panel(&self, index: usize) -> (&[i8], &[i32]) {
+        let nr = self.isa.dot_tile().nr;
+        (&self.data[index * nr * padded(self.k)..][..nr * padded(self.k)], &self.start[index * nr..][..nr])
+    }
+}
+
+/// An f32 matrix `[k, n]`, packed as panels `[n / nr][k][nr]`; what is padded is zero.
+#[derive(Debug, Clone, PartialEq)]
+pub struct F32Panels {
+    nr: usize,
+    k: usize,
+    n: usize,
+    data: Aligned<f32>,
+}
+
+impl F32Panels {
+    /// Room for a `[k, n]` matrix, all zero.
+    pub fn zeros(isa: Isa, k: usize, n: usize) -> F32Panels {
+        let mut panels = F32Panels { nr: isa.fma_tile().nr, k: 0, n: 0, data: Aligned::default() };
+        panels.resize(k, n);
+        panels
+    }
+
+    /// Makes room for a `[k, n]` matrix; its content is then whatever [`F32Panels::set_row`] and [`F32Panels::set_column`] set.
+    pub fn resize(&mut self, k: usize, n: usize) {
+        (self.k, self.n) = (k, n);
+        self.data.resize(n.next_multiple_of(self.nr) * k);
+    }
+
+    /// Packs `[k, n]` (row-major).
+    pub fn pack(isa: Isa, weights: &[f32], k: usize, n: usize) -> F32Panels {
+        assert_eq!(weights.len(), k * n);
+        let mut panels = F32Panels::zeros(isa, k, n);
+        if n > 0 {
+            weights.chunks_exact(n).enumerate().for_each(|(i, row)| panels.set_row(i, row));
+        }
+        panels
+    }
+
+    /// Sets row `i` (one value along k, all columns).
+    #[inline]
+    pub fn set_row(&mut self, i: usize, row: &[f32]) {
+        assert!(i < self.k && row.len() == self.n);
+        for (panel, values) in self.data.chunks_exact_mut(self.nr * self.k).zip(row.chunks(self.nr)) {
+            panel[i * self.nr..][..values.len()].copy_from_slice(values);
+        }
+    }
+
+    /// Sets column `c` (all values along k).
+    pub fn set_column(&mut self, c: usize, values: &[f32]) {
+        assert!(c < self.n && values.len() == self.k);
+        let panel = &mut self.data[c / self.nr * self.nr * self.k..][..self.nr * self.k];
+        panel.iter_mut().skip(c % self.nr).step_by(self.nr).zip(values).for_each(|(to, from)| *to = *from);
+    }
+
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Panel number `index`.
+    pub fn panel(&self, index: usize) -> &[f32] {
+        &self.data[index * self.nr * self.k..][..self.nr * self.k]
+    }
+}

@@ -1,0 +1,286 @@
+//! Row by row work around the products: layer norm, the end of a tile, softmax.
+
+use super::activation::{Activation, apply, exp};
+use super::arch::per_isa;
+
+/// Sums are kept in this many lanes, added up pairwise at the end: the same order on every instruction set.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn fold(lanes: [f32; LANES]) -> f32 {
+    let mut lanes = lanes;
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+fn sum(row: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane += value;
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(rest) {
+        *lane += value;
+    }
+    fold(lanes)
+}
+
+#[inline(always)]
+fn sum_of_squares(row: &[f32], mean: f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            let distance = value - mean;
+            *lane = distance.mul_add(distance, *lane);
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(rest) {
+        let distance = value - mean;
+        *lane = distance.mul_add(distance, *lane);
+    }
+    fold(lanes)
+}
+
+/// `to = (row - mean) / sqrt(variance + eps) * scale + shift`.
+#[inline(always)]
+pub fn layer_norm_body(row: &[f32], scale: &[f32], shift: &[f32], eps: f32, to: &mut [f32]) {
+    let count = row.len() as f32;
+    let mean = sum(row) / count;
+    let inverse = 1.0 / (sum_of_squares(row, mean) / count + eps).sqrt();
+    for (((to, value), scale), shift) in to.iter_mut().zip(row).zip(scale).zip(shift) {
+        *to = ((value - mean) * inverse).mul_add(*scale, *shift);
+    }
+}
+
+per_isa! {
+    /// Layer norm of one row (two passes: the mean first); the four slices have one length.
+    pub fn layer_norm(row: &[f32], scale: &[f32], shift: &[f32], eps: f32, to: &mut [f32]) = layer_norm_body;
+}
+
+/// What becomes of a tile: `activation(acc * row scale * column scale + bias) + residual`.
+#[derive(Debug, Clone, Copy)]
+pub struct Epilogue<'a> {
+    /// One per column of the tile.
+    pub column_scales: &'a [f32],
+    pub bias: &'a [f32],
+    pub activation: Activation,
+}
+
+/// One row of an int8 tile into `to`.
+#[inline(always)]
+fn finish_i32_body(acc: &[i32], row_scale: f32, epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) {
+    let columns = epilogue.column_scales.iter().zip(epilogue.bias);
+    for ((to, acc), (scale, bias)) in to.iter_mut().zip(acc).zip(columns) {
+        *to = (*acc as f32 * row_scale).mul_add(*scale, *bias);
+    }
+    apply(epilogue.activation, to);
+    to.iter_mut().zip(residual).for_each(|(to, residual)| *to += residual);
+}
+
+per_isa! {
+    /// One row of an int8 tile into `to`; an empty `residual` adds nothing.
+    pub fn finish_i32(acc: &[i32], row_scale: f32, epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) = finish_i32_body;
+}
+
+/// One row of an f32 tile into `to`.
+#[inline(always)]
+fn finish_f32_body(acc: &[f32], bias: &[f32], activation: Activation, residual: &[f32], to: &mut [f32]) {
+    for ((to, acc), bias) in to.iter_mut().zip(acc).zip(bias) {
+        *to = acc + bias;
+    }
+    apply(activation, to);
+    to.iter_mut().zip(residual).for_each(|(to, residual)| *to += residual);
+}
+
+per_isa! {
+    /// One row of an f32 tile into `to`; an empty `residual` adds nothing.
+    pub fn finish_f32(acc: &[f32], bias: &[f32], activation: Activation, residual: &[f32], to: &mut [f32]) = finish_f32_body;
+}
+
+/// Softmax without the division: `row = e^(row - max)`, returns 1 / sum. A row of NaN stays NaN.
+#[inline(always)]
+fn softmax_body(row: &mut [f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = if *value > *lane { *value } else { *lane };
+        }
+    }
+    let mut max = f32::NEG_INFINITY;
+    for value in lanes.iter().chain(rest) {
+        max = if *value > max { *value } else { max };
+    }
+    let mut lanes = [0f32; LANES];
+    let (chunks, rest) = row.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *value = exp(*value - max);
+            *lane += *value;
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(rest) {
+        *value = exp(*value - max);
+        *lane += *value;
+    }
+    1.0 / fold(lanes)
+}
+
+per_isa! {
+    /// Softmax of one row without the division: `row` becomes `e^(row - max)`; returns the inverse of the sum.
+    pub fn softmax(row: &mut [f32]) -> f32 = softmax_body;
+}
+
+#[inline(always)]
+fn scale_i32_body(acc: &[i32], row_scale: f32, column_scales: &[f32], to: &mut [f32]) {
+    for ((to, acc), scale) in to.iter_mut().zip(acc).zip(column_scales) {
+        *to = (*acc as f32 * row_scale) * scale;
+    }
+}
+
+per_isa! {
+    /// `to = acc * row scale * column scale`: scores of int8 queries and keys.
+    pub fn scale_i32(acc: &[i32], row_scale: f32, column_scales: &[f32], to: &mut [f32]) = scale_i32_body;
+}
+
+#[inline(always)]
+fn scale_body(values: &[f32], factor: f32, to: &mut [f32]) {
+    to.iter_mut().zip(values).for_each(|(to, value)| *to = value * factor);
+}
+
+per_isa! {
+    /// `to = values * factor`.
+    pub fn scale(values: &[f32], factor: f32, to: &mut [f32]) = scale_body;
+}
+
+#[inline(always)]
+fn add_body(values: &[f32], to: &mut [f32]) {
+    to.iter_mut().zip(values).for_each(|(to, value)| *to += value);
+}
+
+per_isa! {
+    /// `to += values`.
+    pub fn add(values: &[f32], to: &mut [f32]) = add_body;
+}
+
+/// Depthwise 3x3 convolution at one pixel: `to[c] = bias[c] + sum_t taps[t][c] * pixels[t][c]`.
+#[inline(always)]
+fn depthwise_body(taps: &[f32], bias: &[f32], pixels: &[&[f32]; 9], to: &mut [f32]) {
+    let channels = to.len();
+    let taps: [&[f32]; 9] = std::array::from_fn(|t| &taps[t * channels..(t + 1) * channels]);
+    let pixels: [&[f32]; 9] = std::array::from_fn(|t| &pixels[t][..channels]);
+    let bias = &bias[..channels];
+    for c in 0..channels {
+        let mut sum = bias[c];
+        for t in 0..9 {
+            sum = taps[t][c].mul_add(pixels[t][c], sum);
+        }
+        to[c] = sum;
+    }
+}
+
+per_isa! {
+    /// Depthwise 3x3 convolution at one pixel, channels last: `taps` is `[9, channels]`, `pixels` are the nine neighbours in the
+    /// order of the taps (a pixel outside of the map is zeros).
+    pub fn depthwise(taps: &[f32], bias: &[f32], pixels: &[&[f32]; 9], to: &mut [f32]) = depthwise_body;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::arch::Isa;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 4_194_304.0 - 2.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn layer_norm_equals_the_definition_and_itself() {
+        for n in (1..70).chain([384, 1024]) {
+            let (row, scale, shift) = (numbers(n, 1), numbers(n, 2), numbers(n, 3));
+            let wide: Vec<f64> = row.iter().map(|v| f64::from(*v)).collect();
+            let mean = wide.iter().sum::<f64>() / n as f64;
+            let variance = wide.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
+            let mut reference = vec![f32::NAN; n];
+            layer_norm(Isa::SCALAR, &row, &scale, &shift, 1e-6, &mut reference);
+            for i in 0..n {
+                let expected = (wide[i] - mean) / (variance + 1e-6).sqrt() * f64::from(scale[i]) + f64::from(shift[i]);
+                // a few units of the last place of values up to 8; a single value has nothing but eps under the root
+                assert!((f64::from(reference[i]) - expected).abs() < 1e-5, "{n}: {} {expected}", reference[i]);
+            }
+            for isa in Isa::available() {
+                let mut ours = vec![f32::NAN; n];
+                layer_norm(isa, &row, &scale, &shift, 1e-6, &mut ours);
+                assert_eq!(ours, reference, "{n} {}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn softmax_is_a_distribution_and_the_same_everywhere() {
+        for n in (1..70).chain([405, 1605]) {
+            let row: Vec<f32> = numbers(n, 4).iter().map(|v| v * 20.0).collect();
+            let max = row.iter().copied().fold(f32::MIN, f32::max);
+            let mut reference = row.clone();
+            let inverse = softmax(Isa::SCALAR, &mut reference);
+            let sum: f64 = row.iter().map(|v| f64::from(v - max).exp()).sum();
+            for (ours, value) in reference.iter().zip(&row) {
+                let expected = f64::from(value - max).exp() / sum;
+                assert!((f64::from(ours * inverse) - expected).abs() < 1e-6, "a probability, f32");
+            }
+            for isa in Isa::available() {
+                let mut ours = row.clone();
+                assert_eq!(softmax(isa, &mut ours), inverse, "{}", isa.name());
+                assert_eq!(ours, reference, "{}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_end_the_same_everywhere() {
+        for n in 0..40 {
+            let acc: Vec<i32> = numbers(n, 5).iter().map(|v| (v * 1e6) as i32).chain([i32::MAX, i32::MIN]).take(n).collect();
+            let (scales, bias, residual) = (numbers(n, 6), numbers(n, 7), numbers(n, 8));
+            let epilogue = Epilogue { column_scales: &scales, bias: &bias, activation: Activation::Gelu };
+            let mut reference = vec![f32::NAN; n];
+            finish_i32(Isa::SCALAR, &acc, 1e-6, &epilogue, &residual, &mut reference);
+            for isa in Isa::available() {
+                let mut ours = vec![f32::NAN; n];
+                finish_i32(isa, &acc, 1e-6, &epilogue, &residual, &mut ours);
+                assert_eq!(ours, reference, "{}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn depthwise_equals_the_definition_everywhere() {
+        for channels in [1, 5, 16, 33, 48] {
+            let (taps, bias, map) = (numbers(9 * channels, 1), numbers(channels, 2), numbers(9 * channels, 3));
+            let pixels: [&[f32]; 9] = std::array::from_fn(|t| &map[t * channels..(t + 1) * channels]);
+            for isa in Isa::available() {
+                let mut to = vec![f32::NAN; channels];
+                depthwise(isa, &taps, &bias, &pixels, &mut to);
+                for c in 0..channels {
+                    let products = (0..9).map(|t| f64::from(taps[t * channels + c]) * f64::from(pixels[t][c]));
+                    let expected = f64::from(bias[c]) + products.sum::<f64>();
+                    assert!((f64::from(to[c]) - expected).abs() < 1e-5, "nine products below 4 in f32");
+                }
+            }
+        }
+    }
+}

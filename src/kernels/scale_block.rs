@@ -1,0 +1,146 @@
+//! ScaleBlock: doubles the grid of patch tokens (EoMT paper, section 3.2): transposed convolution 2x2 as a linear layer with four
+//! times the channels, activation, depthwise 3x3, layer norm over channels. All maps are `[height, width, channels]`.
+//!
+//! Rows of the enlarged map exist only while the three-row window of the depthwise convolution passes over them.
+
+use super::arch::{Aligned, Isa};
+use super::linear::{Chain, ChainScratch, Norm};
+use super::rows::{depthwise, layer_norm};
+
+/// Weights of one ScaleBlock with D channels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScaleBlock {
+    /// One layer `[D, 4 D]` with the activation, output columns (dy, dx, channel); may start with a norm.
+    pub up: Chain,
+    /// `[9, D]`, taps row by row.
+    pub taps: Vec<f32>,
+    /// `[D]`.
+    pub bias: Vec<f32>,
+    pub norm: Norm,
+}
+
+/// What one thread needs; it grows, then stays.
+#[derive(Debug, Default)]
+pub struct ScaleScratch {
+    chain: ChainScratch,
+    /// Source rows in flight, each `[width, 4 D]`: slot y % 3 holds source row y.
+    window: [Aligned<f32>; 3],
+    held: [Option<usize>; 3],
+    zeros: Vec<f32>,
+    pixel: Vec<f32>,
+}
+
+impl ScaleBlock {
+    pub fn channels(&self) -> usize {
+        self.taps.len() / 9
+    }
+
+    /// Rows `2 * first ..` of the enlarged map into `out`, `[rows, 2 width, D]`; `input(y, x)` is a source token.
+    pub fn run<'a>(
+        &self,
+        isa: Isa,
+        (height, width): (usize, usize),
+        first: usize,
+        input: impl Fn(usize, usize) -> &'a [f32],
+        out: &mut [f32],
+        scratch: &mut ScaleScratch,
+    ) {
+        let d = self.channels();
+        let ScaleScratch { chain, window, held, zeros, pixel } = scratch;
+        zeros.resize(d, 0.0);
+        pixel.resize(d, 0.0);
+        held.fill(None);
+        for (index, line) in out.chunks_exact_mut(2 * width * d).enumerate() {
+            let y = 2 * first + index;
+            // the source rows that the rows y - 1, y, y + 1 come from
+            for source in [y.wrapping_sub(1) / 2, y / 2, y.div_ceil(2)] {
+                if source < height && held[source % 3] != Some(source) {
+                    let row = &mut window[source % 3];
+                    row.resize(width * 4 * d);
+                    self.up.run(isa, width, |x| input(source, x), &[], &mut row[..width * 4 * d], chain);
+                    held[source % 3] = Some(source);
+                }
+            }
+            let at = |row: usize, column: usize| -> &[f32] {
+                // `row` and `column` are one more than the pixel's, so that the border needs no negative numbers
+                if row == 0 || column == 0 || row > 2 * height || column > 2 * width {
+                    return zeros;
+                }
+                let (row, column) = (row - 1, column - 1);
+                &window[row / 2 % 3][(column / 2 * 4 + row % 2 * 2 + column % 2) * d..][..d]
+            };
+            for (x, to) in line.chunks_exact_mut(d).enumerate() {
+                let pixels: [&[f32]; 9] = std::array::from_fn(|t| at(y + t / 3, x + t % 3));
+                depthwise(isa, &self.taps, &self.bias, &pixels, pixel);
+                layer_norm(isa, pixel, &self.norm.scale, &self.norm.shift, self.norm.eps, to);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::activation::{Activation, activate};
+    use super::super::linear::{Linear, Weights};
+    use super::super::panels::F32Panels;
+    use super::*;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn equals_the_definition_in_any_split() {
+        for (height, width, d) in [(1, 1, 4), (2, 3, 5), (4, 3, 16)] {
+            let (map, weights, bias) = (numbers(height * width * d, 1), numbers(d * 4 * d, 2), numbers(4 * d, 3));
+            let norm = Norm { scale: numbers(d, 5), shift: numbers(d, 6), eps: 1e-6 };
+            let (taps, channel_bias) = (numbers(9 * d, 4), numbers(d, 8));
+            // transposed convolution and activation, pixel by pixel
+            let mut large = vec![0f32; 4 * height * width * d];
+            for (y, x) in (0..2 * height).flat_map(|y| (0..2 * width).map(move |x| (y, x))) {
+                for c in 0..d {
+                    let column = (y % 2 * 2 + x % 2) * d + c;
+                    let products = (0..d).map(|i| map[(y / 2 * width + x / 2) * d + i] * weights[i * 4 * d + column]);
+                    large[(y * 2 * width + x) * d + c] = bias[column] + products.sum::<f32>();
+                }
+            }
+            activate(Isa::SCALAR, Activation::Gelu, &mut large);
+            let mut expected = vec![0f32; large.len()];
+            for (y, x) in (0..2 * height).flat_map(|y| (0..2 * width).map(move |x| (y, x))) {
+                let mut pixel = channel_bias.clone();
+                for (dy, dx) in (0..3).flat_map(|dy| (0..3).map(move |dx| (dy, dx))) {
+                    let (row, column) = ((y + dy).wrapping_sub(1), (x + dx).wrapping_sub(1));
+                    if row < 2 * height && column < 2 * width {
+                        for c in 0..d {
+                            pixel[c] += taps[(dy * 3 + dx) * d + c] * large[(row * 2 * width + column) * d + c];
+                        }
+                    }
+                }
+                let to = &mut expected[(y * 2 * width + x) * d..][..d];
+                layer_norm(Isa::SCALAR, &pixel, &norm.scale, &norm.shift, norm.eps, to);
+            }
+            for isa in Isa::available() {
+                let layer = Linear::new(Weights::F32(F32Panels::pack(isa, &weights, d, 4 * d)), bias.clone(), Activation::Gelu, false);
+                let up = Chain { norm: None, layers: vec![layer] };
+                let block = ScaleBlock { up, taps: taps.clone(), bias: channel_bias.clone(), norm: norm.clone() };
+                for rows in 1..=height {
+                    let mut out = vec![f32::NAN; large.len()];
+                    let mut scratch = ScaleScratch::default();
+                    for (index, part) in out.chunks_mut(rows * 4 * width * d).enumerate() {
+                        let input = |y: usize, x: usize| &map[(y * width + x) * d..][..d];
+                        block.run(isa, (height, width), index * rows, input, part, &mut scratch);
+                    }
+                    for (ours, expected) in out.iter().zip(&expected) {
+                        // sums of 16 and 9 products below 3, then a norm that may enlarge them tenfold
+                        assert!((ours - expected).abs() < 1e-3, "{} {height}x{width}x{d}: {ours} {expected}", isa.name());
+                    }
+                }
+            }
+        }
+    }
+}
