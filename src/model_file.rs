@@ -1,14 +1,20 @@
 //! Model files: opens what [`crate::model`] takes as bytes.
 //!
 //! ```no_run
-//! let (model, _bytes) = eomt_edge::model_file::load("models/eomt-nano-scenes.onnx".as_ref(), 0)?;
+//! use eomt_edge::model_file::{Compute, load};
+//! let (model, _bytes) = load("models/eomt-nano-scenes.onnx".as_ref(), &Compute::default())?;
 //! # Ok::<(), eomt_edge::model_file::ModelFileError>(())
 //! ```
 //!
 //! Refuses: everything but reading.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::kernels::arch::Isa;
+use crate::kernels::workers::Workers;
 use crate::model::{LoadOptions, Model, ModelError};
 
 /// Why there is no model; the sentence names the file.
@@ -18,11 +24,65 @@ pub enum ModelFileError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{}: {source}", path.display())]
     Model { path: PathBuf, source: ModelError },
+    #[error("{0}")]
+    Threads(String),
 }
 
-/// Loads a model file, with the `config.json` beside it should it be a foreign export. `threads` 0 = one per core.
+/// On what a model computes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Compute {
+    /// Threads of one inference; 0 = one per core.
+    pub threads: usize,
+    /// `None`: the best that this CPU has.
+    pub isa: Option<Isa>,
+    /// CPU numbers to pin the threads to, in turn; empty: the kernel moves them.
+    pub cores: Vec<usize>,
+}
+
+impl Compute {
+    /// All threads there are.
+    pub fn threads(threads: usize) -> Compute {
+        Compute { threads, ..Compute::default() }
+    }
+
+    pub fn isa(&self) -> Isa {
+        self.isa.unwrap_or_else(Isa::detect)
+    }
+
+    /// Starts the threads; one is the caller's own.
+    fn workers(&self) -> Result<Workers, String> {
+        let threads = threads_or_cores(self.threads);
+        if threads == 1 && self.cores.is_empty() {
+            return Ok(Workers::one());
+        }
+        let cores = self.cores.clone();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("eomt-infer-{index}"))
+            .start_handler(move |index| pin(&cores, index))
+            .build();
+        Ok(Workers::pool(Arc::new(pool.map_err(|error| format!("{threads} threads cannot be started: {error}"))?)))
+    }
+}
+
+/// Pins the calling thread (sched_setaffinity(2)).
+fn pin(cores: &[usize], index: usize) {
+    if cores.is_empty() {
+        return;
+    }
+    let core = cores[index % cores.len()];
+    let mut set = CpuSet::new();
+    if core < CpuSet::MAX_CPU {
+        set.set(core);
+    }
+    if let Err(error) = sched_setaffinity(None, &set) {
+        log::warn!("thread {index} cannot be pinned to core {core}: {error}");
+    }
+}
+
+/// Loads a model file, with the `config.json` beside it should it be a foreign export.
 /// Also returns the file's bytes.
-pub fn load(path: &Path, threads: usize) -> Result<(Model, Vec<u8>), ModelFileError> {
+pub fn load(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
     let io = |source| ModelFileError::Io { path: path.to_owned(), source };
     if !std::fs::metadata(path).map_err(io)?.is_file() {
         return Err(io(std::io::Error::other("it is not a regular file")));
@@ -30,8 +90,8 @@ pub fn load(path: &Path, threads: usize) -> Result<(Model, Vec<u8>), ModelFileEr
     let bytes = std::fs::read(path).map_err(io)?;
     let config_json = std::fs::read_to_string(path.with_file_name("config.json")).ok();
     let directory = path.parent().and_then(Path::to_str);
-    let options =
-        LoadOptions { directory, threads: threads_or_cores(threads), config_json: config_json.as_deref(), ..LoadOptions::default() };
+    let workers = compute.workers().map_err(ModelFileError::Threads)?;
+    let options = LoadOptions { isa: compute.isa(), workers, directory, config_json: config_json.as_deref(), ..LoadOptions::default() };
     let model = Model::load(&bytes, &options).map_err(|source| ModelFileError::Model { path: path.to_owned(), source })?;
     Ok((model, bytes))
 }

@@ -104,7 +104,7 @@ fn scenes_are_segmented_rightly() {
     use eomt_edge::pipeline::{MonotonicClock, NullSink, Pipeline, Source};
     use eomt_edge::segment::Rules;
     use eomt_edge::source::ScenesSource;
-    let (model, _) = eomt_edge::model_file::load(&shipped_model(), 1).expect("the shipped model");
+    let (model, _) = eomt_edge::model_file::load(&shipped_model(), &eomt_edge::model_file::Compute::threads(1)).expect("the shipped model");
     let metadata = model.metadata().clone();
     let rules = Rules { task: metadata.task, thresholds: metadata.thresholds, ..Rules::default() }.with_stuff(&metadata.stuff_classes);
     let (mut pipeline, mut sink) = (Pipeline::new(model, rules), NullSink::default());

@@ -3,10 +3,13 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use common::{Scratch, data, eomt_edge, floats, largest_difference, succeed};
 use eomt_edge::data::{Logits, Tensor};
+use eomt_edge::kernels::workers::Workers;
 use eomt_edge::model::{LoadOptions, Model, names};
+use eomt_edge::model_file::Compute;
 
 /// f32 sums in another order; seen: 2e-5 on logits of up to 15.
 const TOLERANCE: f32 = 1e-3;
@@ -123,7 +126,7 @@ fn weights_beside_the_file_give_the_same_answer() {
     for (name, weights_inside_max) in [("inside.onnx", usize::MAX), ("beside.onnx", 1000)] {
         let path = scratch.path(name);
         convert(&data("reference/dinov2"), &path, &ConvertOptions { weights_inside_max, ..ConvertOptions::default() }).expect("converts");
-        let (mut model, _) = eomt_edge::model_file::load(&path, 1).expect("loads");
+        let (mut model, _) = eomt_edge::model_file::load(&path, &Compute::threads(1)).expect("loads");
         let mut logits = Logits::default();
         model.run(&input, |class| (0..class.queries).collect(), &mut logits).expect("runs");
         results.push(logits);
@@ -140,7 +143,8 @@ fn threads_do_not_change_the_answer() {
     let input = Tensor { height: 160, width: 160, values };
     let mut results = Vec::new();
     for threads in [1, 2, 1] {
-        let mut model = Model::load(&bytes, &LoadOptions { threads, ..LoadOptions::default() }).expect("loads");
+        let workers = Workers::pool(Arc::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("starts")));
+        let mut model = Model::load(&bytes, &LoadOptions { workers, ..LoadOptions::default() }).expect("loads");
         let mut logits = Logits::default();
         model.run(&input, |class| (0..class.queries).collect(), &mut logits).expect("runs");
         results.push(logits);

@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::model::{Metadata, Model};
-use crate::model_file::{self, ModelFileError};
+use crate::model_file::{self, Compute, ModelFileError};
 use crate::pipeline::{Clock, MonotonicClock, Pipeline, PipelineError, SourceError, Taken};
 use crate::segment::Rules;
 use crate::sink::RingSink;
@@ -78,7 +78,7 @@ pub fn run(config: &Config, frames: Option<u64>) -> Result<Counters, DaemonError
     let spec: SourceSpec = config.source.uri.parse().map_err(DaemonError::SourceUri)?;
     let stop = StopSignal::install().map_err(DaemonError::Signals)?;
     let started = Instant::now();
-    let (model, bytes) = model_file::load(&config.model.path, config.model.threads)?;
+    let (model, bytes) = model_file::load(&config.model.path, &Compute::threads(config.model.threads))?;
     let metadata = model.metadata().clone();
     log::info!("{}: {} for {} in {:.1} s", config.model.path.display(), metadata.name, metadata.task, started.elapsed().as_secs_f64());
     let options = SourceOptions {

@@ -76,6 +76,9 @@ impl Head {
     /// Packs keys and values of head `index`.
     pub fn prepare(&mut self, isa: Isa, shape: &Shape, index: usize, k: Strided, v: Strided, scratch: &mut AttentionScratch) {
         let (dim, column) = (shape.head_dim, index * shape.head_dim);
+        if matches!(self.keys, Keys::Int8(_)) != (shape.scores == ScorePrecision::Int8) {
+            *self = Head::new(isa, shape.scores);
+        }
         match &mut self.keys {
             Keys::Int8(panels) => {
                 panels.resize(dim, shape.tokens);

@@ -31,8 +31,12 @@ impl I8Panels {
     /// Makes room for a `[k, n]` matrix; its content is then whatever [`I8Panels::set_column`] sets.
     pub fn resize(&mut self, k: usize, n: usize) {
         let columns = n.next_multiple_of(self.isa.dot_tile().nr);
-        (self.k, self.n) = (k, n);
         self.data.resize(columns * padded(k));
+        if k != self.k {
+            // what pads a column to whole steps lies elsewhere now
+            self.data.fill(0);
+        }
+        (self.k, self.n) = (k, n);
         self.start.resize(columns);
         self.scales.resize(columns, 0.0);
     }

@@ -1,100 +1,128 @@
-//! The mask product: a few rows times many pixels.
+//! The mask product: a few query embeddings times many pixels.
 
-/// How pixel features lie in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FeatureLayout {
-    /// `[channels, pixels]`.
-    ChannelsFirst,
-    /// `[pixels, channels]`.
-    ChannelsLast,
+use super::arch::{Isa, TILE_MAX, TileOf};
+use super::panels::F32Panels;
+use super::workers::Workers;
+
+/// Buffers that are kept from call to call.
+#[derive(Debug)]
+pub struct MaskProductScratch {
+    panels: F32Panels,
+    /// `[pixels, rows]`.
+    transposed: Vec<f32>,
 }
 
-/// Pixels per tile: a tile of output rows stays in the first-level cache while all channels pass.
-const TILE: usize = 1024;
-
-/// `out[r, p] = sum_c rows[r, c] * features[c, p]`, channels summed in ascending order whatever the number of rows.
-///
-/// `rows` is `[n, channels]`, `out` is `[n, pixels]`.
-pub fn rows_times_features(rows: &[f32], features: &[f32], layout: FeatureLayout, channels: usize, pixels: usize, out: &mut [f32]) {
-    assert_eq!(features.len(), channels * pixels);
-    assert_eq!(rows.len() * pixels, out.len() * channels);
-    match layout {
-        FeatureLayout::ChannelsFirst => channels_first(rows, features, channels, pixels, out),
-        FeatureLayout::ChannelsLast => channels_last(rows, features, channels, pixels, out),
+impl MaskProductScratch {
+    pub fn new(isa: Isa) -> MaskProductScratch {
+        MaskProductScratch { panels: F32Panels::zeros(isa, 0, 0), transposed: Vec::new() }
     }
 }
 
-fn channels_first(rows: &[f32], features: &[f32], channels: usize, pixels: usize, out: &mut [f32]) {
-    // for each tile of pixels, for each channel, for each row: out[row, tile] += w * features[channel, tile]
-    out.fill(0.0);
-    for start in (0..pixels).step_by(TILE) {
-        let end = (start + TILE).min(pixels);
-        for channel in 0..channels {
-            let feature = &features[channel * pixels + start..channel * pixels + end];
-            for (row, out) in rows.chunks_exact(channels).zip(out.chunks_exact_mut(pixels)) {
-                let weight = row[channel];
-                for (value, feature) in out[start..end].iter_mut().zip(feature) {
-                    *value += weight * feature;
+/// Pixels that one thread takes at a time.
+const STRIP: usize = 512;
+
+/// `out[r, p] = sum_c embeddings[kept[r], c] * features[p, c]`: each sum in ascending order of c, whatever rows are kept.
+///
+/// `embeddings` is `[queries, channels]`, `features` is `[pixels, channels]`, `out` is `[kept.len(), pixels]`.
+pub fn mask_product(
+    isa: Isa,
+    workers: &Workers,
+    embeddings: &[f32],
+    features: &[f32],
+    channels: usize,
+    kept: &[usize],
+    out: &mut [f32],
+    scratch: &mut MaskProductScratch,
+) {
+    let (rows, pixels) = (kept.len(), features.len() / channels);
+    assert_eq!(out.len(), rows * pixels);
+    if rows == 0 {
+        return;
+    }
+    let MaskProductScratch { panels, transposed } = scratch;
+    panels.resize(channels, rows);
+    for (row, query) in kept.iter().enumerate() {
+        panels.set_column(row, &embeddings[query * channels..(query + 1) * channels]);
+    }
+    let tile = isa.fma_tile();
+    transposed.resize(rows * pixels, 0.0);
+    // pixels are the rows of the tiles: for each strip of pixels, for each panel of queries
+    workers.rows(transposed, rows, tile.mr, STRIP, &|first, to| {
+        let mut acc = TileOf([0.0; TILE_MAX]);
+        let count = to.len() / rows;
+        for (index, left) in (0..rows).step_by(tile.nr).enumerate() {
+            let columns = tile.nr.min(rows - left);
+            for pixel in (0..count).step_by(tile.mr) {
+                // a tile at the end starts earlier, so that it reads no further than the features
+                let start = (first + pixel).min(pixels.saturating_sub(tile.mr));
+                multiply(isa, &features[start * channels..], channels, panels.panel(index), &mut acc);
+                for r in 0..tile.mr.min(count - pixel) {
+                    let from = (first + pixel - start + r) * tile.nr;
+                    to[(pixel + r) * rows + left..][..columns].copy_from_slice(&acc.0[from..from + columns]);
                 }
             }
         }
-    }
+    });
+    workers.rows(out, pixels, 1, 1, &|row, to| {
+        to.iter_mut().zip(transposed[row..].iter().step_by(rows)).for_each(|(to, from)| *to = *from);
+    });
 }
 
-fn channels_last(rows: &[f32], features: &[f32], channels: usize, pixels: usize, out: &mut [f32]) {
-    for (row, out) in rows.chunks_exact(channels).zip(out.chunks_exact_mut(pixels)) {
-        for (value, feature) in out.iter_mut().zip(features.chunks_exact(channels)) {
-            *value = row.iter().zip(feature).map(|(w, f)| w * f).sum();
-        }
+/// One tile; fewer pixels than a tile has rows are padded.
+fn multiply(isa: Isa, features: &[f32], channels: usize, panel: &[f32], acc: &mut TileOf<f32>) {
+    let rows = isa.fma_tile().mr;
+    if features.len() >= rows * channels {
+        return isa.fma(features, channels, panel, channels, acc);
     }
+    let mut padded = features.to_vec();
+    padded.resize(rows * channels, 0.0);
+    isa.fma(&padded, channels, panel, channels, acc);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn numbers(n: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
-        (0..n)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / 8_388_608.0 - 1.0
-            })
-            .collect()
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
     }
 
     #[test]
-    fn both_layouts_equal_the_definition() {
-        for (n, channels, pixels) in [(0, 3, 5), (1, 1, 1), (3, 7, 1025), (5, 16, 2048)] {
-            let (rows, features) = (numbers(n * channels, 1), numbers(channels * pixels, 2));
-            let mut transposed = vec![0.0; features.len()];
-            for c in 0..channels {
-                for p in 0..pixels {
-                    transposed[p * channels + c] = features[c * pixels + p];
+    fn equals_the_definition_for_any_rows_and_threads() {
+        let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap());
+        for (queries, channels, pixels) in [(1, 1, 1), (5, 7, 3), (40, 24, 1000), (3, 16, 1031)] {
+            let (embeddings, features) = (numbers(queries * channels, 1), numbers(pixels * channels, 2));
+            let mut all = None;
+            for isa in Isa::available() {
+                for workers in [Workers::one(), Workers::pool(Arc::clone(&pool))] {
+                    let mut scratch = MaskProductScratch::new(isa);
+                    let mut run = |kept: &[usize]| {
+                        let mut out = vec![f32::NAN; kept.len() * pixels];
+                        mask_product(isa, &workers, &embeddings, &features, channels, kept, &mut out, &mut scratch);
+                        out
+                    };
+                    let ours = run(&(0..queries).collect::<Vec<_>>());
+                    let all = all.get_or_insert_with(|| ours.clone());
+                    assert_eq!(ours, *all, "{}: the same bits", isa.name());
+                    let kept: Vec<usize> = (0..queries).step_by(2).collect();
+                    for (row, query) in run(&kept).chunks(pixels).zip(&kept) {
+                        assert_eq!(row, &all[query * pixels..(query + 1) * pixels], "bit for bit");
+                    }
+                    assert!(run(&[]).is_empty());
                 }
             }
-            let (mut first, mut last) = (vec![f32::NAN; n * pixels], vec![f32::NAN; n * pixels]);
-            rows_times_features(&rows, &features, FeatureLayout::ChannelsFirst, channels, pixels, &mut first);
-            rows_times_features(&rows, &transposed, FeatureLayout::ChannelsLast, channels, pixels, &mut last);
-            for r in 0..n {
-                for p in 0..pixels {
-                    let truth: f64 = (0..channels).map(|c| f64::from(rows[r * channels + c]) * f64::from(features[c * pixels + p])).sum();
-                    // f32 sums of at most 16 terms below 1
-                    assert!((f64::from(first[r * pixels + p]) - truth).abs() < 1e-5);
-                    assert!((f64::from(last[r * pixels + p]) - truth).abs() < 1e-5);
-                }
+            for (index, ours) in all.expect("ran").iter().enumerate() {
+                let (q, p) = (index / pixels, index % pixels);
+                let products = (0..channels).map(|c| f64::from(embeddings[q * channels + c]) * f64::from(features[p * channels + c]));
+                // f32 sums of at most 24 terms below 1
+                assert!((f64::from(*ours) - products.sum::<f64>()).abs() < 1e-5);
             }
         }
-    }
-
-    #[test]
-    fn a_row_does_not_depend_on_its_neighbours() {
-        let (channels, pixels) = (24, 3000);
-        let (rows, features) = (numbers(4 * channels, 3), numbers(channels * pixels, 4));
-        let mut all = vec![0.0; 4 * pixels];
-        rows_times_features(&rows, &features, FeatureLayout::ChannelsFirst, channels, pixels, &mut all);
-        let mut one = vec![0.0; pixels];
-        rows_times_features(&rows[2 * channels..3 * channels], &features, FeatureLayout::ChannelsFirst, channels, pixels, &mut one);
-        assert_eq!(one, all[2 * pixels..3 * pixels], "bit for bit");
     }
 }

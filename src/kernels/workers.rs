@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rayon::ThreadPool;
+use rayon::prelude::*;
 
 /// The threads that kernels may use: the caller's alone, or a pool.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,11 @@ impl Workers {
         self.0.as_ref().map_or(1, |pool| pool.current_num_threads())
     }
 
+    /// `None` when the caller's thread works alone.
+    pub fn thread_pool(&self) -> Option<&Arc<ThreadPool>> {
+        self.0.as_ref()
+    }
+
     /// Calls `work(first row, rows)` for blocks that together make up `out`, rows of `width` values.
     ///
     /// A block has at most `most` rows and, but for the last, a multiple of `tile`. Blocks come from halving, so that threads get
@@ -36,6 +42,14 @@ impl Workers {
                 let share = (out.len() / width.max(1)).div_ceil(pool.current_num_threads() * tile) * tile;
                 pool.install(|| halves(out, 0, width, tile, most, share.min(most).max(tile), work));
             }
+        }
+    }
+
+    /// Calls `work(index, item)` for every item.
+    pub fn each<T: Send>(&self, items: &mut [T], work: &(dyn Fn(usize, &mut T) + Sync)) {
+        match &self.0 {
+            None => items.iter_mut().enumerate().for_each(|(index, item)| work(index, item)),
+            Some(pool) => pool.install(|| items.par_iter_mut().enumerate().for_each(|(index, item)| work(index, item))),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! ONNX bytes to a runnable plan: decode, find out what it is, optimize.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use prost::Message;
 use serde::Deserialize;
@@ -13,14 +14,20 @@ use tract_onnx::tract_hir::internal::InferenceFact;
 
 use super::fuse::{self, MaskProduct};
 use super::metadata::{IMAGENET_MEAN, IMAGENET_STD, names};
+use super::ops::Engine;
 use super::{MaskOutput, Metadata, Model, ModelError, Precision};
 use crate::data::{Task, Thresholds};
+use crate::kernels::arch::Isa;
+use crate::kernels::product::MaskProductScratch;
+use crate::kernels::workers::Workers;
 
 /// How to load.
 #[derive(Debug, Clone)]
 pub struct LoadOptions<'a> {
-    /// Threads for one inference, at least 1.
-    pub threads: usize,
+    /// The instruction set of the kernels.
+    pub isa: Isa,
+    /// The threads of one inference.
+    pub workers: Workers,
     /// The text of the `config.json` beside a foreign export; unused when the file describes itself.
     pub config_json: Option<&'a str>,
     /// Where weights in a second file are looked for (networks of more than 2 GiB); the one case in which this room reads a file.
@@ -31,7 +38,7 @@ pub struct LoadOptions<'a> {
 
 impl Default for LoadOptions<'_> {
     fn default() -> Self {
-        LoadOptions { threads: 1, config_json: None, directory: None, prune_masks: true }
+        LoadOptions { isa: Isa::detect(), workers: Workers::one(), config_json: None, directory: None, prune_masks: true }
     }
 }
 
@@ -188,23 +195,20 @@ fn assemble(mut model: TypedModel, outputs: Outputs, mut metadata: Metadata, opt
         )));
     }
     model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(&optimizing)?;
-    let mut model = model.into_decluttered().map_err(&optimizing)?;
+    let engine = Engine::new(options.isa, options.workers.clone());
+    fuse::rewrite(&mut model, &engine).map_err(&optimizing)?;
     let masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
-        Some(Ok(product)) => MaskOutput::Product(product),
+        Some(Ok(sizes)) => MaskOutput::Product { sizes, scratch: MaskProductScratch::new(options.isa) },
         Some(Err(reason)) => {
             log::info!("masks of all queries will be computed: {reason}");
             MaskOutput::Dense
         }
         None => MaskOutput::Dense,
     };
-    fuse::rewrite(&mut model).map_err(&optimizing)?;
     let model = model.into_optimized().map_err(&optimizing)?;
-    let executor = match options.threads {
-        0 | 1 => Executor::SingleThread,
-        threads => Executor::multithread_with_name(threads, "eomt-infer"),
-    };
+    let executor = options.workers.thread_pool().map_or(Executor::SingleThread, |pool| Executor::MultiThread(Arc::clone(pool)));
     let run_options = RunOptions { executor: Some(executor), ..RunOptions::default() };
     let plan = TypedSimplePlan::new_with_options(model, &run_options).map_err(&optimizing)?;
     let state = plan.spawn().map_err(&optimizing)?;
-    Ok(Model { metadata, plan, state, masks, queries, classes, mask_size: (mask_shape[2], mask_shape[3]), rows: Vec::new() })
+    Ok(Model { metadata, plan, state, masks, engine, queries, classes, mask_size: (mask_shape[2], mask_shape[3]) })
 }

@@ -23,14 +23,16 @@ pub mod ops;
 
 use std::sync::Arc;
 
-use tract_onnx::prelude::{Tensor as TractTensor, TypedRunnableModel, TypedSimpleState, tvec};
+use tract_onnx::prelude::{TypedRunnableModel, TypedSimpleState, tvec};
 use tract_onnx::tract_core::internal::TractError;
 
 pub use load::LoadOptions;
 pub use metadata::{IMAGENET_MEAN, IMAGENET_STD, Metadata, Precision, names};
 
 use crate::data::{ClassLogits, Logits, Tensor};
+use crate::kernels::product::{MaskProductScratch, mask_product};
 use fuse::MaskProduct;
+use ops::Engine;
 
 /// Why a model cannot be loaded or run. The caller adds the file's name.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +77,7 @@ enum MaskOutput {
     /// Output 1 is `[1, Q, h, w]`.
     Dense,
     /// Outputs 1 and 2 are the factors of the mask product.
-    Product(MaskProduct),
+    Product { sizes: MaskProduct, scratch: MaskProductScratch },
 }
 
 /// A loaded network with its running state; one per inference thread.
@@ -84,12 +86,11 @@ pub struct Model {
     plan: Arc<TypedRunnableModel>,
     state: TypedSimpleState,
     masks: MaskOutput,
+    engine: Engine,
     queries: usize,
     classes: usize,
     /// (height, width) of a mask.
     mask_size: (usize, usize),
-    /// Embeddings of the kept queries, reused from frame to frame.
-    rows: Vec<f32>,
 }
 
 impl std::fmt::Debug for Model {
@@ -115,7 +116,7 @@ impl Model {
 
     /// Whether only the masks of kept queries are computed (else all are, and the rest is thrown away).
     pub fn prunes_masks(&self) -> bool {
-        matches!(self.masks, MaskOutput::Product(_))
+        matches!(self.masks, MaskOutput::Product { .. })
     }
 
     /// Runs the network. `keep` sees the class logits and names the queries whose masks are wanted, ascending.
@@ -127,8 +128,12 @@ impl Model {
             return Err(ModelError::InputSize { expected_height, expected_width, height: input.height, width: input.width });
         }
         let shape = [1, 3, input.height, input.width];
-        let tensor = TractTensor::from_shape(&shape, &input.values).map_err(ModelError::engine("feed"))?;
-        let outputs = self.state.run(tvec![tensor.into()]).map_err(ModelError::engine("run"))?;
+        let feeding = ModelError::engine("feed");
+        let mut tensor = self.engine.take(&shape).map_err(&feeding)?;
+        let values = Arc::get_mut(&mut tensor).expect("a buffer that was taken has no other owner");
+        values.try_as_plain_ram_mut().and_then(|mut plain| Ok(plain.as_slice_mut()?.copy_from_slice(&input.values))).map_err(&feeding)?;
+        let tensor = self.engine.keep(tensor);
+        let outputs = self.state.run(tvec![tensor]).map_err(ModelError::engine("run"))?;
         let read = |index: usize| outputs[index].try_as_plain_ram().and_then(|plain| plain.as_slice::<f32>());
 
         logits.class.queries = self.queries;
@@ -140,15 +145,16 @@ impl Model {
         let pixels = logits.height * logits.width;
         logits.masks.resize(logits.kept.len() * pixels, 0.0);
         let first = read(1).map_err(ModelError::engine("read the masks of"))?;
-        match &self.masks {
+        match &mut self.masks {
             MaskOutput::Dense => {
                 for (mask, &query) in logits.masks.chunks_exact_mut(pixels).zip(&logits.kept) {
                     mask.copy_from_slice(&first[query * pixels..(query + 1) * pixels]);
                 }
             }
-            MaskOutput::Product(product) => {
+            MaskOutput::Product { sizes, scratch } => {
                 let features = read(2).map_err(ModelError::engine("read the features of"))?;
-                product.compute(first, features, &logits.kept, &mut self.rows, &mut logits.masks);
+                let Engine { isa, workers, .. } = &self.engine;
+                mask_product(*isa, workers, first, features, sizes.channels, &logits.kept, &mut logits.masks, scratch);
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use super::{progress, say};
 use crate::data::{Frame, PixelFormat, Stage};
 use crate::kernels::arch::Isa;
 use crate::model::Model;
-use crate::model_file::{self, threads_or_cores};
+use crate::model_file::{self, Compute, threads_or_cores};
 use crate::pipeline::{MonotonicClock, NullSink, Pipeline};
 use crate::segment::Rules;
 use crate::source::{read_picture, scenes::Scene};
@@ -59,7 +59,7 @@ impl Summary {
 pub fn bench(path: &Path, options: &BenchOptions) -> Result<()> {
     let frame = input(options)?;
     let started = Instant::now();
-    let (model, _) = model_file::load(path, options.threads)?;
+    let (model, _) = model_file::load(path, &Compute::threads(options.threads))?;
     let load_ms = started.elapsed().as_secs_f64() * 1000.0;
     let precision = model.metadata().precision.name();
     let reports = measure(model, &frame, options)?;

@@ -11,7 +11,7 @@ use rustix::system::uname;
 use super::say;
 use crate::client::Subscriber;
 use crate::kernels::arch;
-use crate::model_file;
+use crate::model_file::{self, Compute};
 
 /// A finding that a person should act on.
 struct Report {
@@ -121,7 +121,7 @@ fn shared_memory(report: &mut Report, socket: &Path) {
 }
 
 fn model(report: &mut Report, path: &Path) {
-    match model_file::load(path, 1) {
+    match model_file::load(path, &Compute::threads(1)) {
         Err(error) => report.problem("model", error.to_string()),
         Ok((model, _)) => {
             let metadata = model.metadata();

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::{files, tensors};
 use crate::data::{Logits, Tensor};
 use crate::model::names;
-use crate::model_file;
+use crate::model_file::{self, Compute};
 
 /// `pixel_values` of `input` (f32 `[1, 3, H, W]`, normalized) to both outputs in `output`.
 pub fn logits(model: &Path, input: &Path, output: &Path, threads: usize) -> Result<()> {
@@ -16,7 +16,7 @@ pub fn logits(model: &Path, input: &Path, output: &Path, threads: usize) -> Resu
     let [1, 3, height, width] = shape[..] else {
         bail!("{}: the tensor '{}' has the shape {shape:?}, not [1, 3, H, W]", input.display(), names::INPUT);
     };
-    let (mut model, _) = model_file::load(model, threads)?;
+    let (mut model, _) = model_file::load(model, &Compute::threads(threads))?;
     let mut logits = Logits::default();
     model.run(&Tensor { height, width, values }, |class| (0..class.queries).collect(), &mut logits)?;
     let class_shape = vec![1, logits.class.queries, logits.class.classes];

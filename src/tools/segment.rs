@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::{annotations, files, progress, say, usage};
 use crate::data::Task;
 use crate::model::Model;
-use crate::model_file;
+use crate::model_file::{self, Compute};
 use crate::overlay;
 use crate::pipeline::Pipeline;
 use crate::segment::Rules;
@@ -38,7 +38,7 @@ const WINDOWS_MAX: u32 = 64;
 /// When the model, the directory or a picture is unusable; pictures before the bad one keep their results.
 pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &SegmentOptions) -> Result<()> {
     let names = output_names(images)?;
-    let (model, _) = model_file::load(model, options.threads)?;
+    let (model, _) = model_file::load(model, &Compute::threads(options.threads))?;
     let mut pipeline = pipeline(model, options)?;
     let bar = progress::bar(images.len() as u64, "segmenting");
     for (image, name) in images.iter().zip(names) {

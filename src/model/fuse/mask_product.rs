@@ -1,29 +1,29 @@
 //! The product at the end of the network, taken out of the plan.
 //!
-//! `masks[q, p] = sum_d embeddings[q, d] * features[d, p]`. Cut before it, the plan ends in the two factors, and the caller
+//! `masks[q, p] = sum_d embeddings[q, d] * features[p, d]`. Cut before it, the plan ends in the two factors, and the caller
 //! computes the rows it wants.
 
-use tract_onnx::prelude::{OutletId, TractResult, TypedModel};
+use tract_onnx::prelude::{OutletId, SpecialOps, TractResult, TypedModel};
 use tract_onnx::tract_core::internal::{AxisOp, InOut};
 use tract_onnx::tract_core::ops::einsum::EinSum;
 
-use crate::kernels::product::{FeatureLayout, rows_times_features};
+use super::view::{laid_out, shape};
 
-/// How the two factors lie in memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The sizes of the two factors: embeddings are `[queries, channels]`, features `[pixels, channels]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaskProduct {
-    channels: usize,
-    queries: usize,
-    /// Embeddings are `[queries, channels]`, else the transpose.
-    queries_first: bool,
-    features: FeatureLayout,
+    pub channels: usize,
+    pub queries: usize,
+    pub pixels: usize,
 }
 
 /// What stands before the reshapes at the output.
 struct Product {
     embeddings: OutletId,
     features: OutletId,
-    layout: MaskProduct,
+    sizes: MaskProduct,
+    /// Axes of the embeddings and of the features: q, c and p.
+    labels: [Vec<char>; 2],
 }
 
 impl MaskProduct {
@@ -35,31 +35,32 @@ impl MaskProduct {
             Ok(product) => product,
             Err(reason) => return Ok(Err(reason)),
         };
-        model.select_output_outlets(&[outputs[0], product.embeddings, product.features])?;
-        Ok(Ok(product.layout))
+        let embeddings = rows(model, product.embeddings, &product.labels[0], 'q')?;
+        let features = rows(model, product.features, &product.labels[1], 'p')?;
+        model.select_output_outlets(&[outputs[0], embeddings, features])?;
+        Ok(Ok(product.sizes))
     }
+}
 
-    /// Mask logits of the queries `kept`, `[kept.len(), pixels]`, into `masks`; `rows` is scratch.
-    pub fn compute(&self, embeddings: &[f32], features: &[f32], kept: &[usize], rows: &mut Vec<f32>, masks: &mut [f32]) {
-        let pixels = features.len() / self.channels;
-        let element = |query: usize, channel: usize| match self.queries_first {
-            true => embeddings[query * self.channels + channel],
-            false => embeddings[channel * self.queries + query],
-        };
-        rows.clear();
-        rows.extend(kept.iter().flat_map(|&query| (0..self.channels).map(move |channel| element(query, channel))));
-        rows_times_features(rows, features, self.features, self.channels, pixels, masks);
+/// `outlet` with the channels last: where it lies so already, else behind a transpose of our own.
+fn rows(model: &mut TypedModel, outlet: OutletId, labels: &[char], rows: char) -> TractResult<OutletId> {
+    if let Some(found) = laid_out(model, outlet, labels, &[rows, 'c']) {
+        return Ok(found);
     }
+    let channel = labels.iter().position(|label| *label == 'c').unwrap_or(0);
+    let last = labels.len() - 1;
+    let name = format!("{}.channels_last", model.node(outlet.node).name);
+    Ok(model.wire_node(name, AxisOp::Move(channel, last), &[outlet])?[0])
 }
 
 /// Walks back from the mask output to the product.
 fn find(model: &TypedModel, mut outlet: OutletId) -> TractResult<Result<Product, String>> {
-    let mask_shape = model.outlet_fact(outlet)?.shape.as_concrete().map(<[usize]>::to_vec).unwrap_or_default();
+    let mask_shape = shape(model, outlet);
     let [1, queries, height, width] = mask_shape[..] else { return Ok(Err(format!("masks of shape {mask_shape:?}"))) };
     loop {
         let node = model.node(outlet.node);
         if let Some(op) = node.op_as::<AxisOp>() {
-            let shape = model.outlet_fact(node.inputs[0])?.shape.as_concrete().map(<[usize]>::to_vec).unwrap_or_default();
+            let shape = shape(model, node.inputs[0]);
             if let AxisOp::Move(from, to) = *op {
                 let crossed = if from < to { &shape[from..=to] } else { &shape[to..=from] };
                 if crossed.iter().filter(|&&dim| dim != 1).count() > 1 {
@@ -79,11 +80,10 @@ fn find(model: &TypedModel, mut outlet: OutletId) -> TractResult<Result<Product,
     }
 }
 
-/// One factor's axes without those of size 1, in memory order: label and size.
+/// One factor's axes: label and size.
 fn axes_of(model: &TypedModel, product: &EinSum, slot: usize, outlet: OutletId) -> TractResult<Vec<(char, usize)>> {
-    let shape = model.outlet_fact(outlet)?.shape.as_concrete().map(<[usize]>::to_vec).unwrap_or_default();
     let label = |position: usize| product.axes.axis((InOut::In(slot), position)).map(|axis| axis.repr);
-    (0..shape.len()).filter(|&position| shape[position] != 1).map(|position| Ok((label(position)?, shape[position]))).collect()
+    shape(model, outlet).into_iter().enumerate().map(|(position, size)| Ok((label(position)?, size))).collect()
 }
 
 fn describe(
@@ -97,23 +97,23 @@ fn describe(
     for (embeddings, features) in [(0, 1), (1, 0)] {
         let left = axes_of(model, product, embeddings, inputs[embeddings])?;
         let right = axes_of(model, product, features, inputs[features])?;
-        let Some(&(channel, channels)) = left.iter().find(|(label, _)| summed.contains(label)) else { continue };
-        let queries_first = match left[..] {
-            [(_, q), (last, _)] if last == channel && q == queries => true,
-            [(first, _), (_, q)] if first == channel && q == queries => false,
-            _ => continue,
-        };
+        let wide: Vec<(char, usize)> = left.iter().copied().filter(|(_, size)| *size != 1).collect();
+        let Some(&(channel, channels)) = wide.iter().find(|(label, _)| summed.contains(label)) else { continue };
+        let of_queries = |(label, size): (char, usize)| label != channel && size == queries;
+        if !(wide.len() == 1 && queries == 1 || wide.len() == 2 && wide.iter().any(|axis| of_queries(*axis))) {
+            continue;
+        }
         let pixels: usize = right.iter().filter(|(label, _)| *label != channel).map(|(_, size)| size).product();
-        let features_layout = match (right.first(), right.last()) {
-            (Some((label, _)), _) if *label == channel => FeatureLayout::ChannelsFirst,
-            (_, Some((label, _))) if *label == channel => FeatureLayout::ChannelsLast,
-            _ => continue,
-        };
         if pixels != height * width || !pixels_in_order(product, &right, features, channel) {
             continue;
         }
-        let layout = MaskProduct { channels, queries, queries_first, features: features_layout };
-        return Ok(Ok(Product { embeddings: inputs[embeddings], features: inputs[features], layout }));
+        let named = |axes: &[(char, usize)], other: char| {
+            let name = |(label, size): &(char, usize)| if *label == channel { 'c' } else if *size == 1 { '1' } else { other };
+            axes.iter().map(name).collect()
+        };
+        let sizes = MaskProduct { channels, queries, pixels };
+        let labels = [named(&left, 'q'), named(&right, 'p')];
+        return Ok(Ok(Product { embeddings: inputs[embeddings], features: inputs[features], sizes, labels }));
     }
     Ok(Err(format!("the product '{name}' ({}) is not of the form queries x pixels", product.axes)))
 }
@@ -122,9 +122,9 @@ fn describe(
 fn pixels_in_order(product: &EinSum, features: &[(char, usize)], slot: usize, channel: char) -> bool {
     let positions: Vec<usize> = features
         .iter()
-        .filter(|(label, _)| *label != channel)
+        .filter(|(label, size)| *label != channel && *size != 1)
         .filter_map(|(label, _)| product.axes.iter_all_axes().find(|axis| axis.repr == *label && !axis.inputs[slot].is_empty()))
         .filter_map(|axis| axis.outputs[0].first().copied())
         .collect();
-    positions.is_sorted() && positions.len() + 1 == features.len()
+    positions.is_sorted()
 }

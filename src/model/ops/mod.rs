@@ -1,4 +1,170 @@
 //! Our own tract operators: thin adapters from tract's traits to [`crate::kernels`].
 //!
-//! Empty until the fused operators (int8 linear, attention, layer norm) arrive; [`super::fuse`] holds the rules that will put
-//! them into a plan.
+//! An operator has two lives. The rules of [`super::fuse`] put a [`Lifted`] node into the graph: a description with the weights as
+//! the file has them, which further rules may merge with its neighbours. When tract generates code, each becomes a [`Fused`] node:
+//! weights packed for one instruction set, run by a [`Kernel`].
+//!
+//! Invariants: every value is f32 and row-major, channels last; outputs live in buffers that an [`Engine`] reuses from node to node
+//! and from frame to frame.
+
+mod attention;
+mod concat;
+mod engine;
+mod linear;
+mod norm;
+mod patches;
+mod scale_block;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use tract_onnx::prelude::{TVec, TractResult, TypedFact, TypedModel, TypedNode, tvec};
+use tract_onnx::tract_core::internal::*;
+
+pub use attention::{AttentionSpec, Part};
+pub use concat::ConcatSpec;
+pub use engine::Engine;
+pub use linear::{Columns, LayerSpec, LinearSpec, Matrix};
+pub use norm::{ActivationSpec, NormSpec};
+pub use patches::PatchesSpec;
+pub use scale_block::ScaleBlockSpec;
+
+/// What a [`Lifted`] node stands for.
+#[derive(Debug, Clone)]
+pub enum Spec {
+    Concat(ConcatSpec),
+    Norm(NormSpec),
+    Activation(ActivationSpec),
+    Linear(LinearSpec),
+    Attention(AttentionSpec),
+    Patches(PatchesSpec),
+    ScaleBlock(ScaleBlockSpec),
+}
+
+/// A recognized operator that is not packed yet; it has one f32 output of a fixed shape.
+#[derive(Debug, Clone)]
+pub struct Lifted {
+    pub spec: Arc<Spec>,
+    pub shape: TVec<usize>,
+    pub engine: Engine,
+}
+
+impl Lifted {
+    pub fn new(spec: Spec, shape: &[usize], engine: &Engine) -> Lifted {
+        Lifted { spec: Arc::new(spec), shape: shape.into(), engine: engine.clone() }
+    }
+}
+
+/// The arithmetic of a [`Fused`] node.
+pub trait Kernel: Debug + Send + Sync {
+    /// For people and `bench`.
+    fn name(&self) -> &'static str;
+
+    /// From `inputs` to `out`, which holds old values and must be overwritten.
+    fn run(&self, engine: &Engine, inputs: &[&[f32]], out: &mut [f32]);
+
+    /// Multiply-accumulates of one run: in int8 and in f32.
+    fn macs(&self) -> (usize, usize);
+}
+
+/// A packed operator.
+#[derive(Debug, Clone)]
+pub struct Fused {
+    kernel: Arc<dyn Kernel>,
+    shape: TVec<usize>,
+    engine: Engine,
+}
+
+/// At most so many inputs.
+const INPUTS_MAX: usize = 4;
+
+// Two operators are the same when they share their weights: tract merges equal nodes with equal inputs.
+impl PartialEq for Lifted {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.spec, &other.spec)
+    }
+}
+impl Eq for Lifted {}
+
+impl PartialEq for Fused {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.kernel, &other.kernel)
+    }
+}
+impl Eq for Fused {}
+
+impl Op for Lifted {
+    fn name(&self) -> StaticName {
+        "Lifted".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Lifted {
+    not_out_of_plan!();
+}
+
+impl TypedOp for Lifted {
+    fn output_facts(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec![f32::fact(&self.shape)])
+    }
+
+    fn codegen(&self, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+        let shapes: Vec<&[usize]> = model
+            .node_input_facts(node.id)?
+            .into_iter()
+            .map(|fact| fact.shape.as_concrete().context("shapes are fixed"))
+            .collect::<TractResult<_>>()?;
+        let kernel: Arc<dyn Kernel> = match self.spec.as_ref() {
+            Spec::Concat(spec) => Arc::new(spec.clone()),
+            Spec::Norm(spec) => Arc::new(spec.clone()),
+            Spec::Activation(spec) => Arc::new(ActivationSpec { len: self.shape.iter().product(), ..spec.clone() }),
+            Spec::Linear(spec) => Arc::new(linear::LinearKernel::pack(spec, shapes[0], self.engine.isa)?),
+            Spec::Attention(spec) => Arc::new(spec.clone()),
+            Spec::Patches(spec) => Arc::new(patches::PatchesKernel::pack(spec, self.engine.isa)?),
+            Spec::ScaleBlock(spec) => Arc::new(scale_block::ScaleBlockKernel::pack(spec, self.engine.isa)?),
+        };
+        let fused = Fused { kernel, shape: self.shape.clone(), engine: self.engine.clone() };
+        Ok(Some(TypedModelPatch::replace_single_op(model, node, &node.inputs, fused)?))
+    }
+
+    as_op!();
+}
+
+impl Op for Fused {
+    fn name(&self) -> StaticName {
+        self.kernel.name().into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Fused {
+    fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        ensure!(inputs.len() <= INPUTS_MAX, "{} takes at most {INPUTS_MAX} inputs", self.kernel.name());
+        let mut slices: [&[f32]; INPUTS_MAX] = [&[]; INPUTS_MAX];
+        for (slice, input) in slices.iter_mut().zip(&inputs) {
+            *slice = input.try_as_plain_ram()?.as_slice::<f32>()?;
+        }
+        let mut out = self.engine.take(&self.shape)?;
+        let values = Arc::get_mut(&mut out).context("a buffer that was taken has no other owner")?;
+        self.kernel.run(&self.engine, &slices[..inputs.len()], values.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
+        Ok(tvec![self.engine.keep(out)])
+    }
+
+    not_out_of_plan!();
+}
+
+impl TypedOp for Fused {
+    fn output_facts(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec![f32::fact(&self.shape)])
+    }
+
+    fn cost(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        let (int8, float) = self.kernel.macs();
+        Ok(tvec![(Cost::FMA(i8::datum_type()), int8.to_dim()), (Cost::FMA(f32::datum_type()), float.to_dim())])
+    }
+
+    as_op!();
+}

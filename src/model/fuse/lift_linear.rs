@@ -1,0 +1,128 @@
+//! Recognizes linear layers: a product with a constant matrix, in f32 or as ONNX Runtime's dynamic int8, and its bias.
+
+use std::sync::Arc;
+
+use tract_onnx::prelude::{Datum, OutletId, Tensor, TypedModel, TypedNode, tvec};
+use tract_onnx::tract_core::internal::{AxisOp, InOut};
+use tract_onnx::tract_core::ops::cast::Cast;
+use tract_onnx::tract_core::ops::einsum::EinSum;
+
+use super::Rules;
+use super::lift::{Patch, replace};
+use super::view::{binary, konst, konst_floats, only_successor, scalar, shape, split_inputs};
+use crate::model::ops::{Columns, LinearSpec, Matrix, Spec};
+
+/// tract's name of ONNX's DynamicQuantizeLinear.
+pub(super) const DYNAMIC_QUANTIZE: &str = "DynamicQuantizeLinearU8";
+
+/// What a product was recognized as.
+struct Product {
+    x: OutletId,
+    matrix: Matrix,
+    /// The node that ends it.
+    last: usize,
+}
+
+/// A product with a constant matrix, then a bias if one follows.
+pub(super) fn linear(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &EinSum) -> Patch {
+    let found = if op.q_params.is_some() { quantized(model, node, op) } else { plain(model, node, op) };
+    let Some(Product { x, matrix, last }) = found else { return Ok(None) };
+    let (mut last, mut bias) = (model.node(last), None);
+    if let Some(sum) = only_successor(model, last).filter(|next| binary(model, next.id, "Add").is_some()) {
+        let values = sum.inputs.iter().find_map(|input| konst(model, *input).filter(|k| k.shape().last() == Some(&k.len())));
+        let values = values.and_then(|values| super::view::floats(&values));
+        if let Some(values) = values.filter(|values| values.len() == matrix.n()) {
+            (last, bias) = (sum, Some(Arc::new(values)));
+        }
+    }
+    let spec = Spec::Linear(LinearSpec::layer(Columns { matrix, bias }));
+    replace(rules, model, name, spec, &[x], last.id.into())
+}
+
+/// Which slot is the activation, and whether the matrix in the other is `[n, k]`; `None` when this is no linear layer.
+fn roles(model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<(usize, bool)> {
+    let weight = (0..2).find(|slot| konst(model, node.inputs[*slot]).is_some_and(|k| k.rank() == 2))?;
+    let x = 1 - weight;
+    if konst(model, node.inputs[x]).is_some() {
+        return None;
+    }
+    let rank = shape(model, node.inputs[x]).len();
+    let label = |io: InOut, position: usize| op.axes.axis((io, position)).ok().map(|axis| axis.repr);
+    let k = label(InOut::In(x), rank.checked_sub(1)?)?;
+    let n = label(InOut::Out(0), rank - 1)?;
+    let leading = (0..rank - 1).all(|position| label(InOut::In(x), position) == label(InOut::Out(0), position));
+    let matrix = [label(InOut::In(weight), 0)?, label(InOut::In(weight), 1)?];
+    match matrix {
+        _ if !leading => None,
+        [a, b] if a == k && b == n => Some((x, false)),
+        [a, b] if a == n && b == k => Some((x, true)),
+        _ => None,
+    }
+}
+
+fn plain(model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<Product> {
+    let (x, transposed) = roles(model, node, op)?;
+    let values = konst(model, node.inputs[1 - x])?;
+    if values.datum_type() != f32::datum_type() || model.outlet_fact(node.inputs[x]).ok()?.datum_type != f32::datum_type() {
+        return None;
+    }
+    Some(Product { x: node.inputs[x], matrix: Matrix { values, transposed, scales: None }, last: node.id })
+}
+
+/// `DynamicQuantizeLinear -> MatMulInteger -> Cast -> Mul(activation scale * weight scales)`.
+fn quantized(model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<Product> {
+    let (0, transposed) = roles(model, node, op)? else { return None };
+    let quantize = model.node(node.inputs[0].node);
+    // inputs: a, b, bias, then zero point and scale of each of a, b and the output
+    let zero_points = konst_floats(model, *node.inputs.get(5)?)?;
+    if quantize.op.name() != DYNAMIC_QUANTIZE || node.inputs[0].slot != 0 || node.inputs[3].node != quantize.id {
+        return None;
+    }
+    let cast = only_successor(model, node).filter(|next| next.op_is::<Cast>())?;
+    let (last, weight_scales) = rescaled(model, cast, quantize)?;
+    let (values, scales) = symmetric(konst(model, node.inputs[1])?.as_ref(), transposed, &zero_points, &weight_scales)?;
+    let matrix = Matrix { values, transposed, scales: Some(Arc::new(scales)) };
+    Some(Product { x: quantize.inputs[0], matrix, last })
+}
+
+/// The node that multiplies the cast product by `quantize`'s scale times constants, and the constants.
+pub(super) fn rescaled(model: &TypedModel, cast: &TypedNode, quantize: &TypedNode) -> Option<(usize, Vec<f32>)> {
+    let product = only_successor(model, cast).filter(|next| binary(model, next.id, "Mul").is_some())?;
+    let (_, scale) = split_inputs(product, |input| input.node == cast.id)?;
+    let behind = |outlet: OutletId| {
+        let mut outlet = outlet;
+        while model.node(outlet.node).op_is::<AxisOp>() {
+            outlet = model.node(outlet.node).inputs[0];
+        }
+        outlet
+    };
+    let scale = binary(model, behind(scale).node, "Mul")?;
+    let (_, constants) = split_inputs(scale, |input| behind(input) == OutletId::new(quantize.id, 1))?;
+    Some((product.id, konst_floats(model, constants)?))
+}
+
+/// Weights around their zero points as i8 with one scale per column. Exact when they fit; else rounded once more.
+fn symmetric(values: &Tensor, transposed: bool, zero_points: &[f32], scales: &[f32]) -> Option<(Arc<Tensor>, Vec<f32>)> {
+    let plain = super::view::floats(values)?;
+    let [rows, columns] = values.shape()[..] else { return None };
+    let n = if transposed { rows } else { columns };
+    let column = |index: usize| if transposed { index / columns } else { index % columns };
+    let per_column = |values: &[f32], c: usize| if values.len() == 1 { Some(values[0]) } else { values.get(c).copied() };
+    let mut scales: Vec<f32> = (0..n).map(|c| per_column(scales, c)).collect::<Option<_>>()?;
+    let centres: Vec<f32> = (0..n).map(|c| per_column(zero_points, c)).collect::<Option<_>>()?;
+    let mut largest = vec![0f32; n];
+    for (index, value) in plain.iter().enumerate() {
+        let c = column(index);
+        largest[c] = largest[c].max((value - centres[c]).abs());
+    }
+    let factors: Vec<f32> = largest.iter().map(|&largest| if largest > 127.0 { 127.0 / largest } else { 1.0 }).collect();
+    let centred = |(index, value): (usize, &f32)| ((value - centres[column(index)]) * factors[column(index)]).round() as i8;
+    let packed: Vec<i8> = plain.iter().enumerate().map(centred).collect();
+    scales.iter_mut().zip(&factors).for_each(|(scale, factor)| *scale /= factor);
+    Some((Arc::new(Tensor::from_shape(&tvec![rows, columns], &packed).ok()?), scales))
+}
+
+/// A scalar constant, for the rules that look at zero points.
+pub(super) fn is_zero(model: &TypedModel, outlet: OutletId) -> bool {
+    scalar(model, outlet) == Some(0.0)
+}

@@ -1,0 +1,80 @@
+//! What the operators of one model share: instruction set, threads, buffers.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tract_onnx::prelude::{Tensor, TractResult};
+use tract_onnx::tract_core::internal::{IntoTValue, TValue};
+
+use crate::kernels::arch::Isa;
+use crate::kernels::attention::{AttentionScratch, Head};
+use crate::kernels::linear::ChainScratch;
+use crate::kernels::scale_block::ScaleScratch;
+use crate::kernels::workers::Workers;
+
+/// Shared by all operators of one model.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    pub isa: Isa,
+    pub workers: Workers,
+    /// Outputs of nodes; one that nobody else holds may be written again.
+    buffers: Arc<Mutex<Vec<Arc<Tensor>>>>,
+    /// Packed keys and values of the attention that runs.
+    heads: Arc<Mutex<Vec<Head>>>,
+}
+
+/// What one thread needs besides inputs and outputs; it grows to what the largest operator wants, then stays.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub chain: ChainScratch,
+    pub attention: AttentionScratch,
+    pub scale: ScaleScratch,
+    /// Gathered patches.
+    pub patches: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Lends this thread's scratch.
+pub fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
+    SCRATCH.with_borrow_mut(work)
+}
+
+// what is behind the locks is valid after every single assignment, so a panic elsewhere leaves nothing half done
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    pub fn new(isa: Isa, workers: Workers) -> Engine {
+        Engine { isa, workers, buffers: Arc::default(), heads: Arc::default() }
+    }
+
+    /// A tensor of this shape that nobody else holds, with old values in it.
+    pub fn take(&self, shape: &[usize]) -> TractResult<Arc<Tensor>> {
+        let len: usize = shape.iter().product();
+        let mut buffers = lock(&self.buffers);
+        let free = buffers.iter_mut().position(|buffer| buffer.len() == len && Arc::get_mut(buffer).is_some());
+        let Some(index) = free else { return Ok(Arc::new(Tensor::zero::<f32>(shape)?)) };
+        let mut buffer = buffers.swap_remove(index);
+        if buffer.shape() != shape
+            && let Some(tensor) = Arc::get_mut(&mut buffer)
+        {
+            tensor.set_shape(shape)?;
+        }
+        Ok(buffer)
+    }
+
+    /// Hands a filled tensor on, and remembers it for [`Engine::take`].
+    pub fn keep(&self, tensor: Arc<Tensor>) -> TValue {
+        lock(&self.buffers).push(Arc::clone(&tensor));
+        tensor.into_tvalue()
+    }
+
+    /// Lends room for the packed keys and values of an attention.
+    pub fn with_heads<R>(&self, work: impl FnOnce(&mut Vec<Head>) -> R) -> R {
+        work(&mut lock(&self.heads))
+    }
+}

@@ -1,0 +1,83 @@
+//! Patch embedding: a convolution whose stride is its kernel is a linear layer on patches.
+
+use std::sync::Arc;
+
+use tract_onnx::prelude::{Tensor, TractResult};
+
+use super::engine::with_scratch;
+use super::linear::{Columns, LinearSpec, Matrix};
+use super::{Engine, Kernel};
+use crate::kernels::arch::Isa;
+use crate::kernels::linear::Chain;
+
+/// `[1, channels, height, width]` pixel values to `[patches, n]` tokens; an optional second input is added to them.
+#[derive(Debug, Clone)]
+pub struct PatchesSpec {
+    /// `[n, channels * patch height * patch width]`.
+    pub kernel: Arc<Tensor>,
+    pub bias: Arc<Vec<f32>>,
+    pub channels: usize,
+    /// Pixels.
+    pub size: (usize, usize),
+    pub patch: (usize, usize),
+}
+
+/// A packed [`PatchesSpec`].
+#[derive(Debug)]
+pub struct PatchesKernel {
+    chain: Chain,
+    spec: PatchesSpec,
+}
+
+impl PatchesSpec {
+    /// Patches per column and row; what does not fill a patch is left out.
+    pub fn grid(&self) -> (usize, usize) {
+        (self.size.0 / self.patch.0, self.size.1 / self.patch.1)
+    }
+}
+
+impl PatchesKernel {
+    pub fn pack(spec: &PatchesSpec, isa: Isa) -> TractResult<PatchesKernel> {
+        let matrix = Matrix { values: Arc::clone(&spec.kernel), transposed: true, scales: None };
+        let chain = LinearSpec::layer(Columns { matrix, bias: Some(Arc::clone(&spec.bias)) }).chain(isa)?;
+        Ok(PatchesKernel { chain, spec: spec.clone() })
+    }
+
+    /// Patch number `index` into `to`, `[channels, patch height, patch width]`.
+    fn gather(&self, pixels: &[f32], index: usize, to: &mut [f32]) {
+        let ((height, width), (ph, pw)) = (self.spec.size, self.spec.patch);
+        let columns = self.spec.grid().1;
+        let (top, left) = (index / columns * ph, index % columns * pw);
+        for (line, to) in to.chunks_exact_mut(pw).enumerate() {
+            let (channel, y) = (line / ph, line % ph);
+            to.copy_from_slice(&pixels[(channel * height + top + y) * width + left..][..pw]);
+        }
+    }
+}
+
+impl Kernel for PatchesKernel {
+    fn name(&self) -> &'static str {
+        "PatchEmbedding"
+    }
+
+    fn run(&self, engine: &Engine, inputs: &[&[f32]], out: &mut [f32]) {
+        let (isa, chain) = (engine.isa, &self.chain);
+        let (k, n) = (chain.k(), chain.n());
+        let residual = inputs.get(1).copied().unwrap_or(&[]);
+        engine.workers.rows(out, n, chain.tile_rows(isa), chain.block_rows(isa), &|first, out| {
+            let count = out.len() / n;
+            let residual = residual.get(first * n..first * n + out.len()).unwrap_or(&[]);
+            with_scratch(|scratch| {
+                let patches = &mut scratch.patches;
+                patches.resize(patches.len().max(count * k), 0.0);
+                patches.chunks_exact_mut(k).take(count).enumerate().for_each(|(i, to)| self.gather(inputs[0], first + i, to));
+                chain.run(isa, count, |i| &patches[i * k..][..k], residual, out, &mut scratch.chain);
+            });
+        });
+    }
+
+    fn macs(&self) -> (usize, usize) {
+        let (rows, columns) = self.spec.grid();
+        (0, rows * columns * self.chain.k() * self.chain.n())
+    }
+}
