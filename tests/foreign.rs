@@ -9,7 +9,8 @@ use eomt_edge::model_file::Compute;
 
 /// `torch.onnx.export` of a reference network in `tests/data/foreign`, against the same expected logits.
 fn check(export: &str, reference: &str) {
-    let (mut model, _) = eomt_edge::model_file::load(&data("foreign").join(export).join("model.onnx"), &Compute::threads(1)).expect("loads");
+    let (mut model, _) =
+        eomt_edge::model_file::load(&data("foreign").join(export).join("model.onnx"), &Compute::threads(1)).expect("loads");
     assert!(model.prunes_masks(), "the mask product is recognized in the exporter's form");
     assert_eq!(model.metadata().labels.len(), 7);
     let expected = data("reference").join(reference).join("expected.safetensors");

@@ -10,7 +10,7 @@
 
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf};
 use super::panels::{F32Panels, I8Panels};
-use super::quantize::{Activations, quantize_row};
+use super::quantize::{Activations, quantize_symmetric};
 use super::rows::{add, scale, scale_i32, softmax};
 
 /// How the products of queries and keys are computed.
@@ -84,7 +84,7 @@ impl Head {
                 panels.resize(dim, shape.tokens);
                 scratch.key.resize(dim, 0);
                 for token in 0..shape.tokens {
-                    let scale = quantize_row(isa, k.row(token, column, dim), &mut scratch.key, &mut scratch.bytes);
+                    let scale = quantize_symmetric(isa, k.row(token, column, dim), &mut scratch.key);
                     panels.set_column(token, &scratch.key, scale);
                 }
             }
@@ -102,7 +102,6 @@ impl Head {
 #[derive(Debug, Default)]
 pub struct AttentionScratch {
     key: Vec<i8>,
-    bytes: Aligned<u8>,
     queries: Activations,
     rows: Aligned<f32>,
     scores: Aligned<f32>,
@@ -179,15 +178,15 @@ fn scores_int8(isa: Isa, shape: &Shape, count: usize, queries: &Activations, key
     let mut acc = TileOf([0; TILE_MAX]);
     for (index, left) in (0..tokens).step_by(tile.nr).enumerate() {
         let columns = tile.nr.min(tokens - left);
-        let (panel, start) = keys.panel(index);
-        let scales = &keys.scales()[left..left + columns];
+        let panel = keys.panel(index);
+        let (sums, scales) = (&keys.sums()[left..left + columns], &keys.scales()[left..left + columns]);
         for row in (0..count).step_by(tile.mr) {
             let (bytes, stride) = queries.rows(row);
-            isa.dot(bytes, stride, panel, start, k, &mut acc);
+            isa.dot(bytes, stride, panel, k, &mut acc);
             for r in 0..tile.mr.min(count - row) {
-                let scale = queries.scales()[row + r] * shape.scale;
+                let (scale, zero) = queries.row(row + r);
                 let at = (row + r) * tokens + left;
-                scale_i32(isa, &acc.0[r * tile.nr..][..columns], scale, scales, &mut scores[at..at + columns]);
+                scale_i32(isa, &acc.0[r * tile.nr..][..columns], (scale * shape.scale, zero), sums, scales, &mut scores[at..at + columns]);
             }
         }
     }

@@ -218,17 +218,17 @@ fn multiply_int8(
     let mut acc = TileOf([0; TILE_MAX]);
     for (index, first) in (0..n).step_by(tile.nr).enumerate() {
         let columns = tile.nr.min(n - first);
-        let (panel, start) = panels.panel(index);
-        let epilogue =
-            Epilogue { column_scales: &panels.scales()[first..first + columns], bias: &bias[first..first + columns], activation };
+        let (panel, range) = (panels.panel(index), first..first + columns);
+        let (sums, column_scales) = (&panels.sums()[range.clone()], &panels.scales()[range.clone()]);
+        let epilogue = Epilogue { sums, column_scales, bias: &bias[range], activation };
         for row in (0..count).step_by(tile.mr) {
             let (bytes, stride) = rows.rows(row);
-            isa.dot(bytes, stride, panel, start, k, &mut acc);
+            isa.dot(bytes, stride, panel, k, &mut acc);
             for r in 0..tile.mr.min(count - row) {
                 let at = (row + r) * n + first;
                 let residual = residual.get(at..at + columns).unwrap_or(&[]);
-                let scale = rows.scales()[row + r];
-                finish_i32(isa, &acc.0[r * tile.nr..][..columns], scale, &epilogue, residual, &mut out[at..at + columns]);
+                let parameters = rows.row(row + r);
+                finish_i32(isa, &acc.0[r * tile.nr..][..columns], parameters, &epilogue, residual, &mut out[at..at + columns]);
             }
         }
     }
@@ -293,8 +293,11 @@ mod tests {
     /// What int8 activations are after rounding.
     fn rounded(rows: &[f32], k: usize) -> Vec<f64> {
         let row = |row: &[f32]| -> Vec<f64> {
-            let largest = row.iter().fold(0f32, |max, v| max.max(v.abs()));
-            row.iter().map(|v| f64::from((v * (127.0 / largest)).round_ties_even()) * f64::from(largest / 127.0)).collect()
+            let (low, high) = row.iter().fold((0f32, 0f32), |(low, high), v| (low.min(*v), high.max(*v)));
+            let inverse = 255.0 / (high - low);
+            let zero = (-128.0 - low * inverse).round_ties_even();
+            let integer = |v: &f32| v.mul_add(inverse, zero).clamp(-128.0, 127.0).round_ties_even();
+            row.iter().map(|v| f64::from(integer(v) - zero) * f64::from((high - low) / 255.0)).collect()
         };
         rows.chunks(k).flat_map(row).collect()
     }

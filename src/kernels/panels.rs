@@ -1,6 +1,6 @@
 //! Right-hand sides of matrix products, packed for the tiles of an instruction set.
 
-use super::arch::{ActivationForm, Aligned, Isa, K_STEP};
+use super::arch::{Aligned, Isa, K_STEP};
 
 /// An int8 matrix `[k, n]` with one scale per column, packed as panels `[n / nr][k / kr][nr][kr]`; what is padded is zero.
 #[derive(Debug, Clone, PartialEq)]
@@ -9,8 +9,8 @@ pub struct I8Panels {
     k: usize,
     n: usize,
     data: Aligned<i8>,
-    /// Per column, what an accumulator starts from; see [`ActivationForm::Offset`].
-    start: Aligned<i32>,
+    /// Sum of each column, padded: what a zero point is multiplied with.
+    sums: Vec<i32>,
     /// Per column, padded.
     scales: Vec<f32>,
 }
@@ -23,7 +23,7 @@ pub fn padded(k: usize) -> usize {
 impl I8Panels {
     /// Room for a `[k, n]` matrix, all zero.
     pub fn zeros(isa: Isa, k: usize, n: usize) -> I8Panels {
-        let mut panels = I8Panels { isa, k: 0, n: 0, data: Aligned::default(), start: Aligned::default(), scales: Vec::new() };
+        let mut panels = I8Panels { isa, k: 0, n: 0, data: Aligned::default(), sums: Vec::new(), scales: Vec::new() };
         panels.resize(k, n);
         panels
     }
@@ -37,7 +37,7 @@ impl I8Panels {
             self.data.fill(0);
         }
         (self.k, self.n) = (k, n);
-        self.start.resize(columns);
+        self.sums.resize(columns, 0);
         self.scales.resize(columns, 0.0);
     }
 
@@ -62,9 +62,7 @@ impl I8Panels {
         for (group, values) in panel.chunks_exact_mut(tile.nr * tile.kr).zip(values.chunks(tile.kr)) {
             group[column..column + values.len()].copy_from_slice(values);
         }
-        if tile.form == ActivationForm::Offset {
-            self.start[c] = -128 * values.iter().map(|&value| i32::from(value)).sum::<i32>();
-        }
+        self.sums[c] = values.iter().map(|&value| i32::from(value)).sum();
         self.scales[c] = scale;
     }
 
@@ -81,10 +79,15 @@ impl I8Panels {
         &self.scales
     }
 
-    /// Panel number `index`: the values and the start of its accumulators.
-    pub fn panel(&self, index: usize) -> (&[i8], &[i32]) {
+    /// Sums of the columns, padded to whole panels.
+    pub fn sums(&self) -> &[i32] {
+        &self.sums
+    }
+
+    /// Panel number `index`.
+    pub fn panel(&self, index: usize) -> &[i8] {
         let nr = self.isa.dot_tile().nr;
-        (&self.data[index * nr * padded(self.k)..][..nr * padded(self.k)], &self.start[index * nr..][..nr])
+        &self.data[index * nr * padded(self.k)..][..nr * padded(self.k)]
     }
 }
 

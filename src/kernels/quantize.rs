@@ -6,105 +6,121 @@ use super::panels::padded;
 /// Adding it rounds an f32 below 2^22 to the nearest integer, ties to even, which then sits in the low mantissa bits.
 const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
-/// Largest magnitude of `row`; NaN counts as nothing.
+/// Smallest and largest value of `row` and zero; NaN counts as nothing, infinities as large.
 #[inline(always)]
-fn largest(row: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
+fn range(row: &[f32]) -> (f32, f32) {
+    let (mut low, mut high) = ([0f32; 16], [0f32; 16]);
     let (chunks, rest) = row.as_chunks::<16>();
     for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            let magnitude = value.abs();
-            *lane = if magnitude > *lane { magnitude } else { *lane };
+        for ((low, high), value) in low.iter_mut().zip(&mut high).zip(chunk) {
+            *low = if *value < *low { *value } else { *low };
+            *high = if *value > *high { *value } else { *high };
         }
     }
-    let mut largest = 0f32;
-    for value in lanes.iter().chain(rest) {
-        let magnitude = value.abs();
-        largest = if magnitude > largest { magnitude } else { largest };
+    let (mut lowest, mut highest) = (-0f32, 0f32);
+    for value in low.iter().chain(&high).chain(rest) {
+        lowest = if *value < lowest { *value } else { lowest };
+        highest = if *value > highest { *value } else { highest };
     }
-    largest
+    (lowest.max(-1e38), highest.min(1e38))
 }
 
-/// The scale of a row whose largest magnitude is `largest`, and its inverse. Rows of zeros, or too small to divide by, become
-/// zeros; infinite ones saturate.
-#[inline(always)]
-fn scale(largest: f32) -> (f32, f32) {
-    let largest = if largest > f32::MAX { f32::MAX } else { largest };
-    if largest < 1e-30 { (0.0, 0.0) } else { (largest / 127.0, 127.0 / largest) }
+/// How the values of one row became integers: `value = scale * (integer - zero)`.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Row {
+    pub scale: f32,
+    pub zero: i32,
 }
 
-/// One value in [-127, 127]; NaN gives zero.
+/// Integers from -128 to 127 cover the row from its smallest to its largest value, and zero exactly: what follows a GELU is hardly
+/// ever negative, and a range around zero would waste half of them. Rows too small to divide by become zeros.
 #[inline(always)]
-fn round(value: f32, inverse: f32) -> i32 {
-    let scaled = value * inverse;
+fn asymmetric((low, high): (f32, f32)) -> (Row, f32) {
+    let width = high - low;
+    if width < 1e-30 {
+        return (Row { scale: 0.0, zero: 0 }, 0.0);
+    }
+    let inverse = 255.0 / width;
+    (Row { scale: width / 255.0, zero: (-128.0 - low * inverse).round_ties_even() as i32 }, inverse)
+}
+
+/// One value in lowest..=127 around `zero`; NaN gives zero.
+#[inline(always)]
+fn round(value: f32, inverse: f32, zero: f32, lowest: f32) -> i32 {
+    let value = if value.is_nan() { 0.0 } else { value };
+    let scaled = value.mul_add(inverse, zero);
     let scaled = if scaled > 127.0 { 127.0 } else { scaled };
-    let scaled = if scaled >= -127.0 {
-        scaled
-    } else if scaled < -127.0 {
-        -127.0
-    } else {
-        0.0
-    };
+    let scaled = if scaled < lowest { lowest } else { scaled };
     (scaled + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
 }
 
-/// `row` as `round(row / scale)` with `scale = max |row| / 127`, ties to even; returns the scale.
-///
-/// No value is -128, so the range is symmetric. The rest of `to` is left alone.
+/// `to = round(row / scale + zero)`, ties to even. The rest of `to` is left alone.
 #[inline(always)]
-fn quantize_signed_body(row: &[f32], to: &mut [u8]) -> f32 {
-    let (scale, inverse) = scale(largest(row));
+fn quantize_signed_body(row: &[f32], to: &mut [u8]) -> Row {
+    let (result, inverse) = asymmetric(range(row));
+    let zero = result.zero as f32;
     for (to, value) in to.iter_mut().zip(row) {
-        *to = round(*value, inverse) as u8;
+        *to = round(*value, inverse, zero, -128.0) as u8;
     }
-    scale
+    result
 }
 
 #[inline(always)]
-fn quantize_offset_body(row: &[f32], to: &mut [u8]) -> f32 {
-    let (scale, inverse) = scale(largest(row));
+fn quantize_offset_body(row: &[f32], to: &mut [u8]) -> Row {
+    let (result, inverse) = asymmetric(range(row));
+    let zero = result.zero as f32;
     for (to, value) in to.iter_mut().zip(row) {
-        *to = (round(*value, inverse) + 128) as u8;
+        *to = (round(*value, inverse, zero, -128.0) + 128) as u8;
     }
-    scale
+    result
 }
 
 #[inline(always)]
-fn quantize_wide_body(row: &[f32], to: &mut [u8]) -> f32 {
-    let (scale, inverse) = scale(largest(row));
+fn quantize_wide_body(row: &[f32], to: &mut [u8]) -> Row {
+    let (result, inverse) = asymmetric(range(row));
+    let zero = result.zero as f32;
     for (to, value) in to.as_chunks_mut::<2>().0.iter_mut().zip(row) {
-        *to = (round(*value, inverse) as i16).to_ne_bytes();
+        *to = (round(*value, inverse, zero, -128.0) as i16).to_ne_bytes();
     }
-    scale
+    result
+}
+
+/// `to = round(row / scale)` in -127..=127 with `scale = max |row| / 127`: no zero point, for the right-hand side of a product.
+#[inline(always)]
+fn quantize_symmetric_body(row: &[f32], to: &mut [i8]) -> f32 {
+    let (low, high) = range(row);
+    let largest = if -low > high { -low } else { high };
+    let inverse = if largest < 1e-30 { 0.0 } else { 127.0 / largest };
+    for (to, value) in to.iter_mut().zip(row) {
+        *to = round(*value, inverse, 0.0, -127.0) as i8;
+    }
+    if largest < 1e-30 { 0.0 } else { largest / 127.0 }
 }
 
 per_isa! {
     /// [`ActivationForm::Signed`].
-    fn quantize_signed(row: &[f32], to: &mut [u8]) -> f32 = quantize_signed_body;
+    fn quantize_signed(row: &[f32], to: &mut [u8]) -> Row = quantize_signed_body;
 }
 per_isa! {
     /// [`ActivationForm::Offset`].
-    fn quantize_offset(row: &[f32], to: &mut [u8]) -> f32 = quantize_offset_body;
+    fn quantize_offset(row: &[f32], to: &mut [u8]) -> Row = quantize_offset_body;
 }
 per_isa! {
     /// [`ActivationForm::Wide`].
-    fn quantize_wide(row: &[f32], to: &mut [u8]) -> f32 = quantize_wide_body;
+    fn quantize_wide(row: &[f32], to: &mut [u8]) -> Row = quantize_wide_body;
+}
+per_isa! {
+    /// `row` as i8 without a zero point, and its scale: how keys become panels. No value is -128; infinities saturate.
+    pub fn quantize_symmetric(row: &[f32], to: &mut [i8]) -> f32 = quantize_symmetric_body;
 }
 
-/// `row` as plain i8 with its scale: how keys become panels.
-pub fn quantize_row(isa: Isa, row: &[f32], to: &mut [i8], bytes: &mut Aligned<u8>) -> f32 {
-    bytes.resize(row.len());
-    let scale = quantize_signed(isa, row, bytes);
-    to.iter_mut().zip(bytes.iter()).for_each(|(to, byte)| *to = *byte as i8);
-    scale
-}
-
-/// Quantized rows as the tiles of one instruction set take them, with one scale per row.
+/// Quantized rows as the tiles of one instruction set take them.
 #[derive(Debug, Default)]
 pub struct Activations {
     bytes: Aligned<u8>,
     stride: usize,
-    scales: Vec<f32>,
+    /// Zero points count the offset of the form.
+    parameters: Vec<(f32, i32)>,
 }
 
 impl Activations {
@@ -114,17 +130,19 @@ impl Activations {
         let rows = rows.next_multiple_of(tile.mr);
         self.stride = padded(k) * tile.form.bytes();
         self.bytes.resize(rows * self.stride);
-        self.scales.resize(rows, 0.0);
+        self.parameters.resize(rows, (0.0, 0));
     }
 
     /// Quantizes `values` into row `row`.
     pub fn set_row(&mut self, isa: Isa, row: usize, values: &[f32]) {
         let to = &mut self.bytes[row * self.stride..][..self.stride];
-        self.scales[row] = match isa.dot_tile().form {
+        let form = isa.dot_tile().form;
+        let Row { scale, zero } = match form {
             ActivationForm::Signed => quantize_signed(isa, values, to),
             ActivationForm::Offset => quantize_offset(isa, values, to),
             ActivationForm::Wide => quantize_wide(isa, values, to),
         };
+        self.parameters[row] = (scale, zero + form.offset());
     }
 
     /// Bytes from `row` on, and the bytes between rows.
@@ -132,8 +150,9 @@ impl Activations {
         (&self.bytes[row * self.stride..], self.stride)
     }
 
-    pub fn scales(&self) -> &[f32] {
-        &self.scales
+    /// Scale and zero point of `row`.
+    pub fn row(&self, row: usize) -> (f32, i32) {
+        self.parameters[row]
     }
 }
 
@@ -142,15 +161,18 @@ mod tests {
     use super::*;
 
     /// The definition.
-    fn naive(row: &[f32]) -> (Vec<i8>, f32) {
-        let largest = row.iter().filter(|v| !v.is_nan()).fold(0f32, |max, v| max.max(v.abs()));
-        if largest < 1e-30 {
-            return (vec![0; row.len()], 0.0);
+    fn naive(row: &[f32]) -> (Vec<i8>, Row) {
+        let known = row.iter().filter(|v| !v.is_nan());
+        let low = known.clone().fold(0f32, |min, v| min.min(*v)).max(-1e38);
+        let high = known.fold(0f32, |max, v| max.max(*v)).min(1e38);
+        if high - low < 1e-30 {
+            return (vec![0; row.len()], Row::default());
         }
-        let largest = largest.min(f32::MAX);
-        let inverse = 127.0 / largest;
-        let quantized = |v: &f32| if v.is_nan() { 0 } else { (v * inverse).clamp(-127.0, 127.0).round_ties_even() as i8 };
-        (row.iter().map(quantized).collect(), largest / 127.0)
+        let inverse = 255.0 / (high - low);
+        let zero = (-128.0 - low * inverse).round_ties_even();
+        let quantized =
+            |v: &f32| if v.is_nan() { zero as i8 } else { v.mul_add(inverse, zero).clamp(-128.0, 127.0).round_ties_even() as i8 };
+        (row.iter().map(quantized).collect(), Row { scale: (high - low) / 255.0, zero: zero as i32 })
     }
 
     fn rows() -> Vec<Vec<f32>> {
@@ -173,18 +195,48 @@ mod tests {
     fn every_form_is_the_definition_on_every_instruction_set() {
         for isa in Isa::available() {
             for row in rows() {
-                let (expected, expected_scale) = naive(&row);
+                let (expected, parameters) = naive(&row);
                 let mut to = vec![0x55u8; row.len() * 2 + 3];
-                let scale = quantize_signed(isa, &row, &mut to);
-                assert_eq!(scale, expected_scale, "{} {row:?}", isa.name());
+                assert_eq!(quantize_signed(isa, &row, &mut to), parameters, "{} {row:?}", isa.name());
                 assert!(to.iter().zip(&expected).all(|(a, b)| *a as i8 == *b), "{} {row:?}", isa.name());
-                assert!(expected.iter().all(|v| *v != -128));
                 quantize_offset(isa, &row, &mut to);
                 assert!(to.iter().zip(&expected).all(|(a, b)| i32::from(*a) == i32::from(*b) + 128), "{} {row:?}", isa.name());
                 quantize_wide(isa, &row, &mut to);
                 let wide = to.as_chunks::<2>().0.iter().map(|bytes| i16::from_ne_bytes(*bytes));
                 assert!(wide.zip(&expected).all(|(a, b)| a == i16::from(*b)), "{} {row:?}", isa.name());
                 assert_eq!(to.last(), Some(&0x55), "nothing is written behind the row");
+            }
+        }
+    }
+
+    #[test]
+    fn rounding_costs_half_a_step_at_most() {
+        for row in rows().into_iter().filter(|row| row.iter().all(|v| v.abs() < 1e30)) {
+            let mut to = vec![0u8; row.len()];
+            let Row { scale, zero } = quantize_signed(Isa::SCALAR, &row, &mut to);
+            for (value, byte) in row.iter().zip(&to) {
+                let back = scale * (i32::from(*byte as i8) - zero) as f32;
+                // the zero point was rounded too, so that the ends may miss half a step more
+                assert!((back - value).abs() <= scale * 1.001 + 1e-30, "{value} became {back} in {row:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn symmetric_rows_hold_no_minus_128() {
+        for isa in Isa::available() {
+            for row in rows() {
+                let mut to = vec![0x55i8; row.len() + 1];
+                let scale = quantize_symmetric(isa, &row, &mut to);
+                let known = row.iter().filter(|v| !v.is_nan());
+                let largest = known.fold(0f32, |max, v| max.max(v.abs())).min(1e38);
+                assert_eq!(scale, if largest < 1e-30 { 0.0 } else { largest / 127.0 });
+                for (value, quantized) in row.iter().zip(&to) {
+                    let inverse = if largest < 1e-30 { 0.0 } else { 127.0 / largest };
+                    let expected = if value.is_nan() { 0.0 } else { (value * inverse).clamp(-128.0, 127.0).round_ties_even() };
+                    assert_eq!(f32::from(*quantized), expected.max(-127.0), "{} {row:?}", isa.name());
+                }
+                assert_eq!(to.last(), Some(&0x55));
             }
         }
     }

@@ -67,10 +67,11 @@ per_isa! {
     pub fn layer_norm(row: &[f32], scale: &[f32], shift: &[f32], eps: f32, to: &mut [f32]) = layer_norm_body;
 }
 
-/// What becomes of a tile: `activation(acc * row scale * column scale + bias) + residual`.
+/// What becomes of an int8 tile: `activation((acc - zero point * column sum) * row scale * column scale + bias) + residual`.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue<'a> {
-    /// One per column of the tile.
+    /// One per column of the tile, as all here.
+    pub sums: &'a [i32],
     pub column_scales: &'a [f32],
     pub bias: &'a [f32],
     pub activation: Activation,
@@ -78,18 +79,19 @@ pub struct Epilogue<'a> {
 
 /// One row of an int8 tile into `to`.
 #[inline(always)]
-fn finish_i32_body(acc: &[i32], row_scale: f32, epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) {
-    let columns = epilogue.column_scales.iter().zip(epilogue.bias);
-    for ((to, acc), (scale, bias)) in to.iter_mut().zip(acc).zip(columns) {
-        *to = (*acc as f32 * row_scale).mul_add(*scale, *bias);
+fn finish_i32_body(acc: &[i32], (row_scale, zero): (f32, i32), epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) {
+    let columns = epilogue.sums.iter().zip(epilogue.column_scales).zip(epilogue.bias);
+    for ((to, acc), ((sum, scale), bias)) in to.iter_mut().zip(acc).zip(columns) {
+        let exact = acc.wrapping_sub(sum.wrapping_mul(zero));
+        *to = (exact as f32 * row_scale).mul_add(*scale, *bias);
     }
     apply(epilogue.activation, to);
     to.iter_mut().zip(residual).for_each(|(to, residual)| *to += residual);
 }
 
 per_isa! {
-    /// One row of an int8 tile into `to`; an empty `residual` adds nothing.
-    pub fn finish_i32(acc: &[i32], row_scale: f32, epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) = finish_i32_body;
+    /// One row of an int8 tile, with its scale and zero point, into `to`; an empty `residual` adds nothing.
+    pub fn finish_i32(acc: &[i32], row: (f32, i32), epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) = finish_i32_body;
 }
 
 /// One row of an f32 tile into `to`.
@@ -142,15 +144,15 @@ per_isa! {
 }
 
 #[inline(always)]
-fn scale_i32_body(acc: &[i32], row_scale: f32, column_scales: &[f32], to: &mut [f32]) {
-    for ((to, acc), scale) in to.iter_mut().zip(acc).zip(column_scales) {
-        *to = (*acc as f32 * row_scale) * scale;
+fn scale_i32_body(acc: &[i32], (row_scale, zero): (f32, i32), sums: &[i32], column_scales: &[f32], to: &mut [f32]) {
+    for ((to, acc), (sum, scale)) in to.iter_mut().zip(acc).zip(sums.iter().zip(column_scales)) {
+        *to = (acc.wrapping_sub(sum.wrapping_mul(zero)) as f32 * row_scale) * scale;
     }
 }
 
 per_isa! {
-    /// `to = acc * row scale * column scale`: scores of int8 queries and keys.
-    pub fn scale_i32(acc: &[i32], row_scale: f32, column_scales: &[f32], to: &mut [f32]) = scale_i32_body;
+    /// `to = (acc - zero point * sum) * row scale * column scale`: scores of int8 queries and keys.
+    pub fn scale_i32(acc: &[i32], row: (f32, i32), sums: &[i32], column_scales: &[f32], to: &mut [f32]) = scale_i32_body;
 }
 
 #[inline(always)]
@@ -256,12 +258,13 @@ mod tests {
         for n in 0..40 {
             let acc: Vec<i32> = numbers(n, 5).iter().map(|v| (v * 1e6) as i32).chain([i32::MAX, i32::MIN]).take(n).collect();
             let (scales, bias, residual) = (numbers(n, 6), numbers(n, 7), numbers(n, 8));
-            let epilogue = Epilogue { column_scales: &scales, bias: &bias, activation: Activation::Gelu };
+            let sums: Vec<i32> = (0..n as i32).map(|c| c * 1000 - 7000).collect();
+            let epilogue = Epilogue { sums: &sums, column_scales: &scales, bias: &bias, activation: Activation::Gelu };
             let mut reference = vec![f32::NAN; n];
-            finish_i32(Isa::SCALAR, &acc, 1e-6, &epilogue, &residual, &mut reference);
+            finish_i32(Isa::SCALAR, &acc, (1e-6, -77), &epilogue, &residual, &mut reference);
             for isa in Isa::available() {
                 let mut ours = vec![f32::NAN; n];
-                finish_i32(isa, &acc, 1e-6, &epilogue, &residual, &mut ours);
+                finish_i32(isa, &acc, (1e-6, -77), &epilogue, &residual, &mut ours);
                 assert_eq!(ours, reference, "{}", isa.name());
             }
         }

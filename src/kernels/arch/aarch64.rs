@@ -12,7 +12,7 @@ use super::TileOf;
 
 /// 4 x 4 for cores without a dot product: 16 values along k at once.
 ///
-/// `smull` and `smlal2` add two products of i8 in 16 bits, which cannot overflow since no value is -128; `sadalp` adds neighbours
+/// `smull` and `smlal2` add two products of i8 in 16 bits, which cannot overflow since no weight is -128; `sadalp` adds neighbours
 /// into 32 bits. The four partial sums of each accumulator are added at the end.
 ///
 /// # Safety

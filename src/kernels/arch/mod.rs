@@ -62,7 +62,7 @@ pub struct DotTile {
 pub enum ActivationForm {
     /// i8.
     Signed,
-    /// i8 + 128 as u8; accumulators start at -128 times the sum of each panel column.
+    /// i8 + 128 as u8.
     Offset,
     /// i16.
     Wide,
@@ -72,6 +72,11 @@ impl ActivationForm {
     /// Bytes of one activation.
     pub fn bytes(self) -> usize {
         if self == ActivationForm::Wide { 2 } else { 1 }
+    }
+
+    /// What is added to an i8.
+    pub fn offset(self) -> i32 {
+        if self == ActivationForm::Offset { 128 } else { 0 }
     }
 }
 
@@ -190,26 +195,25 @@ impl Isa {
         }
     }
 
-    /// `acc[r][c] = start[c] + sum_k a[r][k] * panel[k][c]` over `k` values (a multiple of [`K_STEP`]), exactly.
+    /// `acc[r][c] = sum_k a[r][k] * panel[k][c]` over `k` values (a multiple of [`K_STEP`]), exactly.
     ///
-    /// `a` holds `mr` rows of [`ActivationForm`], `stride` bytes apart; `start` has `nr` values, or none for zeros.
+    /// `a` holds `mr` rows of [`ActivationForm`], `stride` bytes apart. A panel holds no -128: two products of i8 then fit 16 bits.
     #[allow(unsafe_code)]
-    pub fn dot(self, a: &[u8], stride: usize, panel: &[i8], start: &[i32], k: usize, acc: &mut TileOf<i32>) {
+    pub fn dot(self, a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
         let tile = self.dot_tile();
         assert!(k.is_multiple_of(K_STEP) && stride >= k * tile.form.bytes() && panel.len() >= k * tile.nr);
         assert!(a.len() >= (tile.mr - 1) * stride + k * tile.form.bytes());
-        assert!(start.len() >= tile.nr, "one start value per column");
         match self.0 {
-            Kind::Scalar => dot_scalar(a, stride, panel, start, k, acc),
+            Kind::Scalar => dot_scalar(a, stride, panel, k, acc),
             // SAFETY: the token proves the features, the assertions above the lengths.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { x86_64::dot_avx2(a, stride, panel, start, k, acc) },
+            Kind::Avx2 => unsafe { x86_64::dot_avx2(a, stride, panel, k, acc) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Kind::AvxVnni => unsafe { x86_64::dot_avxvnni(a, stride, panel, start, k, acc) },
+            Kind::AvxVnni => unsafe { x86_64::dot_avxvnni(a, stride, panel, k, acc) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Kind::Avx512Vnni => unsafe { x86_64::dot_avx512vnni(a, stride, panel, start, k, acc) },
+            Kind::Avx512Vnni => unsafe { x86_64::dot_avx512vnni(a, stride, panel, k, acc) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Kind::Neon => unsafe { aarch64::dot_neon(a, stride, panel, k, acc) },
@@ -245,11 +249,11 @@ impl Isa {
 }
 
 /// The truth for [`Isa::dot`]: tile 4x4, kr = 1.
-fn dot_scalar(a: &[u8], stride: usize, panel: &[i8], start: &[i32], k: usize, acc: &mut TileOf<i32>) {
+fn dot_scalar(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
     for r in 0..4 {
         for c in 0..4 {
             let products = (0..k).map(|i| i32::from(a[r * stride + i] as i8) * i32::from(panel[i * 4 + c]));
-            acc.0[r * 4 + c] = start[c] + products.sum::<i32>();
+            acc.0[r * 4 + c] = products.sum();
         }
     }
 }

@@ -13,14 +13,13 @@ use super::TileOf;
 /// 12 x 32, `vpdpbusd`: u8 activations times i8 weights.
 ///
 /// # Safety
-/// AVX-512 VNNI; 12 rows of `k` bytes in `a`, `k * 32` in `panel`, 32 in `start`; `k` a multiple of 4.
+/// AVX-512 VNNI; 12 rows of `k` bytes in `a`, `k * 32` in `panel`; `k` a multiple of 4.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub unsafe fn dot_avx512vnni(a: &[u8], stride: usize, panel: &[i8], start: &[i32], k: usize, acc: &mut TileOf<i32>) {
+pub unsafe fn dot_avx512vnni(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
     const MR: usize = 12;
     // SAFETY: the caller's lengths cover every access below.
     unsafe {
-        let start = [_mm512_loadu_si512(start.as_ptr().cast()), _mm512_loadu_si512(start.as_ptr().add(16).cast())];
-        let mut sums = [start; MR];
+        let mut sums = [[_mm512_setzero_si512(); 2]; MR];
         let (mut a, mut b) = (a.as_ptr(), panel.as_ptr());
         for _ in 0..k / 4 {
             let b0 = _mm512_loadu_si512(b.cast());
@@ -43,14 +42,13 @@ pub unsafe fn dot_avx512vnni(a: &[u8], stride: usize, panel: &[i8], start: &[i32
 /// 6 x 16, the VEX form of `vpdpbusd`.
 ///
 /// # Safety
-/// AVX2 and AVX-VNNI; 6 rows of `k` bytes in `a`, `k * 16` in `panel`, 16 in `start`; `k` a multiple of 4.
+/// AVX2 and AVX-VNNI; 6 rows of `k` bytes in `a`, `k * 16` in `panel`; `k` a multiple of 4.
 #[target_feature(enable = "avx2,avxvnni")]
-pub unsafe fn dot_avxvnni(a: &[u8], stride: usize, panel: &[i8], start: &[i32], k: usize, acc: &mut TileOf<i32>) {
+pub unsafe fn dot_avxvnni(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
     const MR: usize = 6;
     // SAFETY: the caller's lengths cover every access below.
     unsafe {
-        let start = [_mm256_loadu_si256(start.as_ptr().cast()), _mm256_loadu_si256(start.as_ptr().add(8).cast())];
-        let mut sums = [start; MR];
+        let mut sums = [[_mm256_setzero_si256(); 2]; MR];
         let (mut a, mut b) = (a.as_ptr(), panel.as_ptr());
         for _ in 0..k / 4 {
             let b0 = _mm256_loadu_si256(b.cast());
@@ -73,14 +71,13 @@ pub unsafe fn dot_avxvnni(a: &[u8], stride: usize, panel: &[i8], start: &[i32], 
 /// 6 x 16, `vpmaddwd` on i16 activations and sign-extended weights: exact, where `vpmaddubsw` would saturate.
 ///
 /// # Safety
-/// AVX2; 6 rows of `k` i16 values in `a`, `k * 16` in `panel`, 16 in `start`; `k` a multiple of 2.
+/// AVX2; 6 rows of `k` i16 values in `a`, `k * 16` in `panel`; `k` a multiple of 2.
 #[target_feature(enable = "avx2")]
-pub unsafe fn dot_avx2(a: &[u8], stride: usize, panel: &[i8], start: &[i32], k: usize, acc: &mut TileOf<i32>) {
+pub unsafe fn dot_avx2(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
     const MR: usize = 6;
     // SAFETY: the caller's lengths cover every access below.
     unsafe {
-        let start = [_mm256_loadu_si256(start.as_ptr().cast()), _mm256_loadu_si256(start.as_ptr().add(8).cast())];
-        let mut sums = [start; MR];
+        let mut sums = [[_mm256_setzero_si256(); 2]; MR];
         let (mut a, mut b) = (a.as_ptr(), panel.as_ptr());
         for _ in 0..k / 2 {
             let b0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(b.cast()));

@@ -141,7 +141,8 @@ fn is_matmul(model: &TypedModel, node: &TypedNode) -> bool {
     let text = op.axes.to_string();
     let Some((inputs, output)) = text.split_once("->") else { return false };
     let Some((left, right)) = inputs.split_once(',') else { return false };
-    let (left, right, output): (Vec<char>, Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect(), output.chars().collect());
+    let (left, right, output): (Vec<char>, Vec<char>, Vec<char>) =
+        (left.chars().collect(), right.chars().collect(), output.chars().collect());
     left.len() == rank
         && left[..rank - 2] == right[..rank - 2]
         && left[..rank - 2] == output[..rank - 2]
@@ -164,7 +165,8 @@ fn operand(model: &TypedModel, outlet: OutletId, labels: [char; 3], sizes: [usiz
         }
         // a constant factor hides the layout
         let node = model.node(source.node);
-        let Some((constant, rest)) = binary(model, node.id, "Mul").and_then(|node| split_inputs(node, |input| scalar(model, input).is_some()))
+        let Some((constant, rest)) =
+            binary(model, node.id, "Mul").and_then(|node| split_inputs(node, |input| scalar(model, input).is_some()))
         else {
             break;
         };

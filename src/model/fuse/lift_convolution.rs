@@ -106,7 +106,10 @@ pub(super) fn patches(rules: &Rules, model: &TypedModel, node: &TypedNode, name:
             end = only_successor(model, end).filter(|next| next.op_is::<AxisOp>())?;
             let sizes = shape(model, end.id.into());
             let labels: Vec<char> = std::iter::repeat_n('1', sizes.len().saturating_sub(2)).chain(['p', 'c']).collect();
-            if sizes.len() >= 2 && sizes[sizes.len() - 2..] == [tokens, n] && (tokens == 1 || n == 1 || moved_last(model, end, last, &labels)) {
+            if sizes.len() >= 2
+                && sizes[sizes.len() - 2..] == [tokens, n]
+                && (tokens == 1 || n == 1 || moved_last(model, end, last, &labels))
+            {
                 return Some((spec, tokens, n, end));
             }
         }

@@ -108,7 +108,15 @@ fn describe(
             continue;
         }
         let named = |axes: &[(char, usize)], other: char| {
-            let name = |(label, size): &(char, usize)| if *label == channel { 'c' } else if *size == 1 { '1' } else { other };
+            let name = |(label, size): &(char, usize)| {
+                if *label == channel {
+                    'c'
+                } else if *size == 1 {
+                    '1'
+                } else {
+                    other
+                }
+            };
             axes.iter().map(name).collect()
         };
         let sizes = MaskProduct { channels, queries, pixels };

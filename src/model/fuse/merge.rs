@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tract_onnx::prelude::{OutletId, TypedModel, TypedModelPatch, TypedNode, tvec};
 use tract_onnx::prelude::TractResult;
+use tract_onnx::prelude::{OutletId, TypedModel, TypedModelPatch, TypedNode, tvec};
 use tract_onnx::tract_core::internal::{DimLike, Op, Rewriter};
 use tract_onnx::tract_core::ops::array::{Slice, TypedConcat};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
