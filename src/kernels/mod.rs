@@ -13,4 +13,5 @@
 pub mod arch;
 pub mod bilinear;
 pub mod math;
+pub mod peak;
 pub mod product;

@@ -15,6 +15,7 @@ use super::fuse::{self, MaskProduct};
 use super::metadata::{IMAGENET_MEAN, IMAGENET_STD, names};
 use super::{MaskOutput, Metadata, Model, ModelError, Precision};
 use crate::data::{Task, Thresholds};
+use crate::kernels::arch::choose_isa;
 
 /// How to load.
 #[derive(Debug, Clone)]
@@ -27,11 +28,13 @@ pub struct LoadOptions<'a> {
     pub directory: Option<&'a str>,
     /// Compute only the masks of kept queries when the graph allows it. Off only to compare.
     pub prune_masks: bool,
+    /// The instruction set of the kernels by name, e.g. `avx2`; `None` and `auto` are the best that this CPU has.
+    pub isa: Option<&'a str>,
 }
 
 impl Default for LoadOptions<'_> {
     fn default() -> Self {
-        LoadOptions { threads: 1, config_json: None, directory: None, prune_masks: true }
+        LoadOptions { threads: 1, config_json: None, directory: None, prune_masks: true, isa: None }
     }
 }
 
@@ -40,15 +43,16 @@ impl Model {
     ///
     /// # Errors
     /// [`ModelError::NotOnnx`], [`ModelError::NotEomt`] or a metadata error for files of another kind;
-    /// [`ModelError::Engine`] when tract cannot handle the graph.
+    /// [`ModelError::Isa`] when this CPU cannot do as told; [`ModelError::Engine`] when tract cannot handle the graph.
     pub fn load(bytes: &[u8], options: &LoadOptions) -> Result<Model, ModelError> {
+        let isa = choose_isa(options.isa)?;
         let proto = ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx { reason: error.to_string() })?;
         if proto.graph.is_none() || proto.opset_import.is_empty() {
             return Err(ModelError::NotOnnx { reason: "it holds no graph".to_owned() });
         }
         let metadata = describe(&proto, options.config_json)?;
         let (model, outputs) = parse(proto, metadata.input_size, options.directory)?;
-        assemble(model, outputs, metadata, options)
+        assemble(model, outputs, metadata, options, isa)
     }
 }
 
@@ -170,7 +174,13 @@ fn concrete(fact: &TypedFact) -> Vec<usize> {
     fact.shape.as_concrete().map(<[usize]>::to_vec).unwrap_or_default()
 }
 
-fn assemble(mut model: TypedModel, outputs: Outputs, mut metadata: Metadata, options: &LoadOptions) -> Result<Model, ModelError> {
+fn assemble(
+    mut model: TypedModel,
+    outputs: Outputs,
+    mut metadata: Metadata,
+    options: &LoadOptions,
+    isa: &'static str,
+) -> Result<Model, ModelError> {
     let optimizing = ModelError::engine("optimize");
     let class_shape = concrete(model.outlet_fact(outputs.class).map_err(&optimizing)?);
     let mask_shape = concrete(model.outlet_fact(outputs.masks).map_err(&optimizing)?);
@@ -206,5 +216,5 @@ fn assemble(mut model: TypedModel, outputs: Outputs, mut metadata: Metadata, opt
     let run_options = RunOptions { executor: Some(executor), ..RunOptions::default() };
     let plan = TypedSimplePlan::new_with_options(model, &run_options).map_err(&optimizing)?;
     let state = plan.spawn().map_err(&optimizing)?;
-    Ok(Model { metadata, plan, state, masks, queries, classes, mask_size: (mask_shape[2], mask_shape[3]), rows: Vec::new() })
+    Ok(Model { metadata, plan, state, masks, queries, classes, mask_size: (mask_shape[2], mask_shape[3]), isa, rows: Vec::new() })
 }

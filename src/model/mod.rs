@@ -19,17 +19,20 @@
 pub mod fuse;
 mod load;
 mod metadata;
+mod observe;
 pub mod ops;
 
 use std::sync::Arc;
 
-use tract_onnx::prelude::{Tensor as TractTensor, TypedRunnableModel, TypedSimpleState, tvec};
+use tract_onnx::prelude::{TValue, TVec, Tensor as TractTensor, TypedRunnableModel, TypedSimpleState, tvec};
 use tract_onnx::tract_core::internal::TractError;
 
 pub use load::LoadOptions;
 pub use metadata::{IMAGENET_MEAN, IMAGENET_STD, Metadata, Precision, names};
+pub use observe::{Observer, Operator};
 
 use crate::data::{ClassLogits, Logits, Tensor};
+use crate::kernels::arch::IsaError;
 use fuse::MaskProduct;
 
 /// Why a model cannot be loaded or run. The caller adds the file's name.
@@ -45,6 +48,8 @@ pub enum ModelError {
     InvalidMetadata { key: &'static str, reason: String },
     #[error("the model says nothing about itself, so it needs a config.json beside it: {reason}")]
     NeedsConfig { reason: String },
+    #[error(transparent)]
+    Isa(#[from] IsaError),
     #[error("the inference engine cannot {action} this network: {reason}")]
     Engine { action: &'static str, reason: String },
     #[error("the network takes {expected_height}x{expected_width} pixels (height x width), not {height}x{width}")]
@@ -88,6 +93,7 @@ pub struct Model {
     classes: usize,
     /// (height, width) of a mask.
     mask_size: (usize, usize),
+    isa: &'static str,
     /// Embeddings of the kept queries, reused from frame to frame.
     rows: Vec<f32>,
 }
@@ -118,19 +124,52 @@ impl Model {
         matches!(self.masks, MaskOutput::Product(_))
     }
 
+    /// The instruction set that the kernels use.
+    pub fn isa(&self) -> &'static str {
+        self.isa
+    }
+
     /// Runs the network. `keep` sees the class logits and names the queries whose masks are wanted, ascending.
     ///
     /// `logits` is overwritten; its buffers are reused from call to call.
     pub fn run(&mut self, input: &Tensor, keep: impl FnOnce(&ClassLogits) -> Vec<usize>, logits: &mut Logits) -> Result<(), ModelError> {
+        let tensor = self.feed(input)?;
+        let outputs = self.state.run(tvec![tensor]).map_err(ModelError::engine("run"))?;
+        self.heads(&outputs, keep, logits, None)
+    }
+
+    /// [`Model::run`] with `observer` told before and after each operator.
+    pub fn run_observed(
+        &mut self,
+        input: &Tensor,
+        keep: impl FnOnce(&ClassLogits) -> Vec<usize>,
+        logits: &mut Logits,
+        observer: &mut dyn Observer,
+    ) -> Result<(), ModelError> {
+        let tensor = self.feed(input)?;
+        let operators = observe::operators(self.plan.model());
+        let outputs = observe::run(&mut self.state, tvec![tensor], &operators, observer).map_err(ModelError::engine("run"))?;
+        self.heads(&outputs, keep, logits, Some(observer))
+    }
+
+    fn feed(&self, input: &Tensor) -> Result<TValue, ModelError> {
         let (expected_height, expected_width) = self.metadata.input_size;
         if (input.height, input.width) != self.metadata.input_size {
             return Err(ModelError::InputSize { expected_height, expected_width, height: input.height, width: input.width });
         }
         let shape = [1, 3, input.height, input.width];
-        let tensor = TractTensor::from_shape(&shape, &input.values).map_err(ModelError::engine("feed"))?;
-        let outputs = self.state.run(tvec![tensor.into()]).map_err(ModelError::engine("run"))?;
-        let read = |index: usize| outputs[index].try_as_plain_ram().and_then(|plain| plain.as_slice::<f32>());
+        Ok(TractTensor::from_shape(&shape, &input.values).map_err(ModelError::engine("feed"))?.into())
+    }
 
+    /// The plan's outputs to logits: the part of a run that lies outside the plan.
+    fn heads(
+        &mut self,
+        outputs: &TVec<TValue>,
+        keep: impl FnOnce(&ClassLogits) -> Vec<usize>,
+        logits: &mut Logits,
+        observer: Option<&mut dyn Observer>,
+    ) -> Result<(), ModelError> {
+        let read = |index: usize| outputs[index].try_as_plain_ram().and_then(|plain| plain.as_slice::<f32>());
         logits.class.queries = self.queries;
         logits.class.classes = self.classes;
         logits.class.values.clear();
@@ -148,7 +187,14 @@ impl Model {
             }
             MaskOutput::Product(product) => {
                 let features = read(2).map_err(ModelError::engine("read the features of"))?;
-                product.compute(first, features, &logits.kept, &mut self.rows, &mut logits.masks);
+                let operator = Operator {
+                    name: "mask_product".to_owned(),
+                    kind: "MaskProduct".to_owned(),
+                    f32_macs: product.macs(logits.kept.len(), pixels),
+                    int8_macs: 0,
+                };
+                let (rows, masks) = (&mut self.rows, &mut logits.masks);
+                observe::around(observer, &operator, || product.compute(first, features, &logits.kept, rows, masks));
             }
         }
         Ok(())

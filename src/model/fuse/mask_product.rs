@@ -39,6 +39,11 @@ impl MaskProduct {
         Ok(Ok(product.layout))
     }
 
+    /// Multiply-accumulates of `queries` masks.
+    pub fn macs(&self, queries: usize, pixels: usize) -> u64 {
+        queries as u64 * self.channels as u64 * pixels as u64
+    }
+
     /// Mask logits of the queries `kept`, `[kept.len(), pixels]`, into `masks`; `rows` is scratch.
     pub fn compute(&self, embeddings: &[f32], features: &[f32], kept: &[usize], rows: &mut Vec<f32>, masks: &mut [f32]) {
         let pixels = features.len() / self.channels;
