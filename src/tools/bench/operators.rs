@@ -13,11 +13,10 @@ use crate::data::{Logits, Tensor};
 use crate::model::{Model, Observer, Operator};
 use crate::tools::{progress, say};
 
-/// A stopwatch beside the network: the least time of each operator, in order of execution.
+/// A stopwatch beside the network: the time of each operator of one run, in order of execution.
 #[derive(Default)]
 struct Stopwatch {
     started: Option<Instant>,
-    position: usize,
     seen: Vec<(Operator, f64)>,
 }
 
@@ -29,21 +28,30 @@ impl Observer for Stopwatch {
     fn after(&mut self, operator: &Operator) {
         let Some(started) = self.started.take() else { return };
         let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
-        match self.seen.get_mut(self.position) {
-            Some((_, least)) => *least = least.min(milliseconds),
-            None => self.seen.push((operator.clone(), milliseconds)),
-        }
-        self.position += 1;
+        self.seen.push((operator.clone(), milliseconds));
     }
 }
 
-/// All operators of one kind.
+/// All operators of one kind, together.
 #[derive(Debug, Default)]
 struct Kind {
     count: usize,
     ms: f64,
     int8_macs: u64,
     f32_macs: u64,
+}
+
+/// The kinds of one run.
+fn by_kind(seen: Vec<(Operator, f64)>) -> BTreeMap<String, Kind> {
+    let mut kinds = BTreeMap::<String, Kind>::new();
+    for (operator, ms) in seen {
+        let kind = kinds.entry(operator.kind).or_default();
+        kind.count += 1;
+        kind.ms += ms;
+        kind.int8_macs += operator.int8_macs;
+        kind.f32_macs += operator.f32_macs;
+    }
+    kinds
 }
 
 /// What a run of the network consists of.
@@ -61,24 +69,21 @@ pub(super) struct OperatorTable {
 impl OperatorTable {
     pub fn measure(model: &mut Model, tensor: &Tensor, threads: usize, options: &BenchOptions) -> Result<OperatorTable> {
         let rules = stages::rules(model, options);
-        let (mut watch, mut times, mut logits) = (Stopwatch::default(), Vec::with_capacity(options.frames), Logits::default());
+        let (mut times, mut logits) = (Vec::with_capacity(options.frames), Logits::default());
+        let mut kinds = BTreeMap::<String, Kind>::new();
         let bar = progress::bar(options.frames as u64, "operators");
         for _ in 0..options.frames {
-            watch.position = 0;
+            let mut watch = Stopwatch::default();
             let started = Instant::now();
             model.run_observed(tensor, |class| stages::keep(class, &rules, options.all_queries), &mut logits, &mut watch)?;
             times.push(started.elapsed().as_secs_f64() * 1000.0);
+            for (name, seen) in by_kind(watch.seen) {
+                let kind = kinds.entry(name).or_insert(Kind { ms: f64::INFINITY, ..Kind::default() });
+                *kind = Kind { ms: kind.ms.min(seen.ms), ..seen };
+            }
             bar.inc(1);
         }
         bar.finish_and_clear();
-        let mut kinds = BTreeMap::<String, Kind>::new();
-        for (operator, ms) in watch.seen {
-            let kind = kinds.entry(operator.kind).or_default();
-            kind.count += 1;
-            kind.ms += ms;
-            kind.int8_macs += operator.int8_macs;
-            kind.f32_macs += operator.f32_macs;
-        }
         let mut kinds: Vec<_> = kinds.into_iter().collect();
         kinds.sort_by(|(_, a), (_, b)| b.ms.total_cmp(&a.ms));
         let isa = model.isa();
@@ -129,7 +134,7 @@ impl OperatorTable {
         let count: usize = self.kinds.iter().map(|(_, kind)| kind.count).sum();
         let share = format!("{:.1} %", 100.0 * sum / self.frame.min);
         say(format_args!("{:<24}{count:>6}{sum:>10.3}{share:>9}", "sum"))?;
-        say(format_args!("{:<24}{:>16.3}   the fastest whole run; per operator the fastest of each", "network", self.frame.min))?;
+        say(format_args!("{:<24}{:>16.3}   the fastest whole run; above, the fastest of each kind", "network", self.frame.min))?;
         let [one, all] = &self.peaks;
         say(format_args!("peak of {}, GOP/s, one thread: f32 {:.0}, int8 {:.0}", self.isa, one.f32_gops, one.int8_gops))?;
         match self.threads {

@@ -31,10 +31,10 @@ impl Peak {
     }
 }
 
-/// One measurement takes so long that starting threads does not matter.
-const ENOUGH: Duration = Duration::from_millis(30);
-/// The best of so many, since other programs disturb.
-const REPETITIONS: usize = 5;
+/// One measurement takes so long that starting a thread does not matter, and not so long that another program gets its turn.
+const ENOUGH: Duration = Duration::from_millis(8);
+/// The best of so many.
+const REPETITIONS: usize = 20;
 
 fn gops(work: &(dyn Fn(u64) -> u64 + Sync), threads: usize) -> f64 {
     let mut iterations = 1000;
