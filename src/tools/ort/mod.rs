@@ -53,7 +53,7 @@ impl Library {
         let file = path.canonicalize().map_err(|error| OrtError::NoLibrary { path: path.to_owned(), reason: error.to_string() })?;
         // SAFETY: runs the initializers of a library that the user names for this purpose, as linking it would.
         let library = unsafe { libloading::Library::new(&file) }
-            .map_err(|error| OrtError::NoLibrary { path: path.to_owned(), reason: last_cause(&error) })?;
+            .map_err(|error| OrtError::NoLibrary { path: path.to_owned(), reason: last_cause(&error, &file) })?;
         // never dropped: worker threads of a session may outlive it by a moment
         let library = Box::leak(Box::new(library));
         let not_ort = || OrtError::NotOnnxRuntime { path: path.to_owned() };
@@ -92,12 +92,14 @@ impl Library {
     }
 }
 
-fn last_cause(error: &dyn std::error::Error) -> String {
+/// The loader's own words, without the path that they open with.
+fn last_cause(error: &dyn std::error::Error, file: &Path) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    cause.to_string()
+    let words = cause.to_string();
+    words.strip_prefix(&format!("{}: ", file.display())).map_or(words.clone(), str::to_owned)
 }
 
 /// # Safety
