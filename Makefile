@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup aarch64-test onnxruntime-check clean
+.PHONY: demo test build lint fmt setup aarch64-test onnxruntime-check bench-aarch64 clean
 
 # Masks of a moving scene, from the daemon to a second process, as pictures in demo-output/.
 demo: setup
@@ -32,6 +32,12 @@ aarch64-test:
 # The converted reference networks in ONNX Runtime.
 onnxruntime-check: build
 	sh scripts/onnxruntime-check.sh
+
+# What one inference costs on a Raspberry Pi 4 and 5, ours against ONNX Runtime's: counted and modelled, no board needed.
+MODEL ?= models/eomt-nano-scenes.onnx
+SIZE ?= 160
+bench-aarch64:
+	bash benches/aarch64.sh $(MODEL) $(SIZE)
 
 clean:
 	cargo clean

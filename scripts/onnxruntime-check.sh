@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs the converted reference networks and the shipped model in ONNX Runtime, in a virtual environment under target/.
+# Runs the converted reference networks and the shipped model in ONNX Runtime, in a virtual environment under target/, and the
+# comparison of `bench` with its library.
 set -eu
 cd "$(dirname "$0")/.."
 environment=target/onnxruntime-check
@@ -8,3 +9,6 @@ if [ ! -x $environment/bin/python ]; then
     $environment/bin/pip install --quiet onnxruntime onnx numpy safetensors
 fi
 $environment/bin/python scripts/onnxruntime_check.py target/release/eomt-edge tests/data/reference tests/data/checkpoint
+. ./scripts/env.sh
+library=$(ls $environment/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.* | head -n 1)
+EOMT_EDGE_TEST_ORT="$PWD/$library" cargo test --release --test cli onnxruntime_agrees

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use eomt_edge::cli::{Command, ConvertArgs, PostprocessArgs, PrecisionArg, SegmentArgs, ThresholdArgs};
+use eomt_edge::cli::{BenchArgs, Command, ConvertArgs, PostprocessArgs, PrecisionArg, SegmentArgs, ThresholdArgs};
 use eomt_edge::data::Thresholds;
 use eomt_edge::tools::UsageError;
 use eomt_edge::tools::bench::{BenchOptions, bench};
@@ -22,18 +22,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Logits(args) => logits(&args.model, &args.input, &args.output, args.threads)?,
         Command::Preprocess(args) => preprocess(&args.image, (args.size.0, args.size.1), &args.output, args.max_pixels)?,
         Command::Postprocess(args) => run_postprocess(&args)?,
-        Command::Bench(args) => {
-            let options = BenchOptions {
-                threads: args.threads,
-                frames: args.frames as usize,
-                image: args.image,
-                size: (640, 480),
-                threshold: args.threshold,
-                json: args.json,
-                max_pixels: 64 << 20,
-            };
-            bench(&args.model, &options)?;
-        }
+        Command::Bench(args) => run_bench(args)?,
         Command::View(args) => view(&ViewOptions {
             socket: args.socket,
             frames: args.frames,
@@ -65,6 +54,24 @@ fn run_convert(args: ConvertArgs) -> anyhow::Result<()> {
         ..ConvertOptions::default()
     };
     convert(&args.checkpoint, &args.output, &options)
+}
+
+fn run_bench(args: BenchArgs) -> anyhow::Result<()> {
+    let options = BenchOptions {
+        threads: args.threads,
+        frames: args.frames as usize,
+        image: args.image,
+        size: (640, 480),
+        threshold: args.threshold,
+        json: args.json,
+        max_pixels: 64 << 20,
+        isa: args.isa,
+        all_queries: args.all_queries,
+        operators: args.operators,
+        compare_ort: args.compare_ort,
+        mark: args.mark,
+    };
+    bench(&args.model, &options)
 }
 
 /// With the reference's defaults.

@@ -6,6 +6,7 @@ use clap::Parser;
 use eomt_edge::cli::{Cli, Command, RunArgs};
 use eomt_edge::config::{Config, ConfigError};
 use eomt_edge::daemon::{self, DaemonError};
+use eomt_edge::model_file::ModelFileError;
 use eomt_edge::sink::ring::reap_socket_main;
 
 #[cfg(feature = "tools")]
@@ -85,9 +86,10 @@ fn report(error: &anyhow::Error) {
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     let config = error.downcast_ref::<ConfigError>().is_some();
     let daemon = error.downcast_ref::<DaemonError>().is_some_and(DaemonError::is_usage);
+    let model = error.downcast_ref::<ModelFileError>().is_some_and(ModelFileError::is_usage);
     #[cfg(feature = "tools")]
     let tool = error.downcast_ref::<eomt_edge::tools::UsageError>().is_some();
     #[cfg(not(feature = "tools"))]
     let tool = false;
-    ExitCode::from(if config || daemon || tool { 2 } else { 1 })
+    ExitCode::from(if config || daemon || model || tool { 2 } else { 1 })
 }

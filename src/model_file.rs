@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::kernels::arch::Isa;
+use crate::kernels::arch::{Isa, IsaError};
 use crate::kernels::workers::Workers;
 use crate::model::{LoadOptions, Model, ModelError};
 
@@ -26,15 +26,27 @@ pub enum ModelFileError {
     Model { path: PathBuf, source: ModelError },
     #[error("{0}")]
     Threads(String),
+    #[error("{from}: {source}")]
+    Isa { from: &'static str, source: IsaError },
 }
+
+impl ModelFileError {
+    /// Whether the user's words are at fault (exit code 2) rather than the world (1).
+    pub fn is_usage(&self) -> bool {
+        matches!(self, ModelFileError::Isa { .. })
+    }
+}
+
+/// Names the instruction set when nothing else does; for tests of kernels that this CPU would not choose.
+pub const ISA_VARIABLE: &str = "EOMT_EDGE_ISA";
 
 /// On what a model computes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Compute {
     /// Threads of one inference; 0 = one per core.
     pub threads: usize,
-    /// `None`: the best that this CPU has.
-    pub isa: Option<Isa>,
+    /// The instruction set by name; `None`: what the environment says ([`ISA_VARIABLE`]), else the best that this CPU has.
+    pub isa: Option<String>,
     /// CPU numbers to pin the threads to, in turn; empty: the kernel moves them.
     pub cores: Vec<usize>,
 }
@@ -45,8 +57,11 @@ impl Compute {
         Compute { threads, ..Compute::default() }
     }
 
-    pub fn isa(&self) -> Isa {
-        self.isa.unwrap_or_else(Isa::detect)
+    fn isa(&self) -> Result<Isa, ModelFileError> {
+        let environment = std::env::var_os(ISA_VARIABLE).map(|name| name.to_string_lossy().into_owned());
+        let from = if self.isa.is_some() { "--isa" } else { ISA_VARIABLE };
+        let name = self.isa.as_ref().or(environment.as_ref()).filter(|name| !name.is_empty());
+        Isa::named(name.map(String::as_str)).map_err(|source| ModelFileError::Isa { from, source })
     }
 
     /// Starts the threads; one is the caller's own.
@@ -90,8 +105,9 @@ pub fn load(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFil
     let bytes = std::fs::read(path).map_err(io)?;
     let config_json = std::fs::read_to_string(path.with_file_name("config.json")).ok();
     let directory = path.parent().and_then(Path::to_str);
+    let isa = compute.isa()?;
     let workers = compute.workers().map_err(ModelFileError::Threads)?;
-    let options = LoadOptions { isa: compute.isa(), workers, directory, config_json: config_json.as_deref(), ..LoadOptions::default() };
+    let options = LoadOptions { isa, workers, directory, config_json: config_json.as_deref(), ..LoadOptions::default() };
     let model = Model::load(&bytes, &options).map_err(|source| ModelFileError::Model { path: path.to_owned(), source })?;
     Ok((model, bytes))
 }

@@ -236,15 +236,97 @@ fn interpolated_sizes_run() {
     succeed(eomt_edge().args(["segment", "--model"]).arg(&onnx).arg(data("clip/000000.png")).arg("-o").arg(scratch.path("r")));
 }
 
+/// What `bench --json` prints on the shipped model, one thread.
+fn bench_json(more: &[&str]) -> serde_json::Value {
+    let mut command = eomt_edge();
+    command.args(["bench", "--json", "--threads", "1", "--model"]).arg(shipped_model()).args(more);
+    serde_json::from_slice(&succeed(&mut command).stdout).unwrap()
+}
+
 #[test]
 fn bench_prints_the_agreed_object() {
-    let output = succeed(eomt_edge().args(["bench", "--json", "--frames", "2", "--threads", "1", "--model"]).arg(shipped_model()));
-    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let document = bench_json(&["--frames", "2"]);
     for stage in ["preprocess", "infer", "segment", "publish"] {
         for key in ["min_ms", "median_ms", "p95_ms"] {
             assert!(document["stages"][stage][key].is_number(), "{document}");
         }
     }
-    assert!(document["total"]["median_ms"].as_f64().unwrap() > 0.0 && document["peak_rss_mib"].as_f64().unwrap() > 1.0);
-    assert_eq!((&document["threads"], &document["precision"]), (&1.into(), &"f32".into()));
+    let number = |key: &str| document[key].as_f64().unwrap_or_else(|| panic!("{key}: {document}"));
+    assert!(document["total"]["median_ms"].as_f64().unwrap() > 0.0 && document["isa"].is_string());
+    assert!(number("peak_rss_mib") >= number("rss_after_load_mib") && number("rss_after_load_mib") > 1.0);
+    assert!(number("load_to_first_inference_ms") > number("load_ms"));
+    assert_eq!((&document["threads"], &document["frames"], &document["precision"]), (&1.into(), &2.into(), &"f32".into()));
+    assert_eq!((&document["operators"], &document["compare_ort"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+}
+
+/// The operators are the whole network: what they take together is about the whole run.
+#[test]
+fn operators_add_up_to_the_network() {
+    let document = bench_json(&["--frames", "5", "--operators", "--all-queries"]);
+    let operators = document["operators"].as_array().unwrap();
+    let sum = |key: &str| operators.iter().map(|operator| operator[key].as_f64().unwrap()).sum::<f64>();
+    let frame = document["operators_frame"]["min_ms"].as_f64().unwrap();
+    // between operators there is little; but on a busy machine the fastest of each kind may be from different runs
+    assert!((0.25..=1.01).contains(&(sum("ms") / frame)), "{document}");
+    assert!(operators.iter().any(|operator| operator["kind"] == "MaskProduct" && operator["f32_macs"].as_u64() > Some(0)));
+    // 100 tokens, 6 blocks of width 192: 12 * 192 * 192 multiply-accumulates each, attention and heads on top
+    assert!(sum("f32_macs") > 100.0 * 6.0 * 12.0 * 192.0 * 192.0, "{document}");
+    for peak in ["one_thread", "all_threads"] {
+        assert!(document["peak"][peak]["f32_gops"].as_f64() > Some(0.0) && document["peak"][peak]["int8_gops"].as_f64() > Some(0.0));
+    }
+}
+
+#[test]
+fn other_files_are_no_onnxruntime() {
+    let scratch = Scratch::new("library");
+    let text = scratch.path("text.so");
+    std::fs::write(&text, "no library").unwrap();
+    let bench = |library: &Path| {
+        let mut command = eomt_edge();
+        command.args(["bench", "--frames", "1", "--threads", "1", "--model"]).arg(shipped_model()).arg("--compare-ort").arg(library);
+        command
+    };
+    refuse(&mut bench(&scratch.path("missing.so")), &["missing.so"]);
+    refuse(&mut bench(scratch.root()), &["not a regular file"]);
+    refuse(&mut bench(&text), &["text.so", "no library"]);
+}
+
+/// With the library that `EOMT_EDGE_TEST_ORT` names: the same network, so nearly the same numbers.
+#[test]
+fn onnxruntime_agrees() {
+    let Some(library) = std::env::var_os("EOMT_EDGE_TEST_ORT") else { return };
+    let document = bench_json(&["--frames", "2", "--compare-ort", library.to_str().unwrap()]);
+    let comparison = &document["compare_ort"];
+    for key in ["ratio_min", "ratio_median"] {
+        assert!(comparison[key].as_f64() > Some(0.0), "{document}");
+    }
+    for side in ["ours", "ort", "ours_pruned"] {
+        assert!(comparison[side]["min_ms"].as_f64() > Some(0.0) && comparison[side]["median_ms"].is_number(), "{document}");
+    }
+    for output in ["class", "masks"] {
+        assert!(comparison["mean_relative_difference"][output].as_f64() < Some(1e-4), "{document}");
+    }
+    assert!(comparison["library_version"].is_string());
+}
+
+#[test]
+fn an_instruction_set_is_one_that_there_is() {
+    use eomt_edge::kernels::arch::{ISAS, available_isas};
+    let bench = |isa: &str| {
+        let mut command = eomt_edge();
+        command.args(["bench", "--mark", "--frames", "1", "--threads", "1", "--isa", isa, "--model"]).arg(shipped_model());
+        command
+    };
+    assert!(fail(&mut bench("nonsense"), 2).contains("avx512vnni"));
+    assert!(fail(eomt_edge().args(["bench", "--model"]).arg(shipped_model()).env("EOMT_EDGE_ISA", "sse9"), 2).contains("sse9"));
+    succeed(bench("auto").env("EOMT_EDGE_ISA", "sse9")); // the command line wins
+    // under an emulator the program sees another CPU than this test
+    let foreign = if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" };
+    assert!(fail(&mut bench(foreign), 2).contains(foreign));
+    if std::env::var_os("EOMT_EDGE_TEST_RUNNER").is_none() {
+        for isa in ISAS.into_iter().filter(|isa| available_isas().contains(isa)) {
+            let output = succeed(&mut bench(isa));
+            assert!(String::from_utf8_lossy(&output.stdout).contains(isa), "the program says what it runs");
+        }
+    }
 }

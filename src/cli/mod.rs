@@ -4,9 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+/// What no argument says.
+const ENVIRONMENT: &str = "\
+Environment:
+  EOMT_EDGE_ISA  Instruction set of the kernels, as `bench --isa` takes it [default: the best that this CPU has]
+  RUST_LOG       Log filter";
+
 /// On-device image segmentation with EoMT: from a checkpoint to masks in shared memory.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 110)]
+#[command(version, about, max_term_width = 110, after_help = ENVIRONMENT)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

@@ -28,6 +28,9 @@ fn threads(text: &str) -> Result<usize, String> {
     text.parse::<usize>().ok().filter(|threads| *threads <= THREADS_MAX).ok_or_else(|| format!("it must lie between 0 and {THREADS_MAX}"))
 }
 
+/// What `--isa` takes: `kernels::arch` says which of them this CPU has.
+const ISA_NAMES: [&str; 8] = ["auto", "avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "scalar"];
+
 fn probability(text: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())
 }
@@ -203,6 +206,21 @@ pub struct BenchArgs {
     /// A segment needs this score [default: the model's]
     #[arg(long, value_parser = probability, value_name = "X")]
     pub threshold: Option<f64>,
+    /// Compute the masks of all queries, also of those that cannot survive (same result, slower)
+    #[arg(long)]
+    pub all_queries: bool,
+    /// Instruction set of the kernels [default: EOMT_EDGE_ISA, else the best that this CPU has]
+    #[arg(long, value_parser = ISA_NAMES, value_name = "NAME")]
+    pub isa: Option<String>,
+    /// Also each kind of operator: time, work, share of this machine's peak
+    #[arg(long)]
+    pub operators: bool,
+    /// Also compare with ONNX Runtime: its shared library, e.g. libonnxruntime.so (same file, same threads, in turns, network only, masks of all queries)
+    #[arg(long, value_name = "LIB")]
+    pub compare_ort: Option<PathBuf>,
+    /// For an instruction counter: only the network, on a fixed tensor, with the masks of all queries and without a warm-up; on 64-bit ARM `hint #112` after loading and after each of the --frames
+    #[arg(long, conflicts_with_all = ["json", "operators", "compare_ort", "image", "threshold"])]
+    pub mark: bool,
     /// One JSON object instead of a table
     #[arg(long)]
     pub json: bool,

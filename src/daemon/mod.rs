@@ -55,7 +55,11 @@ pub enum DaemonError {
 impl DaemonError {
     /// Whether the user's words are at fault (exit code 2) rather than the world (1).
     pub fn is_usage(&self) -> bool {
-        matches!(self, DaemonError::SourceUri(_))
+        match self {
+            DaemonError::SourceUri(_) => true,
+            DaemonError::Model(error) => error.is_usage(),
+            _ => false,
+        }
     }
 }
 

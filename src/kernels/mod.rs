@@ -12,12 +12,14 @@
 //! Refuses: shapes that do not match (a bug of the caller: assertion).
 
 pub mod activation;
+#[allow(unsafe_code)]
 pub mod arch;
 pub mod attention;
 pub mod bilinear;
 pub mod linear;
 pub mod math;
 pub mod panels;
+pub mod peak;
 pub mod product;
 pub mod quantize;
 pub mod rows;

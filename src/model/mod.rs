@@ -19,17 +19,20 @@
 pub mod fuse;
 mod load;
 mod metadata;
+mod observe;
 pub mod ops;
 
 use std::sync::Arc;
 
-use tract_onnx::prelude::{TypedRunnableModel, TypedSimpleState, tvec};
+use tract_onnx::prelude::{TValue, TVec, TypedRunnableModel, TypedSimpleState, tvec};
 use tract_onnx::tract_core::internal::TractError;
 
 pub use load::LoadOptions;
 pub use metadata::{IMAGENET_MEAN, IMAGENET_STD, Metadata, Precision, names};
+pub use observe::{Observer, Operator};
 
 use crate::data::{ClassLogits, Logits, Tensor};
+use crate::kernels::arch::Isa;
 use crate::kernels::product::{MaskProductScratch, mask_product};
 use fuse::MaskProduct;
 use ops::Engine;
@@ -119,10 +122,35 @@ impl Model {
         matches!(self.masks, MaskOutput::Product { .. })
     }
 
+    /// The instruction set that the kernels use.
+    pub fn isa(&self) -> Isa {
+        self.engine.isa
+    }
+
     /// Runs the network. `keep` sees the class logits and names the queries whose masks are wanted, ascending.
     ///
     /// `logits` is overwritten; its buffers are reused from call to call.
     pub fn run(&mut self, input: &Tensor, keep: impl FnOnce(&ClassLogits) -> Vec<usize>, logits: &mut Logits) -> Result<(), ModelError> {
+        let tensor = self.feed(input)?;
+        let outputs = self.state.run(tvec![tensor]).map_err(ModelError::engine("run"))?;
+        self.heads(&outputs, keep, logits, None)
+    }
+
+    /// [`Model::run`] with `observer` told before and after each operator.
+    pub fn run_observed(
+        &mut self,
+        input: &Tensor,
+        keep: impl FnOnce(&ClassLogits) -> Vec<usize>,
+        logits: &mut Logits,
+        observer: &mut dyn Observer,
+    ) -> Result<(), ModelError> {
+        let tensor = self.feed(input)?;
+        let operators = observe::operators(self.plan.model());
+        let outputs = observe::run(&mut self.state, tvec![tensor], &operators, observer).map_err(ModelError::engine("run"))?;
+        self.heads(&outputs, keep, logits, Some(observer))
+    }
+
+    fn feed(&self, input: &Tensor) -> Result<TValue, ModelError> {
         let (expected_height, expected_width) = self.metadata.input_size;
         if (input.height, input.width) != self.metadata.input_size {
             return Err(ModelError::InputSize { expected_height, expected_width, height: input.height, width: input.width });
@@ -132,10 +160,18 @@ impl Model {
         let mut tensor = self.engine.take(&shape).map_err(&feeding)?;
         let values = Arc::get_mut(&mut tensor).expect("a buffer that was taken has no other owner");
         values.try_as_plain_ram_mut().and_then(|mut plain| Ok(plain.as_slice_mut()?.copy_from_slice(&input.values))).map_err(&feeding)?;
-        let tensor = self.engine.keep(tensor);
-        let outputs = self.state.run(tvec![tensor]).map_err(ModelError::engine("run"))?;
-        let read = |index: usize| outputs[index].try_as_plain_ram().and_then(|plain| plain.as_slice::<f32>());
+        Ok(self.engine.keep(tensor))
+    }
 
+    /// The plan's outputs to logits: the part of a run that lies outside the plan.
+    fn heads(
+        &mut self,
+        outputs: &TVec<TValue>,
+        keep: impl FnOnce(&ClassLogits) -> Vec<usize>,
+        logits: &mut Logits,
+        observer: Option<&mut dyn Observer>,
+    ) -> Result<(), ModelError> {
+        let read = |index: usize| outputs[index].try_as_plain_ram().and_then(|plain| plain.as_slice::<f32>());
         logits.class.queries = self.queries;
         logits.class.classes = self.classes;
         logits.class.values.clear();
@@ -153,8 +189,16 @@ impl Model {
             }
             MaskOutput::Product { sizes, scratch } => {
                 let features = read(2).map_err(ModelError::engine("read the features of"))?;
-                let Engine { isa, workers, .. } = &self.engine;
-                mask_product(*isa, workers, first, features, sizes.channels, &logits.kept, &mut logits.masks, scratch);
+                let (Engine { isa, workers, .. }, kept, masks) = (&self.engine, &logits.kept, &mut logits.masks);
+                let operator = Operator {
+                    name: "mask_product".to_owned(),
+                    kind: "MaskProduct".to_owned(),
+                    f32_macs: (kept.len() * pixels * sizes.channels) as u64,
+                    int8_macs: 0,
+                };
+                observe::around(observer, &operator, || {
+                    mask_product(*isa, workers, first, features, sizes.channels, kept, masks, scratch);
+                });
             }
         }
         Ok(())

@@ -68,6 +68,11 @@ impl Pipeline {
         &self.model
     }
 
+    /// The network alone, with what it has warmed up.
+    pub fn into_model(self) -> Model {
+        self.model
+    }
+
     /// The network on `self.tensor`.
     fn infer(&mut self) -> Result<(), ModelError> {
         let Pipeline { model, segmenter, tensor, logits, keep_all, .. } = self;

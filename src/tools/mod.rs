@@ -17,6 +17,7 @@ pub mod convert;
 pub mod doctor;
 pub mod files;
 pub mod logits;
+pub mod ort;
 pub mod postprocess;
 pub mod preprocess;
 pub mod segment;

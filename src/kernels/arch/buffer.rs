@@ -7,19 +7,14 @@ use std::ops::{Deref, DerefMut};
 ///
 /// # Safety
 /// Any bytes must be a valid value, and the alignment at most 64.
-#[allow(unsafe_code)]
 pub unsafe trait Element: Copy + Default + Send + Sync + 'static {}
 // SAFETY: plain numbers.
-#[allow(unsafe_code)]
 unsafe impl Element for f32 {}
 // SAFETY: plain numbers.
-#[allow(unsafe_code)]
 unsafe impl Element for i32 {}
 // SAFETY: plain numbers.
-#[allow(unsafe_code)]
 unsafe impl Element for i8 {}
 // SAFETY: plain numbers.
-#[allow(unsafe_code)]
 unsafe impl Element for u8 {}
 
 #[derive(Clone, Copy)]
@@ -52,7 +47,6 @@ impl<T: Element> Aligned<T> {
     }
 }
 
-#[allow(unsafe_code)]
 impl<T: Element> Deref for Aligned<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
@@ -61,7 +55,6 @@ impl<T: Element> Deref for Aligned<T> {
     }
 }
 
-#[allow(unsafe_code)]
 impl<T: Element> DerefMut for Aligned<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`, and the borrow is exclusive.

@@ -13,10 +13,32 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 mod buffer;
+mod mark;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod peak_aarch64;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod peak_x86_64;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 pub use buffer::{Aligned, Element};
+pub use mark::mark;
+#[cfg(target_arch = "aarch64")]
+pub(super) use peak_aarch64 as peak;
+#[cfg(target_arch = "x86_64")]
+pub(super) use peak_x86_64 as peak;
+
+/// Instruction sets that kernels are written for, the best first.
+pub const ISAS: [&str; 7] = ["avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "scalar"];
+
+/// Why there are no kernels of the instruction set that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IsaError {
+    #[error("'{name}' is no instruction set; there are auto, {}", ISAS.join(", "))]
+    Unknown { name: String },
+    #[error("this CPU has no {name}; it has {available}")]
+    Missing { name: String, available: String },
+}
 
 /// An instruction set of the running CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,15 +149,19 @@ impl Isa {
         found
     }
 
-    /// The instruction set of this name.
+    /// The instruction set of this name; `None` and `auto` give the best.
     ///
     /// # Errors
-    /// A sentence that lists what this CPU has.
-    pub fn named(name: &str) -> Result<Isa, String> {
+    /// When there is none of that name, or this CPU has it not.
+    pub fn named(name: Option<&str>) -> Result<Isa, IsaError> {
+        let Some(name) = name.filter(|name| *name != "auto") else { return Ok(Isa::detect()) };
+        if !ISAS.contains(&name) {
+            return Err(IsaError::Unknown { name: name.to_owned() });
+        }
         let available = Isa::available();
         available.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
             let names: Vec<&str> = available.iter().rev().map(|isa| isa.name()).collect();
-            format!("'{name}' is not an instruction set of this CPU, which has {}", names.join(", "))
+            IsaError::Missing { name: name.to_owned(), available: names.join(", ") }
         })
     }
 
@@ -198,7 +224,6 @@ impl Isa {
     /// `acc[r][c] = sum_k a[r][k] * panel[k][c]` over `k` values (a multiple of [`K_STEP`]), exactly.
     ///
     /// `a` holds `mr` rows of [`ActivationForm`], `stride` bytes apart. A panel holds no -128: two products of i8 then fit 16 bits.
-    #[allow(unsafe_code)]
     pub fn dot(self, a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
         let tile = self.dot_tile();
         assert!(k.is_multiple_of(K_STEP) && stride >= k * tile.form.bytes() && panel.len() >= k * tile.nr);
@@ -229,7 +254,6 @@ impl Isa {
     /// `acc[r][c] = sum_k a[r][k] * panel[k][c]`, each sum one fused multiply-add after the other in the order of k.
     ///
     /// `a` holds `mr` rows, `stride` values apart.
-    #[allow(unsafe_code)]
     pub fn fma(self, a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &mut TileOf<f32>) {
         let tile = self.fma_tile();
         assert!(stride >= k && panel.len() >= k * tile.nr && a.len() >= (tile.mr - 1) * stride + k);

@@ -1,0 +1,74 @@
+//! A run of the plan with someone looking on: which operator, and how many multiply-accumulates it does.
+//!
+//! The room has no clock; the [`Observer`] brings its own.
+
+use std::borrow::Cow;
+
+use tract_onnx::prelude::{Datum, DatumType, TValue, TVec, TractResult, TypedModel, TypedSimpleState};
+use tract_onnx::tract_core::internal::Cost;
+use tract_onnx::tract_core::plan::eval;
+
+/// One operator of the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operator {
+    /// Unique in the network.
+    pub name: String,
+    /// What it does, e.g. `OptMatMul`.
+    pub kind: String,
+    /// Multiply-accumulates on integers, as the operator itself states them; 0 where it states none.
+    pub int8_macs: u64,
+    /// The same on floats.
+    pub f32_macs: u64,
+}
+
+/// Is told before and after each operator of a run, in the order of execution.
+pub trait Observer {
+    fn before(&mut self);
+    fn after(&mut self, operator: &Operator);
+}
+
+/// Runs `work` between the observer's two calls.
+pub(super) fn around<T>(observer: Option<&mut dyn Observer>, operator: &Operator, work: impl FnOnce() -> T) -> T {
+    let Some(observer) = observer else { return work() };
+    observer.before();
+    let result = work();
+    observer.after(operator);
+    result
+}
+
+/// Every node of the plan, by its id.
+pub(super) fn operators(model: &TypedModel) -> Vec<Operator> {
+    let describe = |node: &tract_onnx::prelude::TypedNode| {
+        let (mut int8_macs, mut f32_macs) = (0, 0);
+        let facts = model.node_input_facts(node.id);
+        let costs = facts.and_then(|facts| node.op.cost(&facts)).unwrap_or_default();
+        for (cost, count) in costs {
+            let Cost::FMA(datum) = cost else { continue };
+            let count = count.to_i64().ok().and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
+            *(if is_integer(datum) { &mut int8_macs } else { &mut f32_macs }) += count;
+        }
+        let kind: Cow<str> = node.op.name();
+        Operator { name: node.name.clone(), kind: kind.into_owned(), int8_macs, f32_macs }
+    };
+    model.nodes().iter().map(describe).collect()
+}
+
+/// tract states an int8 product as multiply-accumulates of its i32 accumulator.
+fn is_integer(datum: DatumType) -> bool {
+    datum.is_integer() || datum.is_quantized() || datum == i8::datum_type()
+}
+
+/// One run of the plan; `operators` are those of [`operators`].
+pub(super) fn run(
+    state: &mut TypedSimpleState,
+    inputs: TVec<TValue>,
+    operators: &[Operator],
+    observer: &mut dyn Observer,
+) -> TractResult<TVec<TValue>> {
+    state.run_plan_with_eval(inputs, |context, op_state, node, inputs| {
+        observer.before();
+        let result = eval(context, op_state, node, inputs);
+        observer.after(&operators[node.id]);
+        result
+    })
+}

@@ -1,0 +1,27 @@
+//! The network for an instruction counter: no clock, no warm-up, no pipeline; a marker after loading and after each inference.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{BenchOptions, fixed_tensor};
+use crate::data::Logits;
+use crate::kernels::arch::mark;
+use crate::model_file::{self, Compute};
+use crate::tools::say;
+
+/// Runs `options.frames` inferences with the masks of all queries, as any other engine runs the file.
+pub(super) fn run(path: &Path, options: &BenchOptions) -> Result<()> {
+    let compute = Compute { threads: options.threads, isa: options.isa.clone(), ..Compute::default() };
+    let (mut model, bytes) = model_file::load(path, &compute)?;
+    drop(bytes);
+    let tensor = fixed_tensor(model.metadata().input_size);
+    let mut logits = Logits::default();
+    mark();
+    for _ in 0..options.frames {
+        model.run(&tensor, |class| (0..class.queries).collect(), &mut logits)?;
+        mark();
+    }
+    let isa = model.isa().name();
+    say(format_args!("{}: {isa}, {} inferences, a marker after loading and after each", path.display(), options.frames))
+}

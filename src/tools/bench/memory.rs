@@ -1,0 +1,20 @@
+//! Resident memory of this process, from `/proc/self/status` (proc(5)).
+
+use anyhow::{Context, Result};
+
+/// The most that was ever resident, in MiB.
+pub(super) fn peak_rss_mib() -> Result<f64> {
+    status_mib("VmHWM:")
+}
+
+/// What is resident now, in MiB.
+pub(super) fn rss_mib() -> Result<f64> {
+    status_mib("VmRSS:")
+}
+
+fn status_mib(key: &str) -> Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status: cannot be read")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).with_context(|| format!("/proc/self/status: there is no {key}"))?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().with_context(|| format!("/proc/self/status: {key} is no number"))?;
+    Ok(kib / 1024.0)
+}
