@@ -8,10 +8,10 @@
 //!     out[block, head] = (scores v) / sums        f32
 //! ```
 
-use super::arch::{Aligned, Isa, TILE_MAX, TileOf};
+use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
 use super::panels::{F32Panels, I8Panels};
-use super::quantize::{Activations, quantize_symmetric};
-use super::rows::{add, scale, scale_i32, softmax};
+use super::quantize::{Activations, quantize_symmetric_body};
+use super::rows::{add_body, groups, part, part_mut, scale, scale_i32, softmax_body};
 
 /// How the products of queries and keys are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,27 +75,38 @@ impl Head {
 
     /// Packs keys and values of head `index`.
     pub fn prepare(&mut self, isa: Isa, shape: &Shape, index: usize, k: Strided, v: Strided, scratch: &mut AttentionScratch) {
-        let (dim, column) = (shape.head_dim, index * shape.head_dim);
         if matches!(self.keys, Keys::Int8(_)) != (shape.scores == ScorePrecision::Int8) {
             *self = Head::new(isa, shape.scores);
         }
-        match &mut self.keys {
-            Keys::Int8(panels) => {
-                panels.resize(dim, shape.tokens);
-                scratch.key.resize(dim, 0);
-                for token in 0..shape.tokens {
-                    let scale = quantize_symmetric(isa, k.row(token, column, dim), &mut scratch.key);
-                    panels.set_column(token, &scratch.key, scale);
-                }
-            }
-            Keys::F32(panels) => {
-                panels.resize(dim, shape.tokens);
-                (0..shape.tokens).for_each(|token| panels.set_column(token, k.row(token, column, dim)));
+        prepare(isa, self, shape, index, k, v, &mut scratch.key);
+    }
+}
+
+#[inline(always)]
+fn prepare_body(head: &mut Head, shape: &Shape, index: usize, k: Strided, v: Strided, key: &mut Vec<i8>) {
+    let (dim, column) = (shape.head_dim, index * shape.head_dim);
+    match &mut head.keys {
+        Keys::Int8(panels) => {
+            panels.resize(dim, shape.tokens);
+            key.resize(dim, 0);
+            for token in 0..shape.tokens {
+                let scale = quantize_symmetric_body(k.row(token, column, dim), key);
+                panels.set_column(token, key, scale);
             }
         }
-        self.values.resize(shape.tokens, dim);
-        (0..shape.tokens).for_each(|token| self.values.set_row(token, v.row(token, column, dim)));
+        Keys::F32(panels) => {
+            panels.resize(dim, shape.tokens);
+            (0..shape.tokens).for_each(|token| panels.set_column(token, k.row(token, column, dim)));
+        }
     }
+    head.values.resize(shape.tokens, dim);
+    for token in 0..shape.tokens {
+        head.values.set_row(token, v.row(token, column, dim));
+    }
+}
+
+per_isa! {
+    fn prepare(head: &mut Head, shape: &Shape, index: usize, k: Strided, v: Strided, key: &mut Vec<i8>) = prepare_body;
 }
 
 /// What one thread needs; it grows, then stays.
@@ -118,61 +129,85 @@ pub fn tile_rows(isa: Isa) -> usize {
     isa.dot_tile().mr.max(isa.fma_tile().mr)
 }
 
-/// Queries `first .. first + count` of all heads into `out`, `[count, heads * head_dim]`.
-///
-/// `mask` is empty, or `[queries, tokens]` and added to the scores of every head.
-#[allow(clippy::too_many_arguments)]
-pub fn block(
-    isa: Isa,
-    shape: &Shape,
-    first: usize,
-    count: usize,
-    q: Strided,
-    heads: &[Head],
-    mask: &[f32],
-    out: &mut [f32],
-    scratch: &mut AttentionScratch,
-) {
-    let (tile, dim, tokens) = (isa.fma_tile(), shape.head_dim, shape.tokens);
+/// Some queries of all heads.
+#[derive(Clone, Copy)]
+pub struct Block<'a> {
+    /// Queries `first .. first + count`.
+    pub first: usize,
+    pub count: usize,
+    pub q: Strided<'a>,
+    pub heads: &'a [Head],
+    /// Empty, or `[queries, tokens]` and added to the scores of every head.
+    pub mask: &'a [f32],
+}
+
+per_isa! {
+    /// Attention of `block` into `out`, `[count, heads * head_dim]`.
+    pub fn attend[isa](shape: &Shape, block: &Block, out: &mut [f32], scratch: &mut AttentionScratch) = attend_body;
+}
+
+#[inline(always)]
+fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch: &mut AttentionScratch) {
+    let (dim, tokens) = (shape.head_dim, shape.tokens);
+    let Block { first, count, q, heads, mask } = *block;
     let AttentionScratch { queries, rows, scores, sums, .. } = scratch;
     let padded_rows = count.next_multiple_of(tile_rows(isa));
     scores.resize(padded_rows * tokens);
     sums.resize(count, 0.0);
-    let mut acc = TileOf([0.0; TILE_MAX]);
     for (index, head) in heads.iter().enumerate() {
         let column = index * dim;
-        let query = |i: usize| q.row(first + i, column, dim);
         match &head.keys {
             Keys::Int8(keys) => {
                 queries.resize(isa, count, dim);
-                (0..count).for_each(|i| queries.set_row(isa, i, query(i)));
+                (0..count).for_each(|i| queries.set_row(isa, i, q.row(first + i, column, dim)));
                 scores_int8(isa, shape, count, queries, keys, scores);
             }
             Keys::F32(keys) => {
                 rows.resize(padded_rows * dim);
-                rows.chunks_exact_mut(dim).take(count).enumerate().for_each(|(i, to)| scale(isa, query(i), shape.scale, to));
+                for (i, to) in rows.chunks_exact_mut(dim).take(count).enumerate() {
+                    scale(q.row(first + i, column, dim), shape.scale, to);
+                }
                 scores_f32(isa, count, rows, keys, scores);
             }
         }
         for (i, row) in scores.chunks_exact_mut(tokens).take(count).enumerate() {
             if !mask.is_empty() {
-                add(isa, &mask[(first + i) * tokens..][..tokens], row);
+                add_body(&mask[(first + i) * tokens..][..tokens], row);
             }
-            sums[i] = softmax(isa, row);
+            sums[i] = softmax_body(row);
         }
-        for (index, left) in (0..dim).step_by(tile.nr).enumerate() {
-            let columns = tile.nr.min(dim - left);
-            for row in (0..count).step_by(tile.mr) {
-                isa.fma(&scores[row * tokens..], tokens, head.values.panel(index), tokens, &mut acc);
-                for r in 0..tile.mr.min(count - row) {
-                    let at = (row + r) * shape.heads * dim + column + left;
-                    scale(isa, &acc.0[r * tile.nr..][..columns], sums[row + r], &mut out[at..at + columns]);
-                }
+        weighted_sum(isa, count, tokens, scores, &head.values, sums, (shape.heads * dim, column), out);
+    }
+}
+
+/// `out[row, column ..] = (scores values) * sums`; a row of `out` has `width` values.
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+fn weighted_sum(
+    isa: Isa,
+    count: usize,
+    tokens: usize,
+    scores: &[f32],
+    values: &F32Panels,
+    sums: &[f32],
+    (width, column): (usize, usize),
+    out: &mut [f32],
+) {
+    let (tile, dim) = (isa.fma_tile(), values.n());
+    let mut acc = TileOf([0.0; TILE_MAX]);
+    for (index, left) in (0..dim).step_by(tile.nr).enumerate() {
+        let columns = tile.nr.min(dim - left);
+        for row in (0..count).step_by(tile.mr) {
+            isa.fma(&scores[row * tokens..], tokens, values.panel(index), tokens, &mut acc);
+            for r in 0..tile.mr.min(count - row) {
+                let at = (row + r) * width + column + left;
+                scale(&acc.0[r * tile.nr..][..columns], sums[row + r], &mut out[at..at + columns]);
             }
         }
     }
 }
 
+#[inline(always)]
 fn scores_int8(isa: Isa, shape: &Shape, count: usize, queries: &Activations, keys: &I8Panels, scores: &mut [f32]) {
     let (tile, tokens, k) = (isa.dot_tile(), shape.tokens, super::panels::padded(shape.head_dim));
     let mut acc = TileOf([0; TILE_MAX]);
@@ -186,12 +221,13 @@ fn scores_int8(isa: Isa, shape: &Shape, count: usize, queries: &Activations, key
             for r in 0..tile.mr.min(count - row) {
                 let (scale, zero) = queries.row(row + r);
                 let at = (row + r) * tokens + left;
-                scale_i32(isa, &acc.0[r * tile.nr..][..columns], (scale * shape.scale, zero), sums, scales, &mut scores[at..at + columns]);
+                scale_i32(&acc.0[r * tile.nr..][..columns], (scale * shape.scale, zero), sums, scales, &mut scores[at..at + columns]);
             }
         }
     }
 }
 
+#[inline(always)]
 fn scores_f32(isa: Isa, count: usize, queries: &[f32], keys: &F32Panels, scores: &mut [f32]) {
     let (tile, tokens, dim) = (isa.fma_tile(), keys.n(), keys.k());
     let mut acc = TileOf([0.0; TILE_MAX]);
@@ -201,7 +237,8 @@ fn scores_f32(isa: Isa, count: usize, queries: &[f32], keys: &F32Panels, scores:
             isa.fma(&queries[row * dim..], dim, keys.panel(index), dim, &mut acc);
             for r in 0..tile.mr.min(count - row) {
                 let at = (row + r) * tokens + left;
-                scores[at..at + columns].copy_from_slice(&acc.0[r * tile.nr..][..columns]);
+                let (from, to) = (&acc.0[r * tile.nr..][..columns], &mut scores[at..at + columns]);
+                groups!(columns, |start, W| *part_mut::<_, W>(to, start) = *part::<_, W>(from, start));
             }
         }
     }
@@ -254,7 +291,8 @@ mod tests {
         let mut out = vec![f32::NAN; shape.queries * width];
         for first in (0..shape.queries).step_by(block_size) {
             let count = block_size.min(shape.queries - first);
-            block(isa, shape, first, count, part(0), &heads, mask, &mut out[first * width..(first + count) * width], &mut scratch);
+            let block = Block { first, count, q: part(0), heads: &heads, mask };
+            attend(isa, shape, &block, &mut out[first * width..(first + count) * width], &mut scratch);
         }
         out
     }

@@ -4,7 +4,7 @@
 //! layers, residual.
 
 use super::activation::{Activation, gate};
-use super::arch::{Aligned, Isa, TILE_MAX, TileOf};
+use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
 use super::panels::{F32Panels, I8Panels};
 use super::quantize::Activations;
 use super::rows::{Epilogue, finish_f32, finish_i32, layer_norm};
@@ -194,25 +194,29 @@ impl Linear {
     /// `out[count, columns]`: from `quantized` when the weights are int8, else from `rows`.
     fn multiply(&self, isa: Isa, count: usize, quantized: &Activations, rows: &[f32], residual: &[f32], out: &mut [f32]) {
         let activation = if self.gated { Activation::Identity } else { self.activation };
+        let product = Product { count, bias: &self.bias, activation, residual };
         match &self.weights {
-            Weights::Int8(panels) => multiply_int8(isa, quantized, count, panels, &self.bias, activation, residual, out),
-            Weights::F32(panels) => multiply_f32(isa, rows, count, panels, &self.bias, activation, residual, out),
+            Weights::Int8(panels) => multiply_int8(isa, quantized, panels, &product, out),
+            Weights::F32(panels) => multiply_f32(isa, rows, panels, &product, out),
         }
     }
 }
 
-/// For each panel, for each tile of rows: accumulate in registers, then finish into `out`. The panel stays in the first-level cache.
-#[allow(clippy::too_many_arguments)]
-fn multiply_int8(
-    isa: Isa,
-    rows: &Activations,
+/// A product and what follows it.
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    /// Rows that count.
     count: usize,
-    panels: &I8Panels,
-    bias: &[f32],
+    bias: &'a [f32],
     activation: Activation,
-    residual: &[f32],
-    out: &mut [f32],
-) {
+    /// Like the output, or empty.
+    residual: &'a [f32],
+}
+
+/// For each panel, for each tile of rows: accumulate in registers, then finish into `out`. The panel stays in the first-level cache.
+#[inline(always)]
+fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &I8Panels, product: &Product, out: &mut [f32]) {
+    let Product { count, bias, activation, residual } = *product;
     let (tile, n) = (isa.dot_tile(), panels.n());
     let k = super::panels::padded(panels.k());
     let mut acc = TileOf([0; TILE_MAX]);
@@ -226,26 +230,17 @@ fn multiply_int8(
             isa.dot(bytes, stride, panel, k, &mut acc);
             for r in 0..tile.mr.min(count - row) {
                 let at = (row + r) * n + first;
-                let residual = residual.get(at..at + columns).unwrap_or(&[]);
-                let parameters = rows.row(row + r);
-                finish_i32(isa, &acc.0[r * tile.nr..][..columns], parameters, &epilogue, residual, &mut out[at..at + columns]);
+                let residual = if residual.is_empty() { residual } else { &residual[at..at + columns] };
+                finish_i32(&acc.0[r * tile.nr..][..columns], rows.row(row + r), &epilogue, residual, &mut out[at..at + columns]);
             }
         }
     }
 }
 
 /// [`multiply_int8`] in f32; `rows` is padded to whole tiles.
-#[allow(clippy::too_many_arguments)]
-fn multiply_f32(
-    isa: Isa,
-    rows: &[f32],
-    count: usize,
-    panels: &F32Panels,
-    bias: &[f32],
-    activation: Activation,
-    residual: &[f32],
-    out: &mut [f32],
-) {
+#[inline(always)]
+fn multiply_f32_body(isa: Isa, rows: &[f32], panels: &F32Panels, product: &Product, out: &mut [f32]) {
+    let Product { count, bias, activation, residual } = *product;
     let (tile, n, k) = (isa.fma_tile(), panels.n(), panels.k());
     let mut acc = TileOf([0.0; TILE_MAX]);
     for (index, first) in (0..n).step_by(tile.nr).enumerate() {
@@ -255,12 +250,19 @@ fn multiply_f32(
             isa.fma(&rows[row * k..], k, panel, k, &mut acc);
             for r in 0..tile.mr.min(count - row) {
                 let at = (row + r) * n + first;
-                let residual = residual.get(at..at + columns).unwrap_or(&[]);
+                let residual = if residual.is_empty() { residual } else { &residual[at..at + columns] };
                 let acc = &acc.0[r * tile.nr..][..columns];
-                finish_f32(isa, acc, &bias[first..first + columns], activation, residual, &mut out[at..at + columns]);
+                finish_f32(acc, &bias[first..first + columns], activation, residual, &mut out[at..at + columns]);
             }
         }
     }
+}
+
+per_isa! {
+    fn multiply_int8[isa](rows: &Activations, panels: &I8Panels, product: &Product, out: &mut [f32]) = multiply_int8_body;
+}
+per_isa! {
+    fn multiply_f32[isa](rows: &[f32], panels: &F32Panels, product: &Product, out: &mut [f32]) = multiply_f32_body;
 }
 
 #[cfg(test)]

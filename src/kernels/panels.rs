@@ -1,6 +1,7 @@
 //! Right-hand sides of matrix products, packed for the tiles of an instruction set.
 
 use super::arch::{Aligned, Isa, K_STEP};
+use super::rows::{groups, part, part_mut};
 
 /// An int8 matrix `[k, n]` with one scale per column, packed as panels `[n / nr][k / kr][nr][kr]`; what is padded is zero.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,19 @@ pub struct I8Panels {
 /// `k` rounded up to what a tile takes at a time.
 pub fn padded(k: usize) -> usize {
     k.next_multiple_of(K_STEP)
+}
+
+/// `values` into column `at` of a panel `[k / KR][nr][KR]`.
+#[inline(always)]
+fn scatter<const KR: usize>(values: &[i8], panel: &mut [i8], nr: usize, at: usize) {
+    let (groups, rest) = values.as_chunks::<KR>();
+    let (slots, _) = panel.as_chunks_mut::<KR>();
+    for (index, group) in groups.iter().enumerate() {
+        slots[index * nr + at] = *group;
+    }
+    if !rest.is_empty() {
+        slots[groups.len() * nr + at][..rest.len()].copy_from_slice(rest);
+    }
 }
 
 impl I8Panels {
@@ -54,15 +68,24 @@ impl I8Panels {
     }
 
     /// Sets column `c` to `values` times `scale`.
+    #[inline(always)]
     pub fn set_column(&mut self, c: usize, values: &[i8], scale: f32) {
         assert!(c < self.n && values.len() == self.k);
         let tile = self.isa.dot_tile();
         let panel = &mut self.data[c / tile.nr * tile.nr * padded(self.k)..][..tile.nr * padded(self.k)];
-        let column = c % tile.nr * tile.kr;
-        for (group, values) in panel.chunks_exact_mut(tile.nr * tile.kr).zip(values.chunks(tile.kr)) {
-            group[column..column + values.len()].copy_from_slice(values);
+        let at = c % tile.nr;
+        match tile.kr {
+            1 => scatter::<1>(values, panel, tile.nr, at),
+            2 => scatter::<2>(values, panel, tile.nr, at),
+            4 => scatter::<4>(values, panel, tile.nr, at),
+            8 => scatter::<8>(values, panel, tile.nr, at),
+            _ => scatter::<16>(values, panel, tile.nr, at),
         }
-        self.sums[c] = values.iter().map(|&value| i32::from(value)).sum();
+        let mut sum = 0i32;
+        for value in values {
+            sum += i32::from(*value);
+        }
+        self.sums[c] = sum;
         self.scales[c] = scale;
     }
 
@@ -125,11 +148,13 @@ impl F32Panels {
     }
 
     /// Sets row `i` (one value along k, all columns).
-    #[inline]
+    #[inline(always)]
     pub fn set_row(&mut self, i: usize, row: &[f32]) {
         assert!(i < self.k && row.len() == self.n);
-        for (panel, values) in self.data.chunks_exact_mut(self.nr * self.k).zip(row.chunks(self.nr)) {
-            panel[i * self.nr..][..values.len()].copy_from_slice(values);
+        let (nr, k) = (self.nr, self.k);
+        for (index, values) in row.chunks(nr).enumerate() {
+            let to = &mut self.data[(index * k + i) * nr..][..values.len()];
+            groups!(values.len(), |at, W| *part_mut::<_, W>(to, at) = *part::<_, W>(values, at));
         }
     }
 

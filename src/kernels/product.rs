@@ -1,6 +1,6 @@
 //! The mask product: a few query embeddings times many pixels.
 
-use super::arch::{Isa, TILE_MAX, TileOf};
+use super::arch::{Isa, TILE_MAX, TileOf, per_isa};
 use super::panels::F32Panels;
 use super::workers::Workers;
 
@@ -8,22 +8,23 @@ use super::workers::Workers;
 #[derive(Debug)]
 pub struct MaskProductScratch {
     panels: F32Panels,
-    /// `[pixels, rows]`.
-    transposed: Vec<f32>,
+    /// `[strips, rows, STRIP]`.
+    strips: Vec<f32>,
 }
 
 impl MaskProductScratch {
     pub fn new(isa: Isa) -> MaskProductScratch {
-        MaskProductScratch { panels: F32Panels::zeros(isa, 0, 0), transposed: Vec::new() }
+        MaskProductScratch { panels: F32Panels::zeros(isa, 0, 0), strips: Vec::new() }
     }
 }
 
-/// Pixels that one thread takes at a time.
-const STRIP: usize = 512;
+/// Pixels whose features stay in the second-level cache while all queries pass: a multiple of every tile's rows.
+const STRIP: usize = 96;
 
 /// `out[r, p] = sum_c embeddings[kept[r], c] * features[p, c]`: each sum in ascending order of c, whatever rows are kept.
 ///
 /// `embeddings` is `[queries, channels]`, `features` is `[pixels, channels]`, `out` is `[kept.len(), pixels]`.
+#[allow(clippy::too_many_arguments)]
 pub fn mask_product(
     isa: Isa,
     workers: &Workers,
@@ -36,36 +37,53 @@ pub fn mask_product(
 ) {
     let (rows, pixels) = (kept.len(), features.len() / channels);
     assert_eq!(out.len(), rows * pixels);
-    if rows == 0 {
+    if out.is_empty() {
         return;
     }
-    let MaskProductScratch { panels, transposed } = scratch;
+    let MaskProductScratch { panels, strips } = scratch;
     panels.resize(channels, rows);
     for (row, query) in kept.iter().enumerate() {
         panels.set_column(row, &embeddings[query * channels..(query + 1) * channels]);
     }
-    let tile = isa.fma_tile();
-    transposed.resize(rows * pixels, 0.0);
-    // pixels are the rows of the tiles: for each strip of pixels, for each panel of queries
-    workers.rows(transposed, rows, tile.mr, STRIP, &|first, to| {
-        let mut acc = TileOf([0.0; TILE_MAX]);
-        let count = to.len() / rows;
-        for (index, left) in (0..rows).step_by(tile.nr).enumerate() {
-            let columns = tile.nr.min(rows - left);
-            for pixel in (0..count).step_by(tile.mr) {
-                // a tile at the end starts earlier, so that it reads no further than the features
-                let start = (first + pixel).min(pixels.saturating_sub(tile.mr));
-                multiply(isa, &features[start * channels..], channels, panels.panel(index), &mut acc);
-                for r in 0..tile.mr.min(count - pixel) {
-                    let from = (first + pixel - start + r) * tile.nr;
-                    to[(pixel + r) * rows + left..][..columns].copy_from_slice(&acc.0[from..from + columns]);
-                }
-            }
+    strips.resize(pixels.div_ceil(STRIP) * rows * STRIP, 0.0);
+    workers.rows(strips, rows * STRIP, 1, 1, &|strip, to| {
+        for (index, to) in to.chunks_exact_mut(rows * STRIP).enumerate() {
+            one_strip(isa, features, (strip + index) * STRIP, panels, to);
         }
     });
     workers.rows(out, pixels, 1, 1, &|row, to| {
-        to.iter_mut().zip(transposed[row..].iter().step_by(rows)).for_each(|(to, from)| *to = *from);
+        for (to, strip) in to.chunks_mut(STRIP).zip(strips.chunks_exact(rows * STRIP)) {
+            to.copy_from_slice(&strip[row * STRIP..][..to.len()]);
+        }
     });
+}
+
+/// Pixels `first ..` as the rows of tiles, queries as panels; into `to`, `[queries, STRIP]`.
+#[inline(always)]
+fn one_strip_body(isa: Isa, features: &[f32], first: usize, panels: &F32Panels, to: &mut [f32]) {
+    let (tile, channels, rows) = (isa.fma_tile(), panels.k(), panels.n());
+    let pixels = features.len() / channels;
+    let count = STRIP.min(pixels - first);
+    let mut acc = TileOf([0.0; TILE_MAX]);
+    for (index, left) in (0..rows).step_by(tile.nr).enumerate() {
+        let columns = tile.nr.min(rows - left);
+        for pixel in (0..count).step_by(tile.mr) {
+            // a tile at the end starts earlier, so that it reads no further than the features
+            let start = (first + pixel).min(pixels.saturating_sub(tile.mr));
+            multiply(isa, &features[start * channels..], channels, panels.panel(index), &mut acc);
+            let skipped = first + pixel - start;
+            for column in 0..columns {
+                let to = &mut to[(left + column) * STRIP + pixel..][..tile.mr.min(count - pixel)];
+                for (r, to) in to.iter_mut().enumerate() {
+                    *to = acc.0[(skipped + r) * tile.nr + column];
+                }
+            }
+        }
+    }
+}
+
+per_isa! {
+    fn one_strip[isa](features: &[f32], first: usize, panels: &F32Panels, to: &mut [f32]) = one_strip_body;
 }
 
 /// One tile; fewer pixels than a tile has rows are padded.

@@ -87,7 +87,7 @@ fn quantize_wide_body(row: &[f32], to: &mut [u8]) -> Row {
 
 /// `to = round(row / scale)` in -127..=127 with `scale = max |row| / 127`: no zero point, for the right-hand side of a product.
 #[inline(always)]
-fn quantize_symmetric_body(row: &[f32], to: &mut [i8]) -> f32 {
+pub fn quantize_symmetric_body(row: &[f32], to: &mut [i8]) -> f32 {
     let (low, high) = range(row);
     let largest = if -low > high { -low } else { high };
     let inverse = if largest < 1e-30 { 0.0 } else { 127.0 / largest };
@@ -109,9 +109,9 @@ per_isa! {
     /// [`ActivationForm::Wide`].
     fn quantize_wide(row: &[f32], to: &mut [u8]) -> Row = quantize_wide_body;
 }
+#[cfg(test)]
 per_isa! {
-    /// `row` as i8 without a zero point, and its scale: how keys become panels. No value is -128; infinities saturate.
-    pub fn quantize_symmetric(row: &[f32], to: &mut [i8]) -> f32 = quantize_symmetric_body;
+    fn quantize_symmetric(row: &[f32], to: &mut [i8]) -> f32 = quantize_symmetric_body;
 }
 
 /// Quantized rows as the tiles of one instruction set take them.

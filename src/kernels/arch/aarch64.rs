@@ -3,7 +3,6 @@
 //! The dot product and the 8-bit matrix multiply have no stable intrinsics, so single instructions stand in `asm!`; the compiler
 //! still allocates their registers and schedules around them.
 
-
 use std::arch::aarch64::*;
 use std::arch::asm;
 

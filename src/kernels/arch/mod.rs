@@ -291,35 +291,42 @@ fn fma_scalar(a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &mut TileO
     }
 }
 
-/// Defines a function that takes an [`Isa`] first and runs `body`, an `#[inline(always)]` function of the other arguments,
-/// compiled for that instruction set.
+/// Defines a function that takes an [`Isa`] first and runs `body`, an `#[inline(always)]` function, compiled for that instruction set.
+/// `name(..)` hands `body` the other arguments, `name[isa](..)` the token too.
 macro_rules! per_isa {
-    ($(#[$meta:meta])* $visibility:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:path;) => {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident [isa] ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:path;) => {
+        per_isa! { @ $(#[$meta])* $visibility fn $name (isa; $($arg: $type),*) $(-> $result)? = $body; (isa, $($arg),*) }
+    };
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:path;) => {
+        per_isa! { @ $(#[$meta])* $visibility fn $name (isa; $($arg: $type),*) $(-> $result)? = $body; ($($arg),*) }
+    };
+    (@ $(#[$meta:meta])* $visibility:vis fn $name:ident ($isa:ident; $($arg:ident: $type:ty),*) $(-> $result:ty)? = $body:path; $call:tt) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        $visibility fn $name(isa: $crate::kernels::arch::Isa, $($arg: $type),*) $(-> $result)? {
+        #[inline]
+        $visibility fn $name($isa: $crate::kernels::arch::Isa, $($arg: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, unused_variables)]
             #[target_feature(enable = "avx2,fma")]
-            fn with_avx2($($arg: $type),*) $(-> $result)? {
-                $body($($arg),*)
+            fn with_avx2($isa: $crate::kernels::arch::Isa, $($arg: $type),*) $(-> $result)? {
+                $body $call
             }
             #[cfg(target_arch = "x86_64")]
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, unused_variables)]
             #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-            fn with_avx512($($arg: $type),*) $(-> $result)? {
-                $body($($arg),*)
+            fn with_avx512($isa: $crate::kernels::arch::Isa, $($arg: $type),*) $(-> $result)? {
+                $body $call
             }
             #[allow(unsafe_code)]
-            match isa.kind() {
+            match $isa.kind() {
                 // SAFETY: the token proves that the CPU has these features.
                 #[cfg(target_arch = "x86_64")]
-                $crate::kernels::arch::Kind::Avx2 | $crate::kernels::arch::Kind::AvxVnni => unsafe { with_avx2($($arg),*) },
+                $crate::kernels::arch::Kind::Avx2 | $crate::kernels::arch::Kind::AvxVnni => unsafe { with_avx2($isa, $($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::kernels::arch::Kind::Avx512Vnni => unsafe { with_avx512($($arg),*) },
+                $crate::kernels::arch::Kind::Avx512Vnni => unsafe { with_avx512($isa, $($arg),*) },
                 // NEON is part of every aarch64 target
-                _ => $body($($arg),*),
+                _ => $body $call,
             }
         }
     };

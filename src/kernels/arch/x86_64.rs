@@ -4,7 +4,6 @@
 //! broadcast one activation group per row and multiply-accumulate. With 32 registers the tile is 12 rows times 2 vectors (24
 //! accumulators), with 16 registers 6 rows times 2 (12).
 
-
 use std::arch::x86_64::*;
 
 use super::TileOf;

@@ -2,7 +2,7 @@
 
 use super::engine::with_scratch;
 use super::{Engine, Kernel};
-use crate::kernels::attention::{Head, ScorePrecision, Shape, Strided, block, block_rows, tile_rows};
+use crate::kernels::attention::{Block, Head, ScorePrecision, Shape, Strided, attend, block_rows, tile_rows};
 
 /// Where queries, keys or values lie: row i of input `slot` starts at `i * stride + offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +41,8 @@ impl Kernel for AttentionSpec {
                 with_scratch(|scratch| head.prepare(isa, shape, index, k, v, &mut scratch.attention));
             });
             engine.workers.rows(out, width, tile_rows(isa), block_rows(isa), &|first, out| {
-                let count = out.len() / width;
-                with_scratch(|scratch| block(isa, shape, first, count, q, heads, mask, out, &mut scratch.attention));
+                let block = Block { first, count: out.len() / width, q, heads, mask };
+                with_scratch(|scratch| attend(isa, shape, &block, out, &mut scratch.attention));
             });
         });
     }
