@@ -1,0 +1,109 @@
+//! Which layers become int8, decided by the noise that each would add, and the table that says so.
+//!
+//! The measure is the ratio of signal to quantization noise of a layer's product (without its bias) on the calibration rows, with
+//! weights and activations in int8 ([`super::quantize`]). The rule:
+//!
+//! - **Blocks and upscaling** are int8 from [`MIDDLE_MIN_DB`] on. A sound layer has about 38 dB; at 20 dB, one layer adds as much
+//!   noise as 60 sound ones together, which is a whole ViT-S, so below that it costs more than all others do.
+//! - **Heads** are int8 from [`EDGE_MIN_DB`] on. Their error reaches the logits undamped, no residual branch passes by
+//!   them: at 40 dB the class head alone would be off by 1 %, as much as the whole network may be. They
+//!   work on the queries only, under 1 % of all multiplications, so f32 costs next to nothing.
+//! - **Patch embedding** stays f32: it sees the picture itself, its error is in everything that follows, it is 1 to 4 % of the work, and
+//!   as a convolution it has no integer form that runs fast everywhere.
+//! - **Mask product** stays f32: both factors are activations, its error lands in the mask logits, and a runtime that
+//!   skips the masks of hopeless queries has little left of it.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use super::calibrate::Calibration;
+use super::layers;
+use super::quantize::signal_to_noise_db;
+use crate::tools::checkpoint::Network;
+use crate::tools::say;
+
+/// Blocks and upscaling below this stay f32.
+pub const MIDDLE_MIN_DB: f64 = 20.0;
+/// Heads below this stay f32: half a percent of error.
+pub const EDGE_MIN_DB: f64 = 46.0;
+
+/// One line of the table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Layer {
+    pub name: String,
+    pub outputs: usize,
+    pub inputs: usize,
+    /// Signal to noise as int8, in decibels.
+    pub int8_db: f64,
+    pub int8: bool,
+    /// Why it stays f32.
+    pub reason: &'static str,
+}
+
+/// Measures every layer of the (folded and smoothed) network.
+pub fn judge(network: &Network, calibration: &Calibration) -> Vec<Layer> {
+    let mut table = Vec::new();
+    for (name, weight) in layers::weights(network) {
+        if let Some(samples) = calibration.get(&name) {
+            let int8_db = signal_to_noise_db(&samples.values, &weight.data, samples.columns);
+            let reason = reason_for_f32(&name, int8_db);
+            table.push(Layer { name, outputs: weight.shape[0], inputs: weight.shape[1], int8_db, int8: reason.is_empty(), reason });
+        }
+    }
+    if let (Some(features), Some(queries)) = (calibration.get(layers::MASK_FEATURES), calibration.get(layers::MASK_QUERIES)) {
+        let int8_db = signal_to_noise_db(&features.values, &queries.values, features.columns);
+        let (outputs, inputs) = (network.queries.shape[0], features.columns);
+        let reason = "both factors are activations, next to the mask logits";
+        table.push(Layer { name: "mask_product".to_owned(), outputs, inputs, int8_db, int8: false, reason });
+    }
+    table
+}
+
+/// Empty for int8.
+fn reason_for_f32(name: &str, int8_db: f64) -> &'static str {
+    let is_head = name == layers::CLASS_HEAD || name.starts_with("mask_head.");
+    if name == layers::PATCH_EMBED {
+        "convolution on the picture itself"
+    } else if is_head && int8_db < EDGE_MIN_DB {
+        "next to the logits: below 46 dB"
+    } else if !is_head && int8_db < MIDDLE_MIN_DB {
+        "below 20 dB"
+    } else {
+        ""
+    }
+}
+
+/// Names of the layers that become int8.
+pub fn int8_names(table: &[Layer]) -> BTreeSet<String> {
+    table.iter().filter(|layer| layer.int8).map(|layer| layer.name.clone()).collect()
+}
+
+/// Prints the table on standard output.
+pub fn print(table: &[Layer]) -> Result<()> {
+    let width = table.iter().map(|layer| layer.name.len()).max().unwrap_or_default();
+    say(format_args!("{:width$}  {:>11}  precision  int8 signal to noise", "layer", "out x in"))?;
+    for layer in table {
+        let shape = format!("{}x{}", layer.outputs, layer.inputs);
+        let precision = if layer.int8 { "int8" } else { "f32" };
+        let line = format!("{:width$}  {shape:>11}  {precision:9}  {:6.1} dB  {}", layer.name, layer.int8_db, layer.reason);
+        say(line.trim_end())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rule() {
+        assert_eq!(reason_for_f32("block.3.mlp.down", 20.5), "");
+        assert_eq!(reason_for_f32("scale_block.0.up", 19.5), "below 20 dB");
+        assert_ne!(reason_for_f32(layers::CLASS_HEAD, 40.0), "");
+        assert_eq!(reason_for_f32(&layers::mask_head(1), f64::INFINITY), "");
+        assert_ne!(reason_for_f32(layers::PATCH_EMBED, 60.0), "");
+        // a layer that always gives 0 has no signal, and nothing to lose in f32
+        assert_ne!(reason_for_f32("block.0.mlp.up", f64::NEG_INFINITY), "");
+    }
+}
