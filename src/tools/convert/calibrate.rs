@@ -4,7 +4,7 @@
 //! conversion stays a matter of seconds. Besides the pictures there is one input of normalized noise, so that what no
 //! picture shows does not come as a surprise.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -31,7 +31,9 @@ const SCENES: u64 = 3;
 /// 20 x 20, the grid of a 320 x 320 input.
 const PATCHES_MAX: usize = 400;
 /// Rows of each linear's input, over all pictures.
-const ROWS: usize = 192;
+const ROWS: usize = 512;
+/// One row in so many is kept to measure with, the others are what weights are fitted to.
+const HELD_OUT: usize = 4;
 /// Larger pictures are refused.
 const PIXELS_MAX: u64 = 64 << 20;
 
@@ -41,6 +43,23 @@ pub struct Samples {
     pub columns: usize,
     /// `[rows, columns]`
     pub values: Vec<f32>,
+}
+
+impl Samples {
+    /// Rows to measure with.
+    pub fn held_out(&self) -> Vec<f32> {
+        self.rows(|index| index % HELD_OUT == 0)
+    }
+
+    /// The other rows.
+    pub fn to_fit(&self) -> Vec<f32> {
+        self.rows(|index| index % HELD_OUT != 0)
+    }
+
+    fn rows(&self, wanted: impl Fn(usize) -> bool) -> Vec<f32> {
+        let rows = self.values.chunks_exact(self.columns).enumerate().filter(|(index, _)| wanted(*index));
+        rows.flat_map(|(_, row)| row.iter().copied()).collect()
+    }
 }
 
 /// Inputs by the name of the linear.
@@ -177,7 +196,7 @@ fn spread(count: usize, wanted: usize) -> impl Iterator<Item = usize> {
 
 /// The f32 network with rows of every linear's input as its outputs, and the names of the linears that see each.
 fn tapped(network: Network, size: (usize, usize), rows: usize) -> Result<(TypedModel, Vec<Vec<String>>)> {
-    let graph::Built { mut graph, inputs } = graph::build(network, size, Form::Tokens { int8: BTreeSet::new() });
+    let graph::Built { mut graph, inputs } = graph::build(network, size, Form::Tokens { int8: BTreeMap::new() });
     let mut layers_of: BTreeMap<onnx::Value, Vec<String>> = BTreeMap::new();
     for (layer, value) in inputs {
         layers_of.entry(value).or_default().push(layer);

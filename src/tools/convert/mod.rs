@@ -13,6 +13,7 @@ mod onnx;
 mod position;
 mod quantize;
 mod report;
+mod rounding;
 mod smooth;
 
 use std::io::Write;
@@ -88,14 +89,13 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     let mut warnings = checkpoint.warnings.clone();
     let metadata = describe(&checkpoint, options, &mut warnings)?;
     let (height, width) = metadata.input_size;
-    let table = match options.precision {
-        Precision::F32 => None,
+    let (form, table) = match options.precision {
+        Precision::F32 => (Form::Float, Vec::new()),
         Precision::Int8 => {
             spinner.set_message("calibrating");
-            Some(prepare_int8(&mut checkpoint, (height, width), &pictures)?)
+            prepare_int8(&mut checkpoint, (height, width), &pictures)?
         }
     };
-    let form = table.as_deref().map_or(Form::Float, |table| Form::Tokens { int8: report::int8_names(table) });
     spinner.set_message("writing the graph");
     let built = graph::build(checkpoint.network, (height, width), form);
     let mut proto = built.graph.finish(&metadata.name, metadata.to_props());
@@ -122,7 +122,7 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     spinner.finish_and_clear();
     // only now: a failure is one sentence
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    if let Some(table) = table {
+    if !table.is_empty() {
         report::print(&table)?;
     }
     let Metadata { task, labels, .. } = &metadata;
@@ -131,11 +131,12 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
 }
 
 /// Makes the network ready for int8 without changing its function, and measures which layers can be.
-fn prepare_int8(checkpoint: &mut Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<Vec<report::Layer>> {
+fn prepare_int8(checkpoint: &mut Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<(Form, Vec<report::Layer>)> {
     fold::fold(&mut checkpoint.network);
     let mut calibration = calibrate::run(checkpoint, size, pictures)?;
     smooth::smooth(&mut checkpoint.network, &mut calibration);
-    Ok(report::judge(&checkpoint.network, &calibration))
+    let (table, int8) = report::judge(&checkpoint.network, &calibration);
+    Ok((Form::Tokens { int8 }, table))
 }
 
 fn calibration_pictures(options: &ConvertOptions) -> Result<Vec<PathBuf>> {

@@ -71,7 +71,8 @@ pub fn products(x: &[f32], w: &[f32], columns: usize) -> Vec<f32> {
     result
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+/// Scalar product.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16; // independent sums, so that the loop vectorizes
     let mut sums = [0f32; LANES];
     let (mut a_chunks, mut b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
@@ -89,11 +90,29 @@ pub fn power(values: &[f32]) -> f64 {
     values.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>() / values.len().max(1) as f64
 }
 
-/// Signal to quantization noise in decibels of `x W^T` when both are int8; infinite when nothing is lost.
-pub fn signal_to_noise_db(x: &[f32], w: &[f32], columns: usize) -> f64 {
+/// What rounding `w` to `rounded` takes from the mean of `x W^T`, per output: `(W - W_rounded) mean(x)`.
+///
+/// Tokens have much in common, so most of the error of the weights is this constant, and a bias gives it back (bias correction,
+/// Nagel et al. 2019).
+pub fn bias_correction(x: &[f32], w: &[f32], rounded: &[f32], columns: usize) -> Vec<f32> {
+    let rows = (x.len() / columns).max(1) as f64;
+    let mut mean = vec![0f64; columns];
+    x.chunks_exact(columns).for_each(|row| row.iter().zip(&mut mean).for_each(|(value, mean)| *mean += f64::from(*value) / rows));
+    let each_output = w.chunks_exact(columns).zip(rounded.chunks_exact(columns));
+    let lost = |(exact, rounded): (&[f32], &[f32])| {
+        let each = exact.iter().zip(rounded).zip(&mean);
+        each.map(|((exact, rounded), mean)| f64::from(exact - rounded) * mean).sum::<f64>() as f32
+    };
+    each_output.map(lost).collect()
+}
+
+/// Signal to quantization noise in decibels of `x W^T` when the rows of `x` are int8, the weights are `rounded`, and `correction` is
+/// added to every row of the result; infinite when nothing is lost.
+pub fn signal_to_noise_db(x: &[f32], w: &[f32], rounded: &[f32], columns: usize, correction: &[f32]) -> f64 {
     let exact = products(x, w, columns);
-    let (x, w) = (Int8Rows::quantize(x, columns).restored(), Int8Rows::quantize(w, columns).restored());
-    let noise: Vec<f32> = products(&x, &w, columns).iter().zip(&exact).map(|(rounded, exact)| rounded - exact).collect();
+    let rounded = products(&Int8Rows::quantize(x, columns).restored(), rounded, columns);
+    let each = rounded.iter().zip(&exact).zip(correction.iter().cycle());
+    let noise: Vec<f32> = each.map(|((rounded, exact), correction)| rounded + correction - exact).collect();
     decibels(power(&exact), power(&noise))
 }
 
@@ -166,12 +185,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_bias_takes_the_error_of_what_all_tokens_share() {
+        let (columns, w) = (96, numbers(40 * 96, 6));
+        let shared = numbers(columns, 7);
+        let x: Vec<f32> = numbers(50 * columns, 8).iter().zip(shared.iter().cycle()).map(|(own, shared)| 0.1 * own + shared).collect();
+        let rounded = Int8Rows::quantize(&w, columns).restored();
+        let correction = bias_correction(&x, &w, &rounded, columns);
+        let noise = |correction: &[f32]| signal_to_noise_db(&x, &w, &rounded, columns, correction);
+        let (before, after) = (noise(&[0.0; 40]), noise(&correction));
+        assert!(after > before + 1.5, "{before} dB, then {after} dB");
+        assert_eq!(bias_correction(&x, &w, &w, columns), [0.0; 40], "nothing is lost");
+    }
+
     /// Uniform values: the noise of a product is that of both factors, each 1/12 of a squared step of 1/127.
     #[test]
     fn noise_is_as_theory_says() {
         let (x, w) = (numbers(64 * 256, 3), numbers(64 * 256, 4));
         let theory = 10.0 * ((1.0 / 3.0) / (2.0 / 12.0 / (127.0 * 127.0f64))).log10();
-        assert!((signal_to_noise_db(&x, &w, 256) - theory).abs() < 0.5);
-        assert_eq!(signal_to_noise_db(&[127.0, 1.0], &[0.0, 127.0], 2), f64::INFINITY);
+        let rounded = Int8Rows::quantize(&w, 256).restored();
+        assert!((signal_to_noise_db(&x, &w, &rounded, 256, &[0.0; 64]) - theory).abs() < 0.5);
+        assert_eq!(signal_to_noise_db(&[127.0, 1.0], &[0.0, 127.0], &[0.0, 127.0], 2, &[0.0]), f64::INFINITY);
     }
 }

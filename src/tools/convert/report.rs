@@ -1,7 +1,7 @@
 //! Which layers become int8, decided by the noise that each would add, and the table that says so.
 //!
-//! The measure is the ratio of signal to quantization noise of a layer's product (without its bias) on the calibration rows, with
-//! weights and activations in int8 ([`super::quantize`]). The rule:
+//! The measure is the ratio of signal to quantization noise of a layer's product (without its bias) on calibration rows that nothing was fitted to, with
+//! weights and activations in int8 and the bias corrected ([`super::quantize`]). The rule:
 //!
 //! - **Blocks and upscaling** are int8 from [`MIDDLE_MIN_DB`] on. A sound layer has about 38 dB; at 20 dB, one layer adds as much
 //!   noise as 60 sound ones together, which is a whole ViT-S, so below that it costs more than all others do.
@@ -13,14 +13,18 @@
 //! - **Mask product** stays f32: both factors are activations, its error lands in the mask logits, and a runtime that
 //!   skips the masks of hopeless queries has little left of it.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 
 use super::calibrate::Calibration;
 use super::layers;
-use super::quantize::signal_to_noise_db;
-use crate::tools::checkpoint::Network;
+use super::quantize::{Int8Rows, bias_correction, signal_to_noise_db};
+use super::rounding::Feedback;
+use crate::tools::checkpoint::{Array, Network};
 use crate::tools::say;
 
 /// Blocks and upscaling below this stay f32.
@@ -41,23 +45,72 @@ pub struct Layer {
     pub reason: &'static str,
 }
 
-/// Measures every layer of the (folded and smoothed) network.
-pub fn judge(network: &Network, calibration: &Calibration) -> Vec<Layer> {
-    let mut table = Vec::new();
-    for (name, weight) in layers::weights(network) {
-        if let Some(samples) = calibration.get(&name) {
-            let int8_db = signal_to_noise_db(&samples.values, &weight.data, samples.columns);
-            let reason = reason_for_f32(&name, int8_db);
-            table.push(Layer { name, outputs: weight.shape[0], inputs: weight.shape[1], int8_db, int8: reason.is_empty(), reason });
+/// An int8 layer: its weights, and what is added to its bias.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Int8Layer {
+    pub weights: Int8Rows,
+    pub correction: Vec<f32>,
+}
+
+/// Measures every layer of the (folded and smoothed) network; also gives those that become int8, by name.
+pub fn judge(network: &Network, calibration: &Calibration) -> (Vec<Layer>, BTreeMap<String, Int8Layer>) {
+    let layers = layers::weights(network);
+    // one after the other where the input is the same, else at the same time
+    let groups: Vec<_> =
+        layers.chunk_by(|(a, _), (b, _)| calibration.get(a).is_some() && calibration.get(a) == calibration.get(b)).collect();
+    let next = AtomicUsize::new(0);
+    let judged = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = judge_group(group, calibration);
+            judged.lock().unwrap_or_else(PoisonError::into_inner).extend(result);
+        }
+    };
+    std::thread::scope(|scope| (0..std::thread::available_parallelism().map_or(1, usize::from)).for_each(|_| drop(scope.spawn(work))));
+    let mut judged: BTreeMap<String, (Layer, Option<Int8Layer>)> = judged
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .into_iter()
+        .map(|(layer, int8)| (layer.name.clone(), (layer, int8)))
+        .collect();
+    let (mut table, mut int8) = (Vec::new(), BTreeMap::new());
+    for (name, _) in &layers {
+        if let Some((layer, quantized)) = judged.remove(name) {
+            int8.extend(quantized.map(|quantized| (name.clone(), quantized)));
+            table.push(layer);
         }
     }
-    if let (Some(features), Some(queries)) = (calibration.get(layers::MASK_FEATURES), calibration.get(layers::MASK_QUERIES)) {
-        let int8_db = signal_to_noise_db(&features.values, &queries.values, features.columns);
-        let (outputs, inputs) = (network.queries.shape[0], features.columns);
-        let reason = "both factors are activations, next to the mask logits";
-        table.push(Layer { name: "mask_product".to_owned(), outputs, inputs, int8_db, int8: false, reason });
-    }
-    table
+    table.extend(judge_mask_product(network, calibration));
+    (table, int8)
+}
+
+/// Layers with the same input.
+fn judge_group(group: &[(String, Cow<'_, Array>)], calibration: &Calibration) -> Vec<(Layer, Option<Int8Layer>)> {
+    let Some(samples) = calibration.get(&group[0].0) else { return Vec::new() };
+    let columns = samples.columns;
+    let (to_fit, held_out) = (samples.to_fit(), samples.held_out());
+    let feedback = Feedback::of_inputs(&to_fit, columns);
+    let each = group.iter().map(|(name, weight)| {
+        let weights = feedback.quantize(&weight.data);
+        let rounded = weights.restored();
+        let correction = bias_correction(&to_fit, &weight.data, &rounded, columns);
+        let int8_db = signal_to_noise_db(&held_out, &weight.data, &rounded, columns, &correction);
+        let reason = reason_for_f32(name, int8_db);
+        let int8 = reason.is_empty();
+        let layer = Layer { name: name.clone(), outputs: weight.shape[0], inputs: columns, int8_db, int8, reason };
+        (layer, int8.then_some(Int8Layer { weights, correction }))
+    });
+    each.collect()
+}
+
+fn judge_mask_product(network: &Network, calibration: &Calibration) -> Option<Layer> {
+    let (features, queries) = (calibration.get(layers::MASK_FEATURES)?, calibration.get(layers::MASK_QUERIES)?);
+    let columns = features.columns;
+    let rounded = Int8Rows::quantize(&queries.values, columns).restored();
+    let uncorrected = vec![0.0; queries.values.len() / columns];
+    let int8_db = signal_to_noise_db(&features.held_out(), &queries.values, &rounded, columns, &uncorrected);
+    let reason = "both factors are activations, next to the mask logits";
+    Some(Layer { name: "mask_product".to_owned(), outputs: network.queries.shape[0], inputs: columns, int8_db, int8: false, reason })
 }
 
 /// Empty for int8.
@@ -72,11 +125,6 @@ fn reason_for_f32(name: &str, int8_db: f64) -> &'static str {
     } else {
         ""
     }
-}
-
-/// Names of the layers that become int8.
-pub fn int8_names(table: &[Layer]) -> BTreeSet<String> {
-    table.iter().filter(|layer| layer.int8).map(|layer| layer.name.clone()).collect()
 }
 
 /// Prints the table on standard output.

@@ -92,7 +92,8 @@ fn smooth_upscaling(network: &mut Network, calibration: &mut Calibration) {
 fn choose(samples: Option<&Samples>, weights: &[&Array]) -> Option<Vec<f32>> {
     let samples = samples?;
     let columns = samples.columns;
-    let signals: Vec<f64> = weights.iter().map(|weight| power(&products(&samples.values, &weight.data, columns))).collect();
+    let x = samples.held_out();
+    let signals: Vec<f64> = weights.iter().map(|weight| power(&products(&x, &weight.data, columns))).collect();
     let inputs = largest(&samples.values, columns);
     // each output has its own step, so a weight counts relative to its row
     let relative = |row: &[f32]| {
@@ -102,7 +103,7 @@ fn choose(samples: Option<&Samples>, weights: &[&Array]) -> Option<Vec<f32>> {
     let rows = weights.iter().flat_map(|weight| weight.data.chunks_exact(columns));
     let outputs = largest(&rows.flat_map(relative).collect::<Vec<_>>(), columns);
     let cost = |factors: &[f32]| -> f64 {
-        let x = divided(&samples.values, factors);
+        let x = divided(&x, factors);
         let each = weights.iter().zip(&signals).map(|(weight, signal)| {
             let mut weight = (*weight).clone();
             scale_inputs(&mut weight, factors);
@@ -198,7 +199,7 @@ fn balance(index: usize, block: &mut Block, calibration: &Calibration, head_dim:
 }
 
 fn outputs(linear: &Linear, samples: &Samples) -> Vec<f32> {
-    let mut result = products(&samples.values, &linear.weight.data, samples.columns);
+    let mut result = products(&samples.held_out(), &linear.weight.data, samples.columns);
     if let Some(bias) = &linear.bias {
         result.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias));
     }
@@ -226,7 +227,7 @@ fn score_noise(q: &[f32], k: &[f32], hidden: usize, head_dim: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools::convert::quantize::signal_to_noise_db;
+    use crate::tools::convert::quantize::{Int8Rows, signal_to_noise_db};
 
     fn numbers(n: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
@@ -242,7 +243,10 @@ mod tests {
     fn estimated_noise_is_that_of_the_product() {
         let (x, w, columns) = (numbers(40 * 96, 1), numbers(50 * 96, 2), 96);
         let estimate = 10.0 * (power(&products(&x, &w, columns)) / noise(&x, &w, columns)).log10();
-        assert!((estimate - signal_to_noise_db(&x, &w, columns)).abs() < 0.3, "{estimate}");
+        assert!(
+            (estimate - signal_to_noise_db(&x, &w, &Int8Rows::quantize(&w, columns).restored(), columns, &[0.0; 50])).abs() < 0.3,
+            "{estimate}"
+        );
     }
 
     #[test]
@@ -251,12 +255,13 @@ mod tests {
         let mut x = numbers(60 * columns, 3);
         x.chunks_exact_mut(columns).for_each(|row| row[5] *= 50.0);
         let mut weight = Array { shape: vec![32, columns], data: numbers(32 * columns, 4) };
-        let before = signal_to_noise_db(&x, &weight.data, columns);
+        let plain = |w: &[f32]| Int8Rows::quantize(w, columns).restored();
+        let before = signal_to_noise_db(&x, &weight.data, &plain(&weight.data), columns, &[0.0; 32]);
         let samples = Samples { columns, values: x };
         let factors = choose(Some(&samples), &[&weight]).expect("better than nothing");
         assert!(factors[5] > 3.0 * factors[6]);
         scale_inputs(&mut weight, &factors);
-        let after = signal_to_noise_db(&divided(&samples.values, &factors), &weight.data, columns);
+        let after = signal_to_noise_db(&divided(&samples.values, &factors), &weight.data, &plain(&weight.data), columns, &[0.0; 32]);
         assert!(after > before + 3.0, "{before} dB, then {after} dB");
     }
 

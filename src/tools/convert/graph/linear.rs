@@ -10,6 +10,7 @@ use super::{Form, Writer};
 use crate::tools::checkpoint::{Array, Linear};
 use crate::tools::convert::onnx::Value;
 use crate::tools::convert::quantize::Int8Rows;
+use crate::tools::convert::report::Int8Layer;
 
 /// Input to its quantization: values, scale, zero point.
 pub(super) type QuantizedInputs = BTreeMap<Value, [Value; 3]>;
@@ -24,11 +25,18 @@ impl Writer {
     pub(super) fn linear_with(&mut self, name: &str, weights: &str, x: &Value, linear: Linear, scale: Option<&[f32]>) -> Value {
         self.inputs.push((weights.to_owned(), x.clone()));
         let Linear { weight, mut bias } = linear;
+        let int8 = match &self.form {
+            Form::Tokens { int8 } => int8.get(weights).cloned(),
+            Form::Float => None,
+        };
+        if let Some(Int8Layer { correction, .. }) = &int8 {
+            let bias = bias.get_or_insert_with(|| vec![0.0; correction.len()]);
+            bias.iter_mut().zip(correction).for_each(|(bias, correction)| *bias += correction);
+        }
         let product = if bias.is_some() { format!("{name}.product") } else { name.to_owned() };
-        let quantize = matches!(&self.form, Form::Tokens { int8 } if int8.contains(weights));
-        let product = match quantize {
-            true => self.product_int8(name, &product, weights, x, weight, scale),
-            false => self.product_f32(&product, weights, x, weight, scale),
+        let product = match int8 {
+            Some(layer) => self.product_int8(name, &product, weights, x, layer.weights, scale),
+            None => self.product_f32(&product, weights, x, weight, scale),
         };
         let Some(bias) = &mut bias else { return product };
         if let Some(scale) = scale {
@@ -46,14 +54,19 @@ impl Writer {
     }
 
     /// The result is called `product`, the steps on the way are called after `name`.
-    fn product_int8(&mut self, name: &str, product: &str, weights: &str, x: &Value, mut weight: Array, scale: Option<&[f32]>) -> Value {
-        let (outputs, inputs) = (weight.shape[0], weight.shape[1]);
+    fn product_int8(
+        &mut self,
+        name: &str,
+        product: &str,
+        weights: &str,
+        x: &Value,
+        mut quantized: Int8Rows,
+        scale: Option<&[f32]>,
+    ) -> Value {
+        let (outputs, inputs) = (quantized.scales.len(), quantized.columns);
         if let Some(scale) = scale {
-            let rows = weight.data.chunks_exact_mut(inputs).zip(scale);
-            rows.for_each(|(row, factor)| row.iter_mut().for_each(|w| *w *= factor));
+            quantized.scales.iter_mut().zip(scale).for_each(|(of_row, factor)| *of_row *= factor);
         }
-        let quantized = Int8Rows::quantize(&weight.data, inputs);
-        drop(weight);
         let weight = self.graph.bytes(&format!("{weights}.weight"), &[inputs, outputs], &quantized.transposed());
         let weight_scale = self.graph.floats(&format!("{weights}.weight.scale"), &[outputs], &quantized.scales);
         let weight_zero = self.graph.bytes(&format!("{weights}.weight.zero_point"), &[outputs], &vec![0; outputs]);

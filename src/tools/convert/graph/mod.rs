@@ -10,10 +10,11 @@ mod activation;
 mod linear;
 mod masks;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::onnx::{Attr, GraphBuilder, Value};
 use super::position;
+use super::report::Int8Layer;
 use crate::model::names;
 use crate::tools::checkpoint::{Block, Linear, Masking, Mlp, Network, Norm, Position};
 
@@ -24,7 +25,7 @@ pub enum Form {
     #[default]
     Float,
     /// The upscaling as linears on tokens, which int8 needs; the linears with these names are int8.
-    Tokens { int8: BTreeSet<String> },
+    Tokens { int8: BTreeMap<String, Int8Layer> },
 }
 
 /// A written graph.
