@@ -31,9 +31,9 @@ const SCENES: u64 = 3;
 /// 20 x 20, the grid of a 320 x 320 input.
 const PATCHES_MAX: usize = 400;
 /// Rows of each linear's input, over all pictures.
-const ROWS: usize = 512;
+const ROWS: usize = 1024;
 /// One row in so many is kept to measure with, the others are what weights are fitted to.
-const HELD_OUT: usize = 4;
+const HELD_OUT: usize = 8;
 /// Larger pictures are refused.
 const PIXELS_MAX: u64 = 64 << 20;
 

@@ -83,3 +83,57 @@ pub fn divide_norm(norm: &mut Norm, factors: &[f32]) {
 pub fn inverse(factors: &[f32]) -> Vec<f32> {
     factors.iter().map(|factor| 1.0 / factor).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        (0..n)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / 8_388_608.0 - 1.0
+            })
+            .collect()
+    }
+
+    fn apply(linear: &Linear, x: &[f32]) -> Vec<f32> {
+        let rows = linear.weight.data.chunks_exact(x.len());
+        let zero = vec![0.0; linear.weight.shape[0]];
+        let bias = linear.bias.as_ref().unwrap_or(&zero);
+        rows.zip(bias).map(|(row, b)| row.iter().zip(x).map(|(w, x)| w * x).sum::<f32>() + b).collect()
+    }
+
+    /// f32 sums of a dozen terms around 1, in another order.
+    fn assert_same(a: &[f32], b: &[f32]) {
+        assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5), "{a:?} {b:?}");
+    }
+
+    #[test]
+    fn a_norm_moves_into_the_linears_behind() {
+        for bias in [None, Some(numbers(5, 1))] {
+            let before = Linear { weight: Array { shape: vec![5, 7], data: numbers(35, 2) }, bias };
+            let mut norm = Norm { scale: numbers(7, 3), shift: numbers(7, 4), eps: 1e-6 };
+            let normalized = numbers(7, 5);
+            let input: Vec<f32> =
+                normalized.iter().zip(&norm.scale).zip(&norm.shift).map(|((x, scale), shift)| x * scale + shift).collect();
+            let mut after = before.clone();
+            fold_norm(&mut norm, &mut [&mut after]);
+            assert_eq!((norm.scale, norm.shift), (vec![1.0; 7], vec![0.0; 7]));
+            assert_same(&apply(&before, &input), &apply(&after, &normalized));
+        }
+    }
+
+    #[test]
+    fn factors_cancel() {
+        let factors: Vec<f32> = numbers(7, 6).iter().map(|v| v.abs() + 0.1).collect();
+        let x = numbers(4, 7);
+        let mut first = Linear { weight: Array { shape: vec![7, 4], data: numbers(28, 8) }, bias: Some(numbers(7, 9)) };
+        let mut second = Linear { weight: Array { shape: vec![3, 7], data: numbers(21, 10) }, bias: None };
+        let before = apply(&second, &apply(&first, &x));
+        scale_outputs(&mut first, &inverse(&factors));
+        scale_inputs(&mut second.weight, &factors);
+        assert_same(&before, &apply(&second, &apply(&first, &x)));
+    }
+}

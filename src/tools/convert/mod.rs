@@ -15,6 +15,8 @@ mod quantize;
 mod report;
 mod rounding;
 mod smooth;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

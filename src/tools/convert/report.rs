@@ -1,10 +1,10 @@
 //! Which layers become int8, decided by the noise that each would add, and the table that says so.
 //!
-//! The measure is the ratio of signal to quantization noise of a layer's product (without its bias) on calibration rows that nothing was fitted to, with
-//! weights and activations in int8 and the bias corrected ([`super::quantize`]). The rule:
+//! The measure is the ratio of signal to quantization noise of a layer's product (without its bias) on calibration rows that no
+//! weight was fitted to, with weights and activations in int8 and the bias corrected ([`super::quantize`]). The rule:
 //!
-//! - **Blocks and upscaling** are int8 from [`MIDDLE_MIN_DB`] on. A sound layer has about 38 dB; at 20 dB, one layer adds as much
-//!   noise as 60 sound ones together, which is a whole ViT-S, so below that it costs more than all others do.
+//! - **Blocks and upscaling** are int8 from [`MIDDLE_MIN_DB`] on. A sound layer has about 40 dB; at 20 dB, one layer adds as much
+//!   noise as a hundred sound ones, more than a whole ViT-S has (74), so below that it costs more than all others do.
 //! - **Heads** are int8 from [`EDGE_MIN_DB`] on. Their error reaches the logits undamped, no residual branch passes by
 //!   them: at 40 dB the class head alone would be off by 1 %, as much as the whole network may be. They
 //!   work on the queries only, under 1 % of all multiplications, so f32 costs next to nothing.
