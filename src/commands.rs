@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use eomt_edge::cli::{BenchArgs, Command, ConvertArgs, PostprocessArgs, PrecisionArg, SegmentArgs, ThresholdArgs};
 use eomt_edge::data::Thresholds;
-use eomt_edge::tools::UsageError;
+use eomt_edge::model::Precision;
 use eomt_edge::tools::bench::{BenchOptions, bench};
 use eomt_edge::tools::convert::{ConvertOptions, convert};
 use eomt_edge::tools::doctor::doctor;
@@ -40,15 +40,17 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn run_convert(args: ConvertArgs) -> anyhow::Result<()> {
-    if args.precision == PrecisionArg::Int8 || args.calibrate.is_some() {
-        return Err(UsageError("--precision int8 and --calibrate: this version writes f32 only".to_owned()).into());
-    }
     let options = ConvertOptions {
         size: args.size.map(|size| (size.0, size.1)),
         task: args.task,
         stuff: args.stuff,
         hints: args.hints,
         base: args.base,
+        precision: match args.precision {
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Int8 => Precision::Int8,
+        },
+        calibrate: args.calibrate,
         thresholds: thresholds(&args.thresholds),
         skip_check: args.no_check,
         ..ConvertOptions::default()

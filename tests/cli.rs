@@ -82,6 +82,26 @@ fn usage_errors_exit_with_2() {
 }
 
 #[test]
+fn calibration_needs_pictures_and_int8() {
+    let scratch = Scratch::new("calibrate");
+    let output = scratch.path("o.onnx");
+    let run = |precision: &str, directory: &Path| {
+        let mut command = convert(&data("reference/dinov2"), &output);
+        command.args(["--precision", precision, "--calibrate"]).arg(directory);
+        command
+    };
+    let empty = scratch.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    std::fs::write(empty.join("notes.txt"), "no picture").unwrap();
+    assert!(fail(&mut run("f32", &data("clip")), 2).contains("--precision int8"));
+    assert!(fail(&mut run("int8", &empty), 2).contains("empty"));
+    assert!(fail(&mut run("int8", &scratch.path("nowhere")), 2).contains("nowhere"));
+    std::fs::write(empty.join("text.png"), "no picture").unwrap();
+    refuse(&mut run("int8", &empty), &["text.png", "PNG or JPEG"]);
+    assert_eq!(scratch.names(), ["empty"], "nothing half-written stays");
+}
+
+#[test]
 fn other_files_are_no_models() {
     let scratch = Scratch::new("models");
     let text = scratch.path("text.onnx");

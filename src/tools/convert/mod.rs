@@ -1,8 +1,22 @@
 //! `convert`: a checkpoint becomes one ONNX file that describes itself.
+//!
+//! ```text
+//! checkpoint ─▶ network ─────────────────────────────────────────────────▶ graph ─▶ ONNX    (f32)
+//!                  └─▶ fold ─▶ calibrate ─▶ smooth ─▶ report (which layers) ─┘              (int8)
+//! ```
 
+mod calibrate;
+mod fold;
 mod graph;
+mod layers;
 mod onnx;
 mod position;
+mod quantize;
+mod report;
+mod rounding;
+mod smooth;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,6 +30,7 @@ use super::files::AtomicFile;
 use super::{progress, say, usage};
 use crate::data::{Task, Thresholds};
 use crate::model::{LoadOptions, Metadata, Model, Precision};
+use graph::Form;
 
 /// protobuf, and so one ONNX file, ends at 2 GiB; the graph itself needs some of that.
 const WEIGHTS_INSIDE_MAX: usize = (1 << 31) - (64 << 20);
@@ -33,6 +48,10 @@ pub struct ConvertOptions {
     pub hints: Option<String>,
     /// The DINOv3 weights that a delta checkpoint builds on.
     pub base: Option<PathBuf>,
+    /// How the weights of the linear layers are stored.
+    pub precision: Precision,
+    /// Pictures that show int8 what to expect; default: procedural scenes.
+    pub calibrate: Option<PathBuf>,
     /// Default thresholds to store in the file.
     pub thresholds: Thresholds,
     /// Do not load the result to check it.
@@ -49,6 +68,8 @@ impl Default for ConvertOptions {
             stuff: None,
             hints: None,
             base: None,
+            precision: Precision::F32,
+            calibrate: None,
             thresholds: Thresholds::default(),
             skip_check: false,
             weights_inside_max: WEIGHTS_INSIDE_MAX,
@@ -62,15 +83,24 @@ impl Default for ConvertOptions {
 /// A sentence that names the file and the tensor or key at fault; `output` is then left as it was.
 pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Result<()> {
     refuse_own_input(checkpoint, output)?;
+    let pictures = calibration_pictures(options)?;
     let mut file = AtomicFile::create(output)?; // before the work: an output that cannot be written is known at once
     let spinner = progress::spinner("reading the checkpoint");
     let read = Options { hints: options.hints.as_deref(), base: options.base.as_deref() };
-    let checkpoint = checkpoint::read(checkpoint, &read)?;
+    let mut checkpoint = checkpoint::read(checkpoint, &read)?;
     let mut warnings = checkpoint.warnings.clone();
     let metadata = describe(&checkpoint, options, &mut warnings)?;
-    spinner.set_message("writing the graph");
     let (height, width) = metadata.input_size;
-    let mut proto = graph::build(checkpoint.network, (height, width)).finish(&metadata.name, metadata.to_props());
+    let (form, table) = match options.precision {
+        Precision::F32 => (Form::Float, Vec::new()),
+        Precision::Int8 => {
+            spinner.set_message("calibrating");
+            prepare_int8(&mut checkpoint, (height, width), &pictures)?
+        }
+    };
+    spinner.set_message("writing the graph");
+    let built = graph::build(checkpoint.network, (height, width), form);
+    let mut proto = built.graph.finish(&metadata.name, metadata.to_props());
     let weights = onnx::weight_bytes(&proto);
     let beside = if weights > options.weights_inside_max { Some(write_beside(&mut proto, output)?) } else { None };
     let bytes = proto.encode_to_vec();
@@ -94,9 +124,31 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     spinner.finish_and_clear();
     // only now: a failure is one sentence
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    if !table.is_empty() {
+        report::print(&table)?;
+    }
     let Metadata { task, labels, .. } = &metadata;
     let megabytes = weights as f64 / 1e6;
     say(format_args!("{}: {height}x{width}, {task}, {} classes, {megabytes:.1} MB of weights", output.display(), labels.len()))
+}
+
+/// Makes the network ready for int8 without changing its function, and measures which layers can be.
+fn prepare_int8(checkpoint: &mut Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<(Form, Vec<report::Layer>)> {
+    fold::fold(&mut checkpoint.network);
+    let mut calibration = calibrate::run(checkpoint, size, pictures)?;
+    smooth::smooth(&mut checkpoint.network, &mut calibration);
+    let (table, int8) = report::judge(&checkpoint.network, &calibration);
+    Ok((Form::Tokens { int8 }, table))
+}
+
+fn calibration_pictures(options: &ConvertOptions) -> Result<Vec<PathBuf>> {
+    match &options.calibrate {
+        None => Ok(Vec::new()),
+        Some(directory) if options.precision == Precision::F32 => {
+            usage(format!("--calibrate {}: only --precision int8 is calibrated", directory.display()))
+        }
+        Some(directory) => calibrate::pictures(directory),
+    }
 }
 
 /// A slip of the hand must not cost the checkpoint.
@@ -153,7 +205,7 @@ fn describe(checkpoint: &Checkpoint, options: &ConvertOptions, warnings: &mut Ve
         image_std: checkpoint.image_std,
         input_size: (height, width),
         thresholds: options.thresholds,
-        precision: Precision::F32,
+        precision: options.precision,
         source_sha256: checkpoint.source_sha256.clone(),
         converter: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
     })

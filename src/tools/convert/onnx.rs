@@ -1,7 +1,7 @@
 //! A small writer of ONNX graphs: nodes and initializers in, one `ModelProto` out.
 //!
-//! Only what the converter needs: single-output nodes of the default domain, f32 and i64 initializers stored as raw
-//! little-endian bytes (ONNX IR specification, "TensorProto").
+//! Only what the converter needs: nodes of the default domain, f32, i64 and i8 initializers stored as raw little-endian
+//! bytes (ONNX IR specification, "TensorProto").
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ pub const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
 
 /// The name of a tensor inside the graph under construction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Value(String);
 
 /// One attribute of a node.
@@ -82,6 +82,16 @@ impl GraphBuilder {
         self.initializer(name, shape, DataType::Float, raw)
     }
 
+    /// An i8 initializer, shared as those of [`GraphBuilder::floats`] are.
+    pub fn bytes(&mut self, name: &str, shape: &[usize], data: &[i8]) -> Value {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "initializer {name} {shape:?}");
+        if self.names.contains(name) {
+            return Value(name.to_owned());
+        }
+        let raw = data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.initializer(name, shape, DataType::Int8, raw)
+    }
+
     /// A one-dimensional i64 initializer.
     pub fn ints(&mut self, name: &str, data: &[i64]) -> Value {
         let raw = data.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -113,6 +123,20 @@ impl GraphBuilder {
         Value(name.to_owned())
     }
 
+    /// u8 values, scale and zero point of `x`, found at run time from its range.
+    pub fn quantize_dynamically(&mut self, x: &Value) -> [Value; 3] {
+        let name = format!("{}.quantized", x.0);
+        let outputs = ["", ".scale", ".zero_point"].map(|part| Value(format!("{name}{part}")));
+        self.node("DynamicQuantizeLinear", &name, &[x], &[]);
+        let node = self.graph.node.last_mut().expect("just added");
+        node.output = outputs.iter().map(|output| output.0.clone()).collect();
+        outputs
+    }
+
+    pub fn cast_to_f32(&mut self, name: &str, x: &Value) -> Value {
+        self.node("Cast", name, &[x], &[Attr::Int("to", DataType::Float as i64)])
+    }
+
     /// Reshape to a constant shape.
     pub fn reshape(&mut self, name: &str, x: &Value, shape: &[usize]) -> Value {
         let shape: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
@@ -130,6 +154,11 @@ impl GraphBuilder {
         let ends = self.ints(&format!("{name}.ends"), &[end as i64]);
         let axes = self.ints(&format!("{name}.axes"), &[axis]);
         self.node("Slice", name, &[x, &starts, &ends, &axes], &[])
+    }
+
+    /// Declares a graph output whose shape is left open.
+    pub fn tap(&mut self, value: &Value) {
+        self.graph.output.push(ValueInfoProto { name: value.0.clone(), ..ValueInfoProto::default() });
     }
 
     /// Declares a graph output: the tensor must exist under that name.

@@ -3,25 +3,52 @@
 //! The encoder works on rank-2 tensors `[tokens, hidden]`; tokens are queries (from block `depth - L2` on), class token,
 //! registers, patches, in this order. Exact folds: the attention's 1/sqrt(head_dim) into the query projection and LayerScale
 //! into the projection before it (EoMT paper, section 3; DINOv2 for LayerScale).
+//!
+//! [`linear`] writes the products with weights, in f32 or int8; [`masks`] all that makes mask logits of tokens.
+
+mod activation;
+mod linear;
+mod masks;
+
+use std::collections::BTreeMap;
 
 use super::onnx::{Attr, GraphBuilder, Value};
 use super::position;
+use super::report::Int8Layer;
 use crate::model::names;
-use crate::tools::checkpoint::{Activation, Array, Block, Linear, Masking, Mlp, Network, Norm, Position, ScaleBlock};
+use crate::tools::checkpoint::{Block, Linear, Masking, Mlp, Network, Norm, Position};
 
-/// Added to the scores of pairs that may not see each other; softmax makes it an exact zero.
-const MASKED_OUT: f32 = -1e9;
+/// How the graph is written.
+#[derive(Debug, Clone, Default)]
+pub enum Form {
+    /// All in f32, the upscaling as transposed convolutions.
+    #[default]
+    Float,
+    /// The upscaling as linears on tokens, which int8 needs; the linears with these names are int8.
+    Tokens { int8: BTreeMap<String, Int8Layer> },
+}
+
+/// A written graph.
+pub struct Built {
+    pub graph: GraphBuilder,
+    /// The names of all linears (see `layers`) and what each multiplies, `[rows, in]`; some are used more than once.
+    pub inputs: Vec<(String, Value)>,
+}
 
 /// Writes `network` for `[1, 3, height, width]` inputs. `size` = (height, width), multiples of the patch size.
-pub fn build(network: Network, size: (usize, usize)) -> GraphBuilder {
+pub fn build(network: Network, size: (usize, usize), form: Form) -> Built {
     let grid = [size.0 / network.patch_size[0], size.1 / network.patch_size[1]];
-    let mut writer = Writer::new(&network, grid);
+    let mut writer = Writer::new(&network, grid, form);
     writer.write(network, size);
-    writer.graph
+    Built { graph: writer.graph, inputs: writer.inputs }
 }
 
 struct Writer {
     graph: GraphBuilder,
+    form: Form,
+    inputs: Vec<(String, Value)>,
+    /// Linears with the same input share its quantization.
+    quantized: linear::QuantizedInputs,
     hidden: usize,
     heads: usize,
     grid: [usize; 2],
@@ -39,9 +66,12 @@ struct Rotary {
 }
 
 impl Writer {
-    fn new(network: &Network, grid: [usize; 2]) -> Writer {
+    fn new(network: &Network, grid: [usize; 2], form: Form) -> Writer {
         Writer {
             graph: GraphBuilder::default(),
+            form,
+            inputs: Vec::new(),
+            quantized: linear::QuantizedInputs::default(),
             hidden: network.hidden,
             heads: network.heads,
             grid,
@@ -185,27 +215,6 @@ impl Writer {
         }
     }
 
-    /// `x W^T + b`, every output channel multiplied by `scale` when given.
-    fn linear(&mut self, name: &str, x: &Value, linear: Linear, scale: Option<&[f32]>) -> Value {
-        self.linear_with(name, name, x, linear, scale)
-    }
-
-    /// [`Writer::linear`] with weights that other nodes may share under the name `weights`.
-    fn linear_with(&mut self, name: &str, weights: &str, x: &Value, linear: Linear, scale: Option<&[f32]>) -> Value {
-        let Linear { weight, mut bias } = linear;
-        let transposed = transpose(weight, scale);
-        let weight = self.graph.floats(&format!("{weights}.weight"), &transposed.shape, &transposed.data);
-        drop(transposed);
-        let product = if bias.is_some() { format!("{name}.product") } else { name.to_owned() };
-        let product = self.graph.node("MatMul", &product, &[x, &weight], &[]);
-        let Some(bias) = &mut bias else { return product };
-        if let Some(scale) = scale {
-            bias.iter_mut().zip(scale).for_each(|(b, s)| *b *= s);
-        }
-        let bias = self.graph.floats(&format!("{weights}.bias"), &[bias.len()], bias);
-        self.graph.node("Add", name, &[&product, &bias], &[])
-    }
-
     /// LayerNorm over the last axis.
     fn norm(&mut self, name: &str, x: &Value, norm: &Norm) -> Value {
         self.norm_with(name, name, x, norm)
@@ -224,142 +233,6 @@ impl Writer {
         self.graph.floats(&format!("const.{name}"), &[], &[value])
     }
 
-    fn activation(&mut self, name: &str, x: &Value, activation: Activation) -> Value {
-        match activation {
-            Activation::Relu => self.graph.node("Relu", name, &[x], &[]),
-            Activation::Silu => self.sigmoid_gate(name, x, None),
-            Activation::QuickGelu => self.sigmoid_gate(name, x, Some(1.702)),
-            Activation::Gelu => {
-                let factor = self.scalar("inv_sqrt2", std::f32::consts::FRAC_1_SQRT_2);
-                let scaled = self.graph.node("Mul", &format!("{name}.scaled"), &[x, &factor], &[]);
-                let curve = self.graph.node("Erf", &format!("{name}.erf"), &[&scaled], &[]);
-                self.half_of_x_times_one_plus(name, x, &curve)
-            }
-            Activation::GeluTanh => {
-                let (one, cubic) = (self.scalar("one", 1.0), self.scalar("cubic", 0.044_715));
-                let factor = self.scalar("sqrt_2_over_pi", (2.0 / std::f32::consts::PI).sqrt());
-                let square = self.graph.node("Mul", &format!("{name}.square"), &[x, x], &[]);
-                let inner = self.graph.node("Mul", &format!("{name}.square_scaled"), &[&square, &cubic], &[]);
-                let inner = self.graph.node("Add", &format!("{name}.inner"), &[&inner, &one], &[]);
-                let inner = self.graph.node("Mul", &format!("{name}.inner_x"), &[&inner, x], &[]);
-                let inner = self.graph.node("Mul", &format!("{name}.scaled"), &[&inner, &factor], &[]);
-                let curve = self.graph.node("Tanh", &format!("{name}.tanh"), &[&inner], &[]);
-                self.half_of_x_times_one_plus(name, x, &curve)
-            }
-        }
-    }
-
-    /// `x * (1 + curve) * 0.5`, in the order in which peers recognize GELU.
-    fn half_of_x_times_one_plus(&mut self, name: &str, x: &Value, curve: &Value) -> Value {
-        let (one, half) = (self.scalar("one", 1.0), self.scalar("half", 0.5));
-        let shifted = self.graph.node("Add", &format!("{name}.shifted"), &[curve, &one], &[]);
-        let product = self.graph.node("Mul", &format!("{name}.product"), &[x, &shifted], &[]);
-        self.graph.node("Mul", name, &[&product, &half], &[])
-    }
-
-    /// `x * sigmoid(slope * x)`.
-    fn sigmoid_gate(&mut self, name: &str, x: &Value, slope: Option<f32>) -> Value {
-        let scaled = slope.map(|slope| {
-            let slope = self.scalar("sigmoid_slope", slope);
-            self.graph.node("Mul", &format!("{name}.scaled"), &[x, &slope], &[])
-        });
-        let gate = self.graph.node("Sigmoid", &format!("{name}.sigmoid"), &[scaled.as_ref().unwrap_or(x)], &[]);
-        self.graph.node("Mul", name, &[x, &gate], &[])
-    }
-
-    /// Query tokens `[Q, hidden]` of normalized tokens that include the queries.
-    fn query_tokens(&mut self, name: &str, normed: &Value) -> Value {
-        self.graph.slice(&format!("{name}.query_tokens"), normed, 0, 0, self.queries)
-    }
-
-    /// Mask head times upscaled patch tokens: `[Q, grid << upscales]` flattened to `[Q, pixels]`.
-    fn mask_logits(&mut self, name: &str, normed: &Value, query_tokens: &Value, network: &Network) -> Value {
-        let mut q = query_tokens.clone();
-        for (i, linear) in network.mask_head.iter().enumerate() {
-            let weights = format!("mask_head.{i}");
-            q = self.linear_with(&format!("{name}.{weights}"), &weights, &q, linear.clone(), None);
-            if i < 2 {
-                q = self.activation(&format!("{name}.mask_head.{i}.activation"), &q, network.head_activation);
-            }
-        }
-        let start = self.queries + self.prefix;
-        let patches = self.graph.slice(&format!("{name}.patch_tokens"), normed, 0, start, start + self.grid[0] * self.grid[1]);
-        let x = self.graph.transpose(&format!("{name}.patch_tokens.channels_first"), &patches, &[1, 0]);
-        let mut x = self.graph.reshape(&format!("{name}.patch_map"), &x, &[1, self.hidden, self.grid[0], self.grid[1]]);
-        for (i, block) in network.scale_blocks.iter().enumerate() {
-            let weights = format!("scale_block.{i}");
-            x = self.scale_block(&format!("{name}.{weights}"), &weights, &x, block, network.head_activation);
-        }
-        let (height, width) = self.mask_size();
-        let features = self.graph.reshape(&format!("{name}.features"), &x, &[self.hidden, height * width]);
-        self.graph.node("MatMul", &format!("{name}.mask_logits"), &[&q, &features], &[])
-    }
-
-    fn mask_size(&self) -> (usize, usize) {
-        (self.grid[0] << self.upscales, self.grid[1] << self.upscales)
-    }
-
-    /// Doubles height and width (EoMT paper, section 3.2: transposed convolution, GELU, depthwise 3x3, LayerNorm over channels).
-    fn scale_block(&mut self, name: &str, weights: &str, x: &Value, block: &ScaleBlock, activation: Activation) -> Value {
-        let weight = self.graph.floats(&format!("{weights}.up.weight"), &block.up_weight.shape, &block.up_weight.data);
-        let bias = self.graph.floats(&format!("{weights}.up.bias"), &[self.hidden], &block.up_bias);
-        let attrs = [Attr::Ints("kernel_shape", &[2, 2]), Attr::Ints("strides", &[2, 2])];
-        let x = self.graph.node("ConvTranspose", &format!("{name}.up"), &[x, &weight, &bias], &attrs);
-        let x = self.activation(&format!("{name}.activation"), &x, activation);
-        let weight = self.graph.floats(&format!("{weights}.depthwise.weight"), &block.depthwise.shape, &block.depthwise.data);
-        let attrs = [
-            Attr::Ints("kernel_shape", &[3, 3]),
-            Attr::Ints("pads", &[1, 1, 1, 1]),
-            Attr::Ints("strides", &[1, 1]),
-            Attr::Int("group", self.hidden as i64),
-        ];
-        let x = self.graph.node("Conv", &format!("{name}.depthwise"), &[&x, &weight], &attrs);
-        let x = self.graph.transpose(&format!("{name}.channels_last"), &x, &[0, 2, 3, 1]);
-        let x = self.norm_with(&format!("{name}.norm"), &format!("{weights}.norm"), &x, &block.norm);
-        self.graph.transpose(&format!("{name}.channels_first"), &x, &[0, 3, 1, 2])
-    }
-
-    /// Additive attention mask `[tokens, tokens]`: a query may look at a patch where its own mask, predicted from the tokens
-    /// before this block and reduced bilinearly to the patch grid, is positive (EoMT paper, section 3.3).
-    fn attention_mask(&mut self, name: &str, x: &Value, network: &Network) -> Value {
-        let normed = self.norm_with(&format!("{name}.norm"), "norm", x, &network.norm);
-        let queries = self.query_tokens(name, &normed);
-        let logits = self.mask_logits(name, &normed, &queries, network);
-        let (height, width) = self.mask_size();
-        let logits = self.graph.reshape(&format!("{name}.map"), &logits, &[1, self.queries, height, width]);
-        let logits = self.halve(&format!("{name}.patch_grid"), &logits);
-        let patches = self.grid[0] * self.grid[1];
-        let logits = self.graph.reshape(&format!("{name}.flat"), &logits, &[self.queries, patches]);
-        let (zero, masked_out) = (self.scalar("zero", 0.0), self.scalar("masked_out", MASKED_OUT));
-        let open = self.graph.node("Greater", &format!("{name}.open"), &[&logits, &zero], &[]);
-        let bias = self.graph.node("Where", &format!("{name}.bias"), &[&open, &zero, &masked_out], &[]);
-        // queries x patches sits at the upper right; every other pair of tokens sees each other
-        let pads = [0, self.queries + self.prefix, self.prefix + patches, 0].map(|p| p as i64);
-        let pads = self.graph.ints(&format!("{name}.pads"), &pads);
-        self.graph.node("Pad", name, &[&bias, &pads, &zero], &[Attr::Text("mode", "constant")])
-    }
-
-    /// Bilinear reduction by `2^upscales` without antialiasing. The sample point falls exactly between the two middle pixels of
-    /// each cell, so the interpolation is the mean of the cell's middle 2x2 pixels.
-    fn halve(&mut self, name: &str, x: &Value) -> Value {
-        let factor = 1usize << self.upscales;
-        if factor == 1 {
-            return x.clone();
-        }
-        let margin = factor / 2 - 1;
-        let (height, width) = self.mask_size();
-        let x = match margin {
-            0 => x.clone(),
-            _ => {
-                let rows = self.graph.slice(&format!("{name}.rows"), x, 2, margin, height);
-                self.graph.slice(&format!("{name}.columns"), &rows, 3, margin, width)
-            }
-        };
-        let stride = factor as i64;
-        let attrs = [Attr::Ints("kernel_shape", &[2, 2]), Attr::Ints("strides", &[stride, stride])];
-        self.graph.node("AveragePool", name, &[&x], &attrs)
-    }
-
     fn outputs(&mut self, x: &Value, network: &Network) {
         let normed = self.norm("norm", x, &network.norm);
         let queries = self.query_tokens("head", &normed);
@@ -372,17 +245,4 @@ impl Writer {
         let masks = self.graph.reshape(names::MASK_LOGITS, &masks, &[1, self.queries, height, width]);
         self.graph.output(&masks, &[1, self.queries, height, width]);
     }
-}
-
-/// `[out, in]` to `[in, out]`, column `o` multiplied by `scale[o]`.
-fn transpose(weight: Array, scale: Option<&[f32]>) -> Array {
-    let (rows, columns) = (weight.shape[0], weight.shape[1]);
-    let mut data = vec![0f32; rows * columns];
-    for (o, row) in weight.data.chunks_exact(columns).enumerate() {
-        let factor = scale.map_or(1.0, |scale| scale[o]);
-        for (i, w) in row.iter().enumerate() {
-            data[i * rows + o] = w * factor;
-        }
-    }
-    Array { shape: vec![columns, rows], data }
 }
