@@ -8,7 +8,7 @@
 //! let mut model = Model::load(&bytes, &LoadOptions::default())?;
 //! let (height, width) = model.metadata().input_size;
 //! let mut logits = Logits::default();
-//! model.run(&Tensor::zeros(height, width), |class| (0..class.queries).collect(), &mut logits)?;
+//! model.run(&Tensor::zeros(height, width), |class, kept| kept.extend(0..class.queries), &mut logits)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -118,10 +118,11 @@ impl Model {
         matches!(self.masks, MaskOutput::Product(_))
     }
 
-    /// Runs the network. `keep` sees the class logits and names the queries whose masks are wanted, ascending.
+    /// Runs the network. `keep` sees the class logits and puts the queries whose masks are wanted, ascending, into an empty
+    /// list.
     ///
     /// `logits` is overwritten; its buffers are reused from call to call.
-    pub fn run(&mut self, input: &Tensor, keep: impl FnOnce(&ClassLogits) -> Vec<usize>, logits: &mut Logits) -> Result<(), ModelError> {
+    pub fn run(&mut self, input: &Tensor, keep: impl FnOnce(&ClassLogits, &mut Vec<usize>), logits: &mut Logits) -> Result<(), ModelError> {
         let (expected_height, expected_width) = self.metadata.input_size;
         if (input.height, input.width) != self.metadata.input_size {
             return Err(ModelError::InputSize { expected_height, expected_width, height: input.height, width: input.width });
@@ -135,7 +136,8 @@ impl Model {
         logits.class.classes = self.classes;
         logits.class.values.clear();
         logits.class.values.extend_from_slice(read(0).map_err(ModelError::engine("read the class logits of"))?);
-        logits.kept = keep(&logits.class);
+        logits.kept.clear();
+        keep(&logits.class, &mut logits.kept);
         (logits.height, logits.width) = self.mask_size;
         let pixels = logits.height * logits.width;
         logits.masks.resize(logits.kept.len() * pixels, 0.0);

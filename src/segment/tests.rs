@@ -61,7 +61,8 @@ fn pruning_changes_nothing() {
         let thresholds = Thresholds { score: random.below(100) as f64 / 100.0, mask: 0.5, overlap: random.below(100) as f64 / 100.0 };
         for task in [Task::Panoptic, Task::Instance] {
             let rules = Rules { task, thresholds, whole_masks: true, stuff: vec![round % 2 == 0; 2] };
-            let kept = survivors(&logits.class, &rules);
+            let mut kept = Vec::new();
+            survivors(&logits.class, &rules, &mut kept);
             pruned_away += queries - kept.len();
             let whole = Segmenter::new(rules.clone()).segments(&logits, &geometry);
             let pruned = Segmenter::new(rules).segments(&keep(&logits, kept), &geometry);
