@@ -73,28 +73,49 @@ fn level(sum: i32, precision: u32) -> u8 {
 /// for each output pixel: sum[lane] = half + sum over taps of weight * source[3 * (start + tap) + lane],  lane = R, G, B, and one more
 /// ```
 #[inline(always)]
-fn narrow_body(filter: &Filter, source: &[u8], planes: &mut [u8]) {
-    let (count, taps) = (filter.starts.len(), filter.taps);
-    let (red, others) = planes.split_at_mut(count);
-    let (green, blue) = others.split_at_mut(count);
-    let windows = filter.starts.iter().zip(filter.weights.chunks_exact(taps));
-    for ((((start, weights), red), green), blue) in windows.zip(red).zip(green).zip(blue) {
-        let mut sums = [1 << (filter.precision - 1); 4];
-        let pixels = &source[*start as usize * 3..][..taps * 3 + 1];
-        for (tap, weight) in weights.iter().enumerate() {
-            let pixel: [u8; 4] = pixels[tap * 3..][..4].try_into().expect("four of them");
-            for (sum, value) in sums.iter_mut().zip(pixel) {
-                *sum += weight * i32::from(value);
+fn narrow_body(filter: &Filter, source: &[u8], to: &mut [[u8; 4]]) {
+    // loops of known length are unrolled, and the usual scales have few taps
+    match filter.taps {
+        1 => narrow_with::<1>(filter, source, to),
+        2 => narrow_with::<2>(filter, source, to),
+        3 => narrow_with::<3>(filter, source, to),
+        4 => narrow_with::<4>(filter, source, to),
+        5 => narrow_with::<5>(filter, source, to),
+        6 => narrow_with::<6>(filter, source, to),
+        7 => narrow_with::<7>(filter, source, to),
+        8 => narrow_with::<8>(filter, source, to),
+        _ => {
+            let windows = filter.starts.iter().zip(filter.weights.chunks_exact(filter.taps));
+            for ((start, weights), to) in windows.zip(to) {
+                narrow_pixel(weights, &source[*start as usize * 3..], filter.precision, to);
             }
         }
-        let [r, g, b, _] = sums.map(|sum| level(sum, filter.precision));
-        (*red, *green, *blue) = (r, g, b);
     }
 }
 
+#[inline(always)]
+fn narrow_with<const TAPS: usize>(filter: &Filter, source: &[u8], to: &mut [[u8; 4]]) {
+    let windows = filter.starts.iter().zip(filter.weights.as_chunks::<TAPS>().0);
+    for ((start, weights), to) in windows.zip(to) {
+        narrow_pixel(weights, &source[*start as usize * 3..][..TAPS * 3 + 1], filter.precision, to);
+    }
+}
+
+#[inline(always)]
+fn narrow_pixel(weights: &[i32], source: &[u8], precision: u32, to: &mut [u8; 4]) {
+    let mut sums = [1 << (precision - 1); 4];
+    for (tap, weight) in weights.iter().enumerate() {
+        let pixel = &source[tap * 3..tap * 3 + 4];
+        for lane in 0..4 {
+            sums[lane] += weight * i32::from(pixel[lane]);
+        }
+    }
+    *to = sums.map(|sum| level(sum, precision));
+}
+
 per_isa! {
-    /// One row of interleaved RGB, resized into three rows, one per channel. A byte follows the row: it is read and ignored.
-    pub fn narrow(filter: &Filter, source: &[u8], planes: &mut [u8]) = narrow_body;
+    /// One row of interleaved RGB, resized; the fourth byte of a pixel means nothing. A byte follows the row: it is read and ignored.
+    pub fn narrow(filter: &Filter, source: &[u8], to: &mut [[u8; 4]]) = narrow_body;
 }
 
 #[inline(always)]
@@ -146,16 +167,15 @@ mod tests {
             source.push(77);
             let (columns, rows) = (Filter::resize(from.1, to.1), Filter::resize(from.0, to.0));
             for isa in Isa::available() {
-                let mut planes = vec![0; from.0 * to.1 * 3];
-                for (y, planes) in planes.chunks_exact_mut(to.1 * 3).enumerate() {
-                    narrow(isa, &columns, &source[y * from.1 * 3..], planes);
+                let mut narrowed = vec![[0; 4]; from.0 * to.1];
+                for (y, to) in narrowed.chunks_exact_mut(to.1).enumerate() {
+                    narrow(isa, &columns, &source[y * from.1 * 3..], to);
                 }
-                let (mut sums, mut levels) = (vec![0; to.1 * 3], vec![0; to.1 * 3]);
+                let (mut sums, mut levels) = (vec![0; to.1 * 4], vec![0; to.1 * 4]);
                 for y in 0..to.0 {
-                    shrink(isa, &rows, y, &planes, to.1 * 3, &mut sums, &mut levels);
+                    shrink(isa, &rows, y, narrowed.as_flattened(), to.1 * 4, &mut sums, &mut levels);
                     for (x, pixel) in expected[y * to.1 * 3..][..to.1 * 3].chunks_exact(3).enumerate() {
-                        let ours = [levels[x], levels[to.1 + x], levels[2 * to.1 + x]];
-                        assert_eq!(ours, pixel, "{from:?} -> {to:?} at {y},{x}, {}", isa.name());
+                        assert_eq!(levels[4 * x..4 * x + 3], *pixel, "{from:?} -> {to:?} at {y},{x}, {}", isa.name());
                     }
                 }
             }

@@ -39,12 +39,12 @@ struct Resized {
     sizes: [(usize, usize); 2],
     columns: Filter,
     rows: Filter,
-    /// As wide as the result, as high as the frame: each row is a row of red, one of green, one of blue.
-    narrowed: Vec<u8>,
+    /// As wide as the result, as high as the frame: R, G, B, and a byte without meaning.
+    narrowed: Vec<[u8; 4]>,
     /// The frame's last row and a byte.
     tail: Vec<u8>,
     sums: Vec<i32>,
-    /// One row of the result, three planes.
+    /// One row of the result, four bytes a pixel.
     row: Vec<u8>,
 }
 
@@ -67,8 +67,9 @@ impl Preprocessor {
         let geometry = Geometry::fit((frame.height as usize, frame.width as usize), self.input);
         assert_eq!((tensor.height, tensor.width), self.input);
         let Preprocessor { isa, levels, rgb, resized, .. } = self;
-        resized.narrow(*isa, frame_rgb(frame, rgb), geometry.frame, geometry.resized);
-        normalize(*isa, levels, resized, (0, 0), tensor);
+        let source = frame_rgb(frame, rgb);
+        resized.narrow(*isa, source, geometry.frame, geometry.resized);
+        normalize(*isa, levels, resized, source, (0, 0), tensor);
         geometry
     }
 
@@ -76,10 +77,11 @@ impl Preprocessor {
     pub fn run_windows(&mut self, frame: &Frame, windows: &Windows) -> Vec<Tensor> {
         let Preprocessor { isa, levels, rgb, resized, input } = self;
         let size = (frame.height as usize, frame.width as usize);
-        resized.narrow(*isa, frame_rgb(frame, rgb), size, windows.resized);
+        let source = frame_rgb(frame, rgb);
+        resized.narrow(*isa, source, size, windows.resized);
         let window = |origin| {
             let mut tensor = Tensor::zeros(input.0, input.1);
-            normalize(*isa, levels, resized, origin, &mut tensor);
+            normalize(*isa, levels, resized, source, origin, &mut tensor);
             tensor
         };
         windows.origins.iter().copied().map(window).collect()
@@ -98,7 +100,7 @@ pub fn frame_rgb<'a>(frame: &'a Frame, buffer: &'a mut Vec<u8>) -> &'a [u8] {
 }
 
 impl Resized {
-    /// Takes a picture of interleaved RGB; sizes are (height, width).
+    /// Takes a picture of interleaved RGB; sizes are (height, width). A size that stays costs nothing.
     ///
     /// Columns first, then rows, with 8-bit values in between, as torch and Pillow do; the other order is off by one level in a
     /// fifth of the values.
@@ -106,13 +108,16 @@ impl Resized {
         if self.sizes != [from, to] {
             (self.columns, self.rows) = (Filter::resize(from.1, to.1), Filter::resize(from.0, to.0));
             self.sizes = [from, to];
-            self.narrowed.resize(from.0 * to.1 * 3, 0);
-            self.sums.resize(to.1 * 3, 0);
-            self.row.resize(to.1 * 3, 0);
+            self.narrowed.resize(from.0 * to.1, [0; 4]);
+            self.sums.resize(to.1 * 4, 0);
+            self.row.resize(to.1 * 4, 0);
         }
-        let (rows, last) = self.narrowed.split_at_mut((from.0 - 1) * to.1 * 3);
-        for (y, planes) in rows.chunks_exact_mut(to.1 * 3).enumerate() {
-            narrow(isa, &self.columns, &source[y * from.1 * 3..], planes);
+        if from == to {
+            return;
+        }
+        let (rows, last) = self.narrowed.split_at_mut((from.0 - 1) * to.1);
+        for (y, row) in rows.chunks_exact_mut(to.1).enumerate() {
+            narrow(isa, &self.columns, &source[y * from.1 * 3..], row);
         }
         // the kernel reads a byte behind the row, so the last one moves to where there is one
         self.tail.clear();
@@ -121,31 +126,42 @@ impl Resized {
         narrow(isa, &self.columns, &self.tail, last);
     }
 
-    /// Row `y` of the result, one plane after the other.
-    fn row(&mut self, isa: Isa, y: usize) -> &[u8] {
-        let width = self.row.len();
-        shrink(isa, &self.rows, y, &self.narrowed, width, &mut self.sums, &mut self.row);
-        &self.row
+    /// Row `y` of the result, and the bytes of a pixel. `source` is the picture that [`Resized::narrow`] got.
+    fn row<'a>(&'a mut self, isa: Isa, source: &'a [u8], y: usize) -> (&'a [u8], usize) {
+        let [from, to] = self.sizes;
+        if from == to {
+            return (&source[y * to.1 * 3..][..to.1 * 3], 3);
+        }
+        shrink(isa, &self.rows, y, self.narrowed.as_flattened(), to.1 * 4, &mut self.sums, &mut self.row);
+        (&self.row, 4)
     }
 }
 
 /// Fills `tensor` from the picture's part at `origin`; what lies outside of the picture is black before normalization.
-fn normalize(isa: Isa, levels: &[[f32; 256]; 3], picture: &mut Resized, origin: (usize, usize), tensor: &mut Tensor) {
+fn normalize(isa: Isa, levels: &[[f32; 256]; 3], picture: &mut Resized, source: &[u8], origin: (usize, usize), tensor: &mut Tensor) {
     let (height, width) = (tensor.height, tensor.width);
     let (picture_height, picture_width) = picture.sizes[1];
     let columns = width.min(picture_width.saturating_sub(origin.1));
     let rows = height.min(picture_height.saturating_sub(origin.0));
     for y in 0..rows {
-        let row = picture.row(isa, origin.0 + y);
+        let (row, step) = picture.row(isa, source, origin.0 + y);
         for (channel, levels) in levels.iter().enumerate() {
             let (values, padding) = tensor.values[(channel * height + y) * width..][..width].split_at_mut(columns);
-            for (value, level) in values.iter_mut().zip(&row[channel * picture_width + origin.1..]) {
-                *value = levels[usize::from(*level)];
+            // once per step, so that each is a constant
+            match step {
+                3 => look_up::<3>(levels, &row[origin.1 * 3..], channel, values),
+                _ => look_up::<4>(levels, &row[origin.1 * 4..], channel, values),
             }
             padding.fill(levels[0]);
         }
     }
     for (plane, levels) in tensor.values.chunks_exact_mut(height * width).zip(levels) {
         plane[rows * width..].fill(levels[0]);
+    }
+}
+
+fn look_up<const STEP: usize>(levels: &[f32; 256], row: &[u8], channel: usize, values: &mut [f32]) {
+    for (value, pixel) in values.iter_mut().zip(row.as_chunks::<STEP>().0) {
+        *value = levels[usize::from(pixel[channel])];
     }
 }

@@ -100,6 +100,7 @@ pub struct Segmenter {
     rules: Rules,
     /// Of the geometry and mask size seen last.
     upsampler: Option<(Geometry, (usize, usize), Upsampler)>,
+    view: Option<(Geometry, SemanticView)>,
     panoptic: panoptic::Buffers,
     instance: instance::Buffers,
     semantic: semantic::Buffers,
@@ -113,6 +114,7 @@ impl Segmenter {
             isa: Isa::detect(),
             rules,
             upsampler: None,
+            view: None,
             panoptic: panoptic::Buffers::default(),
             instance: instance::Buffers::default(),
             semantic: semantic::Buffers::default(),
@@ -135,11 +137,15 @@ impl Segmenter {
     /// `logits.kept` must hold at least the [`survivors`].
     pub fn run(&mut self, logits: &Logits, geometry: &Geometry, ids: &mut [u16]) -> &Table {
         assert_eq!(ids.len(), geometry.frame.0 * geometry.frame.1);
-        let Segmenter { isa, rules, upsampler, panoptic, instance, semantic, table } = self;
+        let Segmenter { isa, rules, upsampler, view, panoptic, instance, semantic, table } = self;
         table.rows.clear();
         table.masks.clear();
         if rules.task == Task::Semantic {
-            semantic::run(*isa, &[logits], &SemanticView::padded(geometry), semantic, ids, table);
+            if view.as_ref().is_none_or(|(seen, _)| seen != geometry) {
+                *view = Some((*geometry, SemanticView::padded(geometry)));
+            }
+            let (_, view) = view.as_ref().expect("just set");
+            semantic::run(*isa, &[logits], view, semantic, ids, table);
             return table;
         }
         let source = (logits.height, logits.width);
