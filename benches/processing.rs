@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use eomt_edge::data::{ClassLogits, Frame, Geometry, Logits, Task, Tensor};
+use eomt_edge::data::{ClassLogits, Frame, Geometry, Logits, PixelFormat, Task, Tensor};
 use eomt_edge::preprocess::Preprocessor;
 use eomt_edge::segment::{Rules, Segmenter};
 
@@ -71,6 +71,12 @@ fn main() {
             black_box(preprocessor.run(black_box(&frame), &mut tensor));
         });
     }
+    let mut preprocessor = Preprocessor::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], (320, 320));
+    let mut tensor = Tensor::zeros(320, 320);
+    let yuv = Frame { format: PixelFormat::Yuv420, data: frame.data[..640 * 480 * 3 / 2].to_vec(), ..frame.clone() };
+    time("preprocess 320, yuv420", ROUNDS, || {
+        black_box(preprocessor.run(black_box(&yuv), &mut tensor));
+    });
     let geometry = Geometry::fit((480, 640), (320, 320));
     let mut ids = vec![0u16; 640 * 480];
     let eight: Vec<usize> = (0..QUERIES).step_by(25).collect();
