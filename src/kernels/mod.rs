@@ -15,6 +15,7 @@ pub mod activation;
 pub mod arch;
 pub mod attention;
 pub mod bilinear;
+pub mod colour;
 pub mod contest;
 pub mod convolution;
 pub mod linear;

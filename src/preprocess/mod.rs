@@ -16,10 +16,10 @@
 
 mod colour;
 
-use crate::data::{Frame, Geometry, PixelFormat, Tensor, Windows};
+use crate::data::{Frame, Geometry, Tensor, Windows};
 use crate::kernels::arch::Isa;
 use crate::kernels::convolution::{Filter, narrow, shrink};
-pub use colour::yuv420_to_rgb;
+pub use colour::RgbConverter;
 
 /// Turns frames into network input of one size.
 pub struct Preprocessor {
@@ -28,7 +28,7 @@ pub struct Preprocessor {
     input: (usize, usize),
     /// Normalized value of each channel and 8-bit level.
     levels: [[f32; 256]; 3],
-    rgb: Vec<u8>,
+    converter: RgbConverter,
     resized: Resized,
 }
 
@@ -53,12 +53,12 @@ impl Preprocessor {
     pub fn new(mean: [f32; 3], std: [f32; 3], input: (usize, usize)) -> Preprocessor {
         let level = |channel: usize, value: usize| (value as f32 / 255.0 - mean[channel]) / std[channel];
         let levels = std::array::from_fn(|channel| std::array::from_fn(|value| level(channel, value)));
-        Preprocessor { isa: Isa::detect(), input, levels, rgb: Vec::new(), resized: Resized::default() }
+        Preprocessor { isa: Isa::detect(), input, levels, converter: RgbConverter::new(), resized: Resized::default() }
     }
 
     /// Runs on this instruction set: the same results.
     pub fn with_isa(mut self, isa: Isa) -> Preprocessor {
-        self.isa = isa;
+        (self.isa, self.converter.isa) = (isa, isa);
         self
     }
 
@@ -66,8 +66,8 @@ impl Preprocessor {
     pub fn run(&mut self, frame: &Frame, tensor: &mut Tensor) -> Geometry {
         let geometry = Geometry::fit((frame.height as usize, frame.width as usize), self.input);
         assert_eq!((tensor.height, tensor.width), self.input);
-        let Preprocessor { isa, levels, rgb, resized, .. } = self;
-        let source = frame_rgb(frame, rgb);
+        let Preprocessor { isa, levels, converter, resized, .. } = self;
+        let source = converter.rgb(frame);
         resized.narrow(*isa, source, geometry.frame, geometry.resized);
         normalize(*isa, levels, resized, source, (0, 0), tensor);
         geometry
@@ -75,9 +75,9 @@ impl Preprocessor {
 
     /// One tensor per window of `windows`: the frame with its shorter side at the input size, cut along the longer one.
     pub fn run_windows(&mut self, frame: &Frame, windows: &Windows) -> Vec<Tensor> {
-        let Preprocessor { isa, levels, rgb, resized, input } = self;
+        let Preprocessor { isa, levels, converter, resized, input } = self;
         let size = (frame.height as usize, frame.width as usize);
-        let source = frame_rgb(frame, rgb);
+        let source = converter.rgb(frame);
         resized.narrow(*isa, source, size, windows.resized);
         let window = |origin| {
             let mut tensor = Tensor::zeros(input.0, input.1);
@@ -85,17 +85,6 @@ impl Preprocessor {
             tensor
         };
         windows.origins.iter().copied().map(window).collect()
-    }
-}
-
-/// The frame as interleaved RGB; `buffer` holds it when a conversion is due.
-pub fn frame_rgb<'a>(frame: &'a Frame, buffer: &'a mut Vec<u8>) -> &'a [u8] {
-    match frame.format {
-        PixelFormat::Rgb24 => &frame.data,
-        PixelFormat::Yuv420 => {
-            yuv420_to_rgb(&frame.data, frame.width as usize, frame.height as usize, buffer);
-            buffer
-        }
     }
 }
 

@@ -86,7 +86,8 @@ fn measure(isa: Isa, mask: &[f32], upsampler: &mut Upsampler, buffers: &mut Buff
         if finite {
             upsampler.bounds(isa, mask, band, low, high);
         } else {
-            (low.fill(f32::NAN), high.fill(f32::NAN));
+            low.fill(f32::NAN);
+            high.fill(f32::NAN);
         }
         for stripe in 0..stripes {
             if high[stripe] <= 0.0 {
