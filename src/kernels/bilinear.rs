@@ -82,11 +82,11 @@ struct Span {
 }
 
 impl Span {
-    /// Of the `taps`, without those beyond the `end` of the source (their weights are zero).
-    fn of(taps: &[Tap], end: usize) -> Span {
+    /// Of the `taps`, without neighbours that have no weight.
+    fn of(taps: &[Tap]) -> Span {
         let first = taps.iter().map(|tap| tap.first).min().expect("a tile is not empty");
-        let last = taps.iter().map(|tap| tap.first + 2).max().expect("a tile is not empty");
-        Span { first, count: (last + 1).min(end) - first }
+        let last = |tap: &Tap| tap.first + tap.weights.iter().rposition(|weight| *weight > 0.0).unwrap_or(0);
+        Span { first, count: taps.iter().map(last).max().expect("a tile is not empty") + 1 - first }
     }
 }
 
@@ -118,7 +118,7 @@ pub struct Upsampler {
     columns: Vec<[Tap; TILE_COLUMNS]>,
     /// Most source columns of a stripe.
     reach: usize,
-    /// The source columns of a stripe, blended vertically, two zeros behind them for the taps at the right border.
+    /// The source columns of a stripe, blended vertically, two zeros behind them for neighbours without weight.
     blended: Vec<[f32; TILE_ROWS]>,
     /// Extremes of each source column over a band, and room to look ahead of the last one.
     lows: Vec<f32>,
@@ -129,8 +129,8 @@ impl Upsampler {
     /// For source maps of `source` = (height, width).
     pub fn new(source: (usize, usize), rows: Axis, columns: Axis) -> Upsampler {
         const NOTHING: Tap = Tap { first: 0, weights: [0.0; 3] };
-        let bands: Vec<Span> = rows.taps.chunks(TILE_ROWS).map(|taps| Span::of(taps, source.0)).collect();
-        let stripes: Vec<Span> = columns.taps.chunks(TILE_COLUMNS).map(|taps| Span::of(taps, source.1)).collect();
+        let bands: Vec<Span> = rows.taps.chunks(TILE_ROWS).map(Span::of).collect();
+        let stripes: Vec<Span> = columns.taps.chunks(TILE_COLUMNS).map(Span::of).collect();
         let weights = rows.taps.chunks(TILE_ROWS).zip(&bands).map(|(taps, span)| band_weights(taps, span)).collect();
         let relative = |(taps, span): (&[Tap], &Span)| {
             let tap = |tap: &Tap| Tap { first: tap.first - span.first, weights: tap.weights };
