@@ -99,7 +99,7 @@ fn kept_masks_are_those_of_all_queries() {
         let mut model = Model::load(&bytes, &LoadOptions { prune_masks, ..LoadOptions::default() }).expect("loads");
         assert_eq!(model.prunes_masks(), prune_masks);
         let mut logits = Logits::default();
-        model.run(&input, |_| kept.to_vec(), &mut logits).expect("runs");
+        model.run(&input, |_, list| list.extend_from_slice(kept), &mut logits).expect("runs");
         logits
     };
     let all = run(true, &(0..10).collect::<Vec<_>>());
@@ -128,7 +128,7 @@ fn weights_beside_the_file_give_the_same_answer() {
         convert(&data("reference/dinov2"), &path, &ConvertOptions { weights_inside_max, ..ConvertOptions::default() }).expect("converts");
         let (mut model, _) = eomt_edge::model_file::load(&path, &Compute::threads(1)).expect("loads");
         let mut logits = Logits::default();
-        model.run(&input, |class| (0..class.queries).collect(), &mut logits).expect("runs");
+        model.run(&input, |class, kept| kept.extend(0..class.queries), &mut logits).expect("runs");
         results.push(logits);
     }
     assert_eq!(results[0], results[1]);
@@ -146,7 +146,7 @@ fn threads_do_not_change_the_answer() {
         let workers = Workers::pool(Arc::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("starts")));
         let mut model = Model::load(&bytes, &LoadOptions { workers, ..LoadOptions::default() }).expect("loads");
         let mut logits = Logits::default();
-        model.run(&input, |class| (0..class.queries).collect(), &mut logits).expect("runs");
+        model.run(&input, |class, kept| kept.extend(0..class.queries), &mut logits).expect("runs");
         results.push(logits);
     }
     assert_eq!(results[0], results[2]);

@@ -4,7 +4,7 @@
 ///
 /// Splits `x = n ln 2 + r` with |r| <= ln 2 / 2 and takes the Taylor series of `e^r` to the seventh power. Relative error below
 /// 3e-7. Zero below e^-87, saturated at e^88; NaN gives NaN.
-#[inline]
+#[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
@@ -25,7 +25,7 @@ pub fn exp(x: f32) -> f32 {
 }
 
 /// `1 / (1 + e^-x)`.
-#[inline]
+#[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
@@ -45,6 +45,11 @@ pub fn softmax(row: &mut [f32]) {
         sum += *value;
     }
     row.iter_mut().for_each(|value| *value /= sum);
+}
+
+/// Whether no value is infinite or NaN. Looks at all of them, so that the loop vectorizes.
+pub fn all_finite(values: &[f32]) -> bool {
+    values.iter().fold(true, |all, value| all & value.is_finite())
 }
 
 /// Index and value of the first maximum; `None` when `row` is empty. NaN never wins.

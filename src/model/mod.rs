@@ -8,7 +8,7 @@
 //! let mut model = Model::load(&bytes, &LoadOptions::default())?;
 //! let (height, width) = model.metadata().input_size;
 //! let mut logits = Logits::default();
-//! model.run(&Tensor::zeros(height, width), |class| (0..class.queries).collect(), &mut logits)?;
+//! model.run(&Tensor::zeros(height, width), |class, kept| kept.extend(0..class.queries), &mut logits)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -127,10 +127,11 @@ impl Model {
         self.engine.isa
     }
 
-    /// Runs the network. `keep` sees the class logits and names the queries whose masks are wanted, ascending.
+    /// Runs the network. `keep` sees the class logits and puts the queries whose masks are wanted, ascending, into an empty
+    /// list.
     ///
     /// `logits` is overwritten; its buffers are reused from call to call.
-    pub fn run(&mut self, input: &Tensor, keep: impl FnOnce(&ClassLogits) -> Vec<usize>, logits: &mut Logits) -> Result<(), ModelError> {
+    pub fn run(&mut self, input: &Tensor, keep: impl FnOnce(&ClassLogits, &mut Vec<usize>), logits: &mut Logits) -> Result<(), ModelError> {
         let tensor = self.feed(input)?;
         let outputs = self.state.run(tvec![tensor]).map_err(ModelError::engine("run"))?;
         self.heads(&outputs, keep, logits, None)
@@ -140,7 +141,7 @@ impl Model {
     pub fn run_observed(
         &mut self,
         input: &Tensor,
-        keep: impl FnOnce(&ClassLogits) -> Vec<usize>,
+        keep: impl FnOnce(&ClassLogits, &mut Vec<usize>),
         logits: &mut Logits,
         observer: &mut dyn Observer,
     ) -> Result<(), ModelError> {
@@ -167,7 +168,7 @@ impl Model {
     fn heads(
         &mut self,
         outputs: &TVec<TValue>,
-        keep: impl FnOnce(&ClassLogits) -> Vec<usize>,
+        keep: impl FnOnce(&ClassLogits, &mut Vec<usize>),
         logits: &mut Logits,
         observer: Option<&mut dyn Observer>,
     ) -> Result<(), ModelError> {
@@ -176,7 +177,8 @@ impl Model {
         logits.class.classes = self.classes;
         logits.class.values.clear();
         logits.class.values.extend_from_slice(read(0).map_err(ModelError::engine("read the class logits of"))?);
-        logits.kept = keep(&logits.class);
+        logits.kept.clear();
+        keep(&logits.class, &mut logits.kept);
         (logits.height, logits.width) = self.mask_size;
         let pixels = logits.height * logits.width;
         logits.masks.resize(logits.kept.len() * pixels, 0.0);

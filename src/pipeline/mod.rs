@@ -13,7 +13,7 @@
 //!
 //! Owns the ports [`Source`], [`Sink`], [`Clock`], the [`Mailbox`] of one between threads (the newest frame wins) and the buffer
 //! [`Pool`]. The daemon, `segment` and `bench` drive this same code. Invariants: one frame in, one publication out; our own code
-//! allocates nothing per frame after warm-up except the short lists of segments and surviving queries.
+//! allocates nothing per frame after warm-up.
 //! Refuses: files, devices, signals.
 
 mod mailbox;
@@ -24,10 +24,10 @@ pub use mailbox::{Mailbox, Taken};
 pub use pool::Pool;
 pub use ports::{Clock, FixedClock, MonotonicClock, NullSink, Publication, Sink, SinkError, Source, SourceError};
 
-use crate::data::{Frame, FrameReport, Logits, Segments, StageTimes, Tensor, Windows};
+use crate::data::{ClassLogits, Frame, FrameReport, Logits, Segments, StageTimes, Tensor, Windows};
 use crate::model::{Model, ModelError};
 use crate::preprocess::Preprocessor;
-use crate::segment::{Rules, Segmenter, SemanticView, Table, semantic_windows, survivors};
+use crate::segment::{Rules, Segmenter, SemanticView, semantic_windows, survivors};
 
 /// Why one frame failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +53,9 @@ impl Pipeline {
     pub fn new(model: Model, rules: Rules) -> Pipeline {
         let metadata = model.metadata();
         let (height, width) = metadata.input_size;
-        let preprocessor = Preprocessor::new(metadata.image_mean, metadata.image_std, metadata.input_size);
+        let preprocessor = Preprocessor::new(metadata.image_mean, metadata.image_std, metadata.input_size).with_isa(model.isa());
         let (tensor, logits) = (Tensor::zeros(height, width), Logits::default());
-        Pipeline { preprocessor, segmenter: Segmenter::new(rules), model, tensor, logits, keep_all: false }
+        Pipeline { preprocessor, segmenter: Segmenter::new(rules).with_isa(model.isa()), model, tensor, logits, keep_all: false }
     }
 
     /// Computes the masks of all queries, also of those that cannot survive: the same result, slower. To compare.
@@ -77,7 +77,11 @@ impl Pipeline {
     fn infer(&mut self) -> Result<(), ModelError> {
         let Pipeline { model, segmenter, tensor, logits, keep_all, .. } = self;
         let all = *keep_all;
-        model.run(tensor, |class| if all { (0..class.queries).collect() } else { survivors(class, segmenter.rules()) }, logits)
+        let keep = |class: &ClassLogits, kept: &mut Vec<usize>| match all {
+            true => kept.extend(0..class.queries),
+            false => survivors(class, segmenter.rules(), kept),
+        };
+        model.run(tensor, keep, logits)
     }
 
     /// Takes one frame through all stages into `sink`; `dropped` goes into its report.
@@ -92,13 +96,14 @@ impl Pipeline {
         let inferred = clock.now_ns();
         let mut report = FrameReport { sequence: frame.sequence, captured_ns: frame.captured_ns, dropped, ..FrameReport::default() };
         let mut segmented = inferred;
-        sink.publish(frame, &mut |ids| {
-            let Table { rows, .. } = self.segmenter.run(&self.logits, &geometry, ids);
+        sink.publish(frame, &mut |ids, publication| {
+            let table = self.segmenter.run(&self.logits, &geometry, ids);
+            publication.table.clone_from(&table.rows);
             segmented = clock.now_ns();
             let micros = [preprocessed - start, inferred - preprocessed, segmented - inferred, 0].map(|ns| (ns / 1000) as u32);
             report.times = StageTimes { micros };
             report.published_ns = segmented;
-            Publication { report, table: rows }
+            publication.report = report;
         })?;
         report.times.micros[3] = ((clock.now_ns() - segmented) / 1000) as u32;
         Ok(report)

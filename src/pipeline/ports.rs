@@ -57,8 +57,9 @@ pub struct Publication {
 
 /// Where masks go.
 pub trait Sink {
-    /// Offers an id map of the frame's size to `fill`, which writes all of it, then publishes it with what `fill` returns.
-    fn publish(&mut self, frame: &Frame, fill: &mut dyn FnMut(&mut [u16]) -> Publication) -> Result<(), SinkError>;
+    /// Offers an id map of the frame's size to `fill`, which writes all of it and the publication (an old one, to be reused), then
+    /// publishes both.
+    fn publish(&mut self, frame: &Frame, fill: &mut dyn FnMut(&mut [u16], &mut Publication)) -> Result<(), SinkError>;
 }
 
 /// The twin of every sink: keeps the last publication and shows it to nobody.
@@ -69,9 +70,9 @@ pub struct NullSink {
 }
 
 impl Sink for NullSink {
-    fn publish(&mut self, frame: &Frame, fill: &mut dyn FnMut(&mut [u16]) -> Publication) -> Result<(), SinkError> {
+    fn publish(&mut self, frame: &Frame, fill: &mut dyn FnMut(&mut [u16], &mut Publication)) -> Result<(), SinkError> {
         self.ids.resize(frame.width as usize * frame.height as usize, 0);
-        self.last = fill(&mut self.ids);
+        fill(&mut self.ids, &mut self.last);
         Ok(())
     }
 }

@@ -1,24 +1,64 @@
-//! YUV to RGB.
+//! Frames as RGB.
 
-/// Planar 4:2:0 to interleaved RGB: BT.601, limited range (16..235 luma), chroma of the 2x2 block a pixel lies in.
-///
-/// Fixed point with 16 fractional bits after ITU-R BT.601-7, section 2.5.3; every result is within one level of the formula.
-pub fn yuv420_to_rgb(data: &[u8], width: usize, height: usize, rgb: &mut Vec<u8>) {
-    let chroma_width = width.div_ceil(2);
-    let (luma, chroma) = data.split_at(width * height);
-    let (u_plane, v_plane) = chroma.split_at(chroma_width * height.div_ceil(2));
-    rgb.resize(width * height * 3, 0);
-    for (y, row) in rgb.chunks_exact_mut(width * 3).enumerate() {
-        let luma = &luma[y * width..][..width];
-        let (u_row, v_row) = (&u_plane[y / 2 * chroma_width..], &v_plane[y / 2 * chroma_width..]);
-        for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
-            let c = (i32::from(luma[x]) - 16) * 76_309 + 32_768; // 255 / 219, and half a level for rounding
-            let (u, v) = (i32::from(u_row[x / 2]) - 128, i32::from(v_row[x / 2]) - 128);
-            let level = |value: i32| (value >> 16).clamp(0, 255) as u8;
-            pixel[0] = level(c + 104_597 * v);
-            pixel[1] = level(c - 25_675 * u - 53_279 * v);
-            pixel[2] = level(c + 132_201 * u);
+use crate::data::{Frame, PixelFormat};
+use crate::kernels::arch::Isa;
+use crate::kernels::colour::{interleave, levels, spread_chroma};
+
+/// Gives frames as interleaved RGB; buffers are reused from frame to frame.
+#[derive(Debug)]
+pub struct RgbConverter {
+    pub(super) isa: Isa,
+    rgb: Vec<u8>,
+    /// What chroma adds to a row of red, green and blue.
+    offsets: Vec<i32>,
+    /// A row of red, one of green, one of blue.
+    planes: Vec<u8>,
+}
+
+impl Default for RgbConverter {
+    fn default() -> Self {
+        RgbConverter::new()
+    }
+}
+
+impl RgbConverter {
+    /// Runs on the best instruction set of this CPU.
+    pub fn new() -> RgbConverter {
+        RgbConverter { isa: Isa::detect(), rgb: Vec::new(), offsets: Vec::new(), planes: Vec::new() }
+    }
+
+    /// The frame as interleaved RGB, converted when it is something else.
+    pub fn rgb<'a>(&'a mut self, frame: &'a Frame) -> &'a [u8] {
+        match frame.format {
+            PixelFormat::Rgb24 => &frame.data,
+            PixelFormat::Yuv420 => self.yuv420(&frame.data, frame.width as usize, frame.height as usize),
         }
+    }
+
+    /// Planar 4:2:0 to interleaved RGB: BT.601, limited range (16..235 luma), chroma of the 2x2 block a pixel lies in. Every result
+    /// is within one level of the formula.
+    fn yuv420(&mut self, data: &[u8], width: usize, height: usize) -> &[u8] {
+        let RgbConverter { isa, rgb, offsets, planes } = self;
+        let chroma_width = width.div_ceil(2);
+        let (luma, chroma) = data.split_at(width * height);
+        let (u_plane, v_plane) = chroma.split_at(chroma_width * height.div_ceil(2));
+        let wide = 2 * chroma_width;
+        rgb.resize(width * height * 3, 0);
+        offsets.resize(wide * 3, 0);
+        planes.resize(width * 3, 0);
+        for (y, (row, luma)) in rgb.chunks_exact_mut(width * 3).zip(luma.chunks_exact(width)).enumerate() {
+            if y % 2 == 0 {
+                let samples = y / 2 * chroma_width..(y / 2 + 1) * chroma_width;
+                spread_chroma(*isa, &u_plane[samples.clone()], &v_plane[samples], offsets);
+            }
+            for (offsets, plane) in offsets.chunks_exact(wide).zip(planes.chunks_exact_mut(width)) {
+                levels(*isa, luma, offsets, plane);
+            }
+            let (red, others) = planes.split_at(width);
+            let (green, blue) = others.split_at(width);
+            interleave(*isa, red, green, blue, row);
+        }
+        rgb
     }
 }
 
@@ -29,8 +69,7 @@ mod tests {
     #[test]
     fn equals_the_formula_within_a_level() {
         for (y, u, v) in [(16, 128, 128), (235, 128, 128), (81, 90, 240), (145, 54, 34), (41, 240, 110), (0, 0, 255), (200, 3, 77)] {
-            let mut rgb = Vec::new();
-            yuv420_to_rgb(&[y, u, v], 1, 1, &mut rgb);
+            let rgb = RgbConverter::new().yuv420(&[y, u, v], 1, 1).to_vec();
             let (y, u, v) = (f64::from(y) - 16.0, f64::from(u) - 128.0, f64::from(v) - 128.0);
             // Kr = 0.299, Kb = 0.114; chroma spans 224 levels
             let (l, scale) = (y * 255.0 / 219.0, 255.0 / 224.0);
@@ -49,9 +88,16 @@ mod tests {
         let mut data = vec![128u8; 9];
         data.extend([128, 128, 128, 255]); // U: only the lower right block is blue
         data.extend([128; 4]);
-        let mut rgb = Vec::new();
-        yuv420_to_rgb(&data, 3, 3, &mut rgb);
+        let rgb = RgbConverter::new().yuv420(&data, 3, 3).to_vec();
         let blue: Vec<u8> = rgb.chunks(3).map(|p| p[2]).collect();
         assert!(blue[8] > 250 && blue[..8].iter().all(|&b| b == blue[0]), "{blue:?}");
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_picture() {
+        let (width, height) = (37, 11);
+        let data: Vec<u8> = (0..width * height + 2 * 19 * 6).map(|at| (at * 89 % 256) as u8).collect();
+        let on = |isa: Isa| RgbConverter { isa, ..RgbConverter::new() }.yuv420(&data, width, height).to_vec();
+        assert!(Isa::available().into_iter().all(|isa| on(isa) == on(Isa::SCALAR)));
     }
 }

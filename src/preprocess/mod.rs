@@ -16,112 +16,141 @@
 
 mod colour;
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
-
-use crate::data::{Frame, Geometry, PixelFormat, Tensor, Windows};
-pub use colour::yuv420_to_rgb;
+use crate::data::{Frame, Geometry, Tensor, Windows};
+use crate::kernels::arch::Isa;
+use crate::kernels::convolution::{Filter, narrow, shrink};
+pub use colour::RgbConverter;
 
 /// Turns frames into network input of one size.
 pub struct Preprocessor {
+    isa: Isa,
     /// (height, width).
     input: (usize, usize),
     /// Normalized value of each channel and 8-bit level.
     levels: [[f32; 256]; 3],
-    resizer: Resizer,
-    rgb: Vec<u8>,
-    /// As wide as the result, as high as the frame.
-    narrowed: Vec<u8>,
-    resized: Vec<u8>,
+    converter: RgbConverter,
+    resized: Resized,
+}
+
+/// A resized picture, of which rows are made when they are asked for.
+#[derive(Default)]
+struct Resized {
+    /// (height, width) before and after.
+    sizes: [(usize, usize); 2],
+    columns: Filter,
+    rows: Filter,
+    /// As wide as the result, as high as the frame: R, G, B, and a byte without meaning.
+    narrowed: Vec<[u8; 4]>,
+    /// The frame's last row and a byte.
+    tail: Vec<u8>,
+    sums: Vec<i32>,
+    /// One row of the result, four bytes a pixel.
+    row: Vec<u8>,
 }
 
 impl Preprocessor {
-    /// `mean` and `std` per channel of values in 0..=1; `input` = (height, width).
+    /// `mean` and `std` per channel of values in 0..=1; `input` = (height, width). Runs on the best instruction set of this CPU.
     pub fn new(mean: [f32; 3], std: [f32; 3], input: (usize, usize)) -> Preprocessor {
         let level = |channel: usize, value: usize| (value as f32 / 255.0 - mean[channel]) / std[channel];
         let levels = std::array::from_fn(|channel| std::array::from_fn(|value| level(channel, value)));
-        Preprocessor { input, levels, resizer: Resizer::new(), rgb: Vec::new(), narrowed: Vec::new(), resized: Vec::new() }
+        Preprocessor { isa: Isa::detect(), input, levels, converter: RgbConverter::new(), resized: Resized::default() }
+    }
+
+    /// Runs on this instruction set: the same results.
+    pub fn with_isa(mut self, isa: Isa) -> Preprocessor {
+        (self.isa, self.converter.isa) = (isa, isa);
+        self
     }
 
     /// Fits `frame` into the input: aspect ratio kept, padding right and bottom.
     pub fn run(&mut self, frame: &Frame, tensor: &mut Tensor) -> Geometry {
         let geometry = Geometry::fit((frame.height as usize, frame.width as usize), self.input);
         assert_eq!((tensor.height, tensor.width), self.input);
-        let Preprocessor { levels, resizer, rgb, narrowed, resized, .. } = self;
-        let pixels = resize(resizer, frame_rgb(frame, rgb), geometry.frame, geometry.resized, [narrowed, resized]);
-        normalize(levels, pixels, geometry.resized, (0, 0), tensor);
+        let Preprocessor { isa, levels, converter, resized, .. } = self;
+        let source = converter.rgb(frame);
+        resized.narrow(*isa, source, geometry.frame, geometry.resized);
+        normalize(*isa, levels, resized, source, (0, 0), tensor);
         geometry
     }
 
     /// One tensor per window of `windows`: the frame with its shorter side at the input size, cut along the longer one.
     pub fn run_windows(&mut self, frame: &Frame, windows: &Windows) -> Vec<Tensor> {
-        let Preprocessor { levels, resizer, rgb, narrowed, resized, input } = self;
+        let Preprocessor { isa, levels, converter, resized, input } = self;
         let size = (frame.height as usize, frame.width as usize);
-        let pixels = resize(resizer, frame_rgb(frame, rgb), size, windows.resized, [narrowed, resized]);
+        let source = converter.rgb(frame);
+        resized.narrow(*isa, source, size, windows.resized);
         let window = |origin| {
             let mut tensor = Tensor::zeros(input.0, input.1);
-            normalize(levels, pixels, windows.resized, origin, &mut tensor);
+            normalize(*isa, levels, resized, source, origin, &mut tensor);
             tensor
         };
         windows.origins.iter().copied().map(window).collect()
     }
 }
 
-/// The frame as interleaved RGB; `buffer` holds it when a conversion is due.
-pub fn frame_rgb<'a>(frame: &'a Frame, buffer: &'a mut Vec<u8>) -> &'a [u8] {
-    match frame.format {
-        PixelFormat::Rgb24 => &frame.data,
-        PixelFormat::Yuv420 => {
-            yuv420_to_rgb(&frame.data, frame.width as usize, frame.height as usize, buffer);
-            buffer
+impl Resized {
+    /// Takes a picture of interleaved RGB; sizes are (height, width). A size that stays costs nothing.
+    ///
+    /// Columns first, then rows, with 8-bit values in between, as torch and Pillow do; the other order is off by one level in a
+    /// fifth of the values.
+    fn narrow(&mut self, isa: Isa, source: &[u8], from: (usize, usize), to: (usize, usize)) {
+        if self.sizes != [from, to] {
+            (self.columns, self.rows) = (Filter::resize(from.1, to.1), Filter::resize(from.0, to.0));
+            self.sizes = [from, to];
+            self.narrowed.resize(from.0 * to.1, [0; 4]);
+            self.sums.resize(to.1 * 4, 0);
+            self.row.resize(to.1 * 4, 0);
         }
+        if from == to {
+            return;
+        }
+        let (rows, last) = self.narrowed.split_at_mut((from.0 - 1) * to.1);
+        for (y, row) in rows.chunks_exact_mut(to.1).enumerate() {
+            narrow(isa, &self.columns, &source[y * from.1 * 3..], row);
+        }
+        // the kernel reads a byte behind the row, so the last one moves to where there is one
+        self.tail.clear();
+        self.tail.extend_from_slice(&source[(from.0 - 1) * from.1 * 3..]);
+        self.tail.push(0);
+        narrow(isa, &self.columns, &self.tail, last);
     }
-}
 
-/// Bilinear with antialiasing on 8-bit RGB; sizes are (height, width).
-///
-/// Columns first, then rows, with 8-bit values in between, as torch and Pillow do; the library's own order is the other one, which
-/// is off by one level in a fifth of the values.
-fn resize<'a>(
-    resizer: &mut Resizer,
-    source: &'a [u8],
-    from: (usize, usize),
-    to: (usize, usize),
-    [narrowed, resized]: [&'a mut Vec<u8>; 2],
-) -> &'a [u8] {
-    let source = resize_pass(resizer, source, from, (from.0, to.1), narrowed);
-    resize_pass(resizer, source, (from.0, to.1), to, resized)
-}
-
-/// One direction; a size that stays costs nothing.
-fn resize_pass<'a>(resizer: &mut Resizer, source: &'a [u8], from: (usize, usize), to: (usize, usize), buffer: &'a mut Vec<u8>) -> &'a [u8] {
-    if from == to {
-        return source;
+    /// Row `y` of the result, and the bytes of a pixel. `source` is the picture that [`Resized::narrow`] got.
+    fn row<'a>(&'a mut self, isa: Isa, source: &'a [u8], y: usize) -> (&'a [u8], usize) {
+        let [from, to] = self.sizes;
+        if from == to {
+            return (&source[y * to.1 * 3..][..to.1 * 3], 3);
+        }
+        shrink(isa, &self.rows, y, self.narrowed.as_flattened(), to.1 * 4, &mut self.sums, &mut self.row);
+        (&self.row, 4)
     }
-    buffer.resize(to.0 * to.1 * 3, 0);
-    let source = TypedImageRef::<U8x3>::from_buffer(from.1 as u32, from.0 as u32, source).expect("a frame's length fits its size");
-    let mut target = TypedImage::<U8x3>::from_buffer(to.1 as u32, to.0 as u32, buffer).expect("the buffer has just been sized");
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    resizer.resize_typed(&source, &mut target, &options).expect("both pictures have pixels of the same type");
-    buffer
 }
 
 /// Fills `tensor` from the picture's part at `origin`; what lies outside of the picture is black before normalization.
-fn normalize(levels: &[[f32; 256]; 3], pixels: &[u8], size: (usize, usize), origin: (usize, usize), tensor: &mut Tensor) {
+fn normalize(isa: Isa, levels: &[[f32; 256]; 3], picture: &mut Resized, source: &[u8], origin: (usize, usize), tensor: &mut Tensor) {
     let (height, width) = (tensor.height, tensor.width);
-    let columns = width.min(size.1.saturating_sub(origin.1));
-    for (channel, plane) in tensor.values.chunks_exact_mut(height * width).enumerate() {
-        let levels = &levels[channel];
-        for (y, row) in plane.chunks_exact_mut(width).enumerate() {
-            let (picture, padding) = if origin.0 + y < size.0 { row.split_at_mut(columns) } else { row.split_at_mut(0) };
-            if !picture.is_empty() {
-                let start = ((origin.0 + y) * size.1 + origin.1) * 3;
-                for (value, pixel) in picture.iter_mut().zip(pixels[start..].chunks_exact(3)) {
-                    *value = levels[usize::from(pixel[channel])];
-                }
+    let (picture_height, picture_width) = picture.sizes[1];
+    let columns = width.min(picture_width.saturating_sub(origin.1));
+    let rows = height.min(picture_height.saturating_sub(origin.0));
+    for y in 0..rows {
+        let (row, step) = picture.row(isa, source, origin.0 + y);
+        for (channel, levels) in levels.iter().enumerate() {
+            let (values, padding) = tensor.values[(channel * height + y) * width..][..width].split_at_mut(columns);
+            // once per step, so that each is a constant
+            match step {
+                3 => look_up::<3>(levels, &row[origin.1 * 3..], channel, values),
+                _ => look_up::<4>(levels, &row[origin.1 * 4..], channel, values),
             }
             padding.fill(levels[0]);
         }
+    }
+    for (plane, levels) in tensor.values.chunks_exact_mut(height * width).zip(levels) {
+        plane[rows * width..].fill(levels[0]);
+    }
+}
+
+fn look_up<const STEP: usize>(levels: &[f32; 256], row: &[u8], channel: usize, values: &mut [f32]) {
+    for (value, pixel) in values.iter_mut().zip(row.as_chunks::<STEP>().0) {
+        *value = levels[usize::from(pixel[channel])];
     }
 }

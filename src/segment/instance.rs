@@ -1,54 +1,158 @@
 //! Instance segmentation: one segment per query that is sure of its class and of its mask; masks may overlap.
 
-use super::{Rules, Scratch, Table, rle, table, verdict};
+use super::{Rules, Table, rle, table, verdict};
 use crate::data::{Logits, NO_SEGMENT, Task};
-use crate::kernels::bilinear::Upsampler;
-use crate::kernels::math::sigmoid;
+use crate::kernels::arch::Isa;
+use crate::kernels::bilinear::{TILE, TILE_COLUMNS, TILE_ROWS, Tile, Upsampler};
+use crate::kernels::contest::{inside, lanes_of};
+use crate::kernels::math::all_finite;
+
+/// Reused from frame to frame.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    /// Bounds of the mask in the tiles of one band.
+    low: Vec<f32>,
+    high: Vec<f32>,
+    /// How much of each tile the mask covers.
+    cover: Vec<Cover>,
+    /// `[height, width]`: true inside of the mask, where a tile is covered in part. The rest is old.
+    bitmap: Vec<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cover {
+    Nothing,
+    Part,
+    All,
+}
+
+/// Of one mask.
+struct Measures {
+    area: u32,
+    /// Of the probabilities inside.
+    sum: f64,
+    corners: [u32; 4],
+}
 
 /// After transformers, `post_process_instance_segmentation`: a mask is where its logits are positive, its score the class score
 /// times the mean probability inside; later segments cover earlier ones in the id map.
 ///
 /// Area and box in the table are those of the whole mask, covered parts included.
-pub(super) fn run(logits: &Logits, rules: &Rules, upsampler: &mut Upsampler, scratch: &mut Scratch, ids: &mut [u16]) -> Table {
+pub(super) fn run(
+    isa: Isa,
+    logits: &Logits,
+    rules: &Rules,
+    upsampler: &mut Upsampler,
+    buffers: &mut Buffers,
+    ids: &mut [u16],
+    result: &mut Table,
+) {
     let (height, width) = upsampler.size();
-    let Scratch { row, bitmap, .. } = scratch;
-    row.resize(width, 0.0);
-    bitmap.resize(height * width, false);
+    buffers.bitmap.resize(height * width, false);
     ids.fill(NO_SEGMENT);
-    let mut result = Table::default();
     for (index, &query) in logits.kept.iter().enumerate() {
         let Some((class, class_score)) = verdict(logits.class.row(query), Task::Instance) else { continue };
         if f64::from(class_score) < rules.thresholds.score {
             continue;
         }
-        let (mut area, mut sum) = (0u32, 0f64);
-        let [mut left, mut top, mut right, mut bottom] = [u32::MAX, u32::MAX, 0, 0];
-        for (y, line) in bitmap.chunks_exact_mut(width).enumerate() {
-            upsampler.row(logits.mask(index), y, row);
-            for (x, (&value, inside)) in row.iter().zip(line).enumerate() {
-                *inside = value > 0.0;
-                if *inside {
-                    area += 1;
-                    sum += f64::from(sigmoid(value));
-                    let (x, y) = (x as u32, y as u32);
-                    [left, top, right, bottom] = [left.min(x), top.min(y), right.max(x + 1), bottom.max(y + 1)];
-                }
-            }
-        }
+        let Measures { area, sum, corners } = measure(isa, logits.mask(index), upsampler, buffers);
         let score = class_score * (sum / (f64::from(area) + 1e-6)) as f32;
         if area == 0 || f64::from(score) < rules.thresholds.score {
             continue;
         }
         let mut segment = table::row(result.rows.len(), class, score);
-        segment.area = area;
-        segment.bbox = [left, top, right - left, bottom - top];
-        for (id, _) in ids.iter_mut().zip(bitmap.iter()).filter(|(_, inside)| **inside) {
-            *id = segment.id;
-        }
+        table::add(&mut segment, area, corners);
+        paint(buffers, width, ids, segment.id);
         if rules.whole_masks {
-            result.masks.push(rle::encode(bitmap, width));
+            complete(buffers, width);
+            result.masks.push(rle::encode(&buffers.bitmap, width));
         }
         result.rows.push(segment);
     }
-    result
+    table::finish(&mut result.rows);
+}
+
+/// Measures one mask and notes where it is.
+fn measure(isa: Isa, mask: &[f32], upsampler: &mut Upsampler, buffers: &mut Buffers) -> Measures {
+    let ((bands, stripes), (_, width)) = (upsampler.tiles(), upsampler.size());
+    let Buffers { low, high, cover, bitmap } = buffers;
+    let finite = all_finite(mask);
+    low.resize(stripes, 0.0);
+    high.resize(stripes, 0.0);
+    cover.clear();
+    let mut measures = Measures { area: 0, sum: 0.0, corners: table::NOWHERE };
+    let (mut logits, mut lanes): (Tile<f32>, Tile<u32>) = ([0.0; TILE], [0; TILE]);
+    for (band, lines) in (0..bands).zip(bitmap.chunks_mut(width * TILE_ROWS)) {
+        if finite {
+            upsampler.bounds(isa, mask, band, low, high);
+        } else {
+            low.fill(f32::NAN);
+            high.fill(f32::NAN);
+        }
+        for stripe in 0..stripes {
+            if high[stripe] <= 0.0 {
+                cover.push(Cover::Nothing);
+                continue;
+            }
+            upsampler.tile(isa, mask, band, stripe, &mut logits);
+            let (rows, columns) = upsampler.tile_size(band, stripe);
+            let valid = lanes_of(rows, columns);
+            let part = inside(isa, &logits, valid, &mut lanes);
+            measures.area += part.area;
+            measures.sum += f64::from(part.sum);
+            let [left, top] = [stripe * TILE_COLUMNS, band * TILE_ROWS].map(|value| value as u32);
+            let tile = [left, top, left + columns as u32, top + rows as u32];
+            cover.push(match part.area as usize {
+                0 => Cover::Nothing,
+                area if area == rows * columns => Cover::All,
+                _ => Cover::Part,
+            });
+            if part.area > 0 && !table::covers(measures.corners, tile) {
+                let [l, t, r, b] = crate::kernels::contest::corners(&lanes, 1, valid).unwrap_or(table::NOWHERE);
+                table::grow(&mut measures.corners, [left + l, top + t, left + r, top + b]);
+            }
+            if cover.last() == Some(&Cover::Part) {
+                for (row, line) in lines.chunks_exact_mut(width).enumerate() {
+                    for (column, inside) in line[stripe * TILE_COLUMNS..][..columns].iter_mut().enumerate() {
+                        *inside = lanes[column * TILE_ROWS + row] > 0;
+                    }
+                }
+            }
+        }
+    }
+    measures
+}
+
+/// Gives the mask's pixels to `id`.
+fn paint(buffers: &Buffers, width: usize, ids: &mut [u16], id: u16) {
+    let covers = buffers.cover.chunks_exact(width.div_ceil(TILE_COLUMNS));
+    let bands = ids.chunks_mut(width * TILE_ROWS).zip(buffers.bitmap.chunks(width * TILE_ROWS));
+    for (covers, (ids, bitmap)) in covers.zip(bands) {
+        for (ids, bitmap) in ids.chunks_exact_mut(width).zip(bitmap.chunks_exact(width)) {
+            let tiles = ids.chunks_mut(TILE_COLUMNS).zip(bitmap.chunks(TILE_COLUMNS));
+            for (cover, (ids, bitmap)) in covers.iter().zip(tiles) {
+                match cover {
+                    Cover::Nothing => {}
+                    Cover::All => ids.fill(id),
+                    Cover::Part => ids.iter_mut().zip(bitmap).for_each(|(pixel, inside)| *pixel = if *inside { id } else { *pixel }),
+                }
+            }
+        }
+    }
+}
+
+/// Fills in the tiles of the bitmap that are of one kind.
+fn complete(buffers: &mut Buffers, width: usize) {
+    let covers = buffers.cover.chunks_exact(width.div_ceil(TILE_COLUMNS));
+    for (covers, lines) in covers.zip(buffers.bitmap.chunks_mut(width * TILE_ROWS)) {
+        for line in lines.chunks_exact_mut(width) {
+            for (cover, pixels) in covers.iter().zip(line.chunks_mut(TILE_COLUMNS)) {
+                match cover {
+                    Cover::Nothing => pixels.fill(false),
+                    Cover::All => pixels.fill(true),
+                    Cover::Part => {}
+                }
+            }
+        }
+    }
 }

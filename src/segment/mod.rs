@@ -4,11 +4,15 @@
 //! use eomt_edge::data::{ClassLogits, Task};
 //! use eomt_edge::segment::{Rules, survivors};
 //! let class = ClassLogits { queries: 2, classes: 2, values: vec![9.0, 0.0, /* the second sees nothing: */ 0.0, 9.0] };
-//! assert_eq!(survivors(&class, &Rules::default()), [0]);
+//! let mut kept = Vec::new();
+//! survivors(&class, &Rules::default(), &mut kept);
+//! assert_eq!(kept, [0]);
 //! ```
 //!
 //! Results equal transformers' EomtImageProcessor (`post_process_*_segmentation`), with ids from 1 and 0 for nothing.
-//! Work is done row by row on enlarged masks, so no `[queries, height, width]` buffer exists at frame size.
+//! Work is done on tiles or rows of enlarged masks, so no `[queries, height, width]` buffer exists at frame size, and tiles of
+//! which the bounds tell enough are not computed. Invariants: results do not depend on the instruction set; after warm-up nothing
+//! is allocated (whole instance masks excepted, which only tools want).
 //!
 //! **Lossless query pruning.** [`survivors`] finds the queries that can still become a segment from the class logits alone.
 //! Dropping the others changes neither id map nor table: the reference drops them itself before comparing masks.
@@ -23,9 +27,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use crate::data::{ClassLogits, Geometry, Logits, Segment, Segments, Task, Thresholds};
+use crate::data::{ClassLogits, Geometry, Logits, Rle, Segment, Segments, Task, Thresholds};
+use crate::kernels::arch::Isa;
 use crate::kernels::bilinear::{Axis, Upsampler};
-use crate::kernels::math::softmax_max;
+use crate::kernels::math::{argmax, exp, softmax_max};
 
 pub use rle::encode as encode_rle;
 pub use semantic::{SemanticView, semantic_windows};
@@ -59,56 +64,68 @@ impl Rules {
 
 /// Class and class score of a query as `task` reads them; `None` when the query says "no object" (panoptic) or has no class.
 fn verdict(row: &[f32], task: Task) -> Option<(usize, f32)> {
-    let (_, score_of_best) = softmax_max(row)?;
-    let (classes, _no_object) = row.split_at(row.len() - 1);
-    let (class, logit) = crate::kernels::math::argmax(classes)?;
+    let (&no_object, classes) = row.split_last()?;
+    let (class, logit) = argmax(classes)?;
     match task {
-        // "no object" competes; the first of equals wins, and it comes last
-        Task::Panoptic => (logit >= row[row.len() - 1]).then_some((class, score_of_best)),
+        // "no object" competes; the first of equals wins, and it comes last. Most queries end here
+        Task::Panoptic if logit >= no_object => Some((class, softmax_max(row)?.1)),
+        Task::Panoptic => None,
         Task::Instance | Task::Semantic => {
             let (best, top) = softmax_max(row)?;
-            let score = if best == class { top } else { top * crate::kernels::math::exp(logit - row[best]) };
+            let score = if best == class { top } else { top * exp(logit - row[best]) };
             Some((class, score))
         }
     }
 }
 
-/// Queries that can still become a segment, ascending: the others' masks need not exist.
+/// Queries that can still become a segment, ascending, into `kept`: the others' masks need not exist.
 ///
 /// Panoptic keeps queries whose best class is an object with a score above the threshold. An instance's score is its class score
 /// times a mask score of at most 1, so a class score below the threshold decides. Semantic sums over all queries.
-pub fn survivors(class: &ClassLogits, rules: &Rules) -> Vec<usize> {
-    let survives = |query: &usize| match (rules.task, verdict(class.row(*query), rules.task)) {
-        (Task::Semantic, _) => true,
-        (_, None) => false,
-        (Task::Panoptic, Some((_, score))) => score > rules.thresholds.score as f32,
-        (Task::Instance, Some((_, score))) => f64::from(score) >= rules.thresholds.score,
+pub fn survivors(class: &ClassLogits, rules: &Rules, kept: &mut Vec<usize>) {
+    let score = |query: usize| verdict(class.row(query), rules.task).map(|(_, score)| score);
+    let survives = |query: &usize| match rules.task {
+        Task::Semantic => true,
+        Task::Panoptic => score(*query).is_some_and(|score| score > rules.thresholds.score as f32),
+        Task::Instance => score(*query).is_some_and(|score| f64::from(score) >= rules.thresholds.score),
     };
-    (0..class.queries).filter(survives).collect()
+    kept.clear();
+    kept.extend((0..class.queries).filter(survives));
 }
 
 /// Segments frames; buffers are reused from frame to frame.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Segmenter {
+    isa: Isa,
     rules: Rules,
     /// Of the geometry and mask size seen last.
     upsampler: Option<(Geometry, (usize, usize), Upsampler)>,
-    scratch: Scratch,
-}
-
-/// Buffers of the three tasks.
-#[derive(Debug, Default)]
-struct Scratch {
-    row: Vec<f32>,
-    best: Vec<f32>,
-    winner: Vec<u16>,
-    bitmap: Vec<bool>,
+    view: Option<(Geometry, SemanticView)>,
+    panoptic: panoptic::Buffers,
+    instance: instance::Buffers,
     semantic: semantic::Buffers,
+    table: Table,
 }
 
 impl Segmenter {
+    /// Runs on the best instruction set of this CPU.
     pub fn new(rules: Rules) -> Segmenter {
-        Segmenter { rules, ..Segmenter::default() }
+        Segmenter {
+            isa: Isa::detect(),
+            rules,
+            upsampler: None,
+            view: None,
+            panoptic: panoptic::Buffers::default(),
+            instance: instance::Buffers::default(),
+            semantic: semantic::Buffers::default(),
+            table: Table::default(),
+        }
+    }
+
+    /// Runs on this instruction set: the same results.
+    pub fn with_isa(mut self, isa: Isa) -> Segmenter {
+        self.isa = isa;
+        self
     }
 
     pub fn rules(&self) -> &Rules {
@@ -118,12 +135,18 @@ impl Segmenter {
     /// Writes the id map of the frame into `ids` (`[height, width]`, all of it) and returns the table, in the reference's order.
     ///
     /// `logits.kept` must hold at least the [`survivors`].
-    pub fn run(&mut self, logits: &Logits, geometry: &Geometry, ids: &mut [u16]) -> Table {
+    pub fn run(&mut self, logits: &Logits, geometry: &Geometry, ids: &mut [u16]) -> &Table {
         assert_eq!(ids.len(), geometry.frame.0 * geometry.frame.1);
-        let Segmenter { rules, upsampler, scratch } = self;
+        let Segmenter { isa, rules, upsampler, view, panoptic, instance, semantic, table } = self;
+        table.rows.clear();
+        table.masks.clear();
         if rules.task == Task::Semantic {
-            let view = SemanticView::padded(geometry);
-            return semantic::run(&[logits], &view, &mut scratch.semantic, ids);
+            if view.as_ref().is_none_or(|(seen, _)| seen != geometry) {
+                *view = Some((*geometry, SemanticView::padded(geometry)));
+            }
+            let (_, view) = view.as_ref().expect("just set");
+            semantic::run(*isa, &[logits], view, semantic, ids, table);
+            return table;
         }
         let source = (logits.height, logits.width);
         let fits = upsampler.as_ref().is_some_and(|(seen, size, _)| (seen, *size) == (geometry, source));
@@ -132,17 +155,18 @@ impl Segmenter {
         }
         let (_, _, upsampler) = upsampler.as_mut().expect("just set");
         match rules.task {
-            Task::Panoptic => panoptic::run(logits, rules, upsampler, scratch, ids),
-            Task::Instance => instance::run(logits, rules, upsampler, scratch, ids),
+            Task::Panoptic => panoptic::run(*isa, logits, rules, upsampler, panoptic, ids, table),
+            Task::Instance => instance::run(*isa, logits, rules, upsampler, instance, ids, table),
             Task::Semantic => unreachable!("handled above"),
         }
+        table
     }
 
     /// The same with an id map of its own: for tools.
     pub fn segments(&mut self, logits: &Logits, geometry: &Geometry) -> Segments {
         let (height, width) = geometry.frame;
         let mut ids = vec![0; height * width];
-        let Table { rows, masks } = self.run(logits, geometry, &mut ids);
+        let Table { rows, masks } = self.run(logits, geometry, &mut ids).clone();
         Segments { width: width as u32, height: height as u32, ids, table: rows, masks }
     }
 }
@@ -151,7 +175,7 @@ impl Segmenter {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Table {
     pub rows: Vec<Segment>,
-    pub masks: Vec<crate::data::Rle>,
+    pub masks: Vec<Rle>,
 }
 
 /// Mask size to input size, the frame's part of it to frame size.

@@ -1,23 +1,53 @@
 //! Panoptic segmentation: every pixel goes to the query with the largest class score times mask probability.
 
-use super::{Rules, Scratch, Table, table, verdict};
-use crate::data::{Logits, NO_SEGMENT, Task};
-use crate::kernels::bilinear::Upsampler;
-use crate::kernels::math::sigmoid;
+use super::{Rules, Table, table, verdict};
+use crate::data::{Logits, NO_SEGMENT, Segment, Task};
+use crate::kernels::arch::Isa;
+use crate::kernels::bilinear::{TILE, TILE_COLUMNS, TILE_ROWS, Tile, Upsampler};
+use crate::kernels::contest::{self, Contender, Contest};
+use crate::kernels::math::all_finite;
 
 /// A query in the running.
+#[derive(Debug, Clone)]
 struct Candidate {
     /// Index into `logits.kept`.
     mask: usize,
     class: usize,
     score: f32,
+    /// Whether all mask logits are; if not, bounds mean nothing.
+    finite: bool,
     /// Pixels it wins.
     won: u32,
     /// Pixels at which its own probability reaches the mask threshold.
     own: u32,
     /// Pixels that are both.
     both: u32,
+    /// Around the pixels that are both.
+    corners: [u32; 4],
 }
+
+/// Reused from frame to frame.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    candidates: Vec<Candidate>,
+    /// Bounds of the probabilities in the tiles of one band: `[candidates, stripes]`.
+    low: Vec<f32>,
+    high: Vec<f32>,
+    /// What a tile's winner has at least everywhere in it.
+    floor: Vec<f32>,
+    /// The candidate (from 1) that owns all pixels of a tile, 0 = nobody, or [`MIXED`].
+    owners: Vec<u16>,
+    /// Segment id of each candidate, shifted by one: entry 0 is "nobody".
+    segment_of: Vec<u16>,
+    /// Class and segment id of the stuff seen.
+    stuff: Vec<(usize, u16)>,
+}
+
+/// The owner of a tile whose pixels are decided one by one, and stand in the id map already.
+const MIXED: u16 = u16::MAX;
+
+/// More than the relative error of a probability and of its product with a score (3e-7 and a few roundings).
+const SLACK: f32 = 4e-6;
 
 /// After transformers, `compute_segments`:
 /// ```text
@@ -26,83 +56,214 @@ struct Candidate {
 ///                              stuff of a class seen before joins that segment, everything else is a new one
 /// id of a pixel  =  segment of its winner where the winner's probability reaches the mask threshold
 /// ```
-pub(super) fn run(logits: &Logits, rules: &Rules, upsampler: &mut Upsampler, scratch: &mut Scratch, ids: &mut [u16]) -> Table {
-    let mut candidates = candidates(logits, rules);
-    contest(logits, &mut candidates, rules.thresholds.mask as f32, upsampler, scratch, ids);
-    let mut rows = Vec::with_capacity(candidates.len());
-    // segment id of each candidate, shifted by one: entry 0 is "nobody"
-    let mut segment_of = vec![NO_SEGMENT; candidates.len() + 1];
-    let mut stuff_segments: Vec<(usize, u16)> = Vec::new();
-    for (index, candidate) in candidates.iter().enumerate() {
+/// Pixels are looked at one by one only where it matters. In most tiles of an enlarged mask its bounds tell that all pixels reach
+/// the threshold or none does, and that one candidate is ahead of all others everywhere.
+pub(super) fn run(
+    isa: Isa,
+    logits: &Logits,
+    rules: &Rules,
+    upsampler: &mut Upsampler,
+    buffers: &mut Buffers,
+    ids: &mut [u16],
+    table: &mut Table,
+) {
+    let threshold = rules.thresholds.mask as f32;
+    find_candidates(logits, rules, &mut buffers.candidates);
+    let (bands, stripes) = upsampler.tiles();
+    buffers.owners.clear();
+    let width = upsampler.size().1;
+    let mut arena = Arena { isa, logits, threshold, stripes, upsampler, buffers, probabilities: [0.0; TILE] };
+    for (band, lines) in (0..bands).zip(ids.chunks_mut(width * TILE_ROWS)) {
+        arena.bounds(band);
+        for stripe in 0..stripes {
+            let owner = arena.tile(band, stripe, lines);
+            arena.buffers.owners.push(owner);
+        }
+    }
+    number(rules, buffers, &mut table.rows);
+    for (owners, lines) in buffers.owners.chunks_exact(stripes).zip(ids.chunks_mut(width * TILE_ROWS)) {
+        for line in lines.chunks_exact_mut(width) {
+            for (owner, pixels) in owners.iter().zip(line.chunks_mut(TILE_COLUMNS)) {
+                match *owner {
+                    MIXED => pixels.iter_mut().for_each(|id| *id = buffers.segment_of[usize::from(*id)]),
+                    owner => pixels.fill(buffers.segment_of[usize::from(owner)]),
+                }
+            }
+        }
+    }
+}
+
+fn find_candidates(logits: &Logits, rules: &Rules, candidates: &mut Vec<Candidate>) {
+    candidates.clear();
+    candidates.extend(logits.kept.iter().enumerate().filter_map(|(mask, &query)| {
+        let (class, score) = verdict(logits.class.row(query), Task::Panoptic)?;
+        let finite = || all_finite(logits.mask(mask));
+        let candidate = || Candidate { mask, class, score, finite: finite(), won: 0, own: 0, both: 0, corners: table::NOWHERE };
+        (score > rules.thresholds.score as f32).then(candidate)
+    }));
+}
+
+/// Which candidates exist, and the segments they are.
+fn number(rules: &Rules, buffers: &mut Buffers, rows: &mut Vec<Segment>) {
+    let Buffers { candidates, segment_of, stuff, .. } = buffers;
+    segment_of.clear();
+    segment_of.push(NO_SEGMENT);
+    stuff.clear();
+    for candidate in candidates.iter() {
         let exists = candidate.won > 0 && candidate.own > 0 && candidate.both > 0;
         // an f32 quotient against a double, as in the reference
         if !exists || f64::from(candidate.won as f32 / candidate.own as f32) <= rules.thresholds.overlap {
+            segment_of.push(NO_SEGMENT);
             continue;
         }
-        let seen = stuff_segments.iter().find(|(class, _)| *class == candidate.class);
-        if let Some((_, id)) = seen {
-            segment_of[index + 1] = *id;
-            continue;
-        }
-        let row = table::row(rows.len(), candidate.class, candidate.score);
-        segment_of[index + 1] = row.id;
-        if rules.is_stuff(candidate.class) {
-            stuff_segments.push((candidate.class, row.id));
-        }
-        rows.push(row);
+        let seen = stuff.iter().find(|(class, _)| *class == candidate.class).map(|(_, id)| *id);
+        let id = seen.unwrap_or_else(|| {
+            let row = table::row(rows.len(), candidate.class, candidate.score);
+            if rules.is_stuff(candidate.class) {
+                stuff.push((candidate.class, row.id));
+            }
+            rows.push(row);
+            row.id
+        });
+        segment_of.push(id);
+        table::add(&mut rows[usize::from(id) - 1], candidate.both, candidate.corners);
     }
-    ids.iter_mut().for_each(|id| *id = segment_of[usize::from(*id)]);
-    table::measure(ids, upsampler.size().1, &mut rows);
-    Table { rows, masks: Vec::new() }
+    table::finish(rows);
 }
 
-fn candidates(logits: &Logits, rules: &Rules) -> Vec<Candidate> {
-    let candidate = |(mask, &query): (usize, &usize)| {
-        let (class, score) = verdict(logits.class.row(query), Task::Panoptic)?;
-        (score > rules.thresholds.score as f32).then_some(Candidate { mask, class, score, won: 0, own: 0, both: 0 })
-    };
-    logits.kept.iter().enumerate().filter_map(candidate).collect()
+/// Whether a mask reaches the threshold in a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Everywhere,
+    Nowhere,
+    Somewhere,
 }
 
-/// Leaves the winner's number (from 1) where it also reaches the threshold, else 0, and counts.
-fn contest(
-    logits: &Logits,
-    candidates: &mut [Candidate],
-    mask_threshold: f32,
-    upsampler: &mut Upsampler,
-    scratch: &mut Scratch,
-    ids: &mut [u16],
-) {
-    let (_, width) = upsampler.size();
-    let Scratch { row, best, winner, .. } = scratch;
-    row.resize(width, 0.0);
-    best.resize(width, 0.0);
-    winner.resize(width, 0);
-    for (y, line) in ids.chunks_exact_mut(width).enumerate() {
-        best.fill(f32::NEG_INFINITY);
-        winner.fill(0);
-        line.fill(0);
-        for (index, candidate) in candidates.iter_mut().enumerate() {
-            upsampler.row(logits.mask(candidate.mask), y, row);
-            row.iter_mut().for_each(|value| *value = sigmoid(*value));
-            let number = index as u16 + 1;
-            let mut own = 0;
-            for (((&probability, best), winner), id) in row.iter().zip(best.iter_mut()).zip(winner.iter_mut()).zip(line.iter_mut()) {
-                let reaches = probability >= mask_threshold;
-                let weighted = candidate.score * probability;
-                own += u32::from(reaches);
-                if weighted > *best {
-                    (*best, *winner) = (weighted, number);
-                    *id = if reaches { number } else { 0 };
+/// Where candidates meet.
+struct Arena<'a> {
+    isa: Isa,
+    logits: &'a Logits,
+    threshold: f32,
+    stripes: usize,
+    upsampler: &'a mut Upsampler,
+    buffers: &'a mut Buffers,
+    probabilities: Tile<f32>,
+}
+
+impl Arena<'_> {
+    /// Bounds of all candidates in all tiles of a band.
+    fn bounds(&mut self, band: usize) {
+        let Buffers { candidates, low, high, floor, .. } = &mut *self.buffers;
+        let stripes = self.stripes;
+        low.resize(candidates.len() * stripes, 0.0);
+        high.resize(candidates.len() * stripes, 0.0);
+        for ((candidate, low), high) in candidates.iter().zip(low.chunks_exact_mut(stripes)).zip(high.chunks_exact_mut(stripes)) {
+            if candidate.finite {
+                self.upsampler.bounds(self.isa, self.logits.mask(candidate.mask), band, low, high);
+            } else {
+                low.fill(f32::NAN);
+                high.fill(f32::INFINITY);
+            }
+        }
+        contest::sigmoids(self.isa, low);
+        contest::sigmoids(self.isa, high);
+        floor.clear();
+        floor.resize(stripes, 0.0);
+        for (candidate, low) in candidates.iter().zip(low.chunks_exact(stripes)) {
+            for (floor, low) in floor.iter_mut().zip(low) {
+                let least = candidate.score * low * (1.0 - SLACK);
+                *floor = if least > *floor { least } else { *floor };
+            }
+        }
+    }
+
+    /// Whether the candidate can win a pixel of the tile.
+    fn contends(&self, index: usize, stripe: usize) -> bool {
+        self.buffers.candidates[index].score * self.buffers.high[index * self.stripes + stripe] * (1.0 + SLACK)
+            >= self.buffers.floor[stripe]
+    }
+
+    fn reach(&self, index: usize, stripe: usize) -> Reach {
+        let at = index * self.stripes + stripe;
+        if self.buffers.low[at] * (1.0 - SLACK) >= self.threshold {
+            Reach::Everywhere
+        } else if self.buffers.high[at] * (1.0 + SLACK) < self.threshold {
+            Reach::Nowhere
+        } else {
+            Reach::Somewhere
+        }
+    }
+
+    /// Counts a tile; returns its owner, or [`MIXED`] after writing the winners (from 1) into `lines`, the rows of the band.
+    fn tile(&mut self, band: usize, stripe: usize, lines: &mut [u16]) -> u16 {
+        let count = self.buffers.candidates.len();
+        let (rows, columns) = self.upsampler.tile_size(band, stripe);
+        let mut contenders = (0..count).filter(|&index| self.contends(index, stripe));
+        let (first, more) = (contenders.next(), contenders.next().is_some());
+        let mixed = more || first.is_some_and(|index| self.reach(index, stripe) == Reach::Somewhere);
+        let mut contest = Contest::new();
+        for index in 0..count {
+            let enters = mixed && self.contends(index, stripe);
+            match self.reach(index, stripe) {
+                Reach::Nowhere if !enters => {}
+                Reach::Everywhere if !enters => self.buffers.candidates[index].own += (rows * columns) as u32,
+                _ => self.look(index, band, stripe, enters.then_some(&mut contest)),
+            }
+        }
+        if mixed {
+            self.count(&contest, band, stripe);
+            let width = self.upsampler.size().1;
+            let claims = contest.claims();
+            for (row, line) in lines.chunks_exact_mut(width).enumerate() {
+                for (column, id) in line[stripe * TILE_COLUMNS..][..columns].iter_mut().enumerate() {
+                    *id = claims[column * TILE_ROWS + row] as u16;
                 }
             }
-            candidate.own += own;
+            return MIXED;
         }
-        for (&winner, &id) in winner.iter().zip(line.iter()) {
-            if winner > 0 {
-                let candidate = &mut candidates[usize::from(winner) - 1];
-                candidate.won += 1;
-                candidate.both += u32::from(id > 0);
+        let Some(index) = first else { return 0 };
+        let claimed = self.reach(index, stripe) == Reach::Everywhere;
+        let candidate = &mut self.buffers.candidates[index];
+        candidate.won += (rows * columns) as u32;
+        if claimed {
+            candidate.both += (rows * columns) as u32;
+            let (left, top) = (stripe * TILE_COLUMNS, band * TILE_ROWS);
+            table::grow(&mut candidate.corners, [left, top, left + columns, top + rows].map(|value| value as u32));
+        }
+        if claimed { index as u16 + 1 } else { 0 }
+    }
+
+    /// Computes the candidate's pixels, counts its own, and enters it into the contest.
+    fn look(&mut self, index: usize, band: usize, stripe: usize, contest: Option<&mut Contest>) {
+        let (rows, columns) = self.upsampler.tile_size(band, stripe);
+        let candidate = &mut self.buffers.candidates[index];
+        self.upsampler.tile(self.isa, self.logits.mask(candidate.mask), band, stripe, &mut self.probabilities);
+        contest::sigmoids(self.isa, &mut self.probabilities);
+        candidate.own += contest::reaching(self.isa, &self.probabilities, self.threshold, contest::lanes_of(rows, columns));
+        if let Some(contest) = contest {
+            let contender = Contender { number: index as u32 + 1, score: candidate.score };
+            contest::enter(self.isa, contest, contender, &self.probabilities, self.threshold);
+        }
+    }
+
+    /// Gives each contender what it got of a mixed tile.
+    fn count(&mut self, contest: &Contest, band: usize, stripe: usize) {
+        let (rows, columns) = self.upsampler.tile_size(band, stripe);
+        let valid = contest::lanes_of(rows, columns);
+        let (left, top) = ((stripe * TILE_COLUMNS) as u32, (band * TILE_ROWS) as u32);
+        let tile = [left, top, left + columns as u32, top + rows as u32];
+        for index in 0..self.buffers.candidates.len() {
+            if !self.contends(index, stripe) {
+                continue;
+            }
+            let number = index as u32 + 1;
+            let tally = contest::tally(self.isa, contest, number, valid);
+            let candidate = &mut self.buffers.candidates[index];
+            candidate.won += tally.won;
+            candidate.both += tally.claimed;
+            if tally.claimed > 0 && !table::covers(candidate.corners, tile) {
+                let [l, t, r, b] = contest::corners(contest.claims(), number, valid).unwrap_or(table::NOWHERE);
+                table::grow(&mut candidate.corners, [left + l, top + t, left + r, top + b]);
             }
         }
     }

@@ -3,8 +3,10 @@
 
 use super::{Table, table};
 use crate::data::{ClassLogits, Geometry, Logits, Windows};
-use crate::kernels::bilinear::{Axis, Upsampler};
-use crate::kernels::math::{argmax, sigmoid, softmax};
+use crate::kernels::arch::{Aligned, Isa, TILE_MAX, TileOf};
+use crate::kernels::bilinear::{Axis, Tap, sample};
+use crate::kernels::math::softmax;
+use crate::kernels::mixture::{best_of_mix, blend, blend_sigmoid, mix, transpose};
 
 /// Where the class scores of one or several network inputs lie on a common canvas, and which frame the canvas becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,154 +36,228 @@ impl SemanticView {
 /// Reused from frame to frame.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    /// `[queries, width]` mask probabilities of one row of one input.
+    taps: Option<Taps>,
+    inputs: Vec<Input>,
+    /// One query's class probabilities.
+    softmax: Vec<f32>,
+    /// `[columns of a mask, queries]`: the masks' row that a canvas row mixes, two columns of zeros behind it.
+    blended: Vec<f32>,
+    /// `[pixels, queries]` mask probabilities of a part of a canvas row.
     probabilities: Vec<f32>,
-    /// Two rows of the canvas: `[classes, width]` scores each, with the row's number.
+    /// Two rows of the canvas: `[width, classes]` scores each, with the row's number.
     rows: [(Option<usize>, Vec<f32>); 2],
-    /// Inputs that cover a column of the canvas row.
-    covers: Vec<f32>,
-    /// Scores of one pixel.
-    pixel: Vec<f32>,
+    /// The canvas at the height of a frame row.
+    mixed: Vec<f32>,
+    /// Sum of the winning scores and pixels of each class.
+    sums: Vec<(f64, u32)>,
+    segment_of: Vec<u16>,
 }
 
-/// Segments windows of one frame: `logits[i]` belongs to `view.origins[i]` and keeps all queries.
+/// Of one view and mask size.
+#[derive(Debug)]
+struct Taps {
+    view: SemanticView,
+    mask: (usize, usize),
+    /// Masks to input size.
+    rows: Axis,
+    columns: Axis,
+    /// Canvas to frame: the lower neighbour, and the weight of the upper one.
+    down: Vec<(usize, f32)>,
+    across: Vec<(usize, f32)>,
+}
+
+/// One input's logits as the product wants them.
+#[derive(Debug, Default)]
+struct Input {
+    /// `[height, width, queries]`.
+    masks: Vec<f32>,
+    /// Class probabilities without "no object": `[groups of classes, queries, classes of a group]`.
+    panels: Aligned<f32>,
+}
+
+/// Strides are multiples of this many values.
+const LANES: usize = 16;
+/// Pixels of which the probabilities exist at a time: a multiple of all tile heights.
+const BLOCK: usize = 96;
+
+/// Merges several inputs' scores: `logits[i]` belongs to `view.origins[i]` and keeps all queries.
 pub fn semantic_windows(logits: &[Logits], view: &SemanticView) -> crate::data::Segments {
     let (height, width) = view.frame;
     let mut ids = vec![0; height * width];
     let logits: Vec<&Logits> = logits.iter().collect();
-    let Table { rows, masks } = run(&logits, view, &mut Buffers::default(), &mut ids);
-    crate::data::Segments { width: width as u32, height: height as u32, ids, table: rows, masks }
+    let mut table = Table::default();
+    run(Isa::detect(), &logits, view, &mut Buffers::default(), &mut ids, &mut table);
+    crate::data::Segments { width: width as u32, height: height as u32, ids, table: table.rows, masks: table.masks }
 }
 
 /// After transformers, `post_process_semantic_segmentation`:
 /// ```text
-/// canvas[c, y, x] = mean over inputs that cover (y, x) of sum_q softmax(class[q])[c] * sigmoid(mask[q, y, x])
+/// canvas[y, x, c] = mean over inputs that cover (y, x) of sum_q sigmoid(mask[q, y, x]) * softmax(class[q])[c]
 /// class(pixel)    = argmax_c of the canvas, resized bilinearly to the frame
 /// ```
-/// Only the two canvas rows that the current frame row mixes exist at a time. One segment per class that occurs, in the order
-/// of the classes; its score is the mean of the winning scores, limited to 1.
-pub(super) fn run(logits: &[&Logits], view: &SemanticView, buffers: &mut Buffers, ids: &mut [u16]) -> Table {
+/// The sum over queries is a matrix product. Only the two canvas rows that the current frame row mixes exist at a time. One
+/// segment per class that occurs, in the order of the classes; its score is the mean of the winning scores, limited to 1.
+pub(super) fn run(isa: Isa, logits: &[&Logits], view: &SemanticView, buffers: &mut Buffers, ids: &mut [u16], table: &mut Table) {
     assert_eq!(logits.len(), view.origins.len());
-    let weights: Vec<Vec<f32>> = logits.iter().map(|logits| class_weights(&logits.class)).collect();
     let classes = logits[0].class.classes - 1;
-    let (_, width) = view.frame;
-    let mut upsamplers: Vec<Upsampler> = logits.iter().map(|logits| at_input_size(logits, view)).collect();
-    let (down, across) = (linear_taps(view.canvas.0, view.frame.0), linear_taps(view.canvas.1, view.frame.1));
-    let mut sums = vec![(0f64, 0u32); classes];
-    buffers.rows.iter_mut().for_each(|(number, _)| *number = None);
-    buffers.pixel.resize(classes, 0.0);
-    for (line, &(upper, fraction)) in ids.chunks_exact_mut(width).zip(&down) {
-        let lower = (upper + 1).min(view.canvas.0 - 1);
+    let stride = classes.next_multiple_of(LANES.max(isa.fma_tile().nr));
+    prepare(isa, logits, view, buffers);
+    let Some(taps) = buffers.taps.take() else { unreachable!("just prepared") };
+    let (canvas_height, canvas_width) = view.canvas;
+    buffers.sums.clear();
+    buffers.sums.resize(classes, (0.0, 0));
+    buffers.mixed.resize(canvas_width * stride, 0.0);
+    for (line, &(upper, fraction)) in ids.chunks_exact_mut(view.frame.1).zip(&taps.down) {
+        let lower = (upper + 1).min(canvas_height - 1);
         for wanted in [upper, lower] {
             if buffers.rows.iter().all(|(number, _)| *number != Some(wanted)) {
                 let stale = buffers.rows.iter().position(|(number, _)| *number != Some(upper)).expect("two rows");
-                canvas_row(logits, &weights, &mut upsamplers, view, wanted, buffers, stale);
+                canvas_row(isa, logits, &taps, wanted, stride, buffers, stale);
             }
         }
-        let find = |wanted: usize| &buffers.rows.iter().find(|(number, _)| *number == Some(wanted)).expect("just computed").1;
-        let (top, bottom) = (find(upper), find(lower));
-        for (id, &(left, share)) in line.iter_mut().zip(&across) {
-            let right = (left + 1).min(view.canvas.1 - 1);
-            for (class, value) in buffers.pixel.iter_mut().enumerate() {
-                let row = class * view.canvas.1;
-                let above = top[row + left] * (1.0 - share) + top[row + right] * share;
-                let below = bottom[row + left] * (1.0 - share) + bottom[row + right] * share;
-                *value = above * (1.0 - fraction) + below * fraction;
-            }
-            let (class, score) = argmax(&buffers.pixel).unwrap_or((0, 0.0));
+        let Buffers { rows, mixed, sums, .. } = buffers;
+        let find = |wanted: usize| &rows.iter().find(|(number, _)| *number == Some(wanted)).expect("just computed").1;
+        mix(isa, find(upper), find(lower), fraction, mixed);
+        for (id, &(left, share)) in line.iter_mut().zip(&taps.across) {
+            let right = (left + 1).min(canvas_width - 1);
+            let scores = |column: usize| &mixed[column * stride..][..classes];
+            let (class, score) = best_of_mix(isa, scores(left), scores(right), share);
             sums[class].0 += f64::from(score);
             sums[class].1 += 1;
             *id = class as u16;
         }
     }
-    number(&sums, width, ids)
+    buffers.taps = Some(taps);
+    number(view.frame.1, buffers, ids, table);
 }
 
 /// Class numbers in `ids` become segment ids.
-fn number(sums: &[(f64, u32)], width: usize, ids: &mut [u16]) -> Table {
-    let mut rows = Vec::new();
-    let mut segment_of = vec![0u16; sums.len()];
+fn number(width: usize, buffers: &mut Buffers, ids: &mut [u16], table: &mut Table) {
+    let Buffers { sums, segment_of, .. } = buffers;
+    segment_of.clear();
+    segment_of.resize(sums.len(), 0);
     for (class, (sum, pixels)) in sums.iter().enumerate().filter(|(_, (_, pixels))| *pixels > 0) {
-        let row = table::row(rows.len(), class, (sum / f64::from(*pixels)).clamp(0.0, 1.0) as f32);
+        let row = table::row(table.rows.len(), class, (sum / f64::from(*pixels)).clamp(0.0, 1.0) as f32);
         segment_of[class] = row.id;
-        rows.push(row);
+        table.rows.push(row);
     }
     ids.iter_mut().for_each(|id| *id = segment_of[usize::from(*id)]);
-    table::measure(ids, width, &mut rows);
-    Table { rows, masks: Vec::new() }
+    table::measure(ids, width, &mut table.rows);
 }
 
-/// `[classes, queries]` class probabilities without "no object".
-fn class_weights(class: &ClassLogits) -> Vec<f32> {
-    let classes = class.classes - 1;
-    let mut weights = vec![0.0; classes * class.queries];
-    for query in 0..class.queries {
-        let mut row = class.row(query).to_vec();
-        softmax(&mut row);
-        for (c, probability) in row[..classes].iter().enumerate() {
-            weights[c * class.queries + query] = *probability;
+/// Taps, unless those of the last frame fit, and the logits in the order of the product.
+fn prepare(isa: Isa, logits: &[&Logits], view: &SemanticView, buffers: &mut Buffers) {
+    let mask = (logits[0].height, logits[0].width);
+    let Buffers { taps, inputs, softmax: row, rows, .. } = buffers;
+    if taps.as_ref().is_none_or(|taps| taps.view != *view || taps.mask != mask) {
+        let linear = |from: usize, to: usize| (0..to).map(|index| sample(index, from, to)).collect();
+        *taps = Some(Taps {
+            view: view.clone(),
+            mask,
+            rows: Axis::resize(mask.0, view.input.0),
+            columns: Axis::resize(mask.1, view.input.1),
+            down: linear(view.canvas.0, view.frame.0),
+            across: linear(view.canvas.1, view.frame.1),
+        });
+    }
+    rows.iter_mut().for_each(|(number, _)| *number = None);
+    inputs.resize_with(logits.len(), Input::default);
+    for (input, logits) in inputs.iter_mut().zip(logits) {
+        assert_eq!(logits.kept.len(), logits.class.queries, "semantic segmentation sums over all queries");
+        assert_eq!((logits.height, logits.width), mask);
+        let (pixels, stride) = (mask.0 * mask.1, logits.class.queries.next_multiple_of(LANES));
+        input.masks.resize(pixels * stride, 0.0);
+        transpose(&logits.masks, pixels, stride, &mut input.masks);
+        class_panels(isa.fma_tile().nr, &logits.class, row, &mut input.panels);
+    }
+}
+
+fn class_panels(nr: usize, class: &ClassLogits, row: &mut Vec<f32>, panels: &mut Aligned<f32>) {
+    let (classes, queries) = (class.classes - 1, class.queries);
+    panels.resize(classes.next_multiple_of(LANES.max(nr)) * queries);
+    for query in 0..queries {
+        row.clear();
+        row.extend_from_slice(class.row(query));
+        softmax(row);
+        row[classes] = 0.0;
+        for (group, panel) in panels.chunks_exact_mut(queries * nr).enumerate() {
+            for (column, weight) in panel[query * nr..][..nr].iter_mut().enumerate() {
+                *weight = row.get(group * nr + column).copied().unwrap_or(0.0);
+            }
         }
     }
-    weights
-}
-
-fn at_input_size(logits: &Logits, view: &SemanticView) -> Upsampler {
-    assert_eq!(logits.kept.len(), logits.class.queries, "semantic segmentation sums over all queries");
-    let source = (logits.height, logits.width);
-    Upsampler::new(source, Axis::resize(source.0, view.input.0), Axis::resize(source.1, view.input.1))
-}
-
-/// Lower neighbour and weight of the upper one, per output coordinate.
-fn linear_taps(from: usize, to: usize) -> Vec<(usize, f32)> {
-    let scale = from as f32 / to as f32;
-    (0..to)
-        .map(|index| {
-            let position = ((index as f32 + 0.5) * scale - 0.5).max(0.0);
-            let lower = (position as usize).min(from - 1);
-            (lower, if lower + 1 < from { position - lower as f32 } else { 0.0 })
-        })
-        .collect()
 }
 
 /// Row `y` of the canvas into `buffers.rows[slot]`.
-fn canvas_row(
-    logits: &[&Logits],
-    weights: &[Vec<f32>],
-    upsamplers: &mut [Upsampler],
-    view: &SemanticView,
-    y: usize,
-    buffers: &mut Buffers,
-    slot: usize,
-) {
-    let classes = logits[0].class.classes - 1;
-    let (width, input_width) = (view.canvas.1, view.input.1);
-    let Buffers { probabilities, rows, covers, .. } = buffers;
-    let (number, row) = &mut rows[slot];
+fn canvas_row(isa: Isa, logits: &[&Logits], taps: &Taps, y: usize, stride: usize, buffers: &mut Buffers, slot: usize) {
+    let view = &taps.view;
+    let width = view.canvas.1;
+    let (number, row) = &mut buffers.rows[slot];
     *number = Some(y);
     row.clear();
-    row.resize(classes * width, 0.0);
-    covers.clear();
-    covers.resize(width, 0.0);
+    row.resize(width * stride, 0.0);
     for (index, &(top, left)) in view.origins.iter().enumerate() {
         if !(top..top + view.input.0).contains(&y) {
             continue;
         }
-        let queries = logits[index].class.queries;
-        probabilities.resize(queries * input_width, 0.0);
-        for (query, line) in probabilities.chunks_exact_mut(input_width).enumerate() {
-            upsamplers[index].row(logits[index].mask(query), y - top, line);
-            line.iter_mut().for_each(|value| *value = sigmoid(*value));
+        let (input, queries) = (&buffers.inputs[index], logits[index].class.queries);
+        let depth = queries.next_multiple_of(LANES);
+        let (blended, probabilities) = (&mut buffers.blended, &mut buffers.probabilities);
+        blend_row(isa, &input.masks, taps.mask, depth, &taps.rows.taps()[y - top], blended);
+        probabilities.resize(BLOCK * depth, 0.0);
+        let columns = &taps.columns.taps()[..view.input.1.min(width - left)];
+        for (taps, scores) in columns.chunks(BLOCK).zip(row[left * stride..].chunks_mut(BLOCK * stride)) {
+            for (tap, to) in taps.iter().zip(probabilities.chunks_exact_mut(depth)) {
+                let near = |offset: usize| &blended[(tap.first + offset) * depth..][..depth];
+                blend_sigmoid(isa, [near(0), near(1), near(2)], tap.weights, to);
+            }
+            add_product(isa, probabilities, depth, &input.panels, queries, taps.len(), stride, scores);
         }
-        let columns = input_width.min(width - left);
-        for (class, scores) in row.chunks_exact_mut(width).enumerate() {
-            let scores = &mut scores[left..left + columns];
-            for (weight, line) in weights[index][class * queries..].iter().zip(probabilities.chunks_exact(input_width)) {
-                scores.iter_mut().zip(line).for_each(|(score, probability)| *score += weight * probability);
+    }
+    if view.origins.len() > 1 {
+        average(view, y, stride, row);
+    }
+}
+
+/// The masks' row at the height of a canvas row, and zeros for the taps at the right border.
+fn blend_row(isa: Isa, masks: &[f32], (height, width): (usize, usize), depth: usize, tap: &Tap, to: &mut Vec<f32>) {
+    to.resize((width + 2) * depth, 0.0);
+    let row = |offset: usize| &masks[(tap.first + offset).min(height - 1) * width * depth..][..width * depth];
+    let (blended, behind) = to.split_at_mut(width * depth);
+    blend(isa, [row(0), row(1), row(2)], tap.weights, blended);
+    behind.fill(0.0);
+}
+
+/// `scores[p, c] += sum_q probabilities[p, q] * panels[q, c]` for the first `pixels`.
+#[allow(clippy::too_many_arguments)]
+fn add_product(
+    isa: Isa,
+    probabilities: &[f32],
+    depth: usize,
+    panels: &[f32],
+    queries: usize,
+    pixels: usize,
+    stride: usize,
+    scores: &mut [f32],
+) {
+    let tile = isa.fma_tile();
+    let mut acc = TileOf([0.0; TILE_MAX]);
+    for (group, panel) in panels.chunks_exact(queries * tile.nr).enumerate() {
+        for first in (0..pixels).step_by(tile.mr) {
+            isa.fma(&probabilities[first * depth..], depth, panel, queries, &mut acc);
+            let rows = scores[first * stride..].chunks_mut(stride).take(tile.mr.min(pixels - first));
+            for (row, acc) in rows.zip(acc.0.chunks_exact(tile.nr)) {
+                row[group * tile.nr..][..tile.nr].iter_mut().zip(acc).for_each(|(score, sum)| *score += sum);
             }
         }
-        covers[left..left + columns].iter_mut().for_each(|count| *count += 1.0);
     }
-    for scores in row.chunks_exact_mut(width) {
-        scores.iter_mut().zip(&*covers).for_each(|(score, count)| *score /= count.max(1.0));
+}
+
+/// Divides the scores of each pixel by the number of inputs that cover it.
+fn average(view: &SemanticView, y: usize, stride: usize, row: &mut [f32]) {
+    for (x, scores) in row.chunks_exact_mut(stride).enumerate() {
+        let covers = |(top, left): &(usize, usize)| (*top..top + view.input.0).contains(&y) && (*left..left + view.input.1).contains(&x);
+        let count = view.origins.iter().filter(|origin| covers(origin)).count();
+        scores.iter_mut().for_each(|score| *score /= count.max(1) as f32);
     }
 }

@@ -2,6 +2,9 @@
 
 use super::{Rules, Segmenter, survivors};
 use crate::data::{ClassLogits, Geometry, Logits, Segments, Task, Thresholds};
+use crate::kernels::arch::Isa;
+use crate::kernels::bilinear::{TILE, TILE_COLUMNS, TILE_ROWS};
+use crate::kernels::math::sigmoid;
 
 /// xorshift64: enough for test data, and the same on every machine.
 struct Random(u64);
@@ -61,7 +64,8 @@ fn pruning_changes_nothing() {
         let thresholds = Thresholds { score: random.below(100) as f64 / 100.0, mask: 0.5, overlap: random.below(100) as f64 / 100.0 };
         for task in [Task::Panoptic, Task::Instance] {
             let rules = Rules { task, thresholds, whole_masks: true, stuff: vec![round % 2 == 0; 2] };
-            let kept = survivors(&logits.class, &rules);
+            let mut kept = Vec::new();
+            survivors(&logits.class, &rules, &mut kept);
             pruned_away += queries - kept.len();
             let whole = Segmenter::new(rules.clone()).segments(&logits, &geometry);
             let pruned = Segmenter::new(rules).segments(&keep(&logits, kept), &geometry);
@@ -133,5 +137,88 @@ fn nothing_and_nonsense_give_no_segments() {
         let rules = Rules { task, ..Rules::default() };
         let segments = Segmenter::new(rules).segments(&logits, &geometry);
         assert!(segments.table.is_empty() && segments.ids.iter().all(|&id| id == 0), "{task}");
+    }
+}
+
+/// Panoptic ids by the definition: every candidate at every pixel, no bounds.
+fn ids_by_definition(logits: &Logits, rules: &Rules, geometry: &Geometry) -> Vec<u16> {
+    let (mut upsampler, threshold) = (super::enlarge((logits.height, logits.width), geometry), rules.thresholds.mask as f32);
+    let (height, width) = upsampler.size();
+    let ((bands, stripes), mut tile) = (upsampler.tiles(), [0.0; TILE]);
+    let (mut best, mut winner) = (vec![f32::NEG_INFINITY; height * width], vec![(0, false); height * width]);
+    let mut own = vec![0; logits.kept.len()];
+    let mut found = Vec::new();
+    for (index, &query) in logits.kept.iter().enumerate() {
+        let Some((class, score)) = super::verdict(logits.class.row(query), Task::Panoptic) else { continue };
+        if score <= rules.thresholds.score as f32 {
+            continue;
+        }
+        found.push((index, class));
+        for (band, stripe) in (0..bands).flat_map(|band| (0..stripes).map(move |stripe| (band, stripe))) {
+            upsampler.tile(Isa::SCALAR, logits.mask(index), band, stripe, &mut tile);
+            let (rows, columns) = upsampler.tile_size(band, stripe);
+            for (x, y) in (0..columns).flat_map(|x| (0..rows).map(move |y| (x, y))) {
+                let at = (band * TILE_ROWS + y) * width + stripe * TILE_COLUMNS + x;
+                let probability = sigmoid(tile[x * TILE_ROWS + y]);
+                own[index] += u32::from(probability >= threshold);
+                if score * probability > best[at] {
+                    (best[at], winner[at]) = (score * probability, (index + 1, probability >= threshold));
+                }
+            }
+        }
+    }
+    let (mut segment_of, mut stuff, mut next) = (vec![0; logits.kept.len() + 1], Vec::new(), 1);
+    for (index, class) in found {
+        let won = winner.iter().filter(|(by, _)| *by == index + 1).count();
+        let both = winner.iter().filter(|owner| **owner == (index + 1, true)).count();
+        if won == 0 || own[index] == 0 || both == 0 || f64::from(won as f32 / own[index] as f32) <= rules.thresholds.overlap {
+            continue;
+        }
+        let seen = stuff.iter().find(|(known, _)| *known == class).map(|(_, id)| *id);
+        segment_of[index + 1] = seen.unwrap_or(next);
+        if seen.is_none() {
+            stuff.extend(rules.is_stuff(class).then_some((class, next)));
+            next += 1;
+        }
+    }
+    winner.iter().map(|(by, reaches)| if *reaches { segment_of[*by] } else { 0 }).collect()
+}
+
+#[test]
+fn bounds_decide_as_pixels_do() {
+    let mut random = Random(0xB0B);
+    let mut segments = 0;
+    for round in 0..150 {
+        let (queries, classes) = (1 + random.below(12), 2 + random.below(6));
+        let (height, width) = (1 + random.below(30), 1 + random.below(30));
+        let mut logits = random_logits(&mut random, queries, classes, height, width);
+        let (scale, shift) = ([0.1, 1.0, 30.0][round % 3], [0.0, -3.0, 60.0][round / 3 % 3]);
+        logits.masks.iter_mut().for_each(|value| *value = *value * scale + shift);
+        if round % 10 == 0 {
+            let at = random.below(logits.masks.len());
+            logits.masks[at] = [f32::NAN, f32::INFINITY][round / 10 % 2];
+        }
+        let geometry = Geometry::fit((1 + random.below(120), 1 + random.below(120)), (4 * height, 4 * width));
+        let thresholds = Thresholds { score: 0.3, mask: [0.5, 0.0, 0.9, 1.0][round % 4], overlap: random.below(90) as f64 / 100.0 };
+        let rules = Rules { thresholds, stuff: vec![true; 2], ..Rules::default() };
+        let ours = Segmenter::new(rules.clone()).segments(&logits, &geometry);
+        assert_eq!(ours.ids, ids_by_definition(&logits, &rules, &geometry), "round {round}");
+        segments += ours.table.len();
+    }
+    assert!(segments > 100, "there is something to decide: {segments}");
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_segments() {
+    let mut random = Random(99);
+    for _ in 0..10 {
+        let logits = random_logits(&mut random, 30, 19, 20, 20);
+        let geometry = Geometry::fit((75, 111), (80, 80));
+        for task in [Task::Panoptic, Task::Instance, Task::Semantic] {
+            let rules = Rules { task, thresholds: Thresholds { score: 0.2, mask: 0.5, overlap: 0.1 }, ..Rules::default() };
+            let on = |isa: Isa| Segmenter::new(rules.clone()).with_isa(isa).segments(&logits, &geometry);
+            let truth = on(Isa::SCALAR);
+            assert!(Isa::available().into_iter().all(|isa| on(isa) == truth), "{task}");
+        }
     }
 }

@@ -7,7 +7,7 @@ pub mod ring;
 
 use crate::data::Frame;
 use crate::pipeline::{Clock, Publication, Sink, SinkError};
-use crate::preprocess;
+use crate::preprocess::RgbConverter;
 use ring::{MaskServer, RingConfig, RingError, RingWriter, ServerConfig};
 
 /// The mask ring with its server.
@@ -17,7 +17,8 @@ pub struct RingSink {
     config: RingConfig,
     metadata_json: String,
     clock: Box<dyn Clock>,
-    rgb: Vec<u8>,
+    converter: RgbConverter,
+    publication: Publication,
 }
 
 impl RingSink {
@@ -25,7 +26,7 @@ impl RingSink {
     pub fn start(config: RingConfig, metadata_json: String, server: ServerConfig, clock: Box<dyn Clock>) -> Result<RingSink, RingError> {
         let writer = RingWriter::create(&config, &metadata_json, clock.now_ns())?;
         let server = MaskServer::start(server, &writer)?;
-        Ok(RingSink { writer, server, config, metadata_json, clock, rgb: Vec::new() })
+        Ok(RingSink { writer, server, config, metadata_json, clock, converter: RgbConverter::new(), publication: Publication::default() })
     }
 
     /// Frames published since the start of this ring.
@@ -52,20 +53,21 @@ impl RingSink {
 }
 
 impl Sink for RingSink {
-    fn publish(&mut self, frame: &Frame, fill: &mut dyn FnMut(&mut [u16]) -> Publication) -> Result<(), SinkError> {
+    fn publish(&mut self, frame: &Frame, fill: &mut dyn FnMut(&mut [u16], &mut Publication)) -> Result<(), SinkError> {
         let failed = |error: RingError| SinkError(error.to_string());
         if frame.width > self.config.max_width || frame.height > self.config.max_height {
             self.grow(frame).map_err(failed)?;
         }
         let mut slot = self.writer.begin(frame.width, frame.height).map_err(failed)?;
-        let Publication { mut report, table } = fill(slot.ids());
+        fill(slot.ids(), &mut self.publication);
+        let Publication { report, table } = &mut self.publication;
         if let Some(target) = slot.frame() {
-            target.copy_from_slice(preprocess::frame_rgb(frame, &mut self.rgb));
+            target.copy_from_slice(self.converter.rgb(frame));
         }
         let now = self.clock.now_ns();
         report.times.micros[3] = (now.saturating_sub(report.published_ns) / 1000) as u32;
         report.published_ns = now;
-        slot.finish(&report, &table);
+        slot.finish(report, table);
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ pub fn logits(model: &Path, input: &Path, output: &Path, threads: usize) -> Resu
     };
     let (mut model, _) = model_file::load(model, &Compute::threads(threads))?;
     let mut logits = Logits::default();
-    model.run(&Tensor { height, width, values }, |class| (0..class.queries).collect(), &mut logits)?;
+    model.run(&Tensor { height, width, values }, |class, kept| kept.extend(0..class.queries), &mut logits)?;
     let class_shape = vec![1, logits.class.queries, logits.class.classes];
     let mask_shape = vec![1, logits.kept.len(), logits.height, logits.width];
     tensors::write(output, &[(names::CLASS_LOGITS, class_shape, &logits.class.values), (names::MASK_LOGITS, mask_shape, &logits.masks)])

@@ -95,9 +95,9 @@ impl Comparison {
         let mut differences = None;
         let bar = progress::bar((WARM_UP + options.frames) as u64, "comparison");
         for index in 0..WARM_UP + options.frames {
-            let our_ms = timed(|| Ok(model.run(tensor, |class| (0..class.queries).collect(), &mut all)?))?.1;
+            let our_ms = timed(|| Ok(model.run(tensor, |class, kept| kept.extend(0..class.queries), &mut all)?))?.1;
             let (outputs, ort_ms) = timed(|| peer.run(tensor, path))?;
-            let pruned_ms = timed(|| Ok(model.run(tensor, |class| stages::keep(class, &rules, false), &mut kept)?))?.1;
+            let pruned_ms = timed(|| Ok(model.run(tensor, |class, kept| stages::keep(class, &rules, false, kept), &mut kept)?))?.1;
             if index >= WARM_UP {
                 ours.push(our_ms);
                 ort.push(ort_ms);

@@ -75,7 +75,7 @@ impl OperatorTable {
         for _ in 0..options.frames {
             let mut watch = Stopwatch::default();
             let started = Instant::now();
-            model.run_observed(tensor, |class| stages::keep(class, &rules, options.all_queries), &mut logits, &mut watch)?;
+            model.run_observed(tensor, |class, kept| stages::keep(class, &rules, options.all_queries, kept), &mut logits, &mut watch)?;
             times.push(started.elapsed().as_secs_f64() * 1000.0);
             for (name, seen) in by_kind(watch.seen) {
                 let kind = kinds.entry(name).or_insert(Kind { ms: f64::INFINITY, ..Kind::default() });

@@ -32,7 +32,7 @@ pub(super) fn load(path: &Path, options: &BenchOptions) -> Result<Loaded> {
     let rss_after_load_mib = memory::rss_mib()?;
     let rules = rules(&model, options);
     let tensor = fixed_tensor(model.metadata().input_size);
-    model.run(&tensor, |class| keep(class, &rules, options.all_queries), &mut Logits::default())?;
+    model.run(&tensor, |class, kept| keep(class, &rules, options.all_queries, kept), &mut Logits::default())?;
     let first_inference_ms = started.elapsed().as_secs_f64() * 1000.0;
     Ok(Loaded { model, load_ms, first_inference_ms, rss_after_load_mib })
 }
@@ -46,8 +46,8 @@ pub(super) fn rules(model: &Model, options: &BenchOptions) -> Rules {
 }
 
 /// The queries whose masks are wanted.
-pub(super) fn keep(class: &ClassLogits, rules: &Rules, all: bool) -> Vec<usize> {
-    if all { (0..class.queries).collect() } else { survivors(class, rules) }
+pub(super) fn keep(class: &ClassLogits, rules: &Rules, all: bool, kept: &mut Vec<usize>) {
+    if all { kept.extend(0..class.queries) } else { survivors(class, rules, kept) }
 }
 
 /// Times of every stage and of the whole.

@@ -14,7 +14,7 @@ fn logits(network: Network, form: Form, metadata: &Metadata) -> Logits {
     let mut model = Model::load(&bytes, &LoadOptions::default()).expect("loads");
     let values = (0..3 * size.0 * size.1).map(|i| ((i * 7919 % 255) as f32 - 127.0) / 64.0).collect();
     let mut logits = Logits::default();
-    model.run(&Tensor { height: size.0, width: size.1, values }, |class| (0..class.queries).collect(), &mut logits).expect("runs");
+    model.run(&Tensor { height: size.0, width: size.1, values }, |class, kept| kept.extend(0..class.queries), &mut logits).expect("runs");
     logits
 }
 

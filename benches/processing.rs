@@ -1,0 +1,96 @@
+//! Times of everything around the network for a 640x480 camera and a 320x320 input: `cargo bench --bench processing`.
+//!
+//! The logits are synthetic: 200 queries and 133 classes, of which eight queries see an object: soft discs that overlap, as a
+//! network's masks do. `noise` is the worst case, in which every query competes for every pixel.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use eomt_edge::data::{ClassLogits, Frame, Geometry, Logits, PixelFormat, Task, Tensor};
+use eomt_edge::preprocess::Preprocessor;
+use eomt_edge::segment::{Rules, Segmenter};
+
+const QUERIES: usize = 200;
+const CLASSES: usize = 134;
+/// Of a mask.
+const SIDE: usize = 80;
+const ROUNDS: usize = 40;
+
+/// A linear congruential generator, -1..1.
+struct Random(u32);
+
+impl Random {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.0 >> 8) as f32 / 8_388_608.0 - 1.0
+    }
+}
+
+/// `kept` masks; query `25 i` sees an object of class `i`.
+fn logits(kept: Vec<usize>, noise: bool) -> Logits {
+    let mut random = Random(7);
+    let mut class = ClassLogits { queries: QUERIES, classes: CLASSES, values: vec![0.0; QUERIES * CLASSES] };
+    for query in 0..QUERIES {
+        let row = &mut class.values[query * CLASSES..][..CLASSES];
+        row.iter_mut().for_each(|value| *value = random.next());
+        row[if query % 25 == 0 { query / 25 } else { CLASSES - 1 }] += 9.0 + random.next();
+    }
+    let mut masks = Vec::with_capacity(kept.len() * SIDE * SIDE);
+    for &query in &kept {
+        let (cy, cx) = (SIDE as f32 * (0.4 + 0.4 * random.next()), SIDE as f32 * (0.5 + 0.5 * random.next()));
+        let radius = if query == 0 { 90.0 } else { 14.0 + 6.0 * random.next() };
+        for at in 0..SIDE * SIDE {
+            let distance = ((at / SIDE) as f32 - cy).hypot((at % SIDE) as f32 - cx);
+            masks.push(if noise { 8.0 * random.next() } else { (1.2 * (radius - distance)).clamp(-18.0, 12.0) + 0.5 * random.next() });
+        }
+    }
+    Logits { class, kept, height: SIDE, width: SIDE, masks }
+}
+
+fn time(name: &str, rounds: usize, mut work: impl FnMut()) {
+    work();
+    let mut millis: Vec<f64> = (0..rounds)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64() * 1000.0
+        })
+        .collect();
+    millis.sort_by(f64::total_cmp);
+    println!("{name:<24}{:>9.3}{:>9.3}", millis[0], millis[rounds / 2]);
+}
+
+fn main() {
+    println!("{:<24}{:>9}{:>9}   milliseconds, one thread", "", "min", "median");
+    let mut random = Random(1);
+    let frame = Frame::rgb(640, 480, (0..640 * 480 * 3).map(|_| (random.next() * 127.0 + 128.0) as u8).collect());
+    for side in [320, 640] {
+        let mut preprocessor = Preprocessor::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], (side, side));
+        let mut tensor = Tensor::zeros(side, side);
+        time(&format!("preprocess {side}"), ROUNDS, || {
+            black_box(preprocessor.run(black_box(&frame), &mut tensor));
+        });
+    }
+    let mut preprocessor = Preprocessor::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], (320, 320));
+    let mut tensor = Tensor::zeros(320, 320);
+    let yuv = Frame { format: PixelFormat::Yuv420, data: frame.data[..640 * 480 * 3 / 2].to_vec(), ..frame.clone() };
+    time("preprocess 320, yuv420", ROUNDS, || {
+        black_box(preprocessor.run(black_box(&yuv), &mut tensor));
+    });
+    let geometry = Geometry::fit((480, 640), (320, 320));
+    let mut ids = vec![0u16; 640 * 480];
+    let eight: Vec<usize> = (0..QUERIES).step_by(25).collect();
+    for (name, task, kept, noise, rounds) in [
+        ("panoptic", Task::Panoptic, eight.clone(), false, ROUNDS),
+        ("panoptic, noise", Task::Panoptic, eight.clone(), true, ROUNDS),
+        ("instance", Task::Instance, eight.clone(), false, ROUNDS),
+        ("instance, noise", Task::Instance, eight, true, ROUNDS),
+        ("semantic", Task::Semantic, (0..QUERIES).collect(), false, 3),
+    ] {
+        let logits = logits(kept, noise);
+        let mut segmenter = Segmenter::new(Rules { task, ..Rules::default() }.with_stuff(&[0]));
+        time(name, rounds, || {
+            black_box(segmenter.run(black_box(&logits), &geometry, &mut ids));
+        });
+    }
+}

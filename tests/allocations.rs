@@ -1,0 +1,125 @@
+//! Nothing allocates on the frame path after warm-up: preprocessing, choice of queries, segmentation, publication.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use eomt_edge::data::{ClassLogits, Frame, Logits, PixelFormat, Task, Tensor, Thresholds};
+use eomt_edge::pipeline::{NullSink, Publication, Sink};
+use eomt_edge::preprocess::Preprocessor;
+use eomt_edge::segment::{Rules, Segmenter, survivors};
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, counting per thread.
+struct Counting;
+
+fn count() {
+    ALLOCATIONS.with(|allocations| allocations.set(allocations.get() + 1));
+}
+
+// SAFETY: every call goes to the system's allocator with the arguments as they came; counting touches a thread-local cell that is
+// initialized at compile time and has no destructor, so it neither allocates nor unwinds.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const QUERIES: usize = 20;
+const CLASSES: usize = 7;
+
+/// Discs of changing size and place; every third query sees nothing, one class is seen more than once.
+fn class_logits(frame: usize) -> ClassLogits {
+    let mut values = vec![0.0; QUERIES * CLASSES];
+    for (query, row) in values.chunks_exact_mut(CLASSES).enumerate() {
+        row[if query % 3 == 0 { CLASSES - 1 } else { (query + frame) % (CLASSES - 1) }] = 5.0;
+    }
+    ClassLogits { queries: QUERIES, classes: CLASSES, values }
+}
+
+fn fill_masks(frame: usize, logits: &mut Logits) {
+    let (height, width) = (logits.height, logits.width);
+    logits.masks.resize(logits.kept.len() * height * width, 0.0);
+    for (&query, mask) in logits.kept.iter().zip(logits.masks.chunks_exact_mut(height * width)) {
+        let (cy, cx) = ((7 * query + frame) % height, (11 * query + 2 * frame) % width);
+        for (at, value) in mask.iter_mut().enumerate() {
+            let distance = ((at / width) as f32 - cy as f32).hypot((at % width) as f32 - cx as f32);
+            *value = 4.0 + (query % 5) as f32 - distance;
+        }
+    }
+}
+
+fn frames(format: PixelFormat) -> Vec<Frame> {
+    let (width, height) = (320, 240);
+    let length = format.frame_len(width, height).unwrap();
+    let frame = |number: usize| {
+        let data = (0..length).map(|at| (at * (number + 3) % 251) as u8).collect();
+        Frame { format, data, ..Frame::rgb(width, height, vec![0; 3 * width as usize * height as usize]) }
+    };
+    (0..4).map(frame).collect()
+}
+
+#[test]
+fn a_frame_allocates_nothing_after_warm_up() {
+    for (task, format) in [
+        (Task::Panoptic, PixelFormat::Rgb24),
+        (Task::Panoptic, PixelFormat::Yuv420),
+        (Task::Instance, PixelFormat::Rgb24),
+        (Task::Semantic, PixelFormat::Rgb24),
+    ] {
+        let (frames, classes) = (frames(format), (0..4).map(class_logits).collect::<Vec<_>>());
+        let thresholds = Thresholds { score: 0.5, mask: 0.5, overlap: 0.3 };
+        let rules = Rules { task, thresholds, ..Rules::default() }.with_stuff(&[1, 2]);
+        let mut preprocessor = Preprocessor::new([0.5; 3], [0.25; 3], (160, 160));
+        let mut segmenter = Segmenter::new(rules.clone());
+        let mut tensor = Tensor::zeros(160, 160);
+        let mut logits = Logits { height: 40, width: 40, ..Logits::default() };
+        let mut sink = NullSink::default();
+        let mut seen = 0;
+        for round in 0..12 {
+            if round == 4 {
+                ALLOCATIONS.with(|allocations| allocations.set(0));
+            }
+            let number = round % 4;
+            let geometry = preprocessor.run(&frames[number], &mut tensor);
+            logits.class.values.clear();
+            logits.class.values.extend_from_slice(&classes[number].values);
+            (logits.class.queries, logits.class.classes) = (QUERIES, CLASSES);
+            survivors(&logits.class, &rules, &mut logits.kept);
+            fill_masks(number, &mut logits);
+            let mut fill = |ids: &mut [u16], publication: &mut Publication| {
+                publication.table.clone_from(&segmenter.run(&logits, &geometry, ids).rows);
+            };
+            sink.publish(&frames[number], &mut fill).expect("the null sink takes all");
+            seen += sink.last.table.len();
+        }
+        let allocations = ALLOCATIONS.with(Cell::get);
+        assert_eq!(allocations, 0, "{task}, {format:?}");
+        assert!(seen > 24, "there is something to segment: {seen}");
+    }
+}
