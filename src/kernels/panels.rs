@@ -1,6 +1,6 @@
 //! Right-hand sides of matrix products, packed for the tiles of an instruction set.
 
-use super::arch::{Aligned, Isa, K_STEP};
+use super::arch::{Aligned, HalfTile, Isa, K_STEP};
 use super::rows::{groups, part, part_mut};
 
 /// An int8 matrix `[k, n]` with one scale per column, packed as panels `[n / nr][k / kr][nr][kr]`; what is padded is zero.
@@ -176,5 +176,82 @@ impl F32Panels {
     /// Panel number `index`.
     pub fn panel(&self, index: usize) -> &[f32] {
         &self.data[index * self.nr * self.k..][..self.nr * self.k]
+    }
+}
+
+/// A matrix `[k, n]` in half precision, packed as panels `[n / nr][k / kr][nr][kr]`; what is padded is zero.
+#[derive(Debug)]
+pub struct HalfPanels {
+    tile: HalfTile,
+    k: usize,
+    n: usize,
+    data: Aligned<u16>,
+    /// One row or column after conversion.
+    row: Vec<u16>,
+}
+
+impl HalfPanels {
+    /// Empty; `None` on an instruction set without half-precision products.
+    pub fn new(isa: Isa) -> Option<HalfPanels> {
+        isa.half_tile().map(|tile| HalfPanels { tile, k: 0, n: 0, data: Aligned::default(), row: Vec::new() })
+    }
+
+    /// Makes room for a `[k, n]` matrix, all zero.
+    pub fn resize(&mut self, k: usize, n: usize) {
+        (self.k, self.n) = (k, n);
+        self.data.resize(n.next_multiple_of(self.tile.nr) * self.depth());
+        self.data.fill(0);
+    }
+
+    /// `k` with its padding.
+    pub fn depth(&self) -> usize {
+        self.k.next_multiple_of(self.tile.kr)
+    }
+
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Sets row `i` (one value along k, all columns).
+    #[inline(always)]
+    pub fn set_row(&mut self, i: usize, row: &[f32]) {
+        assert!(i < self.k && row.len() == self.n);
+        let (HalfTile { nr, kr, .. }, depth) = (self.tile, self.depth());
+        self.row.resize(row.len(), 0);
+        to_half_body(row, &mut self.row);
+        for (index, values) in self.row.chunks(nr).enumerate() {
+            let to = &mut self.data[(index * depth + i / kr * kr) * nr..][..nr * kr];
+            for (slot, value) in to.iter_mut().skip(i % kr).step_by(kr).zip(values) {
+                *slot = *value;
+            }
+        }
+    }
+
+    /// Sets column `c` (all values along k).
+    pub fn set_column(&mut self, c: usize, values: &[f32]) {
+        assert!(c < self.n && values.len() == self.k);
+        let (HalfTile { nr, kr, .. }, depth) = (self.tile, self.depth());
+        self.row.resize(values.len(), 0);
+        to_half_body(values, &mut self.row);
+        let panel = &mut self.data[c / nr * nr * depth..][..nr * depth];
+        for (i, value) in self.row.iter().enumerate() {
+            panel[i / kr * kr * nr + c % nr * kr + i % kr] = *value;
+        }
+    }
+
+    /// Panel number `index`.
+    pub fn panel(&self, index: usize) -> &[u16] {
+        let len = self.tile.nr * self.depth();
+        &self.data[index * len..][..len]
+    }
+}
+
+/// f32 to bfloat16, rounded to nearest, ties to even; NaN stays NaN.
+#[inline(always)]
+pub fn to_half_body(from: &[f32], to: &mut [u16]) {
+    for (to, value) in to.iter_mut().zip(from) {
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        *to = if value.is_nan() { 0x7fc0 } else { rounded as u16 };
     }
 }

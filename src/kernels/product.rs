@@ -1,21 +1,40 @@
 //! The mask product: a few query embeddings times many pixels.
 
+use std::cell::RefCell;
+
 use super::arch::{Isa, TILE_MAX, TileOf, per_isa};
-use super::panels::F32Panels;
+use super::panels::{F32Panels, HalfPanels, to_half_body};
 use super::workers::Workers;
 
 /// Buffers that are kept from call to call.
 #[derive(Debug)]
 pub struct MaskProductScratch {
-    panels: F32Panels,
+    panels: Panels,
     /// `[strips, rows, STRIP]`.
     strips: Vec<f32>,
 }
 
+/// The kept embeddings as columns.
+#[derive(Debug)]
+enum Panels {
+    Half(HalfPanels),
+    F32(F32Panels),
+}
+
 impl MaskProductScratch {
-    pub fn new(isa: Isa) -> MaskProductScratch {
-        MaskProductScratch { panels: F32Panels::zeros(isa, 0, 0), strips: Vec::new() }
+    /// `half`: in half precision, where the CPU has fast products of it.
+    pub fn new(isa: Isa, half: bool) -> MaskProductScratch {
+        let panels = match HalfPanels::new(isa).filter(|_| half) {
+            Some(panels) => Panels::Half(panels),
+            None => Panels::F32(F32Panels::zeros(isa, 0, 0)),
+        };
+        MaskProductScratch { panels, strips: Vec::new() }
     }
+}
+
+thread_local! {
+    /// A strip of features in half precision.
+    static HALF: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Pixels whose features stay in the second-level cache while all queries pass: a multiple of every tile's rows.
@@ -41,14 +60,26 @@ pub fn mask_product(
         return;
     }
     let MaskProductScratch { panels, strips } = scratch;
-    panels.resize(channels, rows);
-    for (row, query) in kept.iter().enumerate() {
-        panels.set_column(row, &embeddings[query * channels..(query + 1) * channels]);
+    let columns = kept.iter().map(|query| &embeddings[query * channels..(query + 1) * channels]).enumerate();
+    match panels {
+        Panels::Half(panels) => {
+            panels.resize(channels, rows);
+            columns.for_each(|(row, values)| panels.set_column(row, values));
+        }
+        Panels::F32(panels) => {
+            panels.resize(channels, rows);
+            columns.for_each(|(row, values)| panels.set_column(row, values));
+        }
     }
+    let panels = &*panels;
     strips.resize(pixels.div_ceil(STRIP) * rows * STRIP, 0.0);
     workers.rows(strips, rows * STRIP, 1, 1, &|strip, to| {
         for (index, to) in to.chunks_exact_mut(rows * STRIP).enumerate() {
-            one_strip(isa, features, (strip + index) * STRIP, panels, to);
+            let pixels = Pixels { features, channels, first: (strip + index) * STRIP };
+            match panels {
+                Panels::Half(panels) => HALF.with_borrow_mut(|half| half_strip(isa, pixels, panels, half, to)),
+                Panels::F32(panels) => f32_strip(isa, pixels, panels, to),
+            }
         }
     });
     workers.rows(out, pixels, 1, 1, &|row, to| {
@@ -58,32 +89,66 @@ pub fn mask_product(
     });
 }
 
-/// Pixels `first ..` as the rows of tiles, queries as panels; into `to`, `[queries, STRIP]`.
+/// Features of the pixels `first ..`, at most [`STRIP`] of them.
+#[derive(Clone, Copy)]
+struct Pixels<'a> {
+    features: &'a [f32],
+    channels: usize,
+    first: usize,
+}
+
+/// Pixels as the rows of tiles, queries as panels; into `to`, `[queries, STRIP]`.
 #[inline(always)]
-fn one_strip_body(isa: Isa, features: &[f32], first: usize, panels: &F32Panels, to: &mut [f32]) {
-    let (tile, channels, rows) = (isa.fma_tile(), panels.k(), panels.n());
+fn f32_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels: &F32Panels, to: &mut [f32]) {
+    let (tile, rows) = (isa.fma_tile(), panels.n());
     let pixels = features.len() / channels;
     let count = STRIP.min(pixels - first);
     let mut acc = TileOf([0.0; TILE_MAX]);
     for (index, left) in (0..rows).step_by(tile.nr).enumerate() {
-        let columns = tile.nr.min(rows - left);
         for pixel in (0..count).step_by(tile.mr) {
             // a tile at the end starts earlier, so that it reads no further than the features
             let start = (first + pixel).min(pixels.saturating_sub(tile.mr));
             multiply(isa, &features[start * channels..], channels, panels.panel(index), &mut acc);
-            let skipped = first + pixel - start;
-            for column in 0..columns {
-                let to = &mut to[(left + column) * STRIP + pixel..][..tile.mr.min(count - pixel)];
-                for (r, to) in to.iter_mut().enumerate() {
-                    *to = acc.0[(skipped + r) * tile.nr + column];
-                }
-            }
+            let acc = &acc.0[(first + pixel - start) * tile.nr..];
+            transpose(acc, tile.nr, tile.nr.min(rows - left), tile.mr.min(count - pixel), &mut to[left * STRIP + pixel..]);
+        }
+    }
+}
+
+/// [`f32_strip_body`] in half precision.
+#[inline(always)]
+fn half_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels: &HalfPanels, half: &mut Vec<u16>, to: &mut [f32]) {
+    let (tile, rows, depth) = (isa.half_tile().expect("it packed the embeddings"), panels.n(), panels.depth());
+    let count = STRIP.min(features.len() / channels - first);
+    half.resize(STRIP.next_multiple_of(tile.mr) * depth, 0);
+    for (pixel, to) in features[first * channels..].chunks_exact(channels).take(count).zip(half.chunks_exact_mut(depth)) {
+        to_half_body(pixel, to);
+        to[channels..].fill(0);
+    }
+    let mut acc = TileOf([0.0; TILE_MAX]);
+    for (index, left) in (0..rows).step_by(tile.nr).enumerate() {
+        for pixel in (0..count).step_by(tile.mr) {
+            isa.half(&half[pixel * depth..], depth, panels.panel(index), depth, &mut acc);
+            transpose(&acc.0, tile.nr, tile.nr.min(rows - left), tile.mr.min(count - pixel), &mut to[left * STRIP + pixel..]);
+        }
+    }
+}
+
+/// `to[column * STRIP + row] = acc[row * nr + column]`.
+#[inline(always)]
+fn transpose(acc: &[f32], nr: usize, columns: usize, rows: usize, to: &mut [f32]) {
+    for column in 0..columns {
+        for (row, to) in to[column * STRIP..][..rows].iter_mut().enumerate() {
+            *to = acc[row * nr + column];
         }
     }
 }
 
 per_isa! {
-    fn one_strip[isa](features: &[f32], first: usize, panels: &F32Panels, to: &mut [f32]) = one_strip_body;
+    fn f32_strip[isa](pixels: Pixels, panels: &F32Panels, to: &mut [f32]) = f32_strip_body;
+}
+per_isa! {
+    fn half_strip[isa](pixels: Pixels, panels: &HalfPanels, half: &mut Vec<u16>, to: &mut [f32]) = half_strip_body;
 }
 
 /// One tile; fewer pixels than a tile has rows are padded.
@@ -118,8 +183,9 @@ mod tests {
             let (embeddings, features) = (numbers(queries * channels, 1), numbers(pixels * channels, 2));
             let mut all = None;
             for isa in Isa::available() {
+                half_is_near(isa, &embeddings, &features, channels, queries);
                 for workers in [Workers::one(), Workers::pool(Arc::clone(&pool))] {
-                    let mut scratch = MaskProductScratch::new(isa);
+                    let mut scratch = MaskProductScratch::new(isa, false);
                     let mut run = |kept: &[usize]| {
                         let mut out = vec![f32::NAN; kept.len() * pixels];
                         mask_product(isa, &workers, &embeddings, &features, channels, kept, &mut out, &mut scratch);
@@ -141,6 +207,19 @@ mod tests {
                 // f32 sums of at most 24 terms below 1
                 assert!((f64::from(*ours) - products.sum::<f64>()).abs() < 1e-5);
             }
+        }
+    }
+
+    fn half_is_near(isa: Isa, embeddings: &[f32], features: &[f32], channels: usize, queries: usize) {
+        let kept: Vec<usize> = (0..queries).collect();
+        let run = |half: bool| {
+            let mut out = vec![f32::NAN; queries * features.len() / channels];
+            mask_product(isa, &Workers::one(), embeddings, features, channels, &kept, &mut out, &mut MaskProductScratch::new(isa, half));
+            out
+        };
+        for (half, full) in run(true).iter().zip(run(false)) {
+            // 24 products below 1, each factor off by at most 2^-9 of itself
+            assert!((half - full).abs() < 24.0 * 2.0 / 512.0, "{}: {half} {full}", isa.name());
         }
     }
 }

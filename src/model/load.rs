@@ -196,9 +196,9 @@ fn assemble(mut model: TypedModel, outputs: Outputs, mut metadata: Metadata, opt
     }
     model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(&optimizing)?;
     let engine = Engine::new(options.isa, options.workers.clone());
-    fuse::rewrite(&mut model, &engine).map_err(&optimizing)?;
+    let quantized = fuse::rewrite(&mut model, &engine).map_err(&optimizing)?;
     let masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
-        Some(Ok(sizes)) => MaskOutput::Product { sizes, scratch: MaskProductScratch::new(options.isa) },
+        Some(Ok(sizes)) => MaskOutput::Product { sizes, scratch: MaskProductScratch::new(options.isa, quantized) },
         Some(Err(reason)) => {
             log::info!("masks of all queries will be computed: {reason}");
             MaskOutput::Dense

@@ -16,6 +16,8 @@ unsafe impl Element for i32 {}
 unsafe impl Element for i8 {}
 // SAFETY: plain numbers.
 unsafe impl Element for u8 {}
+// SAFETY: plain numbers.
+unsafe impl Element for u16 {}
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]

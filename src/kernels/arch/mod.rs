@@ -29,7 +29,7 @@ pub(super) use peak_aarch64 as peak;
 pub(super) use peak_x86_64 as peak;
 
 /// Instruction sets that kernels are written for, the best first.
-pub const ISAS: [&str; 7] = ["avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "scalar"];
+pub const ISAS: [&str; 8] = ["avx512bf16", "avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "scalar"];
 
 /// Why there are no kernels of the instruction set that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +58,9 @@ pub(crate) enum Kind {
     /// AVX-512 F, BW, DQ, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
+    /// [`Kind::Avx512Vnni`] and products of bfloat16.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
     /// Armv8-A: Cortex-A53, A57, A72.
     #[cfg(target_arch = "aarch64")]
     Neon,
@@ -109,6 +112,15 @@ pub struct FmaTile {
     pub nr: usize,
 }
 
+/// The shape of a half-precision tile: `mr` rows times a panel `[k / kr][nr][kr]`, both in the instruction set's own 16-bit format,
+/// summed in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HalfTile {
+    pub mr: usize,
+    pub nr: usize,
+    pub kr: usize,
+}
+
 /// Values of the largest tile of any instruction set.
 pub const TILE_MAX: usize = 384;
 
@@ -143,7 +155,12 @@ impl Isa {
             use std::arch::is_x86_feature_detected as has;
             let avx2 = has!("avx2") && has!("fma");
             let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni");
-            let all = [(avx2, Kind::Avx2), (avx2 && has!("avxvnni"), Kind::AvxVnni), (avx2 && avx512, Kind::Avx512Vnni)];
+            let all = [
+                (avx2, Kind::Avx2),
+                (avx2 && has!("avxvnni"), Kind::AvxVnni),
+                (avx2 && avx512, Kind::Avx512Vnni),
+                (avx2 && avx512 && has!("avx512bf16"), Kind::Avx512Bf16),
+            ];
             found.extend(all.into_iter().filter(|(present, _)| *present).map(|(_, kind)| Isa(kind)));
         }
         found
@@ -174,6 +191,8 @@ impl Isa {
             Kind::AvxVnni => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512Vnni => "avx512vnni",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Bf16 => "avx512bf16",
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => "neon",
             #[cfg(target_arch = "aarch64")]
@@ -198,7 +217,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Kind::AvxVnni => DotTile { mr: 6, nr: 16, kr: 4, form: ActivationForm::Offset },
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => DotTile { mr: 12, nr: 32, kr: 4, form: ActivationForm::Offset },
+            Kind::Avx512Vnni | Kind::Avx512Bf16 => DotTile { mr: 12, nr: 32, kr: 4, form: ActivationForm::Offset },
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => DotTile { mr: 4, nr: 4, kr: 16, form: ActivationForm::Signed },
             #[cfg(target_arch = "aarch64")]
@@ -215,7 +234,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 | Kind::AvxVnni => FmaTile { mr: 6, nr: 16 },
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => FmaTile { mr: 12, nr: 32 },
+            Kind::Avx512Vnni | Kind::Avx512Bf16 => FmaTile { mr: 12, nr: 32 },
             #[cfg(target_arch = "aarch64")]
             Kind::Neon | Kind::Dotprod | Kind::I8mm => FmaTile { mr: 8, nr: 8 },
         }
@@ -238,7 +257,7 @@ impl Isa {
             Kind::AvxVnni => unsafe { x86_64::dot_avxvnni(a, stride, panel, k, acc) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Kind::Avx512Vnni => unsafe { x86_64::dot_avx512vnni(a, stride, panel, k, acc) },
+            Kind::Avx512Vnni | Kind::Avx512Bf16 => unsafe { x86_64::dot_avx512vnni(a, stride, panel, k, acc) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Kind::Neon => unsafe { aarch64::dot_neon(a, stride, panel, k, acc) },
@@ -264,10 +283,35 @@ impl Isa {
             Kind::Avx2 | Kind::AvxVnni => unsafe { x86_64::fma_avx2(a, stride, panel, k, acc) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Kind::Avx512Vnni => unsafe { x86_64::fma_avx512(a, stride, panel, k, acc) },
+            Kind::Avx512Vnni | Kind::Avx512Bf16 => unsafe { x86_64::fma_avx512(a, stride, panel, k, acc) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Kind::Neon | Kind::Dotprod | Kind::I8mm => unsafe { aarch64::fma_neon(a, stride, panel, k, acc) },
+        }
+    }
+}
+
+impl Isa {
+    /// The half-precision tile of instruction sets whose 16-bit products are faster than f32.
+    pub fn half_tile(self) -> Option<HalfTile> {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Bf16 => Some(HalfTile { mr: 12, nr: 32, kr: 2 }),
+            _ => None,
+        }
+    }
+
+    /// `acc[r][c] = sum_k a[r][k] * panel[k][c]` over `k` values, a multiple of `kr`, in half precision.
+    ///
+    /// `a` holds `mr` rows, `stride` values apart. Panics on an instruction set without [`Isa::half_tile`]: a bug of the caller.
+    pub fn half(self, a: &[u16], stride: usize, panel: &[u16], k: usize, acc: &mut TileOf<f32>) {
+        let tile = self.half_tile().expect("an instruction set with half-precision products");
+        assert!(k.is_multiple_of(tile.kr) && stride >= k && panel.len() >= k * tile.nr && a.len() >= (tile.mr - 1) * stride + k);
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the token proves the features, the assertion above the lengths.
+            Kind::Avx512Bf16 => unsafe { x86_64::half_avx512bf16(a, stride, panel, k, acc) },
+            _ => unreachable!("checked above"),
         }
     }
 }
@@ -324,7 +368,7 @@ macro_rules! per_isa {
                 $crate::kernels::arch::Kind::Avx2 | $crate::kernels::arch::Kind::AvxVnni => unsafe { with_avx2($isa, $($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::kernels::arch::Kind::Avx512Vnni => unsafe { with_avx512($isa, $($arg),*) },
+                $crate::kernels::arch::Kind::Avx512Vnni | $crate::kernels::arch::Kind::Avx512Bf16 => unsafe { with_avx512($isa, $($arg),*) },
                 // NEON is part of every aarch64 target
                 _ => $body $call,
             }

@@ -13,7 +13,7 @@ pub fn f32_macs(isa: &str, iterations: u64) -> Option<u64> {
     // SAFETY: the caller has checked the CPU.
     let lanes = unsafe {
         match isa {
-            "avx512vnni" => fma_zmm(iterations),
+            "avx512vnni" | "avx512bf16" => fma_zmm(iterations),
             "avxvnni" | "avx2" => fma_ymm(iterations),
             _ => return None,
         }
@@ -26,7 +26,7 @@ pub fn int8_macs(isa: &str, iterations: u64) -> Option<u64> {
     // SAFETY: the caller has checked the CPU.
     let lanes = unsafe {
         match isa {
-            "avx512vnni" => dot_zmm(iterations),
+            "avx512vnni" | "avx512bf16" => dot_zmm(iterations),
             "avxvnni" => dot_ymm(iterations),
             "avx2" => madd_ymm(iterations),
             _ => return None,

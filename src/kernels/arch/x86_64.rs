@@ -5,6 +5,7 @@
 //! accumulators), with 16 registers 6 rows times 2 (12).
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 use super::TileOf;
 
@@ -149,6 +150,35 @@ pub unsafe fn fma_avx2(a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &
         for (r, sum) in sums.iter().enumerate() {
             _mm256_store_ps(acc.0.as_mut_ptr().add(r * 16), sum[0]);
             _mm256_store_ps(acc.0.as_mut_ptr().add(r * 16 + 8), sum[1]);
+        }
+    }
+}
+
+/// 12 x 32, `vdpbf16ps`: pairs of bfloat16, summed in f32.
+///
+/// # Safety
+/// AVX-512 BF16; 12 rows of `k` values in `a`, `k * 32` in `panel`; `k` a multiple of 2.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub unsafe fn half_avx512bf16(a: &[u16], stride: usize, panel: &[u16], k: usize, acc: &mut TileOf<f32>) {
+    const MR: usize = 12;
+    // SAFETY: the caller's lengths cover every access below; vectors of bfloat16 are 512 bits like those of integers.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); 2]; MR];
+        let (mut a, mut b) = (a.as_ptr(), panel.as_ptr());
+        for _ in 0..k / 2 {
+            let b0: __m512bh = transmute(_mm512_loadu_si512(b.cast()));
+            let b1: __m512bh = transmute(_mm512_loadu_si512(b.add(32).cast()));
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let x: __m512bh = transmute(_mm512_set1_epi32(a.add(r * stride).cast::<i32>().read_unaligned()));
+                sum[0] = _mm512_dpbf16_ps(sum[0], x, b0);
+                sum[1] = _mm512_dpbf16_ps(sum[1], x, b1);
+            }
+            a = a.add(2);
+            b = b.add(64);
+        }
+        for (r, sum) in sums.iter().enumerate() {
+            _mm512_store_ps(acc.0.as_mut_ptr().add(r * 32), sum[0]);
+            _mm512_store_ps(acc.0.as_mut_ptr().add(r * 32 + 16), sum[1]);
         }
     }
 }

@@ -11,7 +11,7 @@ use tract_onnx::tract_core::ops::nn::DataFormat;
 use super::Rules;
 use super::lift::Patch;
 use super::lift_linear::{DYNAMIC_QUANTIZE, is_zero, rescaled};
-use super::view::{binary, floats, konst, konst_floats, laid_out, only_successor, reshape, shape};
+use super::view::{behind_reshapes, binary, floats, konst, konst_floats, laid_out, only_successor, reshape, shape};
 use crate::kernels::activation::Activation;
 use crate::model::ops::{Columns, LayerSpec, Lifted, Matrix, PatchesSpec, ScaleBlockSpec, Spec};
 
@@ -228,7 +228,7 @@ fn enlargement(model: &TypedModel, map: OutletId, grid: (usize, usize), d: usize
     if !alone || !fits || !is_pixel_shuffle(&axes, &lifted.shape, grid, d) {
         return None;
     }
-    Some((LayerSpec { activation, ..layer.clone() }, node.inputs[0]))
+    Some((LayerSpec { activation, ..layer.clone() }, behind_reshapes(model, node.inputs[0])))
 }
 
 /// Runs the transposes and reshapes on an example to see whether they put (dy, dx, channel) of patch (y, x) where it belongs.

@@ -44,14 +44,15 @@ impl Default for Rules {
     }
 }
 
-/// Applies all rules.
-pub fn rewrite(model: &mut TypedModel, engine: &Engine) -> TractResult<()> {
+/// Applies all rules; returns whether the file is quantized, and so half precision good enough for what is not.
+pub fn rewrite(model: &mut TypedModel, engine: &Engine) -> TractResult<bool> {
     let quantized = model.nodes().iter().any(|node| node.op.name() == lift_linear::DYNAMIC_QUANTIZE);
     let scores = if quantized { ScorePrecision::Int8 } else { ScorePrecision::F32 };
     let rules = Rules { engine: engine.clone(), scores };
     fold_constants(model)?;
     lift::lift(&rules, model)?;
-    merge::merge(&rules, model)
+    merge::merge(&rules, model)?;
+    Ok(quantized)
 }
 
 /// Evaluates what depends on constants only, and nothing else.

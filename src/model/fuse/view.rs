@@ -56,6 +56,14 @@ pub fn only_successor<'a>(model: &'a TypedModel, node: &TypedNode) -> Option<&'a
     model.single_succ(node.id).ok().flatten()
 }
 
+/// The same values in the same order, before any reshape.
+pub fn behind_reshapes(model: &TypedModel, mut outlet: OutletId) -> OutletId {
+    while matches!(model.node(outlet.node).op_as::<AxisOp>(), Some(AxisOp::Add(_) | AxisOp::Rm(_) | AxisOp::Reshape(..))) {
+        outlet = model.node(outlet.node).inputs[0];
+    }
+    outlet
+}
+
 /// Follows `outlet` back through transposes and reshapes to where the same values lie in the order `wanted` of the labels.
 ///
 /// `labels` are those of `outlet`'s axes. Axes of size 1 lie anywhere. Axes may share a label when their order among themselves
@@ -90,7 +98,7 @@ pub fn laid_out(model: &TypedModel, outlet: OutletId, labels: &[char], wanted: &
             AxisOp::Reshape(at, ref from, ref to) => {
                 if found == Some(outlet) {
                     // in order already: a reshape moves nothing, but hides the labels
-                    return Some(input);
+                    return Some(behind_reshapes(model, input));
                 }
                 let group = &labels[at..at + to.len()];
                 let Some(&label) = group.first() else { return found };
