@@ -9,9 +9,9 @@
 //! ```
 
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
-use super::panels::{F32Panels, HalfPanels, I8Panels, to_half_body};
+use super::panels::{F32Panels, HalfPanels, I8Panels};
 use super::quantize::{Activations, quantize_symmetric_body};
-use super::rows::{add_body, groups, part, part_mut, scale, scale_i32, softmax_body};
+use super::rows::{add_body, groups, part, part_mut, scale, scale_i32, softmax_body, softmax_half_body};
 
 /// How the products of queries and keys are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,8 +112,9 @@ fn prepare_body(head: &mut Head, shape: &Shape, index: usize, k: Strided, v: Str
     match &mut head.values {
         Values::Half(panels) => {
             panels.resize(shape.tokens, dim);
-            for token in 0..shape.tokens {
-                panels.set_row(token, v.row(token, column, dim));
+            for token in (0..shape.tokens).step_by(2) {
+                let next = (token + 1 < shape.tokens).then(|| v.row(token + 1, column, dim));
+                panels.set_rows(token, v.row(token, column, dim), next);
             }
         }
         Values::F32(panels) => {
@@ -192,21 +193,24 @@ fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch:
                 scores_f32(isa, count, rows, keys, scores);
             }
         }
+        let depth = if let Values::Half(values) = &head.values { values.depth() } else { 0 };
+        half.resize(padded_rows * depth);
         for (i, row) in scores.chunks_exact_mut(tokens).take(count).enumerate() {
             if !mask.is_empty() {
                 add_body(&mask[(first + i) * tokens..][..tokens], row);
             }
-            sums[i] = softmax_body(row);
+            sums[i] = match depth {
+                0 => softmax_body(row),
+                _ => {
+                    let to = &mut half[i * depth..(i + 1) * depth];
+                    to[tokens..].fill(0);
+                    softmax_half_body(row, &mut to[..tokens])
+                }
+            };
         }
         let weighted = Weighted { count, sums, width: shape.heads * dim, column };
         match &head.values {
             Values::Half(values) => {
-                let depth = values.depth();
-                half.resize(padded_rows * depth);
-                for (row, to) in scores.chunks_exact(tokens).take(count).zip(half.chunks_exact_mut(depth)) {
-                    to_half_body(row, to);
-                    to[tokens..].fill(0);
-                }
                 let tile = isa.half_tile().expect("it packed the values");
                 let multiply = |row: usize, index: usize, acc: &mut TileOf<f32>| {
                     isa.half(&half[row * depth..], depth, values.panel(index), depth, acc)

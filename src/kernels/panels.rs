@@ -196,11 +196,10 @@ impl HalfPanels {
         isa.half_tile().map(|tile| HalfPanels { tile, k: 0, n: 0, data: Aligned::default(), row: Vec::new() })
     }
 
-    /// Makes room for a `[k, n]` matrix, all zero.
+    /// Makes room for a `[k, n]` matrix; its content is then whatever the setters set.
     pub fn resize(&mut self, k: usize, n: usize) {
         (self.k, self.n) = (k, n);
         self.data.resize(n.next_multiple_of(self.tile.nr) * self.depth());
-        self.data.fill(0);
     }
 
     /// `k` with its padding.
@@ -212,17 +211,22 @@ impl HalfPanels {
         self.n
     }
 
-    /// Sets row `i` (one value along k, all columns).
+    /// Sets the rows `i` and, where there is one, `i + 1` (all columns); i is even, as tiles take pairs along k.
     #[inline(always)]
-    pub fn set_row(&mut self, i: usize, row: &[f32]) {
-        assert!(i < self.k && row.len() == self.n);
-        let (HalfTile { nr, kr, .. }, depth) = (self.tile, self.depth());
-        self.row.resize(row.len(), 0);
-        to_half_body(row, &mut self.row);
-        for (index, values) in self.row.chunks(nr).enumerate() {
-            let to = &mut self.data[(index * depth + i / kr * kr) * nr..][..nr * kr];
-            for (slot, value) in to.iter_mut().skip(i % kr).step_by(kr).zip(values) {
-                *slot = *value;
+    pub fn set_rows(&mut self, i: usize, row: &[f32], next: Option<&[f32]>) {
+        let (HalfTile { nr, kr, .. }, depth, n) = (self.tile, self.depth(), self.n);
+        assert!(i < self.k && i.is_multiple_of(2) && kr == 2 && row.len() == n && next.is_none_or(|next| next.len() == n));
+        for (index, first) in (0..n).step_by(nr).enumerate() {
+            let columns = nr.min(n - first);
+            let to = &mut self.data[(index * depth + i) * nr..][..2 * columns];
+            let (pairs, row) = (to.as_chunks_mut::<2>().0, &row[first..first + columns]);
+            match next {
+                Some(next) => {
+                    for ((pair, a), b) in pairs.iter_mut().zip(row).zip(&next[first..first + columns]) {
+                        *pair = [half(*a), half(*b)];
+                    }
+                }
+                None => pairs.iter_mut().zip(row).for_each(|(pair, a)| *pair = [half(*a), 0]),
             }
         }
     }
@@ -234,7 +238,7 @@ impl HalfPanels {
         self.row.resize(values.len(), 0);
         to_half_body(values, &mut self.row);
         let panel = &mut self.data[c / nr * nr * depth..][..nr * depth];
-        for (i, value) in self.row.iter().enumerate() {
+        for (i, value) in self.row.iter().chain(std::iter::repeat(&0)).take(depth).enumerate() {
             panel[i / kr * kr * nr + c % nr * kr + i % kr] = *value;
         }
     }
@@ -248,10 +252,16 @@ impl HalfPanels {
 
 /// f32 to bfloat16, rounded to nearest, ties to even; NaN stays NaN.
 #[inline(always)]
+pub fn half(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if value.is_nan() { 0x7fc0 } else { rounded as u16 }
+}
+
+/// [`half`] of every value.
+#[inline(always)]
 pub fn to_half_body(from: &[f32], to: &mut [u16]) {
     for (to, value) in to.iter_mut().zip(from) {
-        let bits = value.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-        *to = if value.is_nan() { 0x7fc0 } else { rounded as u16 };
+        *to = half(*value);
     }
 }

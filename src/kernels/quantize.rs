@@ -6,7 +6,7 @@ use super::panels::padded;
 /// Adding it rounds an f32 below 2^22 to the nearest integer, ties to even, which then sits in the low mantissa bits.
 const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
-/// Smallest and largest value of `row` and zero; NaN counts as nothing, infinities as large.
+/// Smallest and largest value of `row` and zero; NaN counts as nothing, infinities as 1e38.
 #[inline(always)]
 fn range(row: &[f32]) -> (f32, f32) {
     let (mut low, mut high) = ([0f32; 16], [0f32; 16]);
@@ -44,14 +44,12 @@ fn asymmetric((low, high): (f32, f32)) -> (Row, f32) {
     (Row { scale: width / 255.0, zero: (-128.0 - low * inverse).round_ties_even() as i32 }, inverse)
 }
 
-/// One value in lowest..=127 around `zero`; NaN gives zero.
+/// One value in LOWEST..=127 around `zero`, ties to even. The integer saturates, so infinities do, and NaN does by its sign: the bits
+/// above those of [`ROUND`] count as a large number.
 #[inline(always)]
-fn round(value: f32, inverse: f32, zero: f32, lowest: f32) -> i32 {
-    let value = if value.is_nan() { 0.0 } else { value };
-    let scaled = value.mul_add(inverse, zero);
-    let scaled = if scaled > 127.0 { 127.0 } else { scaled };
-    let scaled = if scaled < lowest { lowest } else { scaled };
-    (scaled + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
+fn round<const LOWEST: i32>(value: f32, inverse: f32, zero: f32) -> i32 {
+    let integer = (value.mul_add(inverse, zero) + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    integer.clamp(LOWEST, 127)
 }
 
 /// `to = round(row / scale + zero)`, ties to even. The rest of `to` is left alone.
@@ -60,7 +58,7 @@ fn quantize_signed_body(row: &[f32], to: &mut [u8]) -> Row {
     let (result, inverse) = asymmetric(range(row));
     let zero = result.zero as f32;
     for (to, value) in to.iter_mut().zip(row) {
-        *to = round(*value, inverse, zero, -128.0) as u8;
+        *to = round::<-128>(*value, inverse, zero) as u8;
     }
     result
 }
@@ -70,7 +68,7 @@ fn quantize_offset_body(row: &[f32], to: &mut [u8]) -> Row {
     let (result, inverse) = asymmetric(range(row));
     let zero = result.zero as f32;
     for (to, value) in to.iter_mut().zip(row) {
-        *to = (round(*value, inverse, zero, -128.0) + 128) as u8;
+        *to = (round::<-128>(*value, inverse, zero) + 128) as u8;
     }
     result
 }
@@ -80,7 +78,7 @@ fn quantize_wide_body(row: &[f32], to: &mut [u8]) -> Row {
     let (result, inverse) = asymmetric(range(row));
     let zero = result.zero as f32;
     for (to, value) in to.as_chunks_mut::<2>().0.iter_mut().zip(row) {
-        *to = (round(*value, inverse, zero, -128.0) as i16).to_ne_bytes();
+        *to = (round::<-128>(*value, inverse, zero) as i16).to_ne_bytes();
     }
     result
 }
@@ -92,7 +90,7 @@ pub fn quantize_symmetric_body(row: &[f32], to: &mut [i8]) -> f32 {
     let largest = if -low > high { -low } else { high };
     let inverse = if largest < 1e-30 { 0.0 } else { 127.0 / largest };
     for (to, value) in to.iter_mut().zip(row) {
-        *to = round(*value, inverse, 0.0, -127.0) as i8;
+        *to = round::<-127>(*value, inverse, 0.0) as i8;
     }
     if largest < 1e-30 { 0.0 } else { largest / 127.0 }
 }
@@ -170,8 +168,10 @@ mod tests {
         }
         let inverse = 255.0 / (high - low);
         let zero = (-128.0 - low * inverse).round_ties_even();
-        let quantized =
-            |v: &f32| if v.is_nan() { zero as i8 } else { v.mul_add(inverse, zero).clamp(-128.0, 127.0).round_ties_even() as i8 };
+        let quantized = |v: &f32| match v.is_nan() {
+            true => i8::MAX * i8::from(v.is_sign_positive()) + i8::MIN * i8::from(v.is_sign_negative()),
+            false => v.mul_add(inverse, zero).clamp(-128.0, 127.0).round_ties_even() as i8,
+        };
         (row.iter().map(quantized).collect(), Row { scale: (high - low) / 255.0, zero: zero as i32 })
     }
 
@@ -233,8 +233,9 @@ mod tests {
                 assert_eq!(scale, if largest < 1e-30 { 0.0 } else { largest / 127.0 });
                 for (value, quantized) in row.iter().zip(&to) {
                     let inverse = if largest < 1e-30 { 0.0 } else { 127.0 / largest };
-                    let expected = if value.is_nan() { 0.0 } else { (value * inverse).clamp(-128.0, 127.0).round_ties_even() };
-                    assert_eq!(f32::from(*quantized), expected.max(-127.0), "{} {row:?}", isa.name());
+                    let saturated = if value.is_nan() { f32::INFINITY.copysign(*value) } else { value * inverse };
+                    let expected = saturated.clamp(-127.0, 127.0).round_ties_even();
+                    assert_eq!(f32::from(*quantized), expected, "{} {row:?}", isa.name());
                 }
                 assert_eq!(to.last(), Some(&0x55));
             }

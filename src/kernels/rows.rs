@@ -2,6 +2,7 @@
 
 use super::activation::{Activation, apply, exp};
 use super::arch::per_isa;
+use super::panels::half;
 
 /// Sums are kept in this many lanes, added up pairwise at the end: the same order on every instruction set.
 const LANES: usize = 16;
@@ -156,9 +157,9 @@ fn finish<const W: usize>(mut values: [f32; W], activation: Activation, residual
     *part_mut::<_, W>(to, at) = values;
 }
 
-/// Softmax without the division: `row = e^(row - max)`, returns 1 / sum. A row of NaN stays NaN.
+/// The largest value of `row`; NaN never wins.
 #[inline(always)]
-pub fn softmax_body(row: &mut [f32]) -> f32 {
+fn maximum(row: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
@@ -170,6 +171,13 @@ pub fn softmax_body(row: &mut [f32]) -> f32 {
     for value in lanes.iter().chain(rest) {
         max = if *value > max { *value } else { max };
     }
+    max
+}
+
+/// Softmax without the division: `row = e^(row - max)`, returns 1 / sum. NaN stays NaN and makes the sum NaN.
+#[inline(always)]
+pub fn softmax_body(row: &mut [f32]) -> f32 {
+    let max = maximum(row);
     let mut lanes = [0f32; LANES];
     let (chunks, rest) = row.as_chunks_mut::<LANES>();
     for chunk in chunks {
@@ -185,6 +193,30 @@ pub fn softmax_body(row: &mut [f32]) -> f32 {
     1.0 / fold(lanes)
 }
 
+/// [`softmax_body`] with the result in half precision; the sum is that of what was rounded.
+#[inline(always)]
+pub fn softmax_half_body(row: &[f32], to: &mut [u16]) -> f32 {
+    let max = maximum(row);
+    let mut lanes = [0f32; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for (chunk, slot) in chunks.iter().zip(to.as_chunks_mut::<LANES>().0) {
+        for i in 0..LANES {
+            let value = exp(chunk[i] - max);
+            lanes[i] += value;
+            slot[i] = half(value);
+        }
+    }
+    // what is left of the last chunk may lie in a whole one of `to`, which is longer
+    let done = chunks.len() * LANES;
+    for (i, value) in rest.iter().enumerate() {
+        let value = exp(*value - max);
+        lanes[i] += value;
+        to[done + i] = half(value);
+    }
+    1.0 / fold(lanes)
+}
+
+#[cfg(test)]
 per_isa! {
     /// Softmax of one row without the division: `row` becomes `e^(row - max)`; returns the inverse of the sum.
     pub fn softmax(row: &mut [f32]) -> f32 = softmax_body;
