@@ -9,9 +9,9 @@
 //! ```
 
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
-use super::panels::{F32Panels, HalfPanels, I8Panels};
+use super::panels::{F32Panels, HalfPanels, I8Panels, to_half_body};
 use super::quantize::{Activations, quantize_symmetric_body};
-use super::rows::{add_body, groups, part, part_mut, scale, scale_i32, softmax_body, softmax_half_body};
+use super::rows::{add_body, groups, part, part_mut, scale, scale_i32, softmax_body};
 
 /// How the products of queries and keys are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,14 +93,14 @@ impl Head {
 }
 
 #[inline(always)]
-fn prepare_body(head: &mut Head, shape: &Shape, index: usize, k: Strided, v: Strided, key: &mut Vec<i8>) {
+fn prepare_body(isa: Isa, head: &mut Head, shape: &Shape, index: usize, k: Strided, v: Strided, key: &mut Vec<i8>) {
     let (dim, column) = (shape.head_dim, index * shape.head_dim);
     match &mut head.keys {
         Keys::Int8(panels) => {
             panels.resize(dim, shape.tokens);
             key.resize(dim, 0);
             for token in 0..shape.tokens {
-                let scale = quantize_symmetric_body(k.row(token, column, dim), key);
+                let scale = quantize_symmetric_body(isa, k.row(token, column, dim), key);
                 panels.set_column(token, key, scale);
             }
         }
@@ -127,7 +127,7 @@ fn prepare_body(head: &mut Head, shape: &Shape, index: usize, k: Strided, v: Str
 }
 
 per_isa! {
-    fn prepare(head: &mut Head, shape: &Shape, index: usize, k: Strided, v: Strided, key: &mut Vec<i8>) = prepare_body;
+    fn prepare[isa](head: &mut Head, shape: &Shape, index: usize, k: Strided, v: Strided, key: &mut Vec<i8>) = prepare_body;
 }
 
 /// What one thread needs; it grows, then stays.
@@ -199,14 +199,12 @@ fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch:
             if !mask.is_empty() {
                 add_body(&mask[(first + i) * tokens..][..tokens], row);
             }
-            sums[i] = match depth {
-                0 => softmax_body(row),
-                _ => {
-                    let to = &mut half[i * depth..(i + 1) * depth];
-                    to[tokens..].fill(0);
-                    softmax_half_body(row, &mut to[..tokens])
-                }
-            };
+            sums[i] = softmax_body(isa, row);
+            if depth > 0 {
+                let to = &mut half[i * depth..(i + 1) * depth];
+                to_half_body(row, to);
+                to[tokens..].fill(0);
+            }
         }
         let weighted = Weighted { count, sums, width: shape.heads * dim, column };
         match &head.values {

@@ -8,20 +8,8 @@ const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
 /// Smallest and largest value of `row` and zero; NaN counts as nothing, infinities as 1e38.
 #[inline(always)]
-fn range(row: &[f32]) -> (f32, f32) {
-    let (mut low, mut high) = ([0f32; 16], [0f32; 16]);
-    let (chunks, rest) = row.as_chunks::<16>();
-    for chunk in chunks {
-        for ((low, high), value) in low.iter_mut().zip(&mut high).zip(chunk) {
-            *low = if *value < *low { *value } else { *low };
-            *high = if *value > *high { *value } else { *high };
-        }
-    }
-    let (mut lowest, mut highest) = (-0f32, 0f32);
-    for value in low.iter().chain(&high).chain(rest) {
-        lowest = if *value < lowest { *value } else { lowest };
-        highest = if *value > highest { *value } else { highest };
-    }
+fn range(isa: Isa, row: &[f32]) -> (f32, f32) {
+    let (lowest, highest) = isa.range(row, (0.0, 0.0));
     (lowest.max(-1e38), highest.min(1e38))
 }
 
@@ -54,8 +42,8 @@ fn round<const LOWEST: i32>(value: f32, inverse: f32, zero: f32) -> i32 {
 
 /// `to = round(row / scale + zero)`, ties to even. The rest of `to` is left alone.
 #[inline(always)]
-fn quantize_signed_body(row: &[f32], to: &mut [u8]) -> Row {
-    let (result, inverse) = asymmetric(range(row));
+fn quantize_signed_body(isa: Isa, row: &[f32], to: &mut [u8]) -> Row {
+    let (result, inverse) = asymmetric(range(isa, row));
     let zero = result.zero as f32;
     for (to, value) in to.iter_mut().zip(row) {
         *to = round::<-128>(*value, inverse, zero) as u8;
@@ -64,8 +52,8 @@ fn quantize_signed_body(row: &[f32], to: &mut [u8]) -> Row {
 }
 
 #[inline(always)]
-fn quantize_offset_body(row: &[f32], to: &mut [u8]) -> Row {
-    let (result, inverse) = asymmetric(range(row));
+fn quantize_offset_body(isa: Isa, row: &[f32], to: &mut [u8]) -> Row {
+    let (result, inverse) = asymmetric(range(isa, row));
     let zero = result.zero as f32;
     for (to, value) in to.iter_mut().zip(row) {
         *to = (round::<-128>(*value, inverse, zero) + 128) as u8;
@@ -74,8 +62,8 @@ fn quantize_offset_body(row: &[f32], to: &mut [u8]) -> Row {
 }
 
 #[inline(always)]
-fn quantize_wide_body(row: &[f32], to: &mut [u8]) -> Row {
-    let (result, inverse) = asymmetric(range(row));
+fn quantize_wide_body(isa: Isa, row: &[f32], to: &mut [u8]) -> Row {
+    let (result, inverse) = asymmetric(range(isa, row));
     let zero = result.zero as f32;
     for (to, value) in to.as_chunks_mut::<2>().0.iter_mut().zip(row) {
         *to = (round::<-128>(*value, inverse, zero) as i16).to_ne_bytes();
@@ -85,8 +73,8 @@ fn quantize_wide_body(row: &[f32], to: &mut [u8]) -> Row {
 
 /// `to = round(row / scale)` in -127..=127 with `scale = max |row| / 127`: no zero point, for the right-hand side of a product.
 #[inline(always)]
-pub fn quantize_symmetric_body(row: &[f32], to: &mut [i8]) -> f32 {
-    let (low, high) = range(row);
+pub fn quantize_symmetric_body(isa: Isa, row: &[f32], to: &mut [i8]) -> f32 {
+    let (low, high) = range(isa, row);
     let largest = if -low > high { -low } else { high };
     let inverse = if largest < 1e-30 { 0.0 } else { 127.0 / largest };
     for (to, value) in to.iter_mut().zip(row) {
@@ -97,19 +85,19 @@ pub fn quantize_symmetric_body(row: &[f32], to: &mut [i8]) -> f32 {
 
 per_isa! {
     /// [`ActivationForm::Signed`].
-    fn quantize_signed(row: &[f32], to: &mut [u8]) -> Row = quantize_signed_body;
+    fn quantize_signed[isa](row: &[f32], to: &mut [u8]) -> Row = quantize_signed_body;
 }
 per_isa! {
     /// [`ActivationForm::Offset`].
-    fn quantize_offset(row: &[f32], to: &mut [u8]) -> Row = quantize_offset_body;
+    fn quantize_offset[isa](row: &[f32], to: &mut [u8]) -> Row = quantize_offset_body;
 }
 per_isa! {
     /// [`ActivationForm::Wide`].
-    fn quantize_wide(row: &[f32], to: &mut [u8]) -> Row = quantize_wide_body;
+    fn quantize_wide[isa](row: &[f32], to: &mut [u8]) -> Row = quantize_wide_body;
 }
 #[cfg(test)]
 per_isa! {
-    fn quantize_symmetric(row: &[f32], to: &mut [i8]) -> f32 = quantize_symmetric_body;
+    fn quantize_symmetric[isa](row: &[f32], to: &mut [i8]) -> f32 = quantize_symmetric_body;
 }
 
 /// Quantized rows as the tiles of one instruction set take them.

@@ -1,63 +1,13 @@
 //! Row by row work around the products: layer norm, the end of a tile, softmax.
 
 use super::activation::{Activation, apply, exp};
-use super::arch::per_isa;
-use super::panels::half;
-
-/// Sums are kept in this many lanes, added up pairwise at the end: the same order on every instruction set.
-const LANES: usize = 16;
-
-#[inline(always)]
-fn fold(lanes: [f32; LANES]) -> f32 {
-    let mut lanes = lanes;
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
-
-#[inline(always)]
-fn sum(row: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane += value;
-        }
-    }
-    for (lane, value) in lanes.iter_mut().zip(rest) {
-        *lane += value;
-    }
-    fold(lanes)
-}
-
-#[inline(always)]
-fn sum_of_squares(row: &[f32], mean: f32) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            let distance = value - mean;
-            *lane = distance.mul_add(distance, *lane);
-        }
-    }
-    for (lane, value) in lanes.iter_mut().zip(rest) {
-        let distance = value - mean;
-        *lane = distance.mul_add(distance, *lane);
-    }
-    fold(lanes)
-}
+use super::arch::{Isa, per_isa};
 
 /// `to = (row - mean) / sqrt(variance + eps) * scale + shift`.
 #[inline(always)]
-pub fn layer_norm_body(row: &[f32], scale: &[f32], shift: &[f32], eps: f32, to: &mut [f32]) {
-    let count = row.len() as f32;
-    let mean = sum(row) / count;
-    let inverse = 1.0 / (sum_of_squares(row, mean) / count + eps).sqrt();
+fn layer_norm_body(isa: Isa, row: &[f32], scale: &[f32], shift: &[f32], eps: f32, to: &mut [f32]) {
+    let (mean, variance) = isa.moments(row);
+    let inverse = 1.0 / (variance + eps).sqrt();
     for (((to, value), scale), shift) in to.iter_mut().zip(row).zip(scale).zip(shift) {
         *to = ((value - mean) * inverse).mul_add(*scale, *shift);
     }
@@ -65,7 +15,7 @@ pub fn layer_norm_body(row: &[f32], scale: &[f32], shift: &[f32], eps: f32, to: 
 
 per_isa! {
     /// Layer norm of one row (two passes: the mean first); the four slices have one length.
-    pub fn layer_norm(row: &[f32], scale: &[f32], shift: &[f32], eps: f32, to: &mut [f32]) = layer_norm_body;
+    pub fn layer_norm[isa](row: &[f32], scale: &[f32], shift: &[f32], eps: f32, to: &mut [f32]) = layer_norm_body;
 }
 
 /// Calls `$one::<W>(start)` for consecutive groups of W columns that together cover `$columns`: 16 at a time where they fit.
@@ -157,69 +107,20 @@ fn finish<const W: usize>(mut values: [f32; W], activation: Activation, residual
     *part_mut::<_, W>(to, at) = values;
 }
 
-/// The largest value of `row`; NaN never wins.
-#[inline(always)]
-fn maximum(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = if *value > *lane { *value } else { *lane };
-        }
-    }
-    let mut max = f32::NEG_INFINITY;
-    for value in lanes.iter().chain(rest) {
-        max = if *value > max { *value } else { max };
-    }
-    max
-}
-
 /// Softmax without the division: `row = e^(row - max)`, returns 1 / sum. NaN stays NaN and makes the sum NaN.
 #[inline(always)]
-pub fn softmax_body(row: &mut [f32]) -> f32 {
-    let max = maximum(row);
-    let mut lanes = [0f32; LANES];
-    let (chunks, rest) = row.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *value = exp(*value - max);
-            *lane += *value;
-        }
-    }
-    for (lane, value) in lanes.iter_mut().zip(rest) {
+pub fn softmax_body(isa: Isa, row: &mut [f32]) -> f32 {
+    let max = isa.range(row, (f32::INFINITY, f32::NEG_INFINITY)).1;
+    for value in row.iter_mut() {
         *value = exp(*value - max);
-        *lane += *value;
     }
-    1.0 / fold(lanes)
-}
-
-/// [`softmax_body`] with the result in half precision; the sum is that of what was rounded.
-#[inline(always)]
-pub fn softmax_half_body(row: &[f32], to: &mut [u16]) -> f32 {
-    let max = maximum(row);
-    let mut lanes = [0f32; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for (chunk, slot) in chunks.iter().zip(to.as_chunks_mut::<LANES>().0) {
-        for i in 0..LANES {
-            let value = exp(chunk[i] - max);
-            lanes[i] += value;
-            slot[i] = half(value);
-        }
-    }
-    // what is left of the last chunk may lie in a whole one of `to`, which is longer
-    let done = chunks.len() * LANES;
-    for (i, value) in rest.iter().enumerate() {
-        let value = exp(*value - max);
-        lanes[i] += value;
-        to[done + i] = half(value);
-    }
-    1.0 / fold(lanes)
+    1.0 / isa.sum(row)
 }
 
 #[cfg(test)]
 per_isa! {
     /// Softmax of one row without the division: `row` becomes `e^(row - max)`; returns the inverse of the sum.
-    pub fn softmax(row: &mut [f32]) -> f32 = softmax_body;
+    pub fn softmax[isa](row: &mut [f32]) -> f32 = softmax_body;
 }
 
 /// `to = (acc - zero point * sum) * row scale * column scale`: scores of int8 queries and keys.
@@ -280,7 +181,6 @@ per_isa! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::arch::Isa;
 
     fn numbers(n: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;

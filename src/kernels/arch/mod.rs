@@ -13,6 +13,7 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 mod buffer;
+mod lanes;
 mod mark;
 #[cfg(target_arch = "aarch64")]
 pub(super) mod peak_aarch64;
