@@ -46,6 +46,7 @@ for core in a72 a76; do
     for model in "${models[@]}"; do
         name=$(basename "$model" .onnx)
         run $core "ours, $name" "$program" bench --model "$model" --threads 1 --frames 2 --mark
+        run $core "ours, $name, all queries" "$program" bench --model "$model" --threads 1 --frames 2 --mark --all-queries
         run $core "ONNX Runtime, $name" "$A64LAB/ortrun.a64" "$library" "$model" 2 "$height" "$width"
     done
 done

@@ -218,8 +218,8 @@ pub struct BenchArgs {
     /// Also compare with ONNX Runtime: its shared library, e.g. libonnxruntime.so (same file, same threads, in turns, network only, masks of all queries)
     #[arg(long, value_name = "LIB")]
     pub compare_ort: Option<PathBuf>,
-    /// For an instruction counter: only the network, on a fixed tensor, with the masks of all queries and without a warm-up; on 64-bit ARM `hint #112` after loading and after each of the --frames
-    #[arg(long, conflicts_with_all = ["json", "operators", "compare_ort", "image", "threshold"])]
+    /// For an instruction counter: only the network, on a fixed tensor, without a warm-up; on 64-bit ARM `hint #112` after loading and after each of the --frames
+    #[arg(long, conflicts_with_all = ["json", "operators", "compare_ort", "image"])]
     pub mark: bool,
     /// One JSON object instead of a table
     #[arg(long)]

@@ -8,8 +8,8 @@
 //!     out[block, head] = (scores v) / sums        half precision where int8 scores meet a CPU that has it, else f32
 //! ```
 
-use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
-use super::panels::{F32Panels, HalfPanels, I8Panels, to_half_body};
+use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa, to_half};
+use super::panels::{F32Panels, HalfPanels, I8Panels};
 use super::quantize::{Activations, quantize_symmetric_body};
 use super::rows::{add_body, groups, part, part_mut, scale, scale_i32, softmax_body};
 
@@ -202,7 +202,7 @@ fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch:
             sums[i] = softmax_body(isa, row);
             if depth > 0 {
                 let to = &mut half[i * depth..(i + 1) * depth];
-                to_half_body(row, to);
+                to_half(row, to);
                 to[tokens..].fill(0);
             }
         }
@@ -262,11 +262,8 @@ fn scores_int8(isa: Isa, shape: &Shape, count: usize, queries: &Activations, key
         for row in (0..count).step_by(tile.mr) {
             let (bytes, stride) = queries.rows(row);
             isa.dot(bytes, stride, panel, k, &mut acc);
-            for r in 0..tile.mr.min(count - row) {
-                let (scale, zero) = queries.row(row + r);
-                let at = (row + r) * tokens + left;
-                scale_i32(&acc.0[r * tile.nr..][..columns], (scale * shape.scale, zero), sums, scales, &mut scores[at..at + columns]);
-            }
+            let rows = queries.parameters(row, tile.mr.min(count - row));
+            scale_i32(tile.nr, &acc.0, rows, shape.scale, sums, scales, &mut scores[row * tokens + left..], tokens);
         }
     }
 }

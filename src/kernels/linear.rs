@@ -220,6 +220,7 @@ fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &I8Panels, product: 
     let (tile, n) = (isa.dot_tile(), panels.n());
     let k = super::panels::padded(panels.k());
     let mut acc = TileOf([0; TILE_MAX]);
+    let mut buffer = TileOf([0.0; TILE_MAX]);
     for (index, first) in (0..n).step_by(tile.nr).enumerate() {
         let columns = tile.nr.min(n - first);
         let (panel, range) = (panels.panel(index), first..first + columns);
@@ -228,11 +229,9 @@ fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &I8Panels, product: 
         for row in (0..count).step_by(tile.mr) {
             let (bytes, stride) = rows.rows(row);
             isa.dot(bytes, stride, panel, k, &mut acc);
-            for r in 0..tile.mr.min(count - row) {
-                let at = (row + r) * n + first;
-                let residual = if residual.is_empty() { residual } else { &residual[at..at + columns] };
-                finish_i32(&acc.0[r * tile.nr..][..columns], rows.row(row + r), &epilogue, residual, &mut out[at..at + columns]);
-            }
+            let (rows, at) = (rows.parameters(row, tile.mr.min(count - row)), row * n + first);
+            let residual = if residual.is_empty() { residual } else { &residual[at..] };
+            finish_i32(tile.nr, &acc.0, rows, &epilogue, residual, &mut out[at..], n, &mut buffer);
         }
     }
 }
@@ -248,12 +247,10 @@ fn multiply_f32_body(isa: Isa, rows: &[f32], panels: &F32Panels, product: &Produ
         let panel = panels.panel(index);
         for row in (0..count).step_by(tile.mr) {
             isa.fma(&rows[row * k..], k, panel, k, &mut acc);
-            for r in 0..tile.mr.min(count - row) {
-                let at = (row + r) * n + first;
-                let residual = if residual.is_empty() { residual } else { &residual[at..at + columns] };
-                let acc = &acc.0[r * tile.nr..][..columns];
-                finish_f32(acc, &bias[first..first + columns], activation, residual, &mut out[at..at + columns]);
-            }
+            let at = row * n + first;
+            let residual = if residual.is_empty() { residual } else { &residual[at..] };
+            let (rows, bias) = (tile.mr.min(count - row), &bias[first..first + columns]);
+            finish_f32(tile.nr, &acc.0, rows, bias, activation, residual, &mut out[at..], n);
         }
     }
 }

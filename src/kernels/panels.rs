@@ -1,6 +1,6 @@
 //! Right-hand sides of matrix products, packed for the tiles of an instruction set.
 
-use super::arch::{Aligned, HalfTile, Isa, K_STEP};
+use super::arch::{Aligned, HalfTile, Isa, K_STEP, to_half};
 use super::rows::{groups, part, part_mut};
 
 /// An int8 matrix `[k, n]` with one scale per column, packed as panels `[n / nr][k / kr][nr][kr]`; what is padded is zero.
@@ -211,22 +211,31 @@ impl HalfPanels {
         self.n
     }
 
-    /// Sets the rows `i` and, where there is one, `i + 1` (all columns); i is even, as tiles take pairs along k.
+    /// Sets the rows `i` and, where there is one, `i + 1` (all columns); i is even, since some tiles take pairs along k.
     #[inline(always)]
     pub fn set_rows(&mut self, i: usize, row: &[f32], next: Option<&[f32]>) {
         let (HalfTile { nr, kr, .. }, depth, n) = (self.tile, self.depth(), self.n);
-        assert!(i < self.k && i.is_multiple_of(2) && kr == 2 && row.len() == n && next.is_none_or(|next| next.len() == n));
+        assert!(i < self.k && i.is_multiple_of(2) && row.len() == n && next.is_none_or(|next| next.len() == n));
+        self.row.resize(2 * n, 0);
+        let (upper, lower) = self.row.split_at_mut(n);
+        to_half(row, upper);
+        match next {
+            Some(next) => to_half(next, lower),
+            None => lower.fill(0),
+        }
         for (index, first) in (0..n).step_by(nr).enumerate() {
-            let columns = nr.min(n - first);
-            let to = &mut self.data[(index * depth + i) * nr..][..2 * columns];
-            let (pairs, row) = (to.as_chunks_mut::<2>().0, &row[first..first + columns]);
-            match next {
-                Some(next) => {
-                    for ((pair, a), b) in pairs.iter_mut().zip(row).zip(&next[first..first + columns]) {
-                        *pair = [half(*a), half(*b)];
-                    }
+            let (columns, at) = (nr.min(n - first), (index * depth + i) * nr);
+            let (upper, lower) = (&upper[first..first + columns], &lower[first..first + columns]);
+            if kr == 2 {
+                let pairs = self.data[at..at + 2 * columns].as_chunks_mut::<2>().0;
+                for ((pair, a), b) in pairs.iter_mut().zip(upper).zip(lower) {
+                    *pair = [*a, *b];
                 }
-                None => pairs.iter_mut().zip(row).for_each(|(pair, a)| *pair = [half(*a), 0]),
+            } else {
+                self.data[at..at + columns].copy_from_slice(upper);
+                if next.is_some() {
+                    self.data[at + nr..at + nr + columns].copy_from_slice(lower);
+                }
             }
         }
     }
@@ -236,7 +245,7 @@ impl HalfPanels {
         assert!(c < self.n && values.len() == self.k);
         let (HalfTile { nr, kr, .. }, depth) = (self.tile, self.depth());
         self.row.resize(values.len(), 0);
-        to_half_body(values, &mut self.row);
+        to_half(values, &mut self.row);
         let panel = &mut self.data[c / nr * nr * depth..][..nr * depth];
         for (i, value) in self.row.iter().chain(std::iter::repeat(&0)).take(depth).enumerate() {
             panel[i / kr * kr * nr + c % nr * kr + i % kr] = *value;
@@ -247,21 +256,5 @@ impl HalfPanels {
     pub fn panel(&self, index: usize) -> &[u16] {
         let len = self.tile.nr * self.depth();
         &self.data[index * len..][..len]
-    }
-}
-
-/// f32 to bfloat16, rounded to nearest, ties to even; NaN stays NaN.
-#[inline(always)]
-pub fn half(value: f32) -> u16 {
-    let bits = value.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-    if value.is_nan() { 0x7fc0 } else { rounded as u16 }
-}
-
-/// [`half`] of every value.
-#[inline(always)]
-pub fn to_half_body(from: &[f32], to: &mut [u16]) {
-    for (to, value) in to.iter_mut().zip(from) {
-        *to = half(*value);
     }
 }

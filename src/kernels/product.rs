@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-use super::arch::{Isa, TILE_MAX, TileOf, per_isa};
-use super::panels::{F32Panels, HalfPanels, to_half_body};
+use super::arch::{Isa, TILE_MAX, TileOf, per_isa, to_half};
+use super::panels::{F32Panels, HalfPanels};
 use super::workers::Workers;
 
 /// Buffers that are kept from call to call.
@@ -122,7 +122,7 @@ fn half_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panel
     let count = STRIP.min(features.len() / channels - first);
     half.resize(STRIP.next_multiple_of(tile.mr) * depth, 0);
     for (pixel, to) in features[first * channels..].chunks_exact(channels).take(count).zip(half.chunks_exact_mut(depth)) {
-        to_half_body(pixel, to);
+        to_half(pixel, to);
         to[channels..].fill(0);
     }
     let mut acc = TileOf([0.0; TILE_MAX]);

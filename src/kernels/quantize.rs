@@ -136,9 +136,9 @@ impl Activations {
         (&self.bytes[row * self.stride..], self.stride)
     }
 
-    /// Scale and zero point of `row`.
-    pub fn row(&self, row: usize) -> (f32, i32) {
-        self.parameters[row]
+    /// Scale and zero point of the rows from `row` on.
+    pub fn parameters(&self, row: usize, count: usize) -> &[(f32, i32)] {
+        &self.parameters[row..row + count]
     }
 }
 

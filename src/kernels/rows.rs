@@ -1,7 +1,7 @@
 //! Row by row work around the products: layer norm, the end of a tile, softmax.
 
-use super::activation::{Activation, apply, exp};
-use super::arch::{Isa, per_isa};
+use super::activation::{Activation, apply, exp_of_negative, map};
+use super::arch::{Isa, TileOf, per_isa};
 
 /// `to = (row - mean) / sqrt(variance + eps) * scale + shift`.
 #[inline(always)]
@@ -67,37 +67,110 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
 }
 
-/// One row of an int8 tile, with its scale and zero point, into `to`; an empty `residual` adds nothing.
+/// The rows of an int8 tile into `to`, whose rows are `stride` values apart. `acc` has `nr` values a row, of which the epilogue's
+/// columns count; `rows` are scale and zero point of each; an empty `residual` adds nothing, else it lies like `to`.
 #[inline(always)]
-pub fn finish_i32(acc: &[i32], (row_scale, zero): (f32, i32), epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) {
-    groups!(to.len(), |at, W| {
-        let (acc, sums) = (part::<_, W>(acc, at), part::<_, W>(epilogue.sums, at));
-        let (scales, bias) = (part::<_, W>(epilogue.column_scales, at), part::<_, W>(epilogue.bias, at));
-        let mut values = [0f32; W];
-        for i in 0..W {
-            let exact = acc[i].wrapping_sub(sums[i].wrapping_mul(zero));
+pub fn finish_i32(
+    nr: usize,
+    acc: &[i32],
+    rows: &[(f32, i32)],
+    epilogue: &Epilogue,
+    residual: &[f32],
+    to: &mut [f32],
+    stride: usize,
+    buffer: &mut TileOf<f32>,
+) {
+    match (nr, epilogue.bias.len()) {
+        (4, 4) => finish_i32_whole::<4>(acc, rows, epilogue, residual, to, stride, buffer),
+        (8, 8) => finish_i32_whole::<8>(acc, rows, epilogue, residual, to, stride, buffer),
+        (16, 16) => finish_i32_whole::<16>(acc, rows, epilogue, residual, to, stride, buffer),
+        (32, 32) => finish_i32_whole::<32>(acc, rows, epilogue, residual, to, stride, buffer),
+        (_, columns) => {
+            for (r, row) in rows.iter().enumerate() {
+                for c in 0..columns {
+                    let one = Epilogue {
+                        sums: &epilogue.sums[c..=c],
+                        column_scales: &epilogue.column_scales[c..=c],
+                        bias: &epilogue.bias[c..=c],
+                        activation: epilogue.activation,
+                    };
+                    let at = r * stride + c;
+                    let residual = residual.get(at..=at).unwrap_or(&[]);
+                    finish_i32_whole::<1>(&acc[r * nr + c..], &[*row], &one, residual, &mut to[at..], stride, buffer);
+                }
+            }
+        }
+    }
+}
+
+/// [`finish_i32`] of a tile whose columns all count.
+#[inline(always)]
+fn finish_i32_whole<const NR: usize>(
+    acc: &[i32],
+    rows: &[(f32, i32)],
+    epilogue: &Epilogue,
+    residual: &[f32],
+    to: &mut [f32],
+    stride: usize,
+    buffer: &mut TileOf<f32>,
+) {
+    let (sums, scales) = (part::<_, NR>(epilogue.sums, 0), part::<_, NR>(epilogue.column_scales, 0));
+    let bias = part::<_, NR>(epilogue.bias, 0);
+    let acc = acc.as_chunks::<NR>().0;
+    if epilogue.activation == Activation::Identity {
+        for ((r, (row_scale, zero)), acc) in rows.iter().enumerate().zip(acc) {
+            let mut values = [0f32; NR];
+            for i in 0..NR {
+                let exact = acc[i].wrapping_sub(sums[i].wrapping_mul(*zero));
+                values[i] = (exact as f32 * row_scale).mul_add(scales[i], bias[i]);
+            }
+            finish(values, residual, r * stride, to);
+        }
+        return;
+    }
+    // an activation is applied to the whole tile at once, see `map`
+    for ((values, (row_scale, zero)), acc) in buffer.0.as_chunks_mut::<NR>().0.iter_mut().zip(rows).zip(acc) {
+        for i in 0..NR {
+            let exact = acc[i].wrapping_sub(sums[i].wrapping_mul(*zero));
             values[i] = (exact as f32 * row_scale).mul_add(scales[i], bias[i]);
         }
-        finish(values, epilogue.activation, residual, at, to);
-    });
+    }
+    apply(epilogue.activation, &mut buffer.0[..rows.len() * NR]);
+    for (r, values) in buffer.0.as_chunks::<NR>().0.iter().take(rows.len()).enumerate() {
+        finish(*values, residual, r * stride, to);
+    }
 }
 
-/// One row of an f32 tile into `to`; an empty `residual` adds nothing.
+/// The rows of an f32 tile into `to`: `activation(acc + bias) + residual`; as [`finish_i32`].
 #[inline(always)]
-pub fn finish_f32(acc: &[f32], bias: &[f32], activation: Activation, residual: &[f32], to: &mut [f32]) {
-    groups!(to.len(), |at, W| {
-        let (acc, bias) = (part::<_, W>(acc, at), part::<_, W>(bias, at));
-        let mut values = [0f32; W];
-        for i in 0..W {
-            values[i] = acc[i] + bias[i];
-        }
-        finish(values, activation, residual, at, to);
-    });
+#[allow(clippy::too_many_arguments)]
+pub fn finish_f32(
+    nr: usize,
+    acc: &[f32],
+    rows: usize,
+    bias: &[f32],
+    activation: Activation,
+    residual: &[f32],
+    to: &mut [f32],
+    stride: usize,
+) {
+    for (r, acc) in acc.chunks_exact(nr).take(rows).enumerate() {
+        let at = r * stride;
+        let residual = if residual.is_empty() { residual } else { &residual[at..] };
+        groups!(bias.len(), |start, W| {
+            let (acc, bias) = (part::<_, W>(acc, start), part::<_, W>(bias, start));
+            let mut values = [0f32; W];
+            for i in 0..W {
+                values[i] = acc[i] + bias[i];
+            }
+            apply(activation, &mut values);
+            finish(values, residual, start, &mut to[at..]);
+        });
+    }
 }
 
 #[inline(always)]
-fn finish<const W: usize>(mut values: [f32; W], activation: Activation, residual: &[f32], at: usize, to: &mut [f32]) {
-    apply(activation, &mut values);
+fn finish<const W: usize>(mut values: [f32; W], residual: &[f32], at: usize, to: &mut [f32]) {
     if !residual.is_empty() {
         let residual = part::<_, W>(residual, at);
         for i in 0..W {
@@ -107,13 +180,60 @@ fn finish<const W: usize>(mut values: [f32; W], activation: Activation, residual
     *part_mut::<_, W>(to, at) = values;
 }
 
+/// The rows of a tile of int8 scores into `to`: `(acc - zero point * sum) * row scale * column scale`; as [`finish_i32`].
+#[inline(always)]
+pub fn scale_i32(nr: usize, acc: &[i32], rows: &[(f32, i32)], scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32], stride: usize) {
+    match (nr, scales.len()) {
+        (4, 4) => scale_i32_whole::<4>(acc, rows, scale, sums, scales, to, stride),
+        (8, 8) => scale_i32_whole::<8>(acc, rows, scale, sums, scales, to, stride),
+        (16, 16) => scale_i32_whole::<16>(acc, rows, scale, sums, scales, to, stride),
+        (32, 32) => scale_i32_whole::<32>(acc, rows, scale, sums, scales, to, stride),
+        (_, columns) => {
+            for (r, row) in rows.iter().enumerate() {
+                for c in 0..columns {
+                    scale_i32_whole::<1>(
+                        &acc[r * nr + c..],
+                        &[*row],
+                        scale,
+                        &sums[c..=c],
+                        &scales[c..=c],
+                        &mut to[r * stride + c..],
+                        stride,
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn scale_i32_whole<const NR: usize>(
+    acc: &[i32],
+    rows: &[(f32, i32)],
+    scale: f32,
+    sums: &[i32],
+    scales: &[f32],
+    to: &mut [f32],
+    stride: usize,
+) {
+    let (sums, scales) = (part::<_, NR>(sums, 0), part::<_, NR>(scales, 0));
+    for ((r, (row_scale, zero)), acc) in rows.iter().enumerate().zip(acc.as_chunks::<NR>().0) {
+        let (to, factor) = (part_mut::<_, NR>(to, r * stride), row_scale * scale);
+        for i in 0..NR {
+            to[i] = (acc[i].wrapping_sub(sums[i].wrapping_mul(*zero)) as f32 * factor) * scales[i];
+        }
+    }
+}
+
 /// Softmax without the division: `row = e^(row - max)`, returns 1 / sum. NaN stays NaN and makes the sum NaN.
 #[inline(always)]
 pub fn softmax_body(isa: Isa, row: &mut [f32]) -> f32 {
     let max = isa.range(row, (f32::INFINITY, f32::NEG_INFINITY)).1;
-    for value in row.iter_mut() {
-        *value = exp(*value - max);
-    }
+    map(
+        row,
+        #[inline(always)]
+        |value| exp_of_negative(value - max),
+    );
     1.0 / isa.sum(row)
 }
 
@@ -121,18 +241,6 @@ pub fn softmax_body(isa: Isa, row: &mut [f32]) -> f32 {
 per_isa! {
     /// Softmax of one row without the division: `row` becomes `e^(row - max)`; returns the inverse of the sum.
     pub fn softmax[isa](row: &mut [f32]) -> f32 = softmax_body;
-}
-
-/// `to = (acc - zero point * sum) * row scale * column scale`: scores of int8 queries and keys.
-#[inline(always)]
-pub fn scale_i32(acc: &[i32], (row_scale, zero): (f32, i32), sums: &[i32], column_scales: &[f32], to: &mut [f32]) {
-    groups!(to.len(), |at, W| {
-        let (acc, sums, scales) = (part::<_, W>(acc, at), part::<_, W>(sums, at), part::<_, W>(column_scales, at));
-        let to = part_mut::<_, W>(to, at);
-        for i in 0..W {
-            to[i] = (acc[i].wrapping_sub(sums[i].wrapping_mul(zero)) as f32 * row_scale) * scales[i];
-        }
-    });
 }
 
 /// `to = values * factor`.

@@ -22,6 +22,8 @@ pub(super) mod peak_x86_64;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+#[cfg(target_arch = "aarch64")]
+pub use aarch64::to_half;
 pub use buffer::{Aligned, Element};
 pub use mark::mark;
 #[cfg(target_arch = "aarch64")]
@@ -65,7 +67,7 @@ pub(crate) enum Kind {
     /// Armv8-A: Cortex-A53, A57, A72.
     #[cfg(target_arch = "aarch64")]
     Neon,
-    /// `sdot`: Cortex-A55, A76, A78AE.
+    /// `sdot` and half-precision arithmetic: Cortex-A55, A76, A78AE.
     #[cfg(target_arch = "aarch64")]
     Dotprod,
     /// `smmla`: Neoverse V1, Cortex-X2, A710 and newer.
@@ -148,7 +150,8 @@ impl Isa {
         #[cfg(target_arch = "aarch64")]
         {
             use std::arch::is_aarch64_feature_detected as has;
-            let all = [(has!("neon"), Kind::Neon), (has!("dotprod"), Kind::Dotprod), (has!("dotprod") && has!("i8mm"), Kind::I8mm)];
+            let dotprod = has!("dotprod") && has!("fp16");
+            let all = [(has!("neon"), Kind::Neon), (dotprod, Kind::Dotprod), (dotprod && has!("i8mm"), Kind::I8mm)];
             found.extend(all.into_iter().filter(|(present, _)| *present).map(|(_, kind)| Isa(kind)));
         }
         #[cfg(target_arch = "x86_64")]
@@ -220,7 +223,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512Vnni | Kind::Avx512Bf16 => DotTile { mr: 12, nr: 32, kr: 4, form: ActivationForm::Offset },
             #[cfg(target_arch = "aarch64")]
-            Kind::Neon => DotTile { mr: 4, nr: 4, kr: 16, form: ActivationForm::Signed },
+            Kind::Neon => DotTile { mr: 8, nr: 8, kr: 16, form: ActivationForm::Signed },
             #[cfg(target_arch = "aarch64")]
             Kind::Dotprod => DotTile { mr: 8, nr: 8, kr: 4, form: ActivationForm::Signed },
             #[cfg(target_arch = "aarch64")]
@@ -298,6 +301,8 @@ impl Isa {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512Bf16 => Some(HalfTile { mr: 12, nr: 32, kr: 2 }),
+            #[cfg(target_arch = "aarch64")]
+            Kind::Dotprod | Kind::I8mm => Some(HalfTile { mr: 8, nr: 16, kr: 1 }),
             _ => None,
         }
     }
@@ -312,8 +317,22 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the token proves the features, the assertion above the lengths.
             Kind::Avx512Bf16 => unsafe { x86_64::half_avx512bf16(a, stride, panel, k, acc) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Kind::Dotprod | Kind::I8mm => unsafe { aarch64::half_fp16(a, stride, panel, k, acc) },
             _ => unreachable!("checked above"),
         }
+    }
+}
+
+/// f32 to the format of half-precision tiles, here bfloat16: rounded to nearest, ties to even; NaN stays NaN.
+#[cfg(not(target_arch = "aarch64"))]
+#[inline(always)]
+pub fn to_half(from: &[f32], to: &mut [u16]) {
+    for (to, value) in to.iter_mut().zip(from) {
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        *to = if value.is_nan() { 0x7fc0 } else { rounded as u16 };
     }
 }
 

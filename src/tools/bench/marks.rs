@@ -4,22 +4,23 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{BenchOptions, fixed_tensor};
+use super::{BenchOptions, fixed_tensor, stages};
 use crate::data::Logits;
 use crate::kernels::arch::mark;
 use crate::model_file::{self, Compute};
 use crate::tools::say;
 
-/// Runs `options.frames` inferences with the masks of all queries, as any other engine runs the file.
+/// Runs `options.frames` inferences; as in the daemon, with the masks of surviving queries, unless all are asked for.
 pub(super) fn run(path: &Path, options: &BenchOptions) -> Result<()> {
     let compute = Compute { threads: options.threads, isa: options.isa.clone(), ..Compute::default() };
     let (mut model, bytes) = model_file::load(path, &compute)?;
     drop(bytes);
     let tensor = fixed_tensor(model.metadata().input_size);
+    let rules = stages::rules(&model, options);
     let mut logits = Logits::default();
     mark();
     for _ in 0..options.frames {
-        model.run(&tensor, |class, kept| kept.extend(0..class.queries), &mut logits)?;
+        model.run(&tensor, |class, kept| stages::keep(class, &rules, options.all_queries, kept), &mut logits)?;
         mark();
     }
     let isa = model.isa().name();
