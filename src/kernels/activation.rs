@@ -36,7 +36,7 @@ pub fn exp_of_negative(x: f32) -> f32 {
     let mut p = 1.540_353_e-4_f32;
     p = p.mul_add(rest, 1.333_355_8e-3);
     p = p.mul_add(rest, 9.618_129e-3);
-    p = p.mul_add(rest, 5.550_410_8e-2);
+    p = p.mul_add(rest, 5.550_411e-2);
     p = p.mul_add(rest, 2.402_265e-1);
     p = p.mul_add(rest, std::f32::consts::LN_2);
     p = p.mul_add(rest, 1.0);
@@ -55,7 +55,7 @@ fn erf(x: f32) -> f32 {
     let x = if x > 4.0 { 4.0 } else { x };
     let z = x * x;
     let mut p = -2.726_142_3e-10_f32;
-    for c in [2.770_681_4e-8, -2.101_024_e-6, -5.692_506_3e-5, -7.349_906_3e-4, -2.954_599_8e-3, -1.609_603_3e-2] {
+    for c in [2.770_681_4e-8, -2.101_024_e-6, -5.692_506_3e-5, -7.349_906_3e-4, -2.954_599_8e-3, -1.609_603_4e-2] {
         p = p.mul_add(z, c);
     }
     let mut q = -1.456_607_2e-5_f32;
@@ -75,7 +75,7 @@ fn gelu(x: f32) -> f32 {
 fn gelu_tanh(x: f32) -> f32 {
     // 0.5 (1 + tanh y) = sigmoid(2 y) with y = sqrt(2 / pi) (x + 0.044715 x^3)
     let cubic = (x * x).mul_add(0.044_715, 1.0) * x;
-    x * sigmoid(1.595_769_1 * cubic)
+    x * sigmoid(1.595_769_2 * cubic)
 }
 
 /// `function` of every value, sixteen at a time: several chains of dependent operations hide each other's latency.
@@ -97,16 +97,8 @@ pub fn map(values: &mut [f32], function: impl Fn(f32) -> f32) {
 pub fn apply(activation: Activation, values: &mut [f32]) {
     match activation {
         Activation::Identity => {}
-        Activation::Gelu => map(
-            values,
-            #[inline(always)]
-            |x| gelu(x),
-        ),
-        Activation::GeluTanh => map(
-            values,
-            #[inline(always)]
-            |x| gelu_tanh(x),
-        ),
+        Activation::Gelu => map(values, gelu),
+        Activation::GeluTanh => map(values, gelu_tanh),
         Activation::Relu => map(
             values,
             #[inline(always)]

@@ -11,7 +11,7 @@
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa, to_half};
 use super::panels::{F32Panels, HalfPanels, I8Panels};
 use super::quantize::{Activations, quantize_symmetric_body};
-use super::rows::{add_body, groups, part, part_mut, scale, scale_i32, softmax_body};
+use super::rows::{Int8Tile, add_body, groups, part, part_mut, scale, scale_i32, softmax_body};
 
 /// How the products of queries and keys are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -263,7 +263,8 @@ fn scores_int8(isa: Isa, shape: &Shape, count: usize, queries: &Activations, key
             let (bytes, stride) = queries.rows(row);
             isa.dot(bytes, stride, panel, k, &mut acc);
             let rows = queries.parameters(row, tile.mr.min(count - row));
-            scale_i32(tile.nr, &acc.0, rows, shape.scale, sums, scales, &mut scores[row * tokens + left..], tokens);
+            let tile = Int8Tile { nr: tile.nr, acc: &acc.0, rows, stride: tokens };
+            scale_i32(&tile, shape.scale, sums, scales, &mut scores[row * tokens + left..]);
         }
     }
 }

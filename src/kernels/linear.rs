@@ -7,7 +7,7 @@ use super::activation::{Activation, gate};
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
 use super::panels::{F32Panels, I8Panels};
 use super::quantize::Activations;
-use super::rows::{Epilogue, finish_f32, finish_i32, layer_norm};
+use super::rows::{Epilogue, Int8Tile, finish_f32, finish_i32, layer_norm};
 
 /// The matrix of a layer, `[k, n]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +47,7 @@ pub struct Linear {
 impl Linear {
     /// `bias` has one value per column.
     pub fn new(weights: Weights, bias: Vec<f32>, activation: Activation, gated: bool) -> Linear {
-        assert!(bias.len() == weights.n() && !(gated && !weights.n().is_multiple_of(2)));
+        assert!(bias.len() == weights.n() && (!gated || weights.n().is_multiple_of(2)));
         Linear { weights, bias, activation, gated }
     }
 
@@ -231,7 +231,8 @@ fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &I8Panels, product: 
             isa.dot(bytes, stride, panel, k, &mut acc);
             let (rows, at) = (rows.parameters(row, tile.mr.min(count - row)), row * n + first);
             let residual = if residual.is_empty() { residual } else { &residual[at..] };
-            finish_i32(tile.nr, &acc.0, rows, &epilogue, residual, &mut out[at..], n, &mut buffer);
+            let tile = Int8Tile { nr: tile.nr, acc: &acc.0, rows, stride: n };
+            finish_i32(&tile, &epilogue, residual, &mut out[at..], &mut buffer);
         }
     }
 }

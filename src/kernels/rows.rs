@@ -67,37 +67,44 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
 }
 
-/// The rows of an int8 tile into `to`, whose rows are `stride` values apart. `acc` has `nr` values a row, of which the epilogue's
-/// columns count; `rows` are scale and zero point of each; an empty `residual` adds nothing, else it lies like `to`.
+/// The accumulators of a tile and where they go: rows of `nr` values to rows that are `stride` values apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Int8Tile<'a> {
+    pub nr: usize,
+    pub acc: &'a [i32],
+    /// Scale and zero point of each row that counts.
+    pub rows: &'a [(f32, i32)],
+    pub stride: usize,
+}
+
+impl<'a> Int8Tile<'a> {
+    /// One value of the tile, as a tile.
+    #[inline(always)]
+    fn one(&self, row: usize, column: usize) -> Int8Tile<'a> {
+        let acc = &self.acc[row * self.nr + column..][..1];
+        Int8Tile { nr: 1, acc, rows: &self.rows[row..=row], stride: self.stride }
+    }
+}
+
+/// A tile into `to`; the epilogue's columns count. An empty `residual` adds nothing, else it lies like `to`.
 #[inline(always)]
-pub fn finish_i32(
-    nr: usize,
-    acc: &[i32],
-    rows: &[(f32, i32)],
-    epilogue: &Epilogue,
-    residual: &[f32],
-    to: &mut [f32],
-    stride: usize,
-    buffer: &mut TileOf<f32>,
-) {
-    match (nr, epilogue.bias.len()) {
-        (4, 4) => finish_i32_whole::<4>(acc, rows, epilogue, residual, to, stride, buffer),
-        (8, 8) => finish_i32_whole::<8>(acc, rows, epilogue, residual, to, stride, buffer),
-        (16, 16) => finish_i32_whole::<16>(acc, rows, epilogue, residual, to, stride, buffer),
-        (32, 32) => finish_i32_whole::<32>(acc, rows, epilogue, residual, to, stride, buffer),
+pub fn finish_i32(tile: &Int8Tile, epilogue: &Epilogue, residual: &[f32], to: &mut [f32], buffer: &mut TileOf<f32>) {
+    match (tile.nr, epilogue.bias.len()) {
+        (4, 4) => finish_i32_whole::<4>(tile, epilogue, residual, to, buffer),
+        (8, 8) => finish_i32_whole::<8>(tile, epilogue, residual, to, buffer),
+        (16, 16) => finish_i32_whole::<16>(tile, epilogue, residual, to, buffer),
+        (32, 32) => finish_i32_whole::<32>(tile, epilogue, residual, to, buffer),
         (_, columns) => {
-            for (r, row) in rows.iter().enumerate() {
-                for c in 0..columns {
-                    let one = Epilogue {
-                        sums: &epilogue.sums[c..=c],
-                        column_scales: &epilogue.column_scales[c..=c],
-                        bias: &epilogue.bias[c..=c],
-                        activation: epilogue.activation,
-                    };
-                    let at = r * stride + c;
-                    let residual = residual.get(at..=at).unwrap_or(&[]);
-                    finish_i32_whole::<1>(&acc[r * nr + c..], &[*row], &one, residual, &mut to[at..], stride, buffer);
-                }
+            for (r, c) in (0..tile.rows.len()).flat_map(|r| (0..columns).map(move |c| (r, c))) {
+                let epilogue = Epilogue {
+                    sums: &epilogue.sums[c..=c],
+                    column_scales: &epilogue.column_scales[c..=c],
+                    bias: &epilogue.bias[c..=c],
+                    activation: epilogue.activation,
+                };
+                let at = r * tile.stride + c;
+                let residual = residual.get(at..=at).unwrap_or(&[]);
+                finish_i32_whole::<1>(&tile.one(r, c), &epilogue, residual, &mut to[at..], buffer);
             }
         }
     }
@@ -105,39 +112,31 @@ pub fn finish_i32(
 
 /// [`finish_i32`] of a tile whose columns all count.
 #[inline(always)]
-fn finish_i32_whole<const NR: usize>(
-    acc: &[i32],
-    rows: &[(f32, i32)],
-    epilogue: &Epilogue,
-    residual: &[f32],
-    to: &mut [f32],
-    stride: usize,
-    buffer: &mut TileOf<f32>,
-) {
+fn finish_i32_whole<const NR: usize>(tile: &Int8Tile, epilogue: &Epilogue, residual: &[f32], to: &mut [f32], buffer: &mut TileOf<f32>) {
     let (sums, scales) = (part::<_, NR>(epilogue.sums, 0), part::<_, NR>(epilogue.column_scales, 0));
     let bias = part::<_, NR>(epilogue.bias, 0);
-    let acc = acc.as_chunks::<NR>().0;
+    let acc = tile.acc.as_chunks::<NR>().0;
     if epilogue.activation == Activation::Identity {
-        for ((r, (row_scale, zero)), acc) in rows.iter().enumerate().zip(acc) {
+        for ((r, (row_scale, zero)), acc) in tile.rows.iter().enumerate().zip(acc) {
             let mut values = [0f32; NR];
             for i in 0..NR {
                 let exact = acc[i].wrapping_sub(sums[i].wrapping_mul(*zero));
                 values[i] = (exact as f32 * row_scale).mul_add(scales[i], bias[i]);
             }
-            finish(values, residual, r * stride, to);
+            finish(values, residual, r * tile.stride, to);
         }
         return;
     }
     // an activation is applied to the whole tile at once, see `map`
-    for ((values, (row_scale, zero)), acc) in buffer.0.as_chunks_mut::<NR>().0.iter_mut().zip(rows).zip(acc) {
+    for ((values, (row_scale, zero)), acc) in buffer.0.as_chunks_mut::<NR>().0.iter_mut().zip(tile.rows).zip(acc) {
         for i in 0..NR {
             let exact = acc[i].wrapping_sub(sums[i].wrapping_mul(*zero));
             values[i] = (exact as f32 * row_scale).mul_add(scales[i], bias[i]);
         }
     }
-    apply(epilogue.activation, &mut buffer.0[..rows.len() * NR]);
-    for (r, values) in buffer.0.as_chunks::<NR>().0.iter().take(rows.len()).enumerate() {
-        finish(*values, residual, r * stride, to);
+    apply(epilogue.activation, &mut buffer.0[..tile.rows.len() * NR]);
+    for (r, values) in buffer.0.as_chunks::<NR>().0.iter().take(tile.rows.len()).enumerate() {
+        finish(*values, residual, r * tile.stride, to);
     }
 }
 
@@ -180,45 +179,28 @@ fn finish<const W: usize>(mut values: [f32; W], residual: &[f32], at: usize, to:
     *part_mut::<_, W>(to, at) = values;
 }
 
-/// The rows of a tile of int8 scores into `to`: `(acc - zero point * sum) * row scale * column scale`; as [`finish_i32`].
+/// A tile of int8 scores into `to`: `(acc - zero point * sum) * row scale * scale * column scale`; `scales` are those of the columns
+/// that count.
 #[inline(always)]
-pub fn scale_i32(nr: usize, acc: &[i32], rows: &[(f32, i32)], scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32], stride: usize) {
-    match (nr, scales.len()) {
-        (4, 4) => scale_i32_whole::<4>(acc, rows, scale, sums, scales, to, stride),
-        (8, 8) => scale_i32_whole::<8>(acc, rows, scale, sums, scales, to, stride),
-        (16, 16) => scale_i32_whole::<16>(acc, rows, scale, sums, scales, to, stride),
-        (32, 32) => scale_i32_whole::<32>(acc, rows, scale, sums, scales, to, stride),
+pub fn scale_i32(tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32]) {
+    match (tile.nr, scales.len()) {
+        (4, 4) => scale_i32_whole::<4>(tile, scale, sums, scales, to),
+        (8, 8) => scale_i32_whole::<8>(tile, scale, sums, scales, to),
+        (16, 16) => scale_i32_whole::<16>(tile, scale, sums, scales, to),
+        (32, 32) => scale_i32_whole::<32>(tile, scale, sums, scales, to),
         (_, columns) => {
-            for (r, row) in rows.iter().enumerate() {
-                for c in 0..columns {
-                    scale_i32_whole::<1>(
-                        &acc[r * nr + c..],
-                        &[*row],
-                        scale,
-                        &sums[c..=c],
-                        &scales[c..=c],
-                        &mut to[r * stride + c..],
-                        stride,
-                    );
-                }
+            for (r, c) in (0..tile.rows.len()).flat_map(|r| (0..columns).map(move |c| (r, c))) {
+                scale_i32_whole::<1>(&tile.one(r, c), scale, &sums[c..=c], &scales[c..=c], &mut to[r * tile.stride + c..]);
             }
         }
     }
 }
 
 #[inline(always)]
-fn scale_i32_whole<const NR: usize>(
-    acc: &[i32],
-    rows: &[(f32, i32)],
-    scale: f32,
-    sums: &[i32],
-    scales: &[f32],
-    to: &mut [f32],
-    stride: usize,
-) {
+fn scale_i32_whole<const NR: usize>(tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32]) {
     let (sums, scales) = (part::<_, NR>(sums, 0), part::<_, NR>(scales, 0));
-    for ((r, (row_scale, zero)), acc) in rows.iter().enumerate().zip(acc.as_chunks::<NR>().0) {
-        let (to, factor) = (part_mut::<_, NR>(to, r * stride), row_scale * scale);
+    for ((r, (row_scale, zero)), acc) in tile.rows.iter().enumerate().zip(tile.acc.as_chunks::<NR>().0) {
+        let (to, factor) = (part_mut::<_, NR>(to, r * tile.stride), row_scale * scale);
         for i in 0..NR {
             to[i] = (acc[i].wrapping_sub(sums[i].wrapping_mul(*zero)) as f32 * factor) * scales[i];
         }
@@ -264,25 +246,39 @@ per_isa! {
     pub fn add(values: &[f32], to: &mut [f32]) = add_body;
 }
 
-/// Depthwise 3x3 convolution at one pixel: `to[c] = bias[c] + sum_t taps[t][c] * pixels[t][c]`.
+/// Taps `[9, channels]` in the order in which [`depthwise`] reads them: sixteen channels of all nine, then the next sixteen.
+pub fn depthwise_taps(taps: &[f32]) -> Vec<f32> {
+    let channels = taps.len() / 9;
+    let mut blocks = vec![0.0; channels.div_ceil(16) * 9 * 16];
+    for (index, value) in taps.iter().enumerate() {
+        let (tap, channel) = (index / channels, index % channels);
+        blocks[(channel / 16 * 9 + tap) * 16 + channel % 16] = *value;
+    }
+    blocks
+}
+
 #[inline(always)]
 fn depthwise_body(taps: &[f32], bias: &[f32], pixels: &[&[f32]; 9], to: &mut [f32]) {
-    let channels = to.len();
-    let taps: [&[f32]; 9] = std::array::from_fn(|t| &taps[t * channels..(t + 1) * channels]);
-    let pixels: [&[f32]; 9] = std::array::from_fn(|t| &pixels[t][..channels]);
-    let bias = &bias[..channels];
-    for c in 0..channels {
-        let mut sum = bias[c];
-        for t in 0..9 {
-            sum = taps[t][c].mul_add(pixels[t][c], sum);
+    let whole = to.len() / 16 * 16;
+    for (block, taps) in taps.chunks_exact(9 * 16).enumerate().take(to.len() / 16) {
+        let mut sum = *part::<_, 16>(bias, block * 16);
+        for (tap, pixel) in taps.as_chunks::<16>().0.iter().zip(pixels) {
+            let pixel = part::<_, 16>(pixel, block * 16);
+            for i in 0..16 {
+                sum[i] = tap[i].mul_add(pixel[i], sum[i]);
+            }
         }
-        to[c] = sum;
+        *part_mut::<_, 16>(to, block * 16) = sum;
+    }
+    for c in whole..to.len() {
+        let taps = taps[whole * 9 + c % 16..].iter().step_by(16);
+        to[c] = taps.zip(pixels).fold(bias[c], |sum, (tap, pixel)| tap.mul_add(pixel[c], sum));
     }
 }
 
 per_isa! {
-    /// Depthwise 3x3 convolution at one pixel, channels last: `taps` is `[9, channels]`, `pixels` are the nine neighbours in the
-    /// order of the taps (a pixel outside of the map is zeros).
+    /// Depthwise 3x3 convolution at one pixel, channels last: `to[c] = bias[c] + sum_t taps[t][c] * pixels[t][c]`; `taps` are of
+    /// [`depthwise_taps`], `pixels` are the nine neighbours in the order of the taps (a pixel outside of the map is zeros).
     pub fn depthwise(taps: &[f32], bias: &[f32], pixels: &[&[f32]; 9], to: &mut [f32]) = depthwise_body;
 }
 
@@ -348,7 +344,7 @@ mod tests {
             let pixels: [&[f32]; 9] = std::array::from_fn(|t| &map[t * channels..(t + 1) * channels]);
             for isa in Isa::available() {
                 let mut to = vec![f32::NAN; channels];
-                depthwise(isa, &taps, &bias, &pixels, &mut to);
+                depthwise(isa, &depthwise_taps(&taps), &bias, &pixels, &mut to);
                 for c in 0..channels {
                     let products = (0..9).map(|t| f64::from(taps[t * channels + c]) * f64::from(pixels[t][c]));
                     let expected = f64::from(bias[c]) + products.sum::<f64>();

@@ -5,6 +5,8 @@
 
 use super::arch::{Aligned, Isa};
 use super::linear::{Chain, ChainScratch, Norm};
+#[cfg(doc)]
+use super::rows::depthwise_taps;
 use super::rows::{depthwise, layer_norm};
 
 /// Weights of one ScaleBlock with D channels.
@@ -12,7 +14,7 @@ use super::rows::{depthwise, layer_norm};
 pub struct ScaleBlock {
     /// One layer `[D, 4 D]` with the activation, output columns (dy, dx, channel); may start with a norm.
     pub up: Chain,
-    /// `[9, D]`, taps row by row.
+    /// Of [`depthwise_taps`].
     pub taps: Vec<f32>,
     /// `[D]`.
     pub bias: Vec<f32>,
@@ -32,7 +34,7 @@ pub struct ScaleScratch {
 
 impl ScaleBlock {
     pub fn channels(&self) -> usize {
-        self.taps.len() / 9
+        self.bias.len()
     }
 
     /// Rows `2 * first ..` of the enlarged map into `out`, `[rows, 2 width, D]`; `input(y, x)` is a source token.
@@ -127,7 +129,8 @@ mod tests {
             for isa in Isa::available() {
                 let layer = Linear::new(Weights::F32(F32Panels::pack(isa, &weights, d, 4 * d)), bias.clone(), Activation::Gelu, false);
                 let up = Chain { norm: None, layers: vec![layer] };
-                let block = ScaleBlock { up, taps: taps.clone(), bias: channel_bias.clone(), norm: norm.clone() };
+                let block =
+                    ScaleBlock { up, taps: super::super::rows::depthwise_taps(&taps), bias: channel_bias.clone(), norm: norm.clone() };
                 for rows in 1..=height {
                     let mut out = vec![f32::NAN; large.len()];
                     let mut scratch = ScaleScratch::default();

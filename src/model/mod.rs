@@ -160,7 +160,8 @@ impl Model {
         let feeding = ModelError::engine("feed");
         let mut tensor = self.engine.take(&shape).map_err(&feeding)?;
         let values = Arc::get_mut(&mut tensor).expect("a buffer that was taken has no other owner");
-        values.try_as_plain_ram_mut().and_then(|mut plain| Ok(plain.as_slice_mut()?.copy_from_slice(&input.values))).map_err(&feeding)?;
+        let mut plain = values.try_as_plain_ram_mut().map_err(&feeding)?;
+        plain.as_slice_mut().map_err(&feeding)?.copy_from_slice(&input.values);
         Ok(self.engine.keep(tensor))
     }
 

@@ -9,6 +9,7 @@ use super::linear::{LayerSpec, LinearSpec};
 use super::{Engine, Kernel};
 use crate::kernels::arch::Isa;
 use crate::kernels::linear::{Norm, Weights};
+use crate::kernels::rows::depthwise_taps;
 use crate::kernels::scale_block::ScaleBlock;
 
 /// Tokens `start ..` of the input, a grid of (height, width), to `[4 * height * width, D]`.
@@ -39,7 +40,7 @@ impl ScaleBlockKernel {
     pub fn pack(spec: &ScaleBlockSpec, isa: Isa) -> TractResult<ScaleBlockKernel> {
         let layers = vec![spec.up.clone()];
         let up = LinearSpec { norm: spec.input_norm.clone(), layers, ..LinearSpec::all_rows() }.chain(isa)?;
-        let block = ScaleBlock { up, taps: spec.taps.to_vec(), bias: spec.bias.to_vec(), norm: spec.norm.as_ref().clone() };
+        let block = ScaleBlock { up, taps: depthwise_taps(&spec.taps), bias: spec.bias.to_vec(), norm: spec.norm.as_ref().clone() };
         Ok(ScaleBlockKernel { block, grid: spec.grid, start: spec.start })
     }
 }
