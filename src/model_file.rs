@@ -59,7 +59,7 @@ impl Compute {
 
     fn isa(&self) -> Result<Isa, ModelFileError> {
         let environment = std::env::var_os(ISA_VARIABLE).map(|name| name.to_string_lossy().into_owned());
-        let from = if self.isa.is_some() { "--isa" } else { ISA_VARIABLE };
+        let from = if self.isa.is_some() { "instruction set" } else { ISA_VARIABLE };
         let name = self.isa.as_ref().or(environment.as_ref()).filter(|name| !name.is_empty());
         Isa::named(name.map(String::as_str)).map_err(|source| ModelFileError::Isa { from, source })
     }

@@ -18,6 +18,8 @@ use serde::Deserialize;
 use crate::data::{PixelFormat, Task, Thresholds};
 
 /// Threads for one inference: more than any board has cores.
+/// CPU numbers that sched_setaffinity(2) can name.
+const CORES_MAX: usize = 1024;
 pub const THREADS_MAX: usize = 256;
 
 /// Why a configuration is refused.
@@ -52,6 +54,10 @@ pub struct ModelConfig {
     pub path: PathBuf,
     /// Threads for one inference; 0 = one per core.
     pub threads: usize,
+    /// CPU numbers to pin those threads to, in turn; empty = the kernel moves them.
+    pub cores: Vec<usize>,
+    /// Instruction set of the kernels by name; empty = the best that the CPU has.
+    pub isa: String,
     /// Default: what the model was trained for.
     #[serde(deserialize_with = "optional_from_str")]
     pub task: Option<Task>,
@@ -157,6 +163,8 @@ impl Default for ModelConfig {
         ModelConfig {
             path: PathBuf::from("/usr/share/eomt-edge/eomt-nano-scenes.onnx"),
             threads: 0,
+            cores: Vec::new(),
+            isa: String::new(),
             task: None,
             threshold: None,
             mask_threshold: None,
@@ -231,6 +239,9 @@ impl Config {
         }
         if self.model.threads > THREADS_MAX {
             return refuse("model.threads", self.model.threads.to_string(), "at most 256");
+        }
+        if let Some(core) = self.model.cores.iter().find(|core| **core >= CORES_MAX) {
+            return refuse("model.cores", core.to_string(), "CPU numbers lie below 1024");
         }
         if !(0.0..=1000.0).contains(&self.source.fps) {
             return refuse("source.fps", self.source.fps.to_string(), "it must lie between 0 and 1000");

@@ -82,9 +82,13 @@ pub fn run(config: &Config, frames: Option<u64>) -> Result<Counters, DaemonError
     let spec: SourceSpec = config.source.uri.parse().map_err(DaemonError::SourceUri)?;
     let stop = StopSignal::install().map_err(DaemonError::Signals)?;
     let started = Instant::now();
-    let (model, bytes) = model_file::load(&config.model.path, &Compute::threads(config.model.threads))?;
+    let isa = Some(config.model.isa.clone()).filter(|isa| !isa.is_empty());
+    let compute = Compute { threads: config.model.threads, isa, cores: config.model.cores.clone() };
+    let (model, bytes) = model_file::load(&config.model.path, &compute)?;
     let metadata = model.metadata().clone();
-    log::info!("{}: {} for {} in {:.1} s", config.model.path.display(), metadata.name, metadata.task, started.elapsed().as_secs_f64());
+    let seconds = started.elapsed().as_secs_f64();
+    let (path, name, task, isa) = (config.model.path.display(), &metadata.name, metadata.task, model.isa().name());
+    log::info!("{path}: {name} for {task} on {isa} in {seconds:.1} s");
     let options = SourceOptions {
         fps: config.source.fps,
         size: (config.source.size.width, config.source.size.height),

@@ -1,7 +1,8 @@
 //! ScaleBlock: doubles the grid of patch tokens (EoMT paper, section 3.2): transposed convolution 2x2 as a linear layer with four
 //! times the channels, activation, depthwise 3x3, layer norm over channels. All maps are `[height, width, channels]`.
 //!
-//! Rows of the enlarged map exist only while the three-row window of the depthwise convolution passes over them.
+//! Rows of the enlarged map exist only while the three-row window of the depthwise convolution passes over them. The linear layer
+//! takes the tokens of several rows at once, since those of one seldom fill whole tiles.
 
 use super::arch::{Aligned, Isa};
 use super::linear::{Chain, ChainScratch, Norm};
@@ -25,12 +26,16 @@ pub struct ScaleBlock {
 #[derive(Debug, Default)]
 pub struct ScaleScratch {
     chain: ChainScratch,
-    /// Source rows in flight, each `[width, 4 D]`: slot y % 3 holds source row y.
-    window: [Aligned<f32>; 3],
-    held: [Option<usize>; 3],
+    /// Source rows in flight, each `[width, 4 D]`: two batches of [`BATCH`] rows.
+    window: Aligned<f32>,
+    /// Which batch each half of the window holds.
+    held: [Option<usize>; 2],
     zeros: Vec<f32>,
     pixel: Vec<f32>,
 }
+
+/// Source rows that the linear layer takes at once.
+const BATCH: usize = 3;
 
 impl ScaleBlock {
     pub fn channels(&self) -> usize {
@@ -52,15 +57,18 @@ impl ScaleBlock {
         zeros.resize(d, 0.0);
         pixel.resize(d, 0.0);
         held.fill(None);
+        let row_len = width * 4 * d;
+        window.resize(2 * BATCH * row_len);
         for (index, line) in out.chunks_exact_mut(2 * width * d).enumerate() {
             let y = 2 * first + index;
             // the source rows that the rows y - 1, y, y + 1 come from
             for source in [y.wrapping_sub(1) / 2, y / 2, y.div_ceil(2)] {
-                if source < height && held[source % 3] != Some(source) {
-                    let row = &mut window[source % 3];
-                    row.resize(width * 4 * d);
-                    self.up.run(isa, width, |x| input(source, x), &[], &mut row[..width * 4 * d], chain);
-                    held[source % 3] = Some(source);
+                let batch = source / BATCH;
+                if source < height && held[batch % 2] != Some(batch) {
+                    let (from, rows) = (batch * BATCH, BATCH.min(height - batch * BATCH));
+                    let to = &mut window[batch % 2 * BATCH * row_len..][..rows * row_len];
+                    self.up.run(isa, rows * width, |i| input(from + i / width, i % width), &[], to, chain);
+                    held[batch % 2] = Some(batch);
                 }
             }
             let at = |row: usize, column: usize| -> &[f32] {
@@ -69,7 +77,8 @@ impl ScaleBlock {
                     return zeros;
                 }
                 let (row, column) = (row - 1, column - 1);
-                &window[row / 2 % 3][(column / 2 * 4 + row % 2 * 2 + column % 2) * d..][..d]
+                let slot = row / 2 % (2 * BATCH);
+                &window[slot * row_len + (column / 2 * 4 + row % 2 * 2 + column % 2) * d..][..d]
             };
             for (x, to) in line.chunks_exact_mut(d).enumerate() {
                 let pixels: [&[f32]; 9] = std::array::from_fn(|t| at(y + t / 3, x + t % 3));
