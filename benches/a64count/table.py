@@ -87,7 +87,7 @@ def modelled_cycles(blocks, model):
 
 def main():
     columns = ["core", "what", "instr M", *MULTIPLY_ADD, *REST, "GMAC", "G cycles", "covered"]
-    rows, warnings, before = [], [], None
+    rows, warnings, before = [], [], []
     for argument in sys.argv[1:]:
         name, _, place = argument.partition("=")
         out, _, core = place.rpartition(":")
@@ -98,10 +98,14 @@ def main():
         numbers = [f"{million:.0f}" for million in [counts["insns"] / 1e6, *millions]]
         rows.append([core, name, *numbers, f"{counts['fused_macs'] / 1e9:.2f}", f"{cycles / share / 1e9:.2f}", f"{100 * share:.0f} %"])
         here = (counts["insns"], cycles / share)
-        if before:
-            instructions, cycle_ratio = (f"{ours / theirs:.3f}" for ours, theirs in zip(before, here))
-            rows.append([core, "ours / theirs", instructions, *[""] * len(millions), "", cycle_ratio, ""])
-        before = None if before else here
+        # ours come first, then ONNX Runtime on the same core and file
+        if name.startswith("ours"):
+            before.append((name, here))
+        else:
+            for label, ours in before:
+                instructions, cycle_ratio = (f"{our / their:.3f}" for our, their in zip(ours, here))
+                rows.append([core, f"{label} / theirs", instructions, *[""] * len(millions), "", cycle_ratio, ""])
+            before = []
         if counts["vcpus"] != 1:
             warnings.append(f"{name} on {core} ran {counts['vcpus']} threads: its counts are of all of them")
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
