@@ -289,15 +289,7 @@ fn scores_f32(isa: Isa, count: usize, queries: &[f32], keys: &F32Panels, scores:
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / 8_388_608.0 - 1.0
-        };
-        (0..n).map(|_| next()).collect()
-    }
+    use crate::kernels::testing::numbers;
 
     /// The definition in f64.
     fn naive(shape: &Shape, qkv: &[f32], mask: &[f32]) -> Vec<f64> {

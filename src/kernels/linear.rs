@@ -266,15 +266,7 @@ per_isa! {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / 8_388_608.0 - 1.0
-        };
-        (0..n).map(|_| next()).collect()
-    }
+    use crate::kernels::testing::numbers;
 
     fn int8(isa: Isa, k: usize, n: usize, seed: u32) -> (Weights, Vec<f64>) {
         let weights: Vec<i8> = numbers(k * n, seed).iter().map(|v| (v * 127.0) as i8).collect();

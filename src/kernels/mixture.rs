@@ -99,12 +99,7 @@ mod tests {
     use crate::kernels::math::sigmoid;
 
     fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / 1_048_576.0 - 8.0
-        };
-        (0..n).map(|_| next()).collect()
+        crate::kernels::testing::numbers(n, seed).iter().map(|v| v * 8.0).collect()
     }
 
     #[test]

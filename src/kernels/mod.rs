@@ -28,4 +28,6 @@ pub mod product;
 pub mod quantize;
 pub mod rows;
 pub mod scale_block;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod workers;

@@ -165,16 +165,8 @@ fn multiply(isa: Isa, features: &[f32], channels: usize, panel: &[f32], acc: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::testing::numbers;
     use std::sync::Arc;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / 8_388_608.0 - 1.0
-        };
-        (0..n).map(|_| next()).collect()
-    }
 
     #[test]
     fn equals_the_definition_for_any_rows_and_threads() {

@@ -287,12 +287,7 @@ mod tests {
     use super::*;
 
     fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / 4_194_304.0 - 2.0
-        };
-        (0..n).map(|_| next()).collect()
+        crate::kernels::testing::numbers(n, seed).iter().map(|v| v * 2.0).collect()
     }
 
     #[test]

@@ -95,15 +95,7 @@ mod tests {
     use super::super::linear::{Linear, Weights};
     use super::super::panels::F32Panels;
     use super::*;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / 8_388_608.0 - 1.0
-        };
-        (0..n).map(|_| next()).collect()
-    }
+    use crate::kernels::testing::numbers;
 
     #[test]
     fn equals_the_definition_in_any_split() {

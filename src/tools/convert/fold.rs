@@ -87,16 +87,7 @@ pub fn inverse(factors: &[f32]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        (0..n)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / 8_388_608.0 - 1.0
-            })
-            .collect()
-    }
+    use crate::kernels::testing::numbers;
 
     fn apply(linear: &Linear, x: &[f32]) -> Vec<f32> {
         let rows = linear.weight.data.chunks_exact(x.len());

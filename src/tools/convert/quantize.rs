@@ -123,16 +123,7 @@ fn decibels(signal: f64, noise: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        (0..n)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / 8_388_608.0 - 1.0
-            })
-            .collect()
-    }
+    use crate::kernels::testing::numbers;
 
     #[test]
     fn the_largest_value_is_the_last_level() {

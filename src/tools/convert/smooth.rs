@@ -227,17 +227,8 @@ fn score_noise(q: &[f32], k: &[f32], hidden: usize, head_dim: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::testing::numbers;
     use crate::tools::convert::quantize::{Int8Rows, signal_to_noise_db};
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        (0..n)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / 8_388_608.0 - 1.0
-            })
-            .collect()
-    }
 
     #[test]
     fn estimated_noise_is_that_of_the_product() {
