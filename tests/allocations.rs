@@ -4,39 +4,42 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use eomt_edge::data::{ClassLogits, Frame, Logits, PixelFormat, Task, Tensor, Thresholds};
+use eomt_edge::model::{LoadOptions, Model};
 use eomt_edge::pipeline::{NullSink, Publication, Sink};
 use eomt_edge::preprocess::Preprocessor;
 use eomt_edge::segment::{Rules, Segmenter, survivors};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The system's allocator, counting per thread.
+/// The system's allocator, counting calls and bytes per thread.
 struct Counting;
 
-fn count() {
+fn count(size: usize) {
     ALLOCATIONS.with(|allocations| allocations.set(allocations.get() + 1));
+    BYTES.with(|bytes| bytes.set(bytes.get() + size));
 }
 
-// SAFETY: every call goes to the system's allocator with the arguments as they came; counting touches a thread-local cell that is
-// initialized at compile time and has no destructor, so it neither allocates nor unwinds.
+// SAFETY: every call goes to the system's allocator with the arguments as they came; counting touches thread-local cells that are
+// initialized at compile time and have no destructor, so it neither allocates nor unwinds.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count();
+        count(new_size);
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, new_size) }
     }
@@ -121,5 +124,33 @@ fn a_frame_allocates_nothing_after_warm_up() {
         let allocations = ALLOCATIONS.with(Cell::get);
         assert_eq!(allocations, 0, "{task}, {format:?}");
         assert!(seen > 24, "there is something to segment: {seen}");
+    }
+}
+
+/// `Model::run` on the caller's thread, the way the pipeline calls it.
+#[test]
+fn inference_allocates_no_tensor_after_warm_up() {
+    let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/eomt-nano-scenes.onnx")).expect("the shipped model");
+    let mut model = Model::load(&bytes, &LoadOptions::default()).expect("loads");
+    let (height, width) = model.metadata().input_size;
+    let mut input = Tensor::zeros(height, width);
+    input.values.iter_mut().enumerate().for_each(|(at, value)| *value = ((at * 7919 % 255) as f32 - 127.0) / 64.0);
+    let rules = Rules { task: model.metadata().task, ..Rules::default() };
+    for all in [false, true] {
+        let mut logits = Logits::default();
+        for frame in 0..6 {
+            ALLOCATIONS.set(0);
+            BYTES.set(0);
+            let keep = |class: &ClassLogits, kept: &mut Vec<usize>| match all {
+                true => kept.extend(0..class.queries),
+                false => survivors(class, &rules, kept),
+            };
+            model.run(&input, keep, &mut logits).expect("runs");
+            let (allocations, bytes) = (ALLOCATIONS.get(), BYTES.get());
+            if frame >= 2 {
+                assert!(allocations <= 4, "all queries {all}, frame {frame}: {allocations} allocations");
+                assert!(bytes < 64 << 10, "all queries {all}, frame {frame}: {bytes} bytes");
+            }
+        }
     }
 }
