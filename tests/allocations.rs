@@ -127,7 +127,9 @@ fn a_frame_allocates_nothing_after_warm_up() {
     }
 }
 
-/// `Model::run` on the caller's thread, the way the pipeline calls it.
+/// `Model::run` on the caller's thread, the way the pipeline calls it: once warm, four allocations of 1143 bytes together. Two are
+/// tract's `IntoShape`, which copies the class logits (960 bytes) because the engine still holds their buffer, and wraps the copy (160);
+/// two are the strings that `Model::heads` makes to name the mask product (12 and 11).
 #[test]
 fn inference_allocates_no_tensor_after_warm_up() {
     let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/eomt-nano-scenes.onnx")).expect("the shipped model");
