@@ -127,11 +127,10 @@ fn a_frame_allocates_nothing_after_warm_up() {
     }
 }
 
-/// `Model::run` on the caller's thread, the way the pipeline calls it: once warm, four allocations of 1143 bytes together. Two are
-/// tract's `IntoShape`, which copies the class logits (960 bytes) because the engine still holds their buffer, and wraps the copy (160);
-/// two are the strings that `Model::heads` makes to name the mask product (12 and 11).
+/// `Model::run` on the caller's thread, the way the pipeline calls it, tract's plan included: the operators' outputs go round, and the
+/// plan ends before the reshapes that would copy them.
 #[test]
-fn inference_allocates_no_tensor_after_warm_up() {
+fn inference_allocates_nothing_after_warm_up() {
     let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/eomt-nano-scenes.onnx")).expect("the shipped model");
     let mut model = Model::load(&bytes, &LoadOptions::default()).expect("loads");
     let (height, width) = model.metadata().input_size;
@@ -150,8 +149,7 @@ fn inference_allocates_no_tensor_after_warm_up() {
             model.run(&input, keep, &mut logits).expect("runs");
             let (allocations, bytes) = (ALLOCATIONS.get(), BYTES.get());
             if frame >= 2 {
-                assert!(allocations <= 4, "all queries {all}, frame {frame}: {allocations} allocations");
-                assert!(bytes < 64 << 10, "all queries {all}, frame {frame}: {bytes} bytes");
+                assert_eq!((allocations, bytes), (0, 0), "all queries {all}, frame {frame}: allocations, bytes");
             }
         }
     }

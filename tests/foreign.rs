@@ -60,8 +60,10 @@ fn dynamic(export: &str) -> eomt_edge::model::Model {
 ///
 /// | weights | class logits  | masks         |
 /// |---------|---------------|---------------|
-/// | i8      | 0.0144 0.0148 | 0.0285 0.0311 |
-/// | u8      | 0.0142 0.0164 | 0.0309 0.0316 |
+/// | i8      | 0.0147 0.0148 | 0.0299 0.0311 |
+/// | u8      | 0.0175 0.0164 | 0.0279 0.0316 |
+///
+/// The tolerances leave room for other instruction sets.
 #[test]
 fn dynamically_quantized() {
     let expected = data("reference/dinov2/expected.safetensors");
@@ -84,7 +86,6 @@ fn dynamically_quantized() {
 }
 
 #[test]
-#[ignore = "fails: the quantizer's linear layers are not recognized, 28 OptMatMul and 19 DynamicQuantizeLinearU8 stay tract's"]
 fn dynamically_quantized_products_are_ours() {
     for export in DYNAMIC {
         let operators = dynamic(export).operators();

@@ -193,13 +193,13 @@ impl Model {
             MaskOutput::Product { sizes, scratch } => {
                 let features = read(2).map_err(ModelError::engine("read the features of"))?;
                 let (Engine { isa, workers, .. }, kept, masks) = (&self.engine, &logits.kept, &mut logits.masks);
-                let operator = Operator {
+                let operator = || Operator {
                     name: "mask_product".to_owned(),
                     kind: "MaskProduct".to_owned(),
                     f32_macs: (kept.len() * pixels * sizes.channels) as u64,
                     int8_macs: 0,
                 };
-                observe::around(observer, &operator, || {
+                observe::around(observer, operator, || {
                     mask_product(*isa, workers, first, features, sizes.channels, kept, masks, scratch);
                 });
             }

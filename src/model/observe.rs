@@ -28,11 +28,11 @@ pub trait Observer {
 }
 
 /// Runs `work` between the observer's two calls.
-pub(super) fn around<T>(observer: Option<&mut dyn Observer>, operator: &Operator, work: impl FnOnce() -> T) -> T {
+pub(super) fn around<T>(observer: Option<&mut dyn Observer>, operator: impl FnOnce() -> Operator, work: impl FnOnce() -> T) -> T {
     let Some(observer) = observer else { return work() };
     observer.before();
     let result = work();
-    observer.after(operator);
+    observer.after(&operator());
     result
 }
 

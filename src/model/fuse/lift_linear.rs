@@ -41,8 +41,8 @@ pub(super) fn linear(rules: &Rules, model: &TypedModel, node: &TypedNode, name: 
 
 /// Which slot is the activation, and whether the matrix in the other is `[n, k]`; `None` when this is no linear layer.
 fn roles(model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<(usize, bool)> {
-    let weight = (0..2).find(|slot| konst(model, node.inputs[*slot]).is_some_and(|k| k.rank() == 2))?;
-    let x = 1 - weight;
+    let weight = (0..2).find(|slot| konst(model, node.inputs[*slot]).is_some_and(|k| is_matrix(k.shape())))?;
+    let (x, weight_rank) = (1 - weight, konst(model, node.inputs[weight])?.rank());
     if konst(model, node.inputs[x]).is_some() {
         return None;
     }
@@ -51,7 +51,7 @@ fn roles(model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<(usize, bo
     let k = label(InOut::In(x), rank.checked_sub(1)?)?;
     let n = label(InOut::Out(0), rank - 1)?;
     let leading = (0..rank - 1).all(|position| label(InOut::In(x), position) == label(InOut::Out(0), position));
-    let matrix = [label(InOut::In(weight), 0)?, label(InOut::In(weight), 1)?];
+    let matrix = [label(InOut::In(weight), weight_rank - 2)?, label(InOut::In(weight), weight_rank - 1)?];
     match matrix {
         _ if !leading => None,
         [a, b] if a == k && b == n => Some((x, false)),
@@ -60,9 +60,25 @@ fn roles(model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<(usize, bo
     }
 }
 
+/// Two axes, perhaps behind some of size 1 that make the rank equal to that of the activations.
+fn is_matrix(shape: &[usize]) -> bool {
+    shape.len() >= 2 && shape[..shape.len() - 2].iter().all(|size| *size == 1)
+}
+
+/// A matrix without leading axes.
+fn matrix(values: Arc<Tensor>) -> Option<Arc<Tensor>> {
+    if values.rank() == 2 {
+        return Some(values);
+    }
+    let mut flat = values.as_ref().clone();
+    let shape = flat.shape()[flat.rank() - 2..].to_vec();
+    flat.set_shape(&shape).ok()?;
+    Some(Arc::new(flat))
+}
+
 fn plain(model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<Product> {
     let (x, transposed) = roles(model, node, op)?;
-    let values = konst(model, node.inputs[1 - x])?;
+    let values = matrix(konst(model, node.inputs[1 - x])?)?;
     if values.datum_type() != f32::datum_type() || model.outlet_fact(node.inputs[x]).ok()?.datum_type != f32::datum_type() {
         return None;
     }
@@ -80,7 +96,7 @@ fn quantized(model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<Produc
     }
     let cast = only_successor(model, node).filter(|next| next.op_is::<Cast>())?;
     let (last, weight_scales) = rescaled(model, cast, quantize)?;
-    let (values, scales) = symmetric(konst(model, node.inputs[1])?.as_ref(), transposed, &zero_points, &weight_scales)?;
+    let (values, scales) = symmetric(matrix(konst(model, node.inputs[1])?)?.as_ref(), transposed, &zero_points, &weight_scales)?;
     let matrix = Matrix { values, transposed, scales: Some(Arc::new(scales)) };
     Some(Product { x: quantize.inputs[0], matrix, last })
 }

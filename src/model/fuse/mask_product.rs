@@ -7,7 +7,7 @@ use tract_onnx::prelude::{OutletId, SpecialOps, TractResult, TypedModel};
 use tract_onnx::tract_core::internal::{AxisOp, InOut};
 use tract_onnx::tract_core::ops::einsum::EinSum;
 
-use super::view::{laid_out, shape};
+use super::view::{behind_reshapes, laid_out, shape};
 
 /// The sizes of the two factors: embeddings are `[queries, channels]`, features `[pixels, channels]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,9 @@ impl MaskProduct {
         };
         let embeddings = rows(model, product.embeddings, &product.labels[0], 'q')?;
         let features = rows(model, product.features, &product.labels[1], 'p')?;
-        model.select_output_outlets(&[outputs[0], embeddings, features])?;
+        // the caller knows the shape of the class logits; a reshape would copy them
+        let class = behind_reshapes(model, outputs[0]);
+        model.select_output_outlets(&[class, embeddings, features])?;
         Ok(Ok(product.sizes))
     }
 }
