@@ -419,6 +419,7 @@ pub fn features() -> Vec<&'static str> {
             ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
             ("avx512vnni", std::arch::is_x86_feature_detected!("avx512vnni")),
             ("avxvnni", std::arch::is_x86_feature_detected!("avxvnni")),
+            ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
         ];
         found.extend(all.iter().filter(|(_, present)| *present).map(|(name, _)| *name));
     }
