@@ -1,6 +1,6 @@
 //! Row by row work around the products: layer norm, the end of a tile, softmax.
 
-use super::activation::{Activation, apply, exp_of_negative, map};
+use super::activation::{Activation, apply, apply_to_int8, exp_of_negative, map};
 use super::arch::{Isa, TileOf, per_isa};
 
 /// `to = (row - mean) / sqrt(variance + eps) * scale + shift`.
@@ -134,7 +134,7 @@ fn finish_i32_whole<const NR: usize>(tile: &Int8Tile, epilogue: &Epilogue, resid
             values[i] = (exact as f32 * row_scale).mul_add(scales[i], bias[i]);
         }
     }
-    apply(epilogue.activation, &mut buffer.0[..tile.rows.len() * NR]);
+    apply_to_int8(epilogue.activation, &mut buffer.0[..tile.rows.len() * NR]);
     for (r, values) in buffer.0.as_chunks::<NR>().0.iter().take(tile.rows.len()).enumerate() {
         finish(*values, residual, r * tile.stride, to);
     }
