@@ -77,7 +77,7 @@ fn gelu(x: f32) -> f32 {
 fn gelu_rough(x: f32) -> f32 {
     let bounded = if x < -4.4 { -4.4 } else { x };
     let near = if bounded > 4.4 { 4.4 } else { bounded };
-    let t = (near * near).mul_add(0.103_305_786, -1.0);
+    let t = (near * near).mul_add(0.103_305_79, -1.0);
     let mut g = 2.754_000_2e-3_f32;
     for c in [-7.884_028e-3, 1.098_807_2e-2, -1.597_719e-2, 2.680_209_7e-2, -4.008_916_4e-2, 5.525_053_3e-2, -7.861_232e-2, 1.604_044_1e-1]
     {
