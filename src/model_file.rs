@@ -64,7 +64,7 @@ impl Compute {
         Isa::named(name.map(String::as_str)).map_err(|source| ModelFileError::Isa { from, source })
     }
 
-    /// Starts the threads; one is the caller's own.
+    /// Starts the threads; a single one that is not pinned is the caller's own.
     fn workers(&self) -> Result<Workers, String> {
         let threads = threads_or_cores(self.threads);
         if threads == 1 && self.cores.is_empty() {

@@ -144,12 +144,7 @@ pub struct AttentionScratch {
 
 /// Rows of queries that are computed together: the keys and values of a head pass through the cache once for all of them.
 pub fn block_rows(isa: Isa) -> usize {
-    4 * tile_rows(isa)
-}
-
-/// What a block of rows should be a multiple of.
-pub fn tile_rows(isa: Isa) -> usize {
-    isa.dot_tile().mr.max(isa.fma_tile().mr)
+    4 * isa.tile_rows()
 }
 
 /// Some queries of all heads.
@@ -174,7 +169,7 @@ fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch:
     let (dim, tokens) = (shape.head_dim, shape.tokens);
     let Block { first, count, q, heads, mask } = *block;
     let AttentionScratch { queries, rows, scores, half, sums, .. } = scratch;
-    let padded_rows = count.next_multiple_of(tile_rows(isa));
+    let padded_rows = count.next_multiple_of(isa.tile_rows());
     scores.resize(padded_rows * tokens);
     sums.resize(count, 0.0);
     for (index, head) in heads.iter().enumerate() {
@@ -351,7 +346,7 @@ mod tests {
                         // int8 scores: half a step of 1/127 in q and k, on values up to 2
                         assert!((f64::from(*ours) - expected).abs() < tolerance, "{} {tokens} {scores:?}: {ours} {expected}", isa.name());
                     }
-                    assert_eq!(run(isa, &shape, &qkv, &mask, tile_rows(isa)), ours, "blocks do not matter");
+                    assert_eq!(run(isa, &shape, &qkv, &mask, isa.tile_rows()), ours, "blocks do not matter");
                     if scores == ScorePrecision::F32 || isa.half_tile().is_none() {
                         assert_eq!(*reference.get_or_insert_with(|| ours.clone()), ours, "{}", isa.name());
                     }

@@ -106,15 +106,10 @@ impl Chain {
         self.layers.last().expect("at least one").n()
     }
 
-    /// Rows of a tile: what a block should be a multiple of.
-    pub fn tile_rows(&self, isa: Isa) -> usize {
-        isa.dot_tile().mr.max(isa.fma_tile().mr)
-    }
-
     /// Rows that fit the cache at a time.
     pub fn block_rows(&self, isa: Isa) -> usize {
         let widest = self.layers.iter().map(|layer| layer.weights.n()).max().unwrap_or(1).max(self.k());
-        (BLOCK_BYTES / (4 * widest)).max(self.tile_rows(isa)).min(128)
+        (BLOCK_BYTES / (4 * widest)).max(isa.tile_rows()).min(128)
     }
 
     /// Runs `count` rows: `input(i)` is row i, `[k]`; `out` is `[count, n]`, `residual` the same or empty.

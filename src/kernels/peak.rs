@@ -11,7 +11,7 @@ const LANES: usize = 32;
 /// Runs `iterations` rounds of the widest f32 multiply-accumulate of `isa`; returns how many it did.
 pub fn f32_macs(isa: Isa, iterations: u64) -> u64 {
     #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
-    if let Some(macs) = peak::f32_macs(isa.name(), iterations) {
+    if let Some(macs) = peak::f32_macs(isa.kind(), iterations) {
         return macs;
     }
     scalar_f32(iterations)
@@ -20,7 +20,7 @@ pub fn f32_macs(isa: Isa, iterations: u64) -> u64 {
 /// The same for products of 8-bit integers that are summed without loss in 32 bits.
 pub fn int8_macs(isa: Isa, iterations: u64) -> u64 {
     #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
-    if let Some(macs) = peak::int8_macs(isa.name(), iterations) {
+    if let Some(macs) = peak::int8_macs(isa.kind(), iterations) {
         return macs;
     }
     scalar_int8(iterations)

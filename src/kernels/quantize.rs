@@ -40,35 +40,30 @@ fn round<const LOWEST: i32>(value: f32, inverse: f32, zero: f32) -> i32 {
     integer.clamp(LOWEST, 127)
 }
 
-/// `to = round(row / scale + zero)`, ties to even. The rest of `to` is left alone.
+/// `to = store(round(row / scale + zero))`, ties to even.
 #[inline(always)]
-fn quantize_signed_body(isa: Isa, row: &[f32], to: &mut [u8]) -> Row {
+fn quantize<'a, T: 'a>(isa: Isa, row: &[f32], to: impl Iterator<Item = &'a mut T>, store: impl Fn(i32) -> T) -> Row {
     let (result, inverse) = asymmetric(range(isa, row));
     let zero = result.zero as f32;
-    for (to, value) in to.iter_mut().zip(row) {
-        *to = round::<-128>(*value, inverse, zero) as u8;
+    for (to, value) in to.zip(row) {
+        *to = store(round::<-128>(*value, inverse, zero));
     }
     result
+}
+
+#[inline(always)]
+fn quantize_signed_body(isa: Isa, row: &[f32], to: &mut [u8]) -> Row {
+    quantize(isa, row, to.iter_mut(), |integer| integer as u8)
 }
 
 #[inline(always)]
 fn quantize_offset_body(isa: Isa, row: &[f32], to: &mut [u8]) -> Row {
-    let (result, inverse) = asymmetric(range(isa, row));
-    let zero = result.zero as f32;
-    for (to, value) in to.iter_mut().zip(row) {
-        *to = (round::<-128>(*value, inverse, zero) + 128) as u8;
-    }
-    result
+    quantize(isa, row, to.iter_mut(), |integer| (integer + 128) as u8)
 }
 
 #[inline(always)]
 fn quantize_wide_body(isa: Isa, row: &[f32], to: &mut [u8]) -> Row {
-    let (result, inverse) = asymmetric(range(isa, row));
-    let zero = result.zero as f32;
-    for (to, value) in to.as_chunks_mut::<2>().0.iter_mut().zip(row) {
-        *to = (round::<-128>(*value, inverse, zero) as i16).to_ne_bytes();
-    }
-    result
+    quantize(isa, row, to.as_chunks_mut::<2>().0.iter_mut(), |integer| (integer as i16).to_ne_bytes())
 }
 
 /// `to = round(row / scale)` in -127..=127 with `scale = max |row| / 127`: no zero point, for the right-hand side of a product.
@@ -106,7 +101,7 @@ pub struct Activations {
     bytes: Aligned<u8>,
     stride: usize,
     /// Zero points count the offset of the form.
-    parameters: Vec<(f32, i32)>,
+    parameters: Vec<Row>,
 }
 
 impl Activations {
@@ -116,7 +111,7 @@ impl Activations {
         let rows = rows.next_multiple_of(tile.mr);
         self.stride = padded(k) * tile.form.bytes();
         self.bytes.resize(rows * self.stride);
-        self.parameters.resize(rows, (0.0, 0));
+        self.parameters.resize(rows, Row::default());
     }
 
     /// Quantizes `values` into row `row`.
@@ -128,7 +123,7 @@ impl Activations {
             ActivationForm::Offset => quantize_offset(isa, values, to),
             ActivationForm::Wide => quantize_wide(isa, values, to),
         };
-        self.parameters[row] = (scale, zero + form.offset());
+        self.parameters[row] = Row { scale, zero: zero + form.offset() };
     }
 
     /// Bytes from `row` on, and the bytes between rows.
@@ -137,7 +132,7 @@ impl Activations {
     }
 
     /// Scale and zero point of the rows from `row` on.
-    pub fn parameters(&self, row: usize, count: usize) -> &[(f32, i32)] {
+    pub fn parameters(&self, row: usize, count: usize) -> &[Row] {
         &self.parameters[row..row + count]
     }
 }

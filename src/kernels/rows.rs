@@ -2,6 +2,7 @@
 
 use super::activation::{Activation, apply, apply_to_int8, exp_of_negative, map};
 use super::arch::{Isa, TileOf, per_isa};
+use super::quantize::Row;
 
 /// `to = (row - mean) / sqrt(variance + eps) * scale + shift`.
 #[inline(always)]
@@ -73,7 +74,7 @@ pub struct Int8Tile<'a> {
     pub nr: usize,
     pub acc: &'a [i32],
     /// Scale and zero point of each row that counts.
-    pub rows: &'a [(f32, i32)],
+    pub rows: &'a [Row],
     pub stride: usize,
 }
 
@@ -117,21 +118,21 @@ fn finish_i32_whole<const NR: usize>(tile: &Int8Tile, epilogue: &Epilogue, resid
     let bias = part::<_, NR>(epilogue.bias, 0);
     let acc = tile.acc.as_chunks::<NR>().0;
     if epilogue.activation == Activation::Identity {
-        for ((r, (row_scale, zero)), acc) in tile.rows.iter().enumerate().zip(acc) {
+        for ((r, row), acc) in tile.rows.iter().enumerate().zip(acc) {
             let mut values = [0f32; NR];
             for i in 0..NR {
-                let exact = acc[i].wrapping_sub(sums[i].wrapping_mul(*zero));
-                values[i] = (exact as f32 * row_scale).mul_add(scales[i], bias[i]);
+                let exact = acc[i].wrapping_sub(sums[i].wrapping_mul(row.zero));
+                values[i] = (exact as f32 * row.scale).mul_add(scales[i], bias[i]);
             }
             finish(values, residual, r * tile.stride, to);
         }
         return;
     }
     // an activation is applied to the whole tile at once, see `map`
-    for ((values, (row_scale, zero)), acc) in buffer.0.as_chunks_mut::<NR>().0.iter_mut().zip(tile.rows).zip(acc) {
+    for ((values, row), acc) in buffer.0.as_chunks_mut::<NR>().0.iter_mut().zip(tile.rows).zip(acc) {
         for i in 0..NR {
-            let exact = acc[i].wrapping_sub(sums[i].wrapping_mul(*zero));
-            values[i] = (exact as f32 * row_scale).mul_add(scales[i], bias[i]);
+            let exact = acc[i].wrapping_sub(sums[i].wrapping_mul(row.zero));
+            values[i] = (exact as f32 * row.scale).mul_add(scales[i], bias[i]);
         }
     }
     apply_to_int8(epilogue.activation, &mut buffer.0[..tile.rows.len() * NR]);
@@ -199,10 +200,10 @@ pub fn scale_i32(tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: 
 #[inline(always)]
 fn scale_i32_whole<const NR: usize>(tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32]) {
     let (sums, scales) = (part::<_, NR>(sums, 0), part::<_, NR>(scales, 0));
-    for ((r, (row_scale, zero)), acc) in tile.rows.iter().enumerate().zip(tile.acc.as_chunks::<NR>().0) {
-        let (to, factor) = (part_mut::<_, NR>(to, r * tile.stride), row_scale * scale);
+    for ((r, row), acc) in tile.rows.iter().enumerate().zip(tile.acc.as_chunks::<NR>().0) {
+        let (to, factor) = (part_mut::<_, NR>(to, r * tile.stride), row.scale * scale);
         for i in 0..NR {
-            to[i] = (acc[i].wrapping_sub(sums[i].wrapping_mul(*zero)) as f32 * factor) * scales[i];
+            to[i] = (acc[i].wrapping_sub(sums[i].wrapping_mul(row.zero)) as f32 * factor) * scales[i];
         }
     }
 }

@@ -231,6 +231,11 @@ impl Isa {
         }
     }
 
+    /// Rows that are whole tiles of every kind: what a block of rows should be a multiple of.
+    pub fn tile_rows(self) -> usize {
+        self.dot_tile().mr.max(self.fma_tile().mr)
+    }
+
     /// The f32 tile.
     pub fn fma_tile(self) -> FmaTile {
         match self.0 {

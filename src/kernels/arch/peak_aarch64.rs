@@ -6,11 +6,13 @@
 use std::arch::aarch64::{vdupq_n_f32, vdupq_n_s8};
 use std::arch::asm;
 
+use super::Kind;
+
 const ACCUMULATORS: u64 = 10;
 
 /// `None` where the portable loop is the right one. The caller has checked that the CPU has `isa`.
-pub fn f32_macs(isa: &str, iterations: u64) -> Option<u64> {
-    if isa == "scalar" {
+pub(crate) fn f32_macs(isa: Kind, iterations: u64) -> Option<u64> {
+    if isa == Kind::Scalar {
         return None;
     }
     // SAFETY: the caller has checked the CPU.
@@ -19,14 +21,14 @@ pub fn f32_macs(isa: &str, iterations: u64) -> Option<u64> {
 }
 
 /// `None` where the portable loop is the right one. The caller has checked that the CPU has `isa`.
-pub fn int8_macs(isa: &str, iterations: u64) -> Option<u64> {
+pub(crate) fn int8_macs(isa: Kind, iterations: u64) -> Option<u64> {
     // SAFETY: the caller has checked the CPU.
     let lanes = unsafe {
         match isa {
-            "i8mm" => smmla(iterations),
-            "dotprod" => sdot(iterations),
-            "neon" => smull(iterations),
-            _ => return None,
+            Kind::I8mm => smmla(iterations),
+            Kind::Dotprod => sdot(iterations),
+            Kind::Neon => smull(iterations),
+            Kind::Scalar => return None,
         }
     };
     Some(iterations * ACCUMULATORS * lanes)

@@ -6,30 +6,32 @@
 use std::arch::asm;
 use std::arch::x86_64::{_mm256_set1_epi8, _mm256_set1_ps, _mm512_set1_epi8, _mm512_set1_ps};
 
+use super::Kind;
+
 const ACCUMULATORS: u64 = 10;
 
 /// `None` where the portable loop is the right one. The caller has checked that the CPU has `isa`.
-pub fn f32_macs(isa: &str, iterations: u64) -> Option<u64> {
+pub(crate) fn f32_macs(isa: Kind, iterations: u64) -> Option<u64> {
     // SAFETY: the caller has checked the CPU.
     let lanes = unsafe {
         match isa {
-            "avx512vnni" | "avx512bf16" => fma_zmm(iterations),
-            "avxvnni" | "avx2" => fma_ymm(iterations),
-            _ => return None,
+            Kind::Avx512Vnni | Kind::Avx512Bf16 => fma_zmm(iterations),
+            Kind::AvxVnni | Kind::Avx2 => fma_ymm(iterations),
+            Kind::Scalar => return None,
         }
     };
     Some(iterations * ACCUMULATORS * lanes)
 }
 
 /// `None` where the portable loop is the right one. The caller has checked that the CPU has `isa`.
-pub fn int8_macs(isa: &str, iterations: u64) -> Option<u64> {
+pub(crate) fn int8_macs(isa: Kind, iterations: u64) -> Option<u64> {
     // SAFETY: the caller has checked the CPU.
     let lanes = unsafe {
         match isa {
-            "avx512vnni" | "avx512bf16" => dot_zmm(iterations),
-            "avxvnni" => dot_ymm(iterations),
-            "avx2" => madd_ymm(iterations),
-            _ => return None,
+            Kind::Avx512Vnni | Kind::Avx512Bf16 => dot_zmm(iterations),
+            Kind::AvxVnni => dot_ymm(iterations),
+            Kind::Avx2 => madd_ymm(iterations),
+            Kind::Scalar => return None,
         }
     };
     Some(iterations * ACCUMULATORS * lanes)

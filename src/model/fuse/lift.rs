@@ -56,7 +56,7 @@ fn no_op_cast(_: &Rules, model: &TypedModel, node: &TypedNode, _: &str, op: &Cas
     if model.outlet_fact(node.inputs[0])?.datum_type != op.to {
         return Ok(None);
     }
-    Ok(Some(TypedModelPatch::shunt_one_op(model, node)?.unwrap_or_default())).map(|patch| patch.filter(|patch| !patch.is_empty()))
+    TypedModelPatch::shunt_one_op(model, node)
 }
 
 /// Slices with constant bounds become plain ones, as tract's declutter does.

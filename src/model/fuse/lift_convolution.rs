@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use tract_onnx::prelude::{OutletId, SpecialOps, Tensor, TypedModel, TypedModelPatch, TypedNode, tvec};
-use tract_onnx::tract_core::internal::{AxisOp, EvalOp, IntoTValue, IntoTensor};
+use tract_onnx::tract_core::internal::AxisOp;
 use tract_onnx::tract_core::ops::cast::Cast;
 use tract_onnx::tract_core::ops::cnn::{Conv, Deconv, PaddingSpec};
 use tract_onnx::tract_core::ops::nn::DataFormat;
 
 use super::Rules;
 use super::lift::Patch;
-use super::lift_linear::{DYNAMIC_QUANTIZE, is_zero, rescaled};
-use super::view::{behind_reshapes, binary, floats, konst, konst_floats, laid_out, only_successor, reshape, shape};
+use super::lift_linear::{DYNAMIC_QUANTIZE, rescaled};
+use super::view::{behind_reshapes, binary, floats, konst, konst_floats, laid_out, only_successor, reshape, scalar, shape};
 use crate::kernels::activation::Activation;
 use crate::model::ops::{Columns, LayerSpec, Lifted, Matrix, PatchesSpec, ScaleBlockSpec, Spec};
 
@@ -22,7 +22,7 @@ pub(super) fn dequantize(_: &Rules, model: &TypedModel, node: &TypedNode, name: 
         op.q_params.as_ref()?;
         let quantize = model.node(node.inputs[0].node);
         let zero_points = konst_floats(model, *node.inputs.get(5)?)?;
-        (quantize.op.name() == DYNAMIC_QUANTIZE && is_zero(model, node.inputs[2])).then_some(())?;
+        (quantize.op.name() == DYNAMIC_QUANTIZE && scalar(model, node.inputs[2]) == Some(0.0)).then_some(())?;
         let cast = only_successor(model, node).filter(|next| next.op_is::<Cast>())?;
         let (last, scales) = rescaled(model, cast, quantize)?;
         let kernel = konst(model, node.inputs[1])?;
@@ -204,8 +204,8 @@ fn enlargement(model: &TypedModel, map: OutletId, grid: (usize, usize), d: usize
     let (mut outlet, mut activation, mut axes) = (map, Activation::Identity, Vec::new());
     loop {
         let node = model.node(outlet.node);
-        if let Some(op) = node.op_as::<AxisOp>() {
-            axes.push(op.clone());
+        if node.op_is::<AxisOp>() {
+            axes.push(node);
             outlet = node.inputs[0];
         } else if let Some(Spec::Activation(spec)) = node.op_as::<Lifted>().map(|lifted| lifted.spec.as_ref())
             && activation == Activation::Identity
@@ -225,30 +225,53 @@ fn enlargement(model: &TypedModel, map: OutletId, grid: (usize, usize), d: usize
     let [layer] = &spec.layers[..] else { return None };
     let alone = spec.norm.is_none() && spec.start == 0 && spec.rows.is_none() && !spec.residual && layer.activation == Activation::Identity;
     let fits = lifted.shape.iter().product::<usize>() == grid.0 * grid.1 * 4 * d;
-    if !alone || !fits || !is_pixel_shuffle(&axes, &lifted.shape, grid, d) {
+    if !alone || !fits || !is_pixel_shuffle(model, &axes, grid, d) {
         return None;
     }
     Some((LayerSpec { activation, ..layer.clone() }, behind_reshapes(model, node.inputs[0])))
 }
 
-/// Runs the transposes and reshapes on an example to see whether they put (dy, dx, channel) of patch (y, x) where it belongs.
-fn is_pixel_shuffle(axes: &[AxisOp], from: &[usize], (height, width): (usize, usize), d: usize) -> bool {
-    let example: Vec<i32> = (0..(height * width * 4 * d) as i32).collect();
-    let run = || {
-        let mut tensor = Tensor::from_shape(from, &example).ok()?;
-        for op in axes.iter().rev() {
-            let outputs = op.eval_out_of_plan(tvec![tensor.into_tvalue()]).ok()??;
-            tensor = outputs.into_iter().next()?.into_tensor();
+/// Whether the transposes and reshapes `axes` (the last one first) make `[1, D, 2h, 2w]` of patches (y, x) with columns (dy, dx,
+/// channel): each axis of the map is a list of these factors, and every step back must keep factors whole.
+fn is_pixel_shuffle(model: &TypedModel, axes: &[&TypedNode], (height, width): (usize, usize), d: usize) -> bool {
+    let [y, x, dy, dx, channel] = [('y', height), ('x', width), ('i', 2), ('j', 2), ('c', d)];
+    let mut factors: Vec<Vec<(char, usize)>> = vec![vec![], vec![channel], vec![y, dy], vec![x, dx]];
+    for node in axes {
+        match node.op_as::<AxisOp>() {
+            Some(AxisOp::Move(from, to)) => {
+                let axis = factors.remove(*to);
+                factors.insert(*from, axis);
+            }
+            Some(AxisOp::Add(axis)) => {
+                factors.remove(*axis);
+            }
+            Some(AxisOp::Rm(axis)) => factors.insert(*axis, vec![]),
+            Some(AxisOp::Reshape(at, from, to)) => {
+                let group: Vec<(char, usize)> = factors.drain(*at..at + to.len()).flatten().filter(|(_, size)| *size != 1).collect();
+                let sizes = shape(model, node.inputs[0]);
+                let Some(split) = split_factors(&group, &sizes[*at..at + from.len()]) else { return false };
+                factors.splice(*at..*at, split);
+            }
+            None => return false,
         }
-        let plain = tensor.try_as_plain_ram().ok()?;
-        let values = plain.as_slice::<i32>().ok()?;
-        let belongs = |index: usize| {
-            let (c, y, x) = (index / (4 * height * width), index / (2 * width) % (2 * height), index % (2 * width));
-            ((y / 2 * width + x / 2) * 4 + y % 2 * 2 + x % 2) * d + c
-        };
-        Some(values.iter().enumerate().all(|(index, value)| *value as usize == belongs(index)))
+    }
+    let wide = |factors: &mut dyn Iterator<Item = (char, usize)>| factors.filter(|(_, size)| *size != 1).collect::<Vec<_>>();
+    wide(&mut factors.into_iter().flatten()) == wide(&mut [y, x, dy, dx, channel].into_iter())
+}
+
+/// Neighbouring factors that make up each of `sizes`; `None` when one would have to be cut.
+fn split_factors(factors: &[(char, usize)], sizes: &[usize]) -> Option<Vec<Vec<(char, usize)>>> {
+    let mut rest = factors.iter().copied();
+    let mut axis = |size: usize| {
+        let (mut factors, mut product) = (Vec::new(), 1);
+        while product < size {
+            let factor = rest.next()?;
+            product *= factor.1;
+            factors.push(factor);
+        }
+        (product == size).then_some(factors)
     };
-    run().unwrap_or(false)
+    sizes.iter().map(|size| axis(*size)).collect()
 }
 
 /// ConvTranspose 2x2, stride 2: its kernel `[in, out, 2, 2]` (tract: `[out, in, 2, 2]`) as `[in, (dy, dx, out)]`.
@@ -289,4 +312,40 @@ fn transposed_convolution(
     (shape(model, map)[..] == [1, d, grid.0, grid.1]).then_some(())?;
     let tokens = laid_out(model, map, &labels, &['p', 'c'])?;
     Some((LayerSpec { columns: vec![columns], activation, gated: false }, tokens))
+}
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::prelude::DatumExt;
+
+    use super::*;
+
+    /// `[h * w, 4 D]` through `ops`; whether that is taken for a pixel shuffle.
+    fn taken(ops: &[AxisOp]) -> bool {
+        let (height, width, d) = (3, 5, 7);
+        let mut model = TypedModel::default();
+        let mut outlet = model.add_source("tokens", f32::fact([height * width, 4 * d])).expect("a source");
+        for (index, op) in ops.iter().enumerate() {
+            outlet = model.wire_node(format!("{index}"), op.clone(), &[outlet]).expect("fits")[0];
+        }
+        let axes: Vec<&TypedNode> = (1..=ops.len()).rev().map(|id| model.node(id)).collect();
+        is_pixel_shuffle(&model, &axes, (height, width), d)
+    }
+
+    #[test]
+    fn only_the_pixel_shuffle_is_taken_for_one() {
+        let split = reshape(&[15, 28], &[3, 5, 2, 2, 7]).expect("fits");
+        let merge = reshape(&[3, 2, 5, 2, 7], &[1, 6, 10, 7]).expect("fits");
+        let dy_behind_y = AxisOp::Move(2, 1);
+        assert!(taken(&[split.clone(), dy_behind_y.clone(), merge.clone(), AxisOp::Move(3, 1)]));
+        // dx and dy exchanged
+        assert!(!taken(&[split.clone(), AxisOp::Move(3, 1), merge.clone(), AxisOp::Move(3, 1)]));
+        // no transpose at all, and factors that a reshape cuts
+        let straight = reshape(&[15, 28], &[1, 6, 10, 7]).expect("fits");
+        assert!(!taken(&[straight, AxisOp::Move(3, 1)]));
+        // channels before the offsets
+        let channels_first = reshape(&[15, 28], &[3, 5, 7, 2, 2]).expect("fits");
+        let to_map = [AxisOp::Move(3, 1), AxisOp::Move(3, 4), reshape(&[3, 2, 5, 2, 7], &[1, 6, 10, 7]).expect("fits"), AxisOp::Move(3, 1)];
+        assert!(!taken(&[&[channels_first][..], &to_map].concat()));
+    }
 }

@@ -9,7 +9,7 @@ use tract_onnx::tract_core::ops::einsum::EinSum;
 
 use super::Rules;
 use super::lift::{Patch, replace};
-use super::view::{binary, konst, konst_floats, only_successor, scalar, shape, split_inputs};
+use super::view::{binary, konst, konst_floats, only_successor, shape, split_inputs};
 use crate::model::ops::{Columns, LinearSpec, Matrix, Spec};
 
 /// tract's name of ONNX's DynamicQuantizeLinear.
@@ -96,7 +96,7 @@ fn quantized(model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<Produc
     }
     let cast = only_successor(model, node).filter(|next| next.op_is::<Cast>())?;
     let (last, weight_scales) = rescaled(model, cast, quantize)?;
-    let (values, scales) = symmetric(matrix(konst(model, node.inputs[1])?)?.as_ref(), transposed, &zero_points, &weight_scales)?;
+    let (values, scales) = symmetric(&matrix(konst(model, node.inputs[1])?)?, transposed, &zero_points, &weight_scales)?;
     let matrix = Matrix { values, transposed, scales: Some(Arc::new(scales)) };
     Some(Product { x: quantize.inputs[0], matrix, last })
 }
@@ -118,13 +118,16 @@ pub(super) fn rescaled(model: &TypedModel, cast: &TypedNode, quantize: &TypedNod
 }
 
 /// Weights around their zero points as i8 with one scale per column. Exact when they fit; else rounded once more.
-fn symmetric(values: &Tensor, transposed: bool, zero_points: &[f32], scales: &[f32]) -> Option<(Arc<Tensor>, Vec<f32>)> {
-    let plain = super::view::floats(values)?;
+fn symmetric(values: &Arc<Tensor>, transposed: bool, zero_points: &[f32], scales: &[f32]) -> Option<(Arc<Tensor>, Vec<f32>)> {
     let [rows, columns] = values.shape()[..] else { return None };
     let n = if transposed { rows } else { columns };
     let column = |index: usize| if transposed { index / columns } else { index % columns };
     let per_column = |values: &[f32], c: usize| if values.len() == 1 { Some(values[0]) } else { values.get(c).copied() };
     let mut scales: Vec<f32> = (0..n).map(|c| per_column(scales, c)).collect::<Option<_>>()?;
+    if zero_points.iter().all(|zero| *zero == 0.0) && is_symmetric(values) {
+        return Some((Arc::clone(values), scales)); // as our converter writes them: nothing to copy
+    }
+    let plain = super::view::floats(values)?;
     let centres: Vec<f32> = (0..n).map(|c| per_column(zero_points, c)).collect::<Option<_>>()?;
     let mut largest = vec![0f32; n];
     for (index, value) in plain.iter().enumerate() {
@@ -138,7 +141,8 @@ fn symmetric(values: &Tensor, transposed: bool, zero_points: &[f32], scales: &[f
     Some((Arc::new(Tensor::from_shape(&tvec![rows, columns], &packed).ok()?), scales))
 }
 
-/// A scalar constant, for the rules that look at zero points.
-pub(super) fn is_zero(model: &TypedModel, outlet: OutletId) -> bool {
-    scalar(model, outlet) == Some(0.0)
+/// Whether these are i8 without -128.
+fn is_symmetric(values: &Tensor) -> bool {
+    let plain = values.try_as_plain_ram();
+    plain.is_ok_and(|plain| plain.as_slice::<i8>().is_ok_and(|values| !values.contains(&i8::MIN)))
 }

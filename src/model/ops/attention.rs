@@ -2,7 +2,7 @@
 
 use super::engine::with_scratch;
 use super::{Engine, Kernel};
-use crate::kernels::attention::{Block, Head, ScorePrecision, Shape, Strided, attend, block_rows, tile_rows};
+use crate::kernels::attention::{Block, Head, ScorePrecision, Shape, Strided, attend, block_rows};
 
 /// Where queries, keys or values lie: row i of input `slot` starts at `i * stride + offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Kernel for AttentionSpec {
             engine.workers.each(heads, &|index, head| {
                 with_scratch(|scratch| head.prepare(isa, shape, index, k, v, &mut scratch.attention));
             });
-            engine.workers.rows(out, width, tile_rows(isa), block_rows(isa), &|first, out| {
+            engine.workers.rows(out, width, isa.tile_rows(), block_rows(isa), &|first, out| {
                 let block = Block { first, count: out.len() / width, q, heads, mask };
                 with_scratch(|scratch| attend(isa, shape, &block, out, &mut scratch.attention));
             });

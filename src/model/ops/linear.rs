@@ -216,7 +216,7 @@ impl Kernel for LinearKernel {
         let (k, n) = (chain.k(), chain.n());
         let input = &inputs[0][self.start * k..];
         let residual = inputs.get(1).copied().unwrap_or(&[]);
-        engine.workers.rows(out, n, chain.tile_rows(isa), chain.block_rows(isa), &|first, out| {
+        engine.workers.rows(out, n, isa.tile_rows(), chain.block_rows(isa), &|first, out| {
             let count = out.len() / n;
             let residual = residual.get(first * n..first * n + out.len()).unwrap_or(&[]);
             let row = |i: usize| &input[(first + i) * k..][..k];
