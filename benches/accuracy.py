@@ -1,6 +1,6 @@
 """What quantization costs: mean relative error of both outputs (sum of differences over sum of magnitudes), int8 file against f32 file.
 
-usage: accuracy.py PROGRAM F32.onnx INT8.onnx HEIGHT WIDTH SEED    (PROGRAM is eomt-edge; needs numpy and safetensors)
+usage: accuracy.py F32.onnx INT8.onnx HEIGHT WIDTH SEED    (needs numpy, safetensors, and the built program)
 
 The input is normal-distributed. EOMT_EDGE_ISA names the instruction set of both.
 """
@@ -13,8 +13,11 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 
+PROGRAM = Path(__file__).parent.parent / "target/release/eomt-edge"
+
+
 def main():
-    program, exact, quantized, height, width, seed = sys.argv[1:]
+    exact, quantized, height, width, seed = sys.argv[1:]
     pixels = np.random.default_rng(int(seed)).standard_normal((1, 3, int(height), int(width))).astype(np.float32)
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch, "in.safetensors")
@@ -22,7 +25,7 @@ def main():
         outputs = []
         for model in (exact, quantized):
             path = Path(scratch, "out.safetensors")
-            subprocess.run([program, "logits", "--model", model, inputs, "-o", path], check=True)
+            subprocess.run([PROGRAM, "logits", "--model", model, inputs, "-o", path], check=True)
             outputs.append(load_file(path))
     for name, reference in outputs[0].items():
         error = np.abs(outputs[1][name] - reference).sum() / np.abs(reference).sum()
