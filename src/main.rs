@@ -1,6 +1,7 @@
 //! `eomt-edge`: arguments to command to exit code.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use eomt_edge::cli::{Cli, Command, RunArgs};
@@ -11,10 +12,11 @@ use eomt_edge::sink::ring::reap_socket_main;
 
 #[cfg(feature = "tools")]
 mod commands;
+mod logging;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(&cli);
+    logging::start(cli.verbose, matches!(cli.command, Command::Run(_)));
     match dispatch(cli.command) {
         Ok(code) => code,
         #[cfg(feature = "tools")]
@@ -24,16 +26,6 @@ fn main() -> ExitCode {
             exit_code(&error)
         }
     }
-}
-
-fn start_logging(cli: &Cli) {
-    let daemon = matches!(cli.command, Command::Run(_));
-    let level = match (cli.verbose, daemon) {
-        (0, false) => "warn,tract=error",
-        (0, true) | (1, _) => "info,tract=error",
-        _ => "debug,tract=warn",
-    };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).format_target(false).init();
 }
 
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
@@ -49,19 +41,25 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
+    let frames = args.frames;
+    daemon::run(Arc::new(move || read_config(&args)), frames)?;
+    Ok(())
+}
+
+/// The file, then single keys, then the arguments of their own.
+fn read_config(args: &RunArgs) -> Result<Config, ConfigError> {
     let text = match &args.config {
         Some(path) => std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.clone(), source })?,
         None => String::new(),
     };
     let mut config = Config::parse(&text, &args.set)?;
-    if let Some(model) = args.model {
-        config.model.path = model;
+    if let Some(model) = &args.model {
+        config.model.path.clone_from(model);
     }
-    if let Some(source) = args.source {
-        config.source.uri = source;
+    if let Some(source) = &args.source {
+        config.source.uri.clone_from(source);
     }
-    daemon::run(&config, args.frames)?;
-    Ok(())
+    Ok(config)
 }
 
 /// One sentence on standard error: the error and its causes.
@@ -79,7 +77,8 @@ fn report(error: &anyhow::Error) {
         }
         sentence.push_str(cause.trim_end());
     }
-    eprintln!("eomt-edge: {}", sentence.replace('\n', " "));
+    let priority = if logging::under_journald() { "<3>" } else { "" };
+    eprintln!("{priority}eomt-edge: {}", sentence.replace('\n', " "));
 }
 
 /// 2 for wrong usage or configuration, 1 for everything else.

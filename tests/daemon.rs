@@ -3,74 +3,15 @@
 mod common;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use common::daemon::{Daemon, PATIENCE, connect, next, run, seconds, start};
 use common::{Scratch, data, eomt_edge, shipped_model, succeed};
-use eomt_edge::client::{ClientError, MaskFrame, Subscriber};
-use rustix::process::{Pid, Signal, kill_process};
+use eomt_edge::client::ClientError;
+use rustix::process::Signal;
 use serde_json::Value;
-
-/// Long enough for an emulator on a busy machine; a test that waits this long fails anyway.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A promise in seconds; under an emulator, which runs everything ten times slower, ten times that.
-fn seconds(promised: u64) -> Duration {
-    let emulated = std::env::var_os("EOMT_EDGE_TEST_RUNNER").is_some();
-    Duration::from_secs(if emulated { 10 * promised } else { promised })
-}
-
-/// A daemon that is killed when the test ends.
-struct Daemon(Child);
-
-impl Daemon {
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).expect("the daemon lives");
-    }
-
-    /// Waits for the end and returns the exit code.
-    fn wait(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.0.try_wait().expect("a child") {
-                return status.code();
-            }
-            assert!(Instant::now() < deadline, "the daemon does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn run(socket: &Path, source: &str, settings: &[&str]) -> Command {
-    let mut command = eomt_edge();
-    command.args(["run", "--source", source, "--model"]).arg(shipped_model());
-    command.arg("--set").arg(format!("ring.socket={}", socket.display()));
-    settings.iter().for_each(|setting| {
-        command.args(["--set", setting]);
-    });
-    command.stderr(Stdio::null());
-    command
-}
-
-fn start(socket: &Path, source: &str, settings: &[&str]) -> Daemon {
-    Daemon(run(socket, source, settings).spawn().expect("the daemon starts"))
-}
-
-fn connect(socket: &Path) -> Subscriber {
-    Subscriber::connect_retry(socket, PATIENCE).expect("the daemon listens")
-}
-
-fn next(subscriber: &mut Subscriber) -> MaskFrame {
-    subscriber.next(Some(PATIENCE)).expect("a live daemon").expect("a frame in time")
-}
 
 /// Eight pictures as files of their own.
 fn clip() -> PathBuf {
@@ -189,7 +130,7 @@ fn raw_frames_come_through_a_pipe() {
     let socket = scratch.path("masks.sock");
     let (width, height) = (64usize, 48usize);
     for (format, len) in [("rgb24", width * height * 3), ("yuv420", width * height * 3 / 2)] {
-        let settings = ["source.size=64x48", &format!("source.format={format}")];
+        let settings = ["source.size=64x48", "source.no_signal_after=0", &format!("source.format={format}")];
         let mut daemon = Daemon(run(&socket, "pipe:-", &settings).stdin(Stdio::piped()).spawn().unwrap());
         let mut input = daemon.0.stdin.take().unwrap();
         let mut subscriber = connect(&socket);

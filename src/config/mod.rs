@@ -17,9 +17,10 @@ use serde::Deserialize;
 
 use crate::data::{PixelFormat, Task, Thresholds};
 
-/// Threads for one inference: more than any board has cores.
 /// CPU numbers that sched_setaffinity(2) can name.
 const CORES_MAX: usize = 1024;
+
+/// Threads for one inference: more than any board has cores.
 pub const THREADS_MAX: usize = 256;
 
 /// Why a configuration is refused.
@@ -83,6 +84,8 @@ pub struct SourceConfig {
     pub format: PipeFormat,
     /// Larger pictures are refused.
     pub max_pixels: u64,
+    /// Seconds without a frame after which readers are told "no signal"; 0 = never.
+    pub no_signal_after: f64,
 }
 
 /// `[ring]`
@@ -181,6 +184,7 @@ impl Default for SourceConfig {
             size: FrameSize { width: 320, height: 240 },
             format: PipeFormat(PixelFormat::Rgb24),
             max_pixels: 64 << 20,
+            no_signal_after: 2.0,
         }
     }
 }
@@ -245,6 +249,9 @@ impl Config {
         }
         if !(0.0..=1000.0).contains(&self.source.fps) {
             return refuse("source.fps", self.source.fps.to_string(), "it must lie between 0 and 1000");
+        }
+        if !(0.0..=86_400.0).contains(&self.source.no_signal_after) {
+            return refuse("source.no_signal_after", self.source.no_signal_after.to_string(), "seconds, 0 to 86400");
         }
         let FrameSize { width, height } = self.source.size;
         if u64::from(width) * u64::from(height) > self.source.max_pixels {
@@ -319,7 +326,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let cases: [(&str, &[&str], &str); 13] = [
+        let cases: [(&str, &[&str], &str); 14] = [
             ("[ring]\nslot = 3\n", &[], "slot"),
             ("[rings]\n", &[], "rings"),
             ("[ring]\nslots = 1\n", &[], "ring.slots"),
@@ -333,6 +340,7 @@ mod tests {
             ("", &["source.size=16000x16000"], "source.max_pixels"),
             ("", &["ring.slots=4\nmodel.threads=5"], "ring.slots"),
             ("", &["source.size=640x0"], "640x0"),
+            ("", &["source.no_signal_after=-1"], "source.no_signal_after"),
         ];
         for (text, overrides, expected) in cases {
             let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();

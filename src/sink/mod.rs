@@ -5,7 +5,7 @@
 
 pub mod ring;
 
-use crate::data::Frame;
+use crate::data::{Frame, FrameReport, NO_SEGMENT};
 use crate::pipeline::{Clock, Publication, Sink, SinkError};
 use crate::preprocess::RgbConverter;
 use ring::{MaskServer, RingConfig, RingError, RingWriter, ServerConfig};
@@ -19,6 +19,8 @@ pub struct RingSink {
     clock: Box<dyn Clock>,
     converter: RgbConverter,
     publication: Publication,
+    /// (width, height).
+    last_size: Option<(u32, u32)>,
 }
 
 impl RingSink {
@@ -26,7 +28,16 @@ impl RingSink {
     pub fn start(config: RingConfig, metadata_json: String, server: ServerConfig, clock: Box<dyn Clock>) -> Result<RingSink, RingError> {
         let writer = RingWriter::create(&config, &metadata_json, clock.now_ns())?;
         let server = MaskServer::start(server, &writer)?;
-        Ok(RingSink { writer, server, config, metadata_json, clock, converter: RgbConverter::new(), publication: Publication::default() })
+        Ok(RingSink {
+            writer,
+            server,
+            config,
+            metadata_json,
+            clock,
+            converter: RgbConverter::new(),
+            publication: Publication::default(),
+            last_size: None,
+        })
     }
 
     /// Frames published since the start of this ring.
@@ -40,14 +51,51 @@ impl RingSink {
         self.server.stop();
     }
 
+    /// (width, height) of the largest frame that this ring takes without growing.
+    pub fn max_size(&self) -> (u32, u32) {
+        (self.config.max_width, self.config.max_height)
+    }
+
+    /// A new ring takes the place of this one if anything about it has changed; readers connect anew then.
+    pub fn reconfigure(&mut self, config: RingConfig, metadata_json: String) -> Result<(), RingError> {
+        if config == self.config && metadata_json == self.metadata_json {
+            return Ok(());
+        }
+        let writer = RingWriter::create(&config, &metadata_json, self.clock.now_ns())?;
+        self.server.replace_ring(&writer)?;
+        (self.writer, self.config, self.metadata_json) = (writer, config, metadata_json);
+        Ok(())
+    }
+
+    /// A sign of life while no frame comes.
+    pub fn heartbeat(&self) {
+        self.writer.heartbeat(self.clock.now_ns());
+    }
+
+    /// Tells the readers that no frames come: an empty id map of the last frame's size, flagged "no signal".
+    pub fn publish_no_signal(&mut self, dropped: u64) -> Result<(), SinkError> {
+        let now = self.clock.now_ns();
+        let (width, height) = self.last_size.unwrap_or(self.max_size());
+        let mut slot = self.writer.begin(width, height).map_err(|error| SinkError(error.to_string()))?;
+        slot.ids().fill(NO_SEGMENT);
+        let last = self.publication.report;
+        let report = FrameReport {
+            sequence: last.sequence,
+            captured_ns: last.captured_ns,
+            published_ns: now,
+            dropped,
+            no_signal: true,
+            ..FrameReport::default()
+        };
+        slot.finish(&report, &[]);
+        Ok(())
+    }
+
     /// Frames have outgrown the ring: a larger one takes its place, and readers connect anew.
     fn grow(&mut self, frame: &Frame) -> Result<(), RingError> {
-        self.config.max_width = self.config.max_width.max(frame.width);
-        self.config.max_height = self.config.max_height.max(frame.height);
-        let writer = RingWriter::create(&self.config, &self.metadata_json, self.clock.now_ns())?;
-        self.server.replace_ring(&writer)?;
+        let (max_width, max_height) = (self.config.max_width.max(frame.width), self.config.max_height.max(frame.height));
+        self.reconfigure(RingConfig { max_width, max_height, ..self.config.clone() }, self.metadata_json.clone())?;
         log::info!("frames of {}x{} need a larger ring; readers connect anew", frame.width, frame.height);
-        self.writer = writer;
         Ok(())
     }
 }
@@ -58,6 +106,7 @@ impl Sink for RingSink {
         if frame.width > self.config.max_width || frame.height > self.config.max_height {
             self.grow(frame).map_err(failed)?;
         }
+        self.last_size = Some((frame.width, frame.height));
         let mut slot = self.writer.begin(frame.width, frame.height).map_err(failed)?;
         fill(slot.ids(), &mut self.publication);
         let Publication { report, table } = &mut self.publication;

@@ -1,6 +1,8 @@
 //! What the integration tests share: data, the program, an emulator's name.
 #![allow(dead_code)] // every test file uses its own part
 
+pub mod daemon;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -1,0 +1,108 @@
+//! From the configuration to what the frame path is made of.
+
+use std::time::Instant;
+
+use rustix::process::getpid;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::DaemonError;
+use crate::config::{Config, ModelConfig};
+use crate::data::Frame;
+use crate::model::Metadata;
+use crate::model_file::{self, Compute};
+use crate::pipeline::{MonotonicClock, NullSink, Pipeline, Source};
+use crate::segment::Rules;
+use crate::sink::RingSink;
+use crate::sink::ring::{self, ReaperCommand, RingError, ServerConfig};
+use crate::source::{self, SourceOptions};
+
+/// A network that has run once, and what readers must know about it.
+pub struct Network {
+    pub pipeline: Pipeline,
+    /// First 16 bytes of the file's SHA-256.
+    pub hash: [u8; 16],
+}
+
+impl Network {
+    /// Loads the model and runs it on a black frame: buffers get their sizes, and a network that cannot run is found out now.
+    pub fn start(config: &ModelConfig) -> Result<Network, DaemonError> {
+        let started = Instant::now();
+        let isa = Some(config.isa.clone()).filter(|isa| !isa.is_empty());
+        let compute = Compute { threads: config.threads, isa, cores: config.cores.clone() };
+        let (model, bytes) = model_file::load(&config.path, &compute)?;
+        let metadata = model.metadata().clone();
+        let (path, name, task, isa) = (config.path.display(), &metadata.name, metadata.task, model.isa().name());
+        let described = format!("{path}: {name} for {task} on {isa}");
+        let rules =
+            Rules { task: config.task.unwrap_or(metadata.task), thresholds: config.thresholds(metadata.thresholds), ..Rules::default() };
+        let mut pipeline = Pipeline::new(model, rules.with_stuff(&metadata.stuff_classes));
+        let (height, width) = metadata.input_size;
+        let black = Frame::rgb(width as u32, height as u32, vec![0; height * width * 3]);
+        let first = pipeline.process(&black, 0, &mut NullSink::default(), &MonotonicClock);
+        first.map_err(|error| DaemonError::FirstInference { path: config.path.clone(), reason: error.to_string() })?;
+        log::info!("{described} in {:.1} s", started.elapsed().as_secs_f64());
+        let digest = Sha256::digest(&bytes);
+        Ok(Network { pipeline, hash: std::array::from_fn(|index| digest[index]) })
+    }
+}
+
+/// Opens what `[source]` names.
+pub fn open_source(config: &Config) -> Result<Box<dyn Source>, DaemonError> {
+    let spec = config.source.uri.parse().map_err(DaemonError::SourceUri)?;
+    let options = SourceOptions {
+        fps: config.source.fps,
+        size: (config.source.size.width, config.source.size.height),
+        format: config.source.format.0,
+        max_pixels: config.source.max_pixels,
+    };
+    let source = source::open(&spec, &options)?;
+    log::info!("frames: {}", source.describe());
+    Ok(source)
+}
+
+/// The ring that `network` needs for frames of at most `max_size` (width, height).
+pub fn ring_config(config: &Config, network: &Network, max_size: (u32, u32)) -> ring::RingConfig {
+    let model = network.pipeline.model();
+    ring::RingConfig {
+        slots: config.ring.slots,
+        max_width: max_size.0,
+        max_height: max_size.1,
+        max_segments: (model.queries() as u32).max(model.metadata().labels.len() as u32),
+        include_frame: config.ring.include_frame,
+        checksum: config.ring.checksum,
+        source_id: 0,
+        model_hash: network.hash,
+    }
+}
+
+/// Creates ring and socket.
+pub fn start_sink(config: &Config, ring: ring::RingConfig, metadata: &Metadata) -> Result<RingSink, RingError> {
+    let mut server = ServerConfig::new(&config.ring.socket);
+    server.mode = config.ring.mode_bits();
+    server.group = (!config.ring.group.is_empty()).then(|| config.ring.group.clone());
+    server.clients_max = config.ring.max_clients;
+    server.reaper = reaper_command();
+    let sink = RingSink::start(ring, ring_metadata(metadata), server, Box::new(MonotonicClock))?;
+    log::info!("masks: {}", config.ring.socket.display());
+    Ok(sink)
+}
+
+/// The child that removes the socket after a `kill -9`.
+fn reaper_command() -> Option<ReaperCommand> {
+    ReaperCommand::current_exe().inspect_err(|error| log::warn!("no reaper for the socket: {error}")).ok()
+}
+
+/// What readers need to understand the ids.
+pub fn ring_metadata(metadata: &Metadata) -> String {
+    json!({
+        "name": metadata.name,
+        "task": metadata.task.name(),
+        "labels": metadata.labels,
+        "stuff_classes": metadata.stuff_classes,
+        "source_sha256": metadata.source_sha256,
+        "program": concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")),
+        "pid": getpid().as_raw_nonzero().get(),
+    })
+    .to_string()
+}

@@ -1,0 +1,200 @@
+//! The inference thread: frames through the pipeline into the ring, and in between what signals and systemd ask for.
+//!
+//! ```text
+//! until a signal, the end of the source, or enough frames:
+//!     SIGHUP?   read the configuration; model, thresholds and source change if the new ones work, else the old ones stay
+//!     a frame:  pipeline → ring; a sign of life
+//!     none:     a sign of life; after a while "no signal" goes out on the ring, once a second
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::capture::Capture;
+use super::parts::{Network, open_source, ring_config, ring_metadata};
+use super::service::Service;
+use super::signals::Signals;
+use super::{Counters, DaemonError, ReadConfig};
+use crate::config::Config;
+use crate::data::Frame;
+use crate::pipeline::{Clock, PipelineError, Taken};
+use crate::sink::RingSink;
+
+/// After so many failures in a row the next frame will not be better.
+const FAILURES_MAX: u64 = 100;
+
+/// The longest wait for a frame: signals are looked at this often.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Between two "no signal" publications.
+const NO_SIGNAL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between two status lines for the service manager.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Everything that the inference thread owns.
+pub(super) struct Server {
+    pub config: Config,
+    pub read: ReadConfig,
+    pub network: Network,
+    pub sink: RingSink,
+    pub capture: Capture,
+    pub clock: Arc<dyn Clock>,
+    pub service: Service,
+    pub signals: Signals,
+    pub counters: Counters,
+    pub failed_in_a_row: u64,
+    /// Dropped by sources that a reload has replaced.
+    pub dropped_before: u64,
+    pub last_frame: Instant,
+    pub last_no_signal: Option<Instant>,
+    pub last_status: Instant,
+    pub published_at_status: u64,
+}
+
+impl Server {
+    /// Runs to the end; the sink is stopped and the capture thread asked to end in any case.
+    pub fn run(mut self, frames: Option<u64>) -> Result<Counters, DaemonError> {
+        let started = Instant::now();
+        self.service.ready("waiting for the first frame");
+        let result = loop {
+            if self.signals.stop_requested() || frames.is_some_and(|frames| self.counters.published >= frames) {
+                break Ok(());
+            }
+            if self.signals.take_reload() {
+                self.reload();
+            }
+            match self.capture.mailbox.take(PATIENCE) {
+                Taken::Value(frame) => {
+                    if let Err(fatal) = self.process(frame) {
+                        break Err(fatal);
+                    }
+                }
+                Taken::TimedOut => self.idle(),
+                Taken::Closed => break self.capture.outcome(),
+            }
+            self.say_status();
+        };
+        self.service.stopping();
+        self.counters.dropped = self.dropped();
+        self.capture.stop();
+        self.sink.stop();
+        let seconds = started.elapsed().as_secs_f64();
+        let Counters { published, dropped, failed } = self.counters;
+        log::info!("{published} frames in {seconds:.1} s ({:.1} a second), {dropped} dropped, {failed} failed", published as f64 / seconds);
+        result.map(|()| self.counters)
+    }
+
+    fn dropped(&self) -> u64 {
+        self.dropped_before + self.capture.mailbox.dropped()
+    }
+
+    fn process(&mut self, frame: Frame) -> Result<(), DaemonError> {
+        if self.last_no_signal.take().is_some() {
+            log::info!("frames come again after {:.1} s", self.last_frame.elapsed().as_secs_f64());
+        }
+        self.counters.dropped = self.dropped();
+        let result = self.network.pipeline.process(&frame, self.counters.dropped, &mut self.sink, self.clock.as_ref());
+        self.capture.pool.give_back(frame.data);
+        self.last_frame = Instant::now();
+        match result {
+            Ok(report) => {
+                self.failed_in_a_row = 0;
+                self.counters.published += 1;
+                if self.counters.published == 1 {
+                    log::info!("first masks published after {:.0} ms", report.times.total_us() as f64 / 1000.0);
+                }
+                log::debug!("frame {}: {:?} us", report.sequence, report.times.micros);
+                self.service.alive(self.last_frame);
+                Ok(())
+            }
+            Err(error) => {
+                self.counters.failed += 1;
+                self.failed_in_a_row += 1;
+                judge(&error, self.failed_in_a_row)
+            }
+        }
+    }
+
+    /// No frame came: the daemon is well all the same, and readers learn it.
+    fn idle(&mut self) {
+        let now = Instant::now();
+        self.service.alive(now);
+        self.sink.heartbeat();
+        let limit = self.config.source.no_signal_after;
+        let silent = limit > 0.0 && now.duration_since(self.last_frame).as_secs_f64() >= limit;
+        if !silent || self.last_no_signal.is_some_and(|last| now.duration_since(last) < NO_SIGNAL_INTERVAL) {
+            return;
+        }
+        if self.last_no_signal.replace(now).is_none() {
+            log::warn!("no frame for {limit} s; readers are told 'no signal' until one comes");
+            self.service.status("no signal: waiting for frames");
+        }
+        if let Err(error) = self.sink.publish_no_signal(self.dropped()) {
+            log::debug!("{error}");
+        }
+    }
+
+    fn say_status(&mut self) {
+        let elapsed = self.last_status.elapsed();
+        if elapsed < STATUS_INTERVAL || self.last_no_signal.is_some() {
+            return;
+        }
+        let Counters { published, failed, .. } = self.counters;
+        let rate = (published - self.published_at_status) as f64 / elapsed.as_secs_f64();
+        self.service.status(&format!("{rate:.1} frames a second; {published} published, {} dropped, {failed} failed", self.dropped()));
+        (self.last_status, self.published_at_status) = (Instant::now(), published);
+    }
+
+    /// Reads the configuration again. Frames wait meanwhile; whatever fails leaves everything as it was.
+    fn reload(&mut self) {
+        self.service.reloading();
+        let status = match self.try_reload() {
+            Ok(()) => "reloaded".to_owned(),
+            Err(reason) => {
+                log::error!("reload refused, the old configuration stays: {reason}");
+                format!("reload refused: {reason}")
+            }
+        };
+        self.service.ready(&status);
+        (self.last_frame, self.last_status) = (Instant::now(), Instant::now());
+    }
+
+    fn try_reload(&mut self) -> Result<(), String> {
+        let config = (self.read)().map_err(|error| error.to_string())?;
+        // the file may have changed under the same name, so the model is always loaded anew
+        let network = Network::start(&config.model).map_err(|error| error.to_string())?;
+        let source = match config.source == self.config.source {
+            true => None,
+            false => Some(open_source(&config).map_err(|error| error.to_string())?),
+        };
+        let mut ring = ring_config(&config, &network, source.as_ref().map_or(self.sink.max_size(), |source| source.max_size()));
+        if config.ring != self.config.ring {
+            log::warn!("[ring] has changed: that takes a restart");
+            let old = ring_config(&self.config, &network, (ring.max_width, ring.max_height));
+            ring = old;
+        }
+        let metadata = ring_metadata(network.pipeline.model().metadata());
+        self.sink.reconfigure(ring, metadata).map_err(|error| error.to_string())?;
+        if let Some(source) = source {
+            self.dropped_before = self.dropped();
+            let capture = Capture::start(source, Arc::clone(&self.clock));
+            std::mem::replace(&mut self.capture, capture).stop();
+        }
+        self.network = network;
+        self.config = Config { ring: self.config.ring.clone(), ..config };
+        log::info!("the configuration was read again");
+        Ok(())
+    }
+}
+
+/// Says so once per series, gives up after [`FAILURES_MAX`].
+fn judge(error: &PipelineError, failed_in_a_row: u64) -> Result<(), DaemonError> {
+    if failed_in_a_row == 1 {
+        log::warn!("a frame failed: {error}");
+    }
+    if failed_in_a_row < FAILURES_MAX {
+        return Ok(());
+    }
+    Err(DaemonError::Frames { failed: failed_in_a_row, reason: error.to_string() })
+}
