@@ -142,6 +142,8 @@ fn documented_commands() -> Vec<String> {
             commands.push(command.to_owned());
         }
     }
+    let unit = std::fs::read_to_string(root().join("systemd/eomt-edge.service")).expect("the unit");
+    commands.extend(unit.lines().filter_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).map(str::to_owned));
     commands
 }
 
