@@ -73,10 +73,13 @@ fn main() {
     }
     let mut preprocessor = Preprocessor::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], (320, 320));
     let mut tensor = Tensor::zeros(320, 320);
-    let yuv = Frame { format: PixelFormat::Yuv420, data: frame.data[..640 * 480 * 3 / 2].to_vec(), ..frame.clone() };
-    time("preprocess 320, yuv420", ROUNDS, || {
-        black_box(preprocessor.run(black_box(&yuv), &mut tensor));
-    });
+    for (format, name) in PixelFormat::NAMES.into_iter().skip(1) {
+        let data = frame.data[..format.frame_len(640, 480).expect("small")].to_vec();
+        let frame = Frame { format, data, ..frame.clone() };
+        time(&format!("preprocess 320, {name}"), ROUNDS, || {
+            black_box(preprocessor.run(black_box(&frame), &mut tensor));
+        });
+    }
     let geometry = Geometry::fit((480, 640), (320, 320));
     let mut ids = vec![0u16; 640 * 480];
     let eight: Vec<usize> = (0..QUERIES).step_by(25).collect();

@@ -92,6 +92,8 @@ fn a_frame_allocates_nothing_after_warm_up() {
     for (task, format) in [
         (Task::Panoptic, PixelFormat::Rgb24),
         (Task::Panoptic, PixelFormat::Yuv420),
+        (Task::Panoptic, PixelFormat::Nv12),
+        (Task::Panoptic, PixelFormat::Yuyv),
         (Task::Instance, PixelFormat::Rgb24),
         (Task::Semantic, PixelFormat::Rgb24),
     ] {

@@ -129,7 +129,9 @@ fn raw_frames_come_through_a_pipe() {
     let scratch = Scratch::new("pipe");
     let socket = scratch.path("masks.sock");
     let (width, height) = (64usize, 48usize);
-    for (format, len) in [("rgb24", width * height * 3), ("yuv420", width * height * 3 / 2)] {
+    let lengths = [("rgb24", 6), ("bgr24", 6), ("grey", 2), ("yuyv", 4), ("uyvy", 4), ("nv12", 3), ("nv21", 3), ("yuv420", 3)];
+    for (format, half_bytes) in lengths {
+        let len = width * height * half_bytes / 2;
         let settings = ["source.size=64x48", "source.no_signal_after=0", &format!("source.format={format}")];
         let mut daemon = Daemon(run(&socket, "pipe:-", &settings).stdin(Stdio::piped()).spawn().unwrap());
         let mut input = daemon.0.stdin.take().unwrap();

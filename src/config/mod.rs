@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use crate::data::{PixelFormat, Task, Thresholds};
+use crate::data::{Colour, PixelFormat, Task, Thresholds};
 
 /// CPU numbers that sched_setaffinity(2) can name.
 const CORES_MAX: usize = 1024;
@@ -79,9 +79,12 @@ pub struct SourceConfig {
     /// `WIDTHxHEIGHT` of scenes and pipe.
     #[serde(deserialize_with = "from_str")]
     pub size: FrameSize,
-    /// `rgb24` or `yuv420`, of pipe.
+    /// Of pipe.
     #[serde(deserialize_with = "from_str")]
-    pub format: PipeFormat,
+    pub format: PixelFormat,
+    /// Of pipe, in YUV formats.
+    #[serde(deserialize_with = "from_str")]
+    pub colour: Colour,
     /// Larger pictures are refused.
     pub max_pixels: u64,
     /// Seconds without a frame after which readers are told "no signal"; 0 = never.
@@ -117,10 +120,6 @@ pub struct FrameSize {
     pub height: u32,
 }
 
-/// [`PixelFormat`] by its name in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PipeFormat(pub PixelFormat);
-
 impl FromStr for FrameSize {
     type Err = String;
 
@@ -129,18 +128,6 @@ impl FromStr for FrameSize {
         text.split_once('x')
             .and_then(|(width, height)| Some(FrameSize { width: side(width)?, height: side(height)? }))
             .ok_or_else(|| format!("'{text}' is not a size such as 640x480 (WIDTHxHEIGHT, at most 16384)"))
-    }
-}
-
-impl FromStr for PipeFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<PipeFormat, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "rgb24" => Ok(PipeFormat(PixelFormat::Rgb24)),
-            "yuv420" | "yuv420p" => Ok(PipeFormat(PixelFormat::Yuv420)),
-            _ => Err(format!("unknown format '{text}': rgb24 or yuv420")),
-        }
     }
 }
 
@@ -182,7 +169,8 @@ impl Default for SourceConfig {
             uri: "v4l2:/dev/video0".to_owned(),
             fps: 15.0,
             size: FrameSize { width: 320, height: 240 },
-            format: PipeFormat(PixelFormat::Rgb24),
+            format: PixelFormat::Rgb24,
+            colour: Colour::default(),
             max_pixels: 64 << 20,
             no_signal_after: 2.0,
         }

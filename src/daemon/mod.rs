@@ -30,7 +30,7 @@ use crate::model_file::ModelFileError;
 use crate::pipeline::{Clock, MonotonicClock, SourceError};
 use crate::sink::ring::RingError;
 use capture::Capture;
-use parts::{Network, open_source, ring_config, start_sink};
+use parts::{Network, open_source, ring_config, source_spec, start_sink};
 use serve::Server;
 use service::Service;
 use signals::Signals;
@@ -84,9 +84,10 @@ pub struct Counters {
 /// When something needed is missing or broken at the start, or the source fails for good.
 pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonError> {
     let config = read()?;
+    let spec = source_spec(&config)?;
     let signals = Signals::install().map_err(DaemonError::Signals)?;
     let network = Network::start(&config.model)?;
-    let source = open_source(&config)?;
+    let source = open_source(&spec, &config)?;
     let ring = ring_config(&config, &network, source.max_size());
     let sink = start_sink(&config, ring, network.pipeline.model().metadata())?;
     let clock: Arc<dyn Clock> = Arc::new(MonotonicClock);

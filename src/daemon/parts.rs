@@ -15,7 +15,7 @@ use crate::pipeline::{MonotonicClock, NullSink, Pipeline, Source};
 use crate::segment::Rules;
 use crate::sink::RingSink;
 use crate::sink::ring::{self, ReaperCommand, RingError, ServerConfig};
-use crate::source::{self, SourceOptions};
+use crate::source::{self, SourceOptions, SourceSpec};
 
 /// A network that has run once, and what readers must know about it.
 pub struct Network {
@@ -47,16 +47,21 @@ impl Network {
     }
 }
 
-/// Opens what `[source]` names.
-pub fn open_source(config: &Config) -> Result<Box<dyn Source>, DaemonError> {
-    let spec = config.source.uri.parse().map_err(DaemonError::SourceUri)?;
+/// What `[source]` names, before anything is loaded for it.
+pub fn source_spec(config: &Config) -> Result<SourceSpec, DaemonError> {
+    config.source.uri.parse().map_err(DaemonError::SourceUri)
+}
+
+/// Opens it.
+pub fn open_source(spec: &SourceSpec, config: &Config) -> Result<Box<dyn Source>, DaemonError> {
     let options = SourceOptions {
         fps: config.source.fps,
         size: (config.source.size.width, config.source.size.height),
-        format: config.source.format.0,
+        format: config.source.format,
+        colour: config.source.colour,
         max_pixels: config.source.max_pixels,
     };
-    let source = source::open(&spec, &options)?;
+    let source = source::open(spec, &options)?;
     log::info!("frames: {}", source.describe());
     Ok(source)
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::capture::Capture;
-use super::parts::{Network, open_source, ring_config, ring_metadata};
+use super::parts::{Network, open_source, ring_config, ring_metadata, source_spec};
 use super::service::Service;
 use super::signals::Signals;
 use super::{Counters, DaemonError, ReadConfig};
@@ -162,11 +162,12 @@ impl Server {
 
     fn try_reload(&mut self) -> Result<(), String> {
         let config = (self.read)().map_err(|error| error.to_string())?;
+        let spec = source_spec(&config).map_err(|error| error.to_string())?;
         // the file may have changed under the same name, so the model is always loaded anew
         let network = Network::start(&config.model).map_err(|error| error.to_string())?;
         let source = match config.source == self.config.source {
             true => None,
-            false => Some(open_source(&config).map_err(|error| error.to_string())?),
+            false => Some(open_source(&spec, &config).map_err(|error| error.to_string())?),
         };
         let mut ring = ring_config(&config, &network, source.as_ref().map_or(self.sink.max_size(), |source| source.max_size()));
         if config.ring != self.config.ring {

@@ -1,27 +1,100 @@
 //! A picture as a source delivers it.
 
-/// How the bytes of a [`Frame`] are laid out (names follow the V4L2 pixel format documentation).
+use std::str::FromStr;
+
+/// How the bytes of a [`Frame`] are laid out, without padding between rows (names follow the V4L2 pixel format documentation).
+/// Chroma that is shared by two pixels, or by two rows, is rounded up at odd sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PixelFormat {
-    /// Interleaved 8-bit R, G, B: 3 bytes a pixel, no row padding.
+    /// Interleaved 8-bit R, G, B.
     Rgb24,
-    /// Planar 4:2:0: a full-resolution Y plane, then U, then V at half resolution (rounded up).
-    /// BT.601, limited range, as `rpicam-vid` and `ffmpeg -pix_fmt yuv420p` write it.
+    /// Interleaved 8-bit B, G, R.
+    Bgr24,
+    /// One byte a pixel, 0 = black, 255 = white whatever the range of [`Colour`].
+    Grey,
+    /// Packed 4:2:2: Y U Y V for two pixels.
+    Yuyv,
+    /// Packed 4:2:2: U Y V Y for two pixels.
+    Uyvy,
+    /// 4:2:0: a plane of Y, then one of alternating U and V.
+    Nv12,
+    /// 4:2:0: a plane of Y, then one of alternating V and U.
+    Nv21,
+    /// 4:2:0: planes of Y, U and V, as `rpicam-vid` and `ffmpeg -pix_fmt yuv420p` write it.
     Yuv420,
 }
 
 impl PixelFormat {
+    /// Every format and its name in the configuration.
+    pub const NAMES: [(PixelFormat, &str); 8] = [
+        (PixelFormat::Rgb24, "rgb24"),
+        (PixelFormat::Bgr24, "bgr24"),
+        (PixelFormat::Grey, "grey"),
+        (PixelFormat::Yuyv, "yuyv"),
+        (PixelFormat::Uyvy, "uyvy"),
+        (PixelFormat::Nv12, "nv12"),
+        (PixelFormat::Nv21, "nv21"),
+        (PixelFormat::Yuv420, "yuv420"),
+    ];
+
     /// Bytes that one `width` x `height` frame takes, or `None` when it does not fit a `usize`.
     pub fn frame_len(self, width: u32, height: u32) -> Option<usize> {
         let (w, h) = (width as usize, height as usize);
         let luma = w.checked_mul(h)?;
         match self {
-            PixelFormat::Rgb24 => luma.checked_mul(3),
-            PixelFormat::Yuv420 => {
+            PixelFormat::Rgb24 | PixelFormat::Bgr24 => luma.checked_mul(3),
+            PixelFormat::Grey => Some(luma),
+            PixelFormat::Yuyv | PixelFormat::Uyvy => w.div_ceil(2).checked_mul(4)?.checked_mul(h),
+            PixelFormat::Nv12 | PixelFormat::Nv21 | PixelFormat::Yuv420 => {
                 let chroma = w.div_ceil(2).checked_mul(h.div_ceil(2))?;
                 luma.checked_add(chroma.checked_mul(2)?)
             }
         }
+    }
+}
+
+impl FromStr for PixelFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PixelFormat, String> {
+        let lower = text.to_ascii_lowercase();
+        let plain = if lower == "yuv420p" { "yuv420" } else { &lower };
+        let known = PixelFormat::NAMES.iter().find(|(_, name)| *name == plain);
+        let names = || PixelFormat::NAMES.map(|(_, name)| name).join(", ");
+        known.map(|(format, _)| *format).ok_or_else(|| format!("unknown format '{text}': {}", names()))
+    }
+}
+
+/// The matrix between R, G, B and Y, U, V.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Matrix {
+    /// Standard definition: what webcams and `rpicam-vid` at VGA give.
+    #[default]
+    Bt601,
+    /// High definition.
+    Bt709,
+}
+
+/// How the YUV samples of a [`Frame`] are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Colour {
+    pub matrix: Matrix,
+    /// Samples of 0 to 255 instead of 16 to 235 (luma) and 240 (chroma).
+    pub full_range: bool,
+}
+
+impl FromStr for Colour {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Colour, String> {
+        let (matrix, full_range) = match text.to_ascii_lowercase().as_str() {
+            "bt601" => (Matrix::Bt601, false),
+            "bt601-full" => (Matrix::Bt601, true),
+            "bt709" => (Matrix::Bt709, false),
+            "bt709-full" => (Matrix::Bt709, true),
+            _ => return Err(format!("unknown colour '{text}': bt601, bt601-full, bt709 or bt709-full")),
+        };
+        Ok(Colour { matrix, full_range })
     }
 }
 
@@ -40,6 +113,8 @@ pub struct Frame {
     pub width: u32,
     pub height: u32,
     pub format: PixelFormat,
+    /// Of YUV formats.
+    pub colour: Colour,
     pub data: Vec<u8>,
     /// Counts up by one per frame that the source produced, whether or not anybody saw it.
     pub sequence: u64,
@@ -53,7 +128,7 @@ impl Frame {
     /// An RGB frame with sequence and time zero. Panics when `data` is not `3 * width * height` bytes: a bug of the caller.
     pub fn rgb(width: u32, height: u32, data: Vec<u8>) -> Frame {
         assert_eq!(Some(data.len()), PixelFormat::Rgb24.frame_len(width, height), "RGB frame of {width}x{height}");
-        Frame { width, height, format: PixelFormat::Rgb24, data, sequence: 0, captured_ns: 0, truth: None }
+        Frame { width, height, format: PixelFormat::Rgb24, colour: Colour::default(), data, sequence: 0, captured_ns: 0, truth: None }
     }
 }
 
@@ -65,6 +140,17 @@ mod tests {
     fn odd_sizes_round_chroma_up() {
         assert_eq!(PixelFormat::Yuv420.frame_len(3, 3), Some(9 + 2 * 4));
         assert_eq!(PixelFormat::Rgb24.frame_len(3, 3), Some(27));
+        assert_eq!(PixelFormat::Yuyv.frame_len(3, 3), Some(24));
         assert_eq!(PixelFormat::Yuv420.frame_len(640, 480), Some(640 * 480 * 3 / 2));
+    }
+
+    #[test]
+    fn names_parse() {
+        for (format, name) in PixelFormat::NAMES {
+            assert_eq!(name.to_uppercase().parse(), Ok(format));
+        }
+        assert!("rgb25".parse::<PixelFormat>().unwrap_err().contains("nv12"));
+        assert_eq!("bt709-full".parse(), Ok(Colour { matrix: Matrix::Bt709, full_range: true }));
+        assert!("bt2020".parse::<Colour>().unwrap_err().contains("bt2020"));
     }
 }

@@ -17,7 +17,7 @@ mod segments;
 mod task;
 mod tensor;
 
-pub use frame::{Frame, GroundTruth, PixelFormat};
+pub use frame::{Colour, Frame, GroundTruth, Matrix, PixelFormat};
 pub use geometry::{Geometry, Windows};
 pub use logits::{ClassLogits, Logits};
 pub use report::{FrameReport, Stage, StageTimes};

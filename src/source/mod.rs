@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::data::PixelFormat;
+use crate::data::{Colour, PixelFormat};
 use crate::pipeline::{Source, SourceError};
 
 pub use pictures::{PictureError, read_picture};
@@ -76,6 +76,8 @@ pub struct SourceOptions {
     pub size: (u32, u32),
     /// Of pipe.
     pub format: PixelFormat,
+    /// Of pipe, in YUV formats.
+    pub colour: Colour,
     /// Larger pictures are refused.
     pub max_pixels: u64,
 }
@@ -92,7 +94,7 @@ pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source
             Ok(Box::new(ReplaySource::open(directory, interval, options.max_pixels)?))
         }
         SourceSpec::Scenes { seed } => Ok(Box::new(ScenesSource::new(*seed, options.size, interval(options.fps)))),
-        SourceSpec::Pipe => Ok(Box::new(PipeSource::stdin(options.size, options.format))),
+        SourceSpec::Pipe => Ok(Box::new(PipeSource::stdin(options.size, options.format, options.colour))),
     }
 }
 

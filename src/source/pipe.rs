@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use crate::data::{Frame, PixelFormat};
+use crate::data::{Colour, Frame, PixelFormat};
 use crate::pipeline::{Source, SourceError};
 
 /// Frames of one size and format, back to back, without headers.
@@ -12,19 +12,20 @@ pub struct PipeSource<R> {
     width: u32,
     height: u32,
     format: PixelFormat,
+    colour: Colour,
     sequence: u64,
 }
 
 impl PipeSource<io::Stdin> {
-    pub fn stdin(size: (u32, u32), format: PixelFormat) -> Self {
-        PipeSource::new(io::stdin(), size, format)
+    pub fn stdin(size: (u32, u32), format: PixelFormat, colour: Colour) -> Self {
+        PipeSource { colour, ..PipeSource::new(io::stdin(), size, format) }
     }
 }
 
 impl<R: Read + Send> PipeSource<R> {
     /// Reads from `reader`; `size` = (width, height).
     pub fn new(reader: R, size: (u32, u32), format: PixelFormat) -> PipeSource<R> {
-        PipeSource { reader, width: size.0, height: size.1, format, sequence: 0 }
+        PipeSource { reader, width: size.0, height: size.1, format, colour: Colour::default(), sequence: 0 }
     }
 
     /// Fills `buffer` as far as the input goes.
@@ -56,7 +57,7 @@ impl<R: Read + Send> Source for PipeSource<R> {
     }
 
     fn next(&mut self, now_ns: u64, mut buffer: Vec<u8>) -> Result<Option<Frame>, SourceError> {
-        let PipeSource { width, height, format, .. } = *self;
+        let PipeSource { width, height, format, colour, .. } = *self;
         let len = format.frame_len(width, height).ok_or_else(|| SourceError::fatal("pipe:-", "frames of this size fit no memory"))?;
         buffer.resize(len, 0);
         let filled = self.fill(&mut buffer).map_err(|error| SourceError::fatal("pipe:-", error))?;
@@ -68,7 +69,7 @@ impl<R: Read + Send> Source for PipeSource<R> {
             return Err(SourceError::fatal("pipe:-", reason));
         }
         self.sequence += 1;
-        Ok(Some(Frame { width, height, format, data: buffer, sequence: self.sequence, captured_ns: now_ns, truth: None }))
+        Ok(Some(Frame { width, height, format, colour, data: buffer, sequence: self.sequence, captured_ns: now_ns, truth: None }))
     }
 }
 

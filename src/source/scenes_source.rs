@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::scenes::Scene;
-use crate::data::{Frame, GroundTruth, PixelFormat};
+use crate::data::{Colour, Frame, GroundTruth, PixelFormat};
 use crate::pipeline::{Source, SourceError};
 
 /// One moving scene, seen at the source's rate; frames carry their ground truth.
@@ -50,6 +50,7 @@ impl Source for ScenesSource {
             width,
             height,
             format: PixelFormat::Rgb24,
+            colour: Colour::default(),
             data: buffer,
             sequence: self.sequence,
             captured_ns: now_ns,
