@@ -47,8 +47,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let options = parse(&args)?;
     let stop = Arc::new(AtomicBool::new(false));
-    let asked = Arc::clone(&stop);
-    ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stop))?;
+    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&stop))?;
 
     let config = RingConfig {
         slots: options.slots,
