@@ -7,6 +7,8 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals as Iterator;
 
+use super::service::Service;
+
 /// What has been asked for since the start.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
@@ -41,6 +43,8 @@ impl Signals {
         if self.stop.swap(true, Ordering::SeqCst) {
             return;
         }
+        // from here: the frame in work may outlast the patience
+        Service::from_environment().stopping();
         std::thread::spawn(|| {
             std::thread::sleep(PATIENCE);
             std::process::exit(0);
