@@ -1,7 +1,6 @@
 //! `eomt-edge`: arguments to command to exit code.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Parser;
 use eomt_edge::cli::{Cli, Command, RunArgs};
@@ -42,7 +41,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
     let frames = args.frames;
-    daemon::run(Arc::new(move || read_config(&args)), frames)?;
+    daemon::run(Box::new(move || read_config(&args)), frames)?;
     Ok(())
 }
 
@@ -83,12 +82,11 @@ fn report(error: &anyhow::Error) {
 
 /// 2 for wrong usage or configuration, 1 for everything else.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let config = error.downcast_ref::<ConfigError>().is_some();
     let daemon = error.downcast_ref::<DaemonError>().is_some_and(DaemonError::is_usage);
     let model = error.downcast_ref::<ModelFileError>().is_some_and(ModelFileError::is_usage);
     #[cfg(feature = "tools")]
     let tool = error.downcast_ref::<eomt_edge::tools::UsageError>().is_some();
     #[cfg(not(feature = "tools"))]
     let tool = false;
-    ExitCode::from(if config || daemon || model || tool { 2 } else { 1 })
+    ExitCode::from(if daemon || model || tool { 2 } else { 1 })
 }

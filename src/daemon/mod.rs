@@ -2,10 +2,9 @@
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use std::sync::Arc;
 //! use eomt_edge::config::Config;
 //! use eomt_edge::daemon;
-//! daemon::run(Arc::new(|| Config::parse("[source]\nuri = \"scenes\"\n", &[])), Some(100))?;
+//! daemon::run(Box::new(|| Config::parse("[source]\nuri = \"scenes\"\n", &[])), Some(100))?;
 //! # Ok(())
 //! # }
 //! ```
@@ -36,7 +35,7 @@ use service::Service;
 use signals::Signals;
 
 /// Reads the configuration: at the start, and again at each SIGHUP.
-pub type ReadConfig = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+pub type ReadConfig = Box<dyn Fn() -> Result<Config, ConfigError>>;
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]

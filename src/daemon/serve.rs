@@ -161,7 +161,9 @@ impl Server {
     }
 
     fn try_reload(&mut self) -> Result<(), String> {
-        let config = (self.read)().map_err(|error| error.to_string())?;
+        let mut config = (self.read)().map_err(|error| error.to_string())?;
+        // the ring's own settings take a restart
+        let ring_wanted = std::mem::replace(&mut config.ring, self.config.ring.clone());
         let spec = source_spec(&config).map_err(|error| error.to_string())?;
         // the file may have changed under the same name, so the model is always loaded anew
         let network = Network::start(&config.model).map_err(|error| error.to_string())?;
@@ -169,12 +171,7 @@ impl Server {
             true => None,
             false => Some(open_source(&spec, &config).map_err(|error| error.to_string())?),
         };
-        let mut ring = ring_config(&config, &network, source.as_ref().map_or(self.sink.max_size(), |source| source.max_size()));
-        if config.ring != self.config.ring {
-            log::warn!("[ring] has changed: that takes a restart");
-            let old = ring_config(&self.config, &network, (ring.max_width, ring.max_height));
-            ring = old;
-        }
+        let ring = ring_config(&config, &network, source.as_ref().map_or(self.sink.max_size(), |source| source.max_size()));
         let metadata = ring_metadata(network.pipeline.model().metadata());
         self.sink.reconfigure(ring, metadata).map_err(|error| error.to_string())?;
         if let Some(source) = source {
@@ -183,7 +180,10 @@ impl Server {
             std::mem::replace(&mut self.capture, capture).stop();
         }
         self.network = network;
-        self.config = Config { ring: self.config.ring.clone(), ..config };
+        if ring_wanted != config.ring {
+            log::warn!("[ring] has changed: that takes a restart");
+        }
+        self.config = config;
         log::info!("the configuration was read again");
         Ok(())
     }

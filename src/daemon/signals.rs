@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGTERM};
-use signal_hook::iterator::Signals as Iterator;
+use signal_hook::iterator::Signals as Caught;
 
 use super::service::Service;
 
@@ -26,7 +26,7 @@ impl Signals {
         let signals = Signals::default();
         let (interrupt, terminate) = (signals.clone(), signals.clone());
         ctrlc::set_handler(move || interrupt.request_stop()).map_err(|error| error.to_string())?;
-        let mut caught = Iterator::new([SIGTERM, SIGHUP]).map_err(|error| error.to_string())?;
+        let mut caught = Caught::new([SIGTERM, SIGHUP]).map_err(|error| error.to_string())?;
         let listen = move || {
             for signal in caught.forever() {
                 match signal {

@@ -178,6 +178,28 @@ mod tests {
     }
 
     #[test]
+    fn primaries_and_extremes_equal_the_formula_within_a_level() {
+        for yuv in [[16, 128, 128], [235, 128, 128], [81, 90, 240], [145, 54, 34], [41, 240, 110], [0, 0, 255], [200, 3, 77]] {
+            let rgb = RgbConverter::new().rgb(&frame(PixelFormat::Yuv420, (1, 1), |_, _| yuv)).to_vec();
+            for (ours, truth) in rgb.iter().zip(truth(yuv, Colour::default())) {
+                assert!((f64::from(*ours) - truth).abs() <= 1.0, "{yuv:?}: {rgb:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn odd_sizes_use_the_right_chroma() {
+        // 3x3: chroma is 2x2; the last column and row have their own sample
+        let mut data = vec![128u8; 9];
+        data.extend([128, 128, 128, 255]); // U: only the lower right block is blue
+        data.extend([128; 4]);
+        let frame = Frame { format: PixelFormat::Yuv420, data, ..Frame::rgb(3, 3, vec![0; 27]) };
+        let rgb = RgbConverter::new().rgb(&frame).to_vec();
+        let blue: Vec<u8> = rgb.chunks(3).map(|p| p[2]).collect();
+        assert!(blue[8] > 250 && blue[..8].iter().all(|&b| b == blue[0]), "{blue:?}");
+    }
+
+    #[test]
     fn grey_and_bgr_keep_their_levels() {
         let rgb = Frame::rgb(2, 1, vec![0; 6]);
         let grey = Frame { format: PixelFormat::Grey, data: vec![0, 255], ..rgb.clone() };

@@ -19,8 +19,8 @@ pub struct RingSink {
     clock: Box<dyn Clock>,
     converter: RgbConverter,
     publication: Publication,
-    /// (width, height).
-    last_size: Option<(u32, u32)>,
+    /// (width, height) of the last frame; before the first one, the largest that this ring takes.
+    last_size: (u32, u32),
 }
 
 impl RingSink {
@@ -28,6 +28,7 @@ impl RingSink {
     pub fn start(config: RingConfig, metadata_json: String, server: ServerConfig, clock: Box<dyn Clock>) -> Result<RingSink, RingError> {
         let writer = RingWriter::create(&config, &metadata_json, clock.now_ns())?;
         let server = MaskServer::start(server, &writer)?;
+        let last_size = (config.max_width, config.max_height);
         Ok(RingSink {
             writer,
             server,
@@ -36,7 +37,7 @@ impl RingSink {
             clock,
             converter: RgbConverter::new(),
             publication: Publication::default(),
-            last_size: None,
+            last_size,
         })
     }
 
@@ -64,6 +65,7 @@ impl RingSink {
         let writer = RingWriter::create(&config, &metadata_json, self.clock.now_ns())?;
         self.server.replace_ring(&writer)?;
         (self.writer, self.config, self.metadata_json) = (writer, config, metadata_json);
+        self.last_size = self.max_size();
         Ok(())
     }
 
@@ -75,7 +77,7 @@ impl RingSink {
     /// Tells the readers that no frames come: an empty id map of the last frame's size, flagged "no signal".
     pub fn publish_no_signal(&mut self, dropped: u64) -> Result<(), SinkError> {
         let now = self.clock.now_ns();
-        let (width, height) = self.last_size.unwrap_or(self.max_size());
+        let (width, height) = self.last_size;
         let mut slot = self.writer.begin(width, height).map_err(|error| SinkError(error.to_string()))?;
         slot.ids().fill(NO_SEGMENT);
         let last = self.publication.report;
@@ -106,7 +108,7 @@ impl Sink for RingSink {
         if frame.width > self.config.max_width || frame.height > self.config.max_height {
             self.grow(frame).map_err(failed)?;
         }
-        self.last_size = Some((frame.width, frame.height));
+        self.last_size = (frame.width, frame.height);
         let mut slot = self.writer.begin(frame.width, frame.height).map_err(failed)?;
         fill(slot.ids(), &mut self.publication);
         let Publication { report, table } = &mut self.publication;
