@@ -23,7 +23,7 @@
 //! | [`client`] | - (other people's programs copy it) |
 //!
 //! `tests/architecture.rs` holds the table to it. From `data` to `segment` there is no file, clock, thread or log call except
-//! the model's word on rewrites that do not fire. `unsafe` lives in [`sink::ring`], [`client`], `tools::ort` (a
+//! the model's word on rewrites that do not fire. `unsafe` lives in [`sink::ring`], `source::v4l2::sys`, [`client`], `tools::ort` (a
 //! foreign library's C API) and `kernels::arch`, `std::arch` in the last one only.
 //!
 //! Absent on purpose: a GPU path, batches (a camera gives one frame at a time), a network protocol (bridges belong to the

@@ -32,7 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms whose files may contain `unsafe`.
-const UNSAFE_ROOMS: &[&str] = &["sink/ring", "client", "tools/ort"];
+const UNSAFE_ROOMS: &[&str] = &["sink/ring", "source/v4l2/sys", "client", "tools/ort"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()

@@ -29,8 +29,8 @@ use crate::model_file::ModelFileError;
 use crate::pipeline::{Clock, MonotonicClock, SourceError};
 use crate::sink::ring::RingError;
 use capture::Capture;
-use parts::{Network, open_source, ring_config, source_spec, start_sink};
-use serve::Server;
+use parts::{Network, developer, open_source, ring_config, source_spec, start_sink};
+use serve::{Lost, Server};
 use service::Service;
 use signals::Signals;
 
@@ -74,6 +74,7 @@ impl DaemonError {
 pub struct Counters {
     pub published: u64,
     pub dropped: u64,
+    /// Of these, pictures that the camera sent broken are no reason to end, however many.
     pub failed: u64,
 }
 
@@ -92,6 +93,7 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
     let clock: Arc<dyn Clock> = Arc::new(MonotonicClock);
     let capture = Capture::start(source, Arc::clone(&clock));
     let server = Server {
+        developer: developer(&spec, &config),
         config,
         read,
         network,
@@ -101,8 +103,10 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
         service: Service::from_environment(),
         signals,
         counters: Counters::default(),
+        failed: 0,
+        told_of_broken: false,
         failed_in_a_row: 0,
-        dropped_before: 0,
+        lost_before: Lost::default(),
         last_frame: Instant::now(),
         last_no_signal: None,
         last_status: Instant::now(),

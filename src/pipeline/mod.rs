@@ -22,7 +22,7 @@ mod ports;
 
 pub use mailbox::{Mailbox, Taken};
 pub use pool::Pool;
-pub use ports::{Clock, FixedClock, MonotonicClock, NullSink, Publication, Sink, SinkError, Source, SourceError};
+pub use ports::{Captured, Clock, FixedClock, Losses, MonotonicClock, NullSink, Publication, Sink, SinkError, Source, SourceError};
 
 use crate::data::{ClassLogits, Frame, FrameReport, Logits, Segments, StageTimes, Tensor, Windows};
 use crate::model::{Model, ModelError};

@@ -12,6 +12,8 @@ use super::say;
 use crate::client::Subscriber;
 use crate::kernels::arch;
 use crate::model_file::{self, Compute};
+#[cfg(feature = "camera")]
+use crate::source::v4l2;
 
 /// A finding that a person should act on.
 struct Report {
@@ -80,8 +82,24 @@ fn cameras(report: &mut Report) {
         let node = node.to_string_lossy();
         let name = std::fs::read_to_string(format!("/sys/class/video4linux/{node}/name")).unwrap_or_default();
         report.line("camera", format!("/dev/{node}: {}", name.trim()));
-        access(report, "camera", Path::new(&format!("/dev/{node}")));
+        let path = format!("/dev/{node}");
+        access(report, "camera", Path::new(&path));
+        camera_details(report, Path::new(&path));
     }
+}
+
+#[cfg(feature = "camera")]
+fn camera_details(report: &mut Report, path: &Path) {
+    match v4l2::describe(path) {
+        None => report.line("", "captures no video"),
+        Some(Ok(lines)) => lines.iter().skip(1).for_each(|line| report.line("", line)),
+        Some(Err(reason)) => report.line("", reason),
+    }
+}
+
+#[cfg(not(feature = "camera"))]
+fn camera_details(report: &mut Report, _path: &Path) {
+    report.line("", "this program was built without cameras");
 }
 
 fn displays(report: &mut Report) {
