@@ -158,7 +158,7 @@ pub fn segments(path: &Path, annotation: PanopticAnnotation, places: &HashMap<u6
     let segment = |SegmentJson { id, category_id, area, iscrowd }: SegmentJson| {
         let unknown = || format!("{}: image {}: segment {id} has the unknown category {category_id}", path.display(), image_id.0);
         let class = *places.get(&category_id).with_context(unknown)?;
-        Ok(PanopticSegment { id, class, area: area.map_or(u64::MAX, |area| area as u64), crowd: iscrowd.unwrap_or(false) })
+        Ok(PanopticSegment { id, class, area: area.map_or(u64::MAX, |area| area as u64), crowd: iscrowd.unwrap_or(false), score: None })
     };
     Ok((PathBuf::from(file_name), segments_info.into_iter().map(segment).collect::<Result<_>>()?))
 }

@@ -26,13 +26,15 @@ pub struct PanopticMap {
     pub segments: Vec<PanopticSegment>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PanopticSegment {
     pub id: u32,
     pub class: usize,
     /// Pixels, as the file says it (truth) or as they are (prediction).
     pub area: u64,
     pub crowd: bool,
+    /// For people only; `None` where there is none.
+    pub score: Option<f32>,
 }
 
 /// Every pixel one class or [`NO_CLASS`].

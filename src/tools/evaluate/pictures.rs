@@ -35,12 +35,13 @@ pub fn differences(frame: &Frame, wrong: &[bool]) -> Vec<u8> {
     frame.data.chunks_exact(3).zip(wrong).flat_map(pixel).collect()
 }
 
-fn row(index: usize, class: usize, score: f64) -> Segment {
-    Segment { id: index as u16 + 1, category_id: class as u16, score: score as f32, area: 0, bbox: [0; 4], track_id: 0 }
+/// Without a score only the name is written.
+fn row(index: usize, class: usize, score: Option<f32>) -> Segment {
+    Segment { id: index as u16 + 1, category_id: class as u16, score: score.unwrap_or(f32::NAN), area: 0, bbox: [0; 4], track_id: 0 }
 }
 
 fn of_panoptic(map: &PanopticMap) -> Painting {
-    let table: Vec<Segment> = map.segments.iter().enumerate().map(|(index, segment)| row(index, segment.class, 1.0)).collect();
+    let table: Vec<Segment> = map.segments.iter().enumerate().map(|(index, segment)| row(index, segment.class, segment.score)).collect();
     let place = |id: u32| map.segments.iter().position(|segment| segment.id == id).map_or(0, |place| place as u16 + 1);
     let mut ids = Vec::with_capacity(map.ids.len());
     for run in map.ids.chunk_by(|a, b| a == b) {
@@ -55,7 +56,7 @@ fn of_classes(map: &ClassMap) -> Painting {
     seen.dedup();
     let place = |class: &u16| seen.binary_search(class).map_or(0, |place| place as u16 + 1);
     let ids = map.classes.iter().map(place).collect();
-    Painting { ids, table: seen.iter().enumerate().map(|(index, class)| row(index, usize::from(*class), 1.0)).collect() }
+    Painting { ids, table: seen.iter().enumerate().map(|(index, class)| row(index, usize::from(*class), None)).collect() }
 }
 
 /// The best on top.
@@ -66,7 +67,10 @@ fn of_instances(instances: &Instances) -> Painting {
     for (index, instance) in list.iter().enumerate() {
         instance.each_pixel(|pixel| ids[pixel] = index as u16 + 1);
     }
-    Painting { ids, table: list.iter().enumerate().map(|(index, instance)| row(index, instance.class, instance.score)).collect() }
+    Painting {
+        ids,
+        table: list.iter().enumerate().map(|(index, instance)| row(index, instance.class, Some(instance.score as f32))).collect(),
+    }
 }
 
 impl Painting {

@@ -69,7 +69,7 @@ impl ModelSource {
         let ids = segments.ids.iter().map(|id| if counts(*id) { u32::from(*id) } else { 0 }).collect();
         let segment = |row: &crate::data::Segment| {
             let class = class(row.category_id)?;
-            Some(PanopticSegment { id: u32::from(row.id), class, area: u64::from(row.area), crowd: false })
+            Some(PanopticSegment { id: u32::from(row.id), class, area: u64::from(row.area), crowd: false, score: Some(row.score) })
         };
         PanopticMap { width: segments.width, height: segments.height, ids, segments: segments.table.iter().filter_map(segment).collect() }
     }
@@ -197,7 +197,9 @@ fn of_directory(dataset: &Dataset, index: usize, directory: &Path, by: MatchBy, 
         return Ok(Labels::Instances(Instances { width: document.width, height: document.height, list }));
     }
     let png = find(".panoptic.png").with_context(|| format!("{}: {}.panoptic.png is missing", directory.display(), stem.display()))?;
-    let segment = |row: &SegmentRow| Ok(PanopticSegment { id: row.id, class: class(row)?, area: u64::MAX, crowd: false });
+    let segment = |row: &SegmentRow| {
+        Ok(PanopticSegment { id: row.id, class: class(row)?, area: u64::MAX, crowd: false, score: Some(row.score as f32) })
+    };
     let segments = document.segments.iter().map(segment).collect::<Result<_>>()?;
     let map = dataset::panoptic_map(&png, segments, max_pixels)?;
     map.check(&png.display().to_string(), true)?;
