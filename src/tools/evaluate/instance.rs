@@ -21,6 +21,8 @@ pub struct Objects {
 const METRICS: [&str; 12] =
     ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"];
 
+type Summary = [Option<f64>; METRICS.len()];
+
 impl Objects {
     pub fn add(&mut self, truth: &Instances, prediction: &Instances) {
         let image_id = self.images.len() as u64 + 1;
@@ -47,7 +49,7 @@ impl Objects {
     }
 
     /// The twelve numbers of the summary, and AP and AP50 of each class of `counted`.
-    fn evaluate(self, counted: &[u64]) -> Result<([Option<f64>; 12], Vec<[Option<f64>; 2]>)> {
+    fn evaluate(self, counted: &[u64]) -> Result<(Summary, Vec<[Option<f64>; 2]>)> {
         let categories = counted.iter().map(|id| Category { id: *id, name: id.to_string(), ..Category::default() }).collect();
         let mut predictions = self.predictions;
         predictions.retain(|object| counted.contains(&object.category_id));

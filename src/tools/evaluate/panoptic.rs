@@ -72,8 +72,8 @@ impl Fit {
         let pairs: Vec<(u32, u32)> = truth.ids.iter().copied().zip(prediction.ids.iter().copied()).collect();
         for run in pairs.chunk_by(|a, b| a == b) {
             let (gt, pred) = run[0];
-            let differs = !free(gt) && !self.matched.contains(&run[0]) && !(gt == VOID && pred == VOID);
-            wrong.extend(std::iter::repeat_n(differs, run.len()));
+            let fine = free(gt) || self.matched.contains(&run[0]) || (gt == VOID && pred == VOID);
+            wrong.extend(std::iter::repeat_n(!fine, run.len()));
         }
         wrong
     }
