@@ -218,6 +218,8 @@ fn contradictions_are_named() {
         let arguments = changed(&scratch, file, |document| document["annotations"][0]["segments_info"][0]["category_id"] = json!(77));
         refuse(&mut run(arguments), 1, &[file, "77", "category"]);
     }
+    let arguments = changed(&scratch, "truth.json", |document| document["annotations"][0]["segments_info"][0]["area"] = json!(-3.5));
+    refuse(&mut run(arguments), 1, &["00.png", &id, "an area of 0"]);
     let arguments = changed(&scratch, "predicted.json", |document| document["annotations"].as_array_mut().unwrap().truncate(3));
     refuse(&mut run(arguments), 1, &["predicted.json", "no prediction for image 103"]);
     let arguments = changed(&scratch, "predicted.json", |document| {

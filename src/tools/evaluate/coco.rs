@@ -152,7 +152,7 @@ pub fn places(classes: &[Class]) -> HashMap<u64, usize> {
     classes.iter().enumerate().map(|(place, class)| (class.id, place)).collect()
 }
 
-/// Segments with classes for categories. Areas that the file does not give are `None`'s zero until the map is there.
+/// The PNG's name and the segments with classes for categories. An area that the file does not give is `u64::MAX`.
 pub fn segments(path: &Path, annotation: PanopticAnnotation, places: &HashMap<u64, usize>) -> Result<(PathBuf, Vec<PanopticSegment>)> {
     let PanopticAnnotation { image_id, file_name, segments_info } = annotation;
     let segment = |SegmentJson { id, category_id, area, iscrowd }: SegmentJson| {

@@ -1,5 +1,7 @@
 //! What an image shows, as the truth or as a prediction: in one form for each task.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail};
 use hotcoco::Rle;
 
@@ -76,11 +78,19 @@ pub enum Labels {
 impl PanopticMap {
     /// Whether every id of the map is a segment, and every segment in the map when `all_occur`.
     ///
-    /// The COCO panoptic API demands both of predictions; a truth's segment without a pixel is one that nobody finds.
+    /// The COCO panoptic API demands both of predictions; a truth's segment without a pixel is one that nobody finds. It reads a
+    /// truth's areas from the JSON, and one that is too small would make intersections over union of more than 1.
     pub fn check(&self, image: &str, all_occur: bool) -> Result<()> {
-        let mut ids: Vec<u32> = self.ids.chunk_by(|a, b| a == b).map(|run| run[0]).collect();
-        ids.sort_unstable();
-        ids.dedup();
+        let mut pixels: BTreeMap<u32, u64> = BTreeMap::new();
+        for run in self.ids.chunk_by(|a, b| a == b) {
+            *pixels.entry(run[0]).or_default() += run.len() as u64;
+        }
+        let ids: Vec<u32> = pixels.keys().copied().collect();
+        if let Some(PanopticSegment { id, area, .. }) =
+            self.segments.iter().find(|segment| pixels.get(&segment.id).is_some_and(|pixels| segment.area < *pixels))
+        {
+            bail!("{image}: segment {id} has {} pixels in the PNG and an area of {area} in the JSON", pixels[id]);
+        }
         let mut known: Vec<u32> = self.segments.iter().map(|segment| segment.id).collect();
         known.sort_unstable();
         if let Some(twice) = known.windows(2).find(|pair| pair[0] == pair[1]) {
