@@ -31,6 +31,9 @@ pub enum Command {
     /// Segment pictures: overlay, COCO panoptic PNG and JSON of each
     #[cfg(feature = "tools")]
     Segment(SegmentArgs),
+    /// Measure how good a model is: panoptic quality, mIoU, mask AP, and where it is wrong
+    #[cfg(feature = "tools")]
+    Evaluate(Box<EvaluateArgs>),
     /// Run the network alone on normalized pixel values (a debugging door)
     #[cfg(feature = "tools")]
     Logits(LogitsArgs),

@@ -30,7 +30,7 @@ pub(super) fn write(rgb: &mut [u8], (width, height): (usize, usize), ids: &[u16]
     let mut taken: Vec<Rectangle> = Vec::new();
     for segment in order {
         let name = labels.get(usize::from(segment.category_id)).map_or("?", String::as_str);
-        let text = format!("{name} {:.2}", segment.score);
+        let text = if segment.score.is_nan() { name.to_owned() } else { format!("{name} {:.2}", segment.score) };
         let size = Size::new(glyph.width * text.chars().count() as u32 + 2, glyph.height + 1);
         let anchor = anchor(ids, width, segment);
         let limit = |value: i32, room: usize, need: u32| value.clamp(0, (room as i32 - need as i32).max(0));

@@ -29,7 +29,8 @@ pub fn class_colour(class: u16) -> [u8; 3] {
     [ramp(0.0), ramp(4.0), ramp(2.0)]
 }
 
-/// Paints segments over `rgb` (`[height, width, 3]`, width given). `ids` is `[height, width]`.
+/// Paints segments over `rgb` (`[height, width, 3]`, width given). `ids` is `[height, width]`. A score that is no number is not
+/// written.
 pub fn paint(rgb: &mut [u8], width: usize, ids: &[u16], table: &[Segment], labels: &[String]) {
     assert_eq!(rgb.len(), ids.len() * 3);
     let height = ids.len() / width.max(1);
