@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::capture::Capture;
 use super::parts::{Network, open_source, ring_config, ring_metadata, source_spec};
+use super::screen::{Screen, State, check};
 use super::service::Service;
 use super::signals::Signals;
 use super::{Counters, DaemonError, ReadConfig};
@@ -39,6 +40,7 @@ pub(super) struct Server {
     pub network: Network,
     pub sink: RingSink,
     pub capture: Capture,
+    pub screen: Screen,
     pub clock: Arc<dyn Clock>,
     pub service: Service,
     pub signals: Signals,
@@ -79,6 +81,7 @@ impl Server {
         self.counters.dropped = self.dropped();
         self.capture.stop();
         self.sink.stop();
+        self.screen.end(result.as_ref().err());
         let seconds = started.elapsed().as_secs_f64();
         let Counters { published, dropped, failed } = self.counters;
         log::info!("{published} frames in {seconds:.1} s ({:.1} a second), {dropped} dropped, {failed} failed", published as f64 / seconds);
@@ -94,7 +97,8 @@ impl Server {
             log::info!("frames come again after {:.1} s", self.last_frame.elapsed().as_secs_f64());
         }
         self.counters.dropped = self.dropped();
-        let result = self.network.pipeline.process(&frame, self.counters.dropped, &mut self.sink, self.clock.as_ref());
+        let (pipeline, dropped, clock) = (&mut self.network.pipeline, self.counters.dropped, self.clock.as_ref());
+        let result = self.screen.through(&mut self.sink, |sink| pipeline.process(&frame, dropped, sink, clock));
         self.capture.pool.give_back(frame.data);
         self.last_frame = Instant::now();
         match result {
@@ -129,6 +133,7 @@ impl Server {
         if self.last_no_signal.replace(now).is_none() {
             log::warn!("no frame for {limit} s; readers are told 'no signal' until one comes");
             self.service.status("no signal: waiting for frames");
+            self.screen.show(State::NoSignal);
         }
         if let Err(error) = self.sink.publish_no_signal(self.dropped()) {
             log::debug!("{error}");
@@ -153,7 +158,9 @@ impl Server {
             Ok(()) => "reloaded".to_owned(),
             Err(reason) => {
                 log::error!("reload refused, the old configuration stays: {reason}");
-                format!("reload refused: {reason}")
+                let status = format!("reload refused: {reason}");
+                self.screen.show(State::Failure(status.clone()));
+                status
             }
         };
         self.service.ready(&status);
@@ -165,6 +172,7 @@ impl Server {
         // the ring's own settings take a restart
         let ring_wanted = std::mem::replace(&mut config.ring, self.config.ring.clone());
         let spec = source_spec(&config).map_err(|error| error.to_string())?;
+        check(&config).map_err(|error| error.to_string())?;
         // the file may have changed under the same name, so the model is always loaded anew
         let network = Network::start(&config.model).map_err(|error| error.to_string())?;
         let source = match config.source == self.config.source {
@@ -178,6 +186,11 @@ impl Server {
             self.dropped_before = self.dropped();
             let capture = Capture::start(source, Arc::clone(&self.clock));
             std::mem::replace(&mut self.capture, capture).stop();
+        }
+        self.screen.set_labels(&network.pipeline.model().metadata().labels);
+        self.screen.reconfigure(&config.display);
+        if self.last_no_signal.is_some() {
+            self.screen.show(State::NoSignal);
         }
         self.network = network;
         if ring_wanted != config.ring {
