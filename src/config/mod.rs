@@ -11,10 +11,12 @@
 //! out and a test parses it. Refuses: reading files, looking at the machine.
 
 mod camera;
+mod display;
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use display::{Controller, DisplayConfig, DisplayKind};
 use serde::Deserialize;
 
 use crate::data::{Colour, PixelFormat, Task, Thresholds};
@@ -49,6 +51,7 @@ pub struct Config {
     pub source: SourceConfig,
     pub camera: CameraConfig,
     pub ring: RingConfig,
+    pub display: DisplayConfig,
 }
 
 /// `[model]`
@@ -261,6 +264,7 @@ impl Config {
         if self.ring.max_clients == 0 || self.ring.max_clients > 4096 {
             return refuse("ring.max_clients", self.ring.max_clients.to_string(), "1 to 4096");
         }
+        self.display.check()?;
         match u32::from_str_radix(&self.ring.mode, 8) {
             Ok(mode) if mode <= 0o777 => Ok(()),
             _ => refuse("ring.mode", format!("'{}'", self.ring.mode), "it must be octal permission bits such as 660"),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::capture::Capture;
 use super::parts::{Network, developer, open_source, ring_config, ring_metadata, source_spec};
+use super::screen::{Screen, State, check};
 use super::service::Service;
 use super::signals::Signals;
 use super::{Counters, DaemonError, ReadConfig};
@@ -50,6 +51,7 @@ pub(super) struct Server {
     pub developer: Developer,
     pub sink: RingSink,
     pub capture: Capture,
+    pub screen: Screen,
     pub clock: Arc<dyn Clock>,
     pub service: Service,
     pub signals: Signals,
@@ -93,6 +95,7 @@ impl Server {
         self.count_losses();
         self.capture.stop();
         self.sink.stop();
+        self.screen.end(result.as_ref().err());
         let seconds = started.elapsed().as_secs_f64();
         let Counters { published, dropped, failed } = self.counters;
         log::info!("{published} frames in {seconds:.1} s ({:.1} a second), {dropped} dropped, {failed} failed", published as f64 / seconds);
@@ -113,9 +116,6 @@ impl Server {
     }
 
     fn process(&mut self, frame: Frame) -> Result<(), DaemonError> {
-        if self.last_no_signal.take().is_some() {
-            log::info!("frames come again after {:.1} s", self.last_frame.elapsed().as_secs_f64());
-        }
         self.count_losses();
         let frame = match self.developer.develop(frame) {
             Ok(frame) => frame,
@@ -129,7 +129,11 @@ impl Server {
                 return Ok(());
             }
         };
-        let result = self.network.pipeline.process(&frame, self.counters.dropped, &mut self.sink, self.clock.as_ref());
+        if self.last_no_signal.take().is_some() {
+            log::info!("frames come again after {:.1} s", self.last_frame.elapsed().as_secs_f64());
+        }
+        let (pipeline, dropped, clock) = (&mut self.network.pipeline, self.counters.dropped, self.clock.as_ref());
+        let result = self.screen.through(&mut self.sink, |sink| pipeline.process(&frame, dropped, sink, clock));
         self.capture.pool.give_back(frame.data);
         self.last_frame = Instant::now();
         match result {
@@ -164,6 +168,7 @@ impl Server {
         if self.last_no_signal.replace(now).is_none() {
             log::warn!("no frame for {limit} s; readers are told 'no signal' until one comes");
             self.service.status("no signal: waiting for frames");
+            self.screen.show(State::NoSignal);
         }
         if let Err(error) = self.sink.publish_no_signal(self.lost().dropped) {
             log::debug!("{error}");
@@ -189,7 +194,9 @@ impl Server {
             Ok(()) => "reloaded".to_owned(),
             Err(reason) => {
                 log::error!("reload refused, the old configuration stays: {reason}");
-                format!("reload refused: {reason}")
+                let status = format!("reload refused: {reason}");
+                self.screen.show(State::Failure(status.clone()));
+                status
             }
         };
         self.service.ready(&status);
@@ -201,6 +208,7 @@ impl Server {
         // the ring's own settings take a restart
         let ring_wanted = std::mem::replace(&mut config.ring, self.config.ring.clone());
         let spec = source_spec(&config).map_err(|error| error.to_string())?;
+        check(&config).map_err(|error| error.to_string())?;
         // the file may have changed under the same name, so the model is always loaded anew
         let network = Network::start(&config.model).map_err(|error| error.to_string())?;
         let source = match (&config.source, &config.camera) == (&self.config.source, &self.config.camera) {
@@ -216,6 +224,11 @@ impl Server {
             self.capture.stop();
             self.capture = Capture::start(source, Arc::clone(&self.clock));
             self.developer = developer(&spec, &config);
+        }
+        self.screen.set_labels(&network.pipeline.model().metadata().labels);
+        self.screen.reconfigure(&config.display);
+        if self.last_no_signal.is_some() {
+            self.screen.show(State::NoSignal);
         }
         self.network = network;
         if ring_wanted != config.ring {

@@ -139,6 +139,15 @@ impl Frame {
         assert_eq!(Some(data.len()), PixelFormat::Rgb24.frame_len(width, height), "RGB frame of {width}x{height}");
         Frame { width, height, format: PixelFormat::Rgb24, colour: Colour::default(), data, sequence: 0, captured_ns: 0, truth: None }
     }
+
+    /// Takes over all of `other` but its ground truth, and reuses the memory of `self`.
+    pub fn copy_from(&mut self, other: &Frame) {
+        let mut data = std::mem::take(&mut self.data);
+        data.clear();
+        data.extend_from_slice(&other.data);
+        let Frame { width, height, format, colour, sequence, captured_ns, .. } = *other;
+        *self = Frame { width, height, format, colour, data, sequence, captured_ns, truth: None };
+    }
 }
 
 #[cfg(test)]
