@@ -11,7 +11,7 @@ use eomt_edge::model::Precision;
 use eomt_edge::segment::Anomaly;
 use eomt_edge::tools::bench::{BenchOptions, bench};
 use eomt_edge::tools::convert::{ConvertOptions, convert};
-use eomt_edge::tools::doctor::doctor;
+use eomt_edge::tools::doctor::{DoctorOptions, doctor};
 use eomt_edge::tools::evaluate::{ClassValues, EvaluateOptions, MatchBy, Predictions, TruthFiles, evaluate};
 use eomt_edge::tools::logits::logits;
 use eomt_edge::tools::postprocess::{PostprocessOptions, postprocess};
@@ -36,7 +36,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             timeout: Duration::from_secs(args.timeout),
         })?,
         Command::Doctor(args) => {
-            let problems = doctor(&args.model, &args.socket)?;
+            let problems = doctor(&DoctorOptions { config: args.config, model: args.model, socket: args.socket })?;
             return Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Run(_) | Command::ReapSocket { .. } => unreachable!("main runs these itself"),

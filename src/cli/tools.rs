@@ -341,10 +341,13 @@ pub struct ViewArgs {
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// ONNX file
-    #[arg(long, default_value = "/usr/share/eomt-edge/eomt-nano-scenes.onnx", value_name = "FILE")]
-    pub model: PathBuf,
-    /// The daemon's socket
-    #[arg(long, default_value = "/run/eomt-edge/masks.sock", value_name = "PATH")]
-    pub socket: PathBuf,
+    /// The service's configuration file
+    #[arg(long, default_value = "/etc/eomt-edge/eomt-edge.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// ONNX file [default: the configuration's]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// The daemon's socket [default: the configuration's]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
 }
