@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup unit-check aarch64-test onnxruntime-check bench-aarch64 clean
+.PHONY: demo test build lint fmt setup unit-check aarch64-test onnxruntime-check bench-aarch64 soak clean
 
 # Masks of a moving scene, from the daemon to a second process, as pictures in demo-output/.
 demo: setup
@@ -43,6 +43,11 @@ SIZE ?= 160
 bench-aarch64:
 	bash benches/aarch64.sh $(MODEL) $(SIZE)
 
+# The daemon at full speed for so many seconds: memory, descriptors and threads stay as they were.
+SECONDS ?= 1200
+soak: setup
+	sh scripts/soak.sh $(SECONDS)
+
 clean:
 	cargo clean
-	rm -rf demo-output
+	rm -rf demo-output soak-output
