@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup unit-check aarch64-test onnxruntime-check bench-aarch64 soak clean
+.PHONY: demo test build lint fmt setup unit-check aarch64-test onnxruntime-check bench-aarch64 deb deb-arm64 package-check soak clean
 
 # Masks of a moving scene, from the daemon to a second process, as pictures in demo-output/.
 demo: setup
@@ -42,6 +42,17 @@ MODEL ?= models/eomt-nano-scenes.onnx
 SIZE ?= 160
 bench-aarch64:
 	bash benches/aarch64.sh $(MODEL) $(SIZE)
+
+# The Debian package in target/debian/, for this machine and for arm64 boards.
+deb: setup
+	sh scripts/package.sh
+
+deb-arm64: setup
+	sh scripts/package.sh arm64
+
+# What is in this machine's package, what Debian's policy says of it, and that installing, upgrading and purging it leave what they should.
+package-check: deb
+	sh scripts/package-check.sh
 
 # The daemon at full speed for so many seconds: memory, descriptors and threads stay as they were.
 SECONDS ?= 1200

@@ -1,0 +1,20 @@
+#!/bin/sh
+# The Debian package for this machine, or for arm64: sh scripts/package.sh [arm64]. Leaves it in target/debian/.
+set -eu
+cd "$(dirname "$0")/.."
+. ./scripts/env.sh
+tools=target/tools
+export PATH="$PWD/$tools/bin:$PATH"
+if ! command -v cargo-deb >/dev/null 2>&1; then
+    echo "package: installing cargo-deb into $tools"
+    cargo install --quiet --locked --root "$tools" cargo-deb@3.6.1
+fi
+# the pages are the same on every machine, so this machine writes them
+(unset CARGO_TARGET_DIR RUSTC; cargo run --quiet --release --example manual -- target/manual)
+mkdir -p target/debian
+if [ "${1:-}" = arm64 ]; then
+    export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/aarch64}"
+    cargo deb --target aarch64-unknown-linux-gnu --output target/debian/
+else
+    cargo deb --output target/debian/
+fi
