@@ -6,8 +6,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use eomt_edge::data::{ClassLogits, Frame, Geometry, Logits, PixelFormat, Task, Tensor};
-use eomt_edge::preprocess::Preprocessor;
+use eomt_edge::data::{ClassLogits, Frame, Geometry, Logits, PixelFormat, Task, Tensor, View};
+use eomt_edge::preprocess::{Developer, Preprocessor};
 use eomt_edge::segment::{Rules, Segmenter};
 
 const QUERIES: usize = 200;
@@ -74,12 +74,30 @@ fn main() {
     let mut preprocessor = Preprocessor::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], (320, 320));
     let mut tensor = Tensor::zeros(320, 320);
     for (format, name) in PixelFormat::NAMES.into_iter().skip(1) {
-        let data = frame.data[..format.frame_len(640, 480).expect("small")].to_vec();
+        let Some(len) = format.frame_len(640, 480) else { continue };
+        let data = frame.data[..len].to_vec();
         let frame = Frame { format, data, ..frame.clone() };
         time(&format!("preprocess 320, {name}"), ROUNDS, || {
             black_box(preprocessor.run(black_box(&frame), &mut tensor));
         });
     }
+    let mut jpeg = Vec::new();
+    // smooth, as a camera's picture is: noise would take several times as long
+    let smooth = (0..640 * 480).flat_map(|at| [at % 640 / 3, at / 640 / 2, (at % 640 + at / 640) / 5].map(|level| level as u8)).collect();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 85);
+    let smooth = Frame::rgb(640, 480, smooth);
+    image::ImageEncoder::write_image(encoder, &smooth.data, 640, 480, image::ExtendedColorType::Rgb8).expect("memory");
+    for (name, view) in [("decode mjpg", View::default()), ("decode mjpg, rotate", View { turns: 1, ..View::default() })] {
+        let mut developer = Developer::new(view);
+        time(name, ROUNDS, || {
+            let frame = Frame { format: PixelFormat::Mjpg, data: jpeg.clone(), ..smooth.clone() };
+            black_box(developer.develop(frame).expect("a picture"));
+        });
+    }
+    let mut developer = Developer::new(View { turns: 1, ..View::default() });
+    time("rotate rgb24", ROUNDS, || {
+        black_box(developer.develop(frame.clone()).expect("a picture"));
+    });
     let geometry = Geometry::fit((480, 640), (320, 320));
     let mut ids = vec![0u16; 640 * 480];
     let eight: Vec<usize> = (0..QUERIES).step_by(25).collect();

@@ -3,12 +3,16 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use eomt_edge::cli::{BenchArgs, Command, ConvertArgs, PostprocessArgs, PrecisionArg, SegmentArgs, ThresholdArgs};
+use eomt_edge::cli::{
+    AnomalyArg, BenchArgs, Command, ConvertArgs, EvaluateArgs, MatchArg, PostprocessArgs, PrecisionArg, SegmentArgs, ThresholdArgs,
+};
 use eomt_edge::data::Thresholds;
 use eomt_edge::model::Precision;
+use eomt_edge::segment::Anomaly;
 use eomt_edge::tools::bench::{BenchOptions, bench};
 use eomt_edge::tools::convert::{ConvertOptions, convert};
-use eomt_edge::tools::doctor::doctor;
+use eomt_edge::tools::doctor::{DoctorOptions, doctor};
+use eomt_edge::tools::evaluate::{ClassValues, EvaluateOptions, MatchBy, Predictions, TruthFiles, evaluate};
 use eomt_edge::tools::logits::logits;
 use eomt_edge::tools::postprocess::{PostprocessOptions, postprocess};
 use eomt_edge::tools::preprocess::preprocess;
@@ -19,6 +23,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Convert(args) => run_convert(args)?,
         Command::Segment(args) => run_segment(&args)?,
+        Command::Evaluate(args) => run_evaluate(*args)?,
         Command::Logits(args) => logits(&args.model, &args.input, &args.output, args.threads)?,
         Command::Preprocess(args) => preprocess(&args.image, (args.size.0, args.size.1), &args.output, args.max_pixels)?,
         Command::Postprocess(args) => run_postprocess(&args)?,
@@ -31,7 +36,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             timeout: Duration::from_secs(args.timeout),
         })?,
         Command::Doctor(args) => {
-            let problems = doctor(&args.model, &args.socket)?;
+            let problems = doctor(&DoctorOptions { config: args.config, model: args.model, socket: args.socket })?;
             return Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Run(_) | Command::ReapSocket { .. } => unreachable!("main runs these itself"),
@@ -93,6 +98,46 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
         max_pixels: args.max_pixels,
     };
     segment(&args.model, &args.images, &args.output, &options)
+}
+
+fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
+    let values = ClassValues { ignore: args.ignore_label.0, offset: args.label_offset, listed: args.class_values.map(|values| values.0) };
+    let truth = match (args.panoptic_json.zip(args.panoptic_dir), args.instances, args.class_maps, args.anomaly_dir) {
+        (Some((json, directory)), ..) => TruthFiles::Panoptic { json, directory },
+        (_, Some(json), ..) => TruthFiles::Instances { json },
+        (_, _, Some(directory), _) => TruthFiles::ClassMaps { directory, values },
+        (_, _, _, Some(directory)) => TruthFiles::Anomalies { directory },
+        _ => unreachable!("clap demands one of them"),
+    };
+    let predictions = match (args.model, args.compare, args.predictions) {
+        (Some(model), ..) => Predictions::Models(vec![model]),
+        (_, Some(models), _) => Predictions::Models(models),
+        (_, _, Some(path)) => Predictions::Files { path, json: args.predictions_json },
+        _ => unreachable!("clap demands one of them"),
+    };
+    evaluate(&EvaluateOptions {
+        task: args.task,
+        match_by: match args.match_by {
+            MatchArg::Name => MatchBy::Name,
+            MatchArg::Id => MatchBy::Id,
+            MatchArg::Order => MatchBy::Order,
+        },
+        threshold: args.thresholds.threshold,
+        mask_threshold: args.thresholds.mask_threshold,
+        overlap_threshold: args.thresholds.overlap_threshold,
+        windows: args.windows,
+        anomaly: match args.anomaly_score {
+            AnomalyArg::Max => Anomaly::Max,
+            AnomalyArg::Rba => Anomaly::Rba,
+        },
+        limit: args.limit.map(|limit| limit as usize),
+        threads: args.threads,
+        max_pixels: args.max_pixels,
+        json: args.json,
+        report: args.report,
+        shown: args.shown,
+        ..EvaluateOptions::new(truth, predictions, args.images)
+    })
 }
 
 fn run_postprocess(args: &PostprocessArgs) -> anyhow::Result<()> {

@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model_file", &["model", "kernels"]),
     ("pipeline", &["data", "preprocess", "model", "segment"]),
     ("source", &["data", "pipeline"]),
-    ("sink", &["data", "pipeline", "preprocess", "client"]),
+    ("sink", &["data", "pipeline", "preprocess", "client", "config", "overlay"]),
     (
         "daemon",
         &["data", "kernels", "config", "preprocess", "model", "model_file", "segment", "pipeline", "source", "sink", "client", "overlay"],
@@ -32,7 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms whose files may contain `unsafe`.
-const UNSAFE_ROOMS: &[&str] = &["sink/ring", "client", "tools/ort"];
+const UNSAFE_ROOMS: &[&str] = &["sink/ring", "sink/display/framebuffer/ioctl.rs", "source/v4l2/sys", "client", "tools/ort"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()

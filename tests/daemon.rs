@@ -42,7 +42,7 @@ fn a_second_process_sees_the_masks() {
 /// Known ground truth: where the scene says floor, wall or sky, the daemon's masks mostly say so too.
 #[test]
 fn scenes_are_segmented_rightly() {
-    use eomt_edge::pipeline::{MonotonicClock, NullSink, Pipeline, Source};
+    use eomt_edge::pipeline::{Captured, MonotonicClock, NullSink, Pipeline, Source};
     use eomt_edge::segment::Rules;
     use eomt_edge::source::ScenesSource;
     let (model, _) = eomt_edge::model_file::load(&shipped_model(), &eomt_edge::model_file::Compute::threads(1)).expect("the shipped model");
@@ -51,7 +51,8 @@ fn scenes_are_segmented_rightly() {
     let (mut pipeline, mut sink) = (Pipeline::new(model, rules), NullSink::default());
     let (mut right, mut all) = (0u32, 0u32);
     for seed in 0..6 {
-        let frame = ScenesSource::new(seed, (192, 160), Duration::ZERO).next(0, Vec::new()).expect("drawn").expect("endless");
+        let drawn = ScenesSource::new(seed, (192, 160), Duration::ZERO).next(0, Vec::new()).expect("drawn");
+        let Captured::Frame(frame) = drawn else { panic!("scenes never end") };
         pipeline.process(&frame, 0, &mut sink, &MonotonicClock).expect("processed");
         let truth = frame.truth.expect("scenes know");
         let class_of = |id: u16| truth.classes.iter().find(|(truth_id, _)| *truth_id == id).map(|(_, class)| *class);
@@ -216,7 +217,8 @@ fn what_is_missing_is_said() {
     for (source, words) in [
         (format!("replay:{}", empty.display()), "no PNG or JPEG"),
         ("replay:/nowhere/at/all".to_owned(), "/nowhere/at/all"),
-        ("v4l2:/dev/video0".to_owned(), "/dev/video0"),
+        ("v4l2:/dev/null".to_owned(), "/dev/null"),
+        (format!("v4l2:{}", empty.display()), "no V4L2 device"),
     ] {
         let output = run(&socket, &source, &[]).stderr(Stdio::piped()).output().unwrap();
         let sentence = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -278,7 +278,9 @@ fn a_daemon_waits_for_the_lock_on_the_directory() {
 
 #[test]
 fn of_writers_that_start_together_one_wins() {
-    for _ in 0..5 {
+    // an emulated process may hang in the emulator itself; the kernel decides the race, and needs no emulation to be tried often
+    let races = if std::env::var_os("EOMT_EDGE_TEST_RUNNER").is_some() { 1 } else { 5 };
+    for _ in 0..races {
         race_for_the_name();
     }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -90,6 +90,26 @@ fn a_source_without_frames_is_no_reason_to_restart() {
     assert_eq!((silent.info.frame_sequence, silent.info.captured_ns), (1, frame.info.captured_ns), "the last frame's");
     drop(input);
     assert_eq!(daemon.wait(), Some(0));
+}
+
+#[test]
+fn a_camera_that_is_not_there_is_waited_for() {
+    let scratch = Scratch::new("no-camera");
+    let socket = scratch.path("masks.sock");
+    let uri = format!("v4l2:{}", scratch.path("video7").display());
+    let mut command = run(&socket, &uri, &["source.no_signal_after=0.3", "camera.size=64x48", "camera.rotate=90"]);
+    let mut daemon = Daemon(command.stderr(Stdio::piped()).spawn().expect("the daemon starts"));
+    let mut subscriber = connect(&socket);
+    for _ in 0..2 {
+        let silent = next(&mut subscriber);
+        assert!(silent.no_signal() && (silent.width(), silent.height()) == (48, 64), "the size that is asked for, turned");
+    }
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.wait(), Some(0));
+    let mut log = String::new();
+    daemon.0.stderr.take().expect("piped").read_to_string(&mut log).expect("UTF-8");
+    let said: Vec<&str> = log.lines().filter(|line| line.contains("video7: it is not there")).collect();
+    assert_eq!(said.len(), 1, "once, however often it was looked for: {log}");
 }
 
 #[test]

@@ -31,6 +31,9 @@ pub enum Command {
     /// Segment pictures: overlay, COCO panoptic PNG and JSON of each
     #[cfg(feature = "tools")]
     Segment(SegmentArgs),
+    /// Measure how good a model is: panoptic quality, mIoU, mask AP, and where it is wrong
+    #[cfg(feature = "tools")]
+    Evaluate(Box<EvaluateArgs>),
     /// Run the network alone on normalized pixel values (a debugging door)
     #[cfg(feature = "tools")]
     Logits(LogitsArgs),
@@ -62,7 +65,7 @@ pub struct RunArgs {
     /// ONNX file: model.path
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// replay:DIR[@fps], scenes[:seed] or pipe:- (v4l2:/dev/video0 is not in this version): source.uri
+    /// v4l2:/dev/video0, v4l2: (the first camera), replay:DIR[@fps], scenes[:seed] or pipe:-: source.uri
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
     /// A single key of the configuration, e.g. ring.slots=4

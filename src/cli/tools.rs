@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 
 use crate::config::THREADS_MAX;
 use crate::data::Task;
@@ -129,6 +129,100 @@ pub struct SegmentArgs {
     pub max_pixels: u64,
 }
 
+/// How labels and classes of a dataset find each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MatchArg {
+    Name,
+    Id,
+    Order,
+}
+
+/// Which score of a pixel says that it is foreign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AnomalyArg {
+    /// One minus the largest class score
+    Max,
+    /// Rejected by all classes: minus the sum of tanh(class score)
+    Rba,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("predicted").required(true).args(["model", "compare", "predictions"])))]
+#[command(group(ArgGroup::new("truth").required(true).args(["panoptic_json", "instances", "class_maps", "anomaly_dir"])))]
+pub struct EvaluateArgs {
+    /// ONNX file
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Two ONNX files side by side: the scores, their difference, and the images at which they differ most
+    #[arg(long, value_names = ["A", "B"], num_args = 2)]
+    pub compare: Option<Vec<PathBuf>>,
+    /// Predictions instead of a model: a directory of what segment wrote (or of class maps, or of anomaly scores), or a file of COCO results
+    #[arg(long, value_name = "DIR|FILE")]
+    pub predictions: Option<PathBuf>,
+    /// COCO panoptic predictions, with their PNGs in --predictions
+    #[arg(long, value_name = "FILE", requires = "predictions")]
+    pub predictions_json: Option<PathBuf>,
+    /// The pictures (with --predictions only needed by --report)
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// Ground truth: COCO panoptic
+    #[arg(long, value_name = "FILE", requires = "panoptic_dir")]
+    pub panoptic_json: Option<PathBuf>,
+    /// The PNGs of --panoptic-json
+    #[arg(long, value_name = "DIR", requires = "panoptic_json")]
+    pub panoptic_dir: Option<PathBuf>,
+    /// Ground truth: COCO instances (polygons or run lengths)
+    #[arg(long, value_name = "FILE")]
+    pub instances: Option<PathBuf>,
+    /// Ground truth: PNGs whose values are classes, named as the pictures (or as in Cityscapes)
+    #[arg(long, value_name = "DIR")]
+    pub class_maps: Option<PathBuf>,
+    /// Ground truth: PNGs of 0 (normal), 1 (not among the classes of the training) and 255 (does not count)
+    #[arg(long, value_name = "DIR")]
+    pub anomaly_dir: Option<PathBuf>,
+    /// Class maps: values that do not count, separated by commas
+    #[arg(long, value_parser = class_list, default_value = "255", value_name = "VALUES")]
+    pub ignore_label: ClassList,
+    /// Class maps: the value of class 0 (ADE20K: 1, with --ignore-label 0)
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub label_offset: u16,
+    /// Class maps: the value of each class in order, separated by commas; other values do not count
+    #[arg(long, value_parser = class_list, value_name = "VALUES", conflicts_with = "label_offset")]
+    pub class_values: Option<ClassList>,
+    /// What counts as foreign with --anomaly-dir
+    #[arg(long, value_enum, default_value = "max")]
+    pub anomaly_score: AnomalyArg,
+    /// How labels of the model and categories of the dataset are paired
+    #[arg(long = "match", value_enum, default_value = "name")]
+    pub match_by: MatchArg,
+    /// panoptic, instance or semantic [default: the ground truth's, else the model's]
+    #[arg(long)]
+    pub task: Option<Task>,
+    #[command(flatten)]
+    pub thresholds: ThresholdArgs,
+    /// Semantic: overlapping windows along the longer side instead of padding
+    #[arg(long)]
+    pub windows: bool,
+    /// Only the first N images
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub limit: Option<u32>,
+    /// An HTML report with pictures of the worst images (or the most different ones)
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Images that the report shows and --compare names
+    #[arg(long, default_value_t = 12, value_name = "N")]
+    pub shown: usize,
+    /// Threads for one inference, 0 = one per core
+    #[arg(long, default_value_t = 0, value_parser = threads)]
+    pub threads: usize,
+    /// Larger pictures are refused
+    #[arg(long, default_value_t = 64 << 20, value_name = "N")]
+    pub max_pixels: u64,
+    /// One JSON object instead of a table, values 0 to 1
+    #[arg(long)]
+    pub json: bool,
+}
+
 #[derive(Debug, Args)]
 pub struct LogitsArgs {
     /// ONNX file
@@ -247,10 +341,13 @@ pub struct ViewArgs {
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// ONNX file
-    #[arg(long, default_value = "/usr/share/eomt-edge/eomt-nano-scenes.onnx", value_name = "FILE")]
-    pub model: PathBuf,
-    /// The daemon's socket
-    #[arg(long, default_value = "/run/eomt-edge/masks.sock", value_name = "PATH")]
-    pub socket: PathBuf,
+    /// The service's configuration file
+    #[arg(long, default_value = "/etc/eomt-edge/eomt-edge.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// ONNX file [default: the configuration's]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// The daemon's socket [default: the configuration's]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
 }

@@ -10,12 +10,17 @@
 //! Invariants: a [`Config`] that exists is valid; an unknown key is an error; `config/eomt-edge.toml` is the default written
 //! out and a test parses it. Refuses: reading files, looking at the machine.
 
+mod camera;
+mod display;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use display::{Controller, DisplayConfig, DisplayKind};
 use serde::Deserialize;
 
 use crate::data::{Colour, PixelFormat, Task, Thresholds};
+pub use camera::{CameraConfig, Flip};
 
 /// CPU numbers that sched_setaffinity(2) can name.
 const CORES_MAX: usize = 1024;
@@ -44,7 +49,9 @@ pub enum ConfigError {
 pub struct Config {
     pub model: ModelConfig,
     pub source: SourceConfig,
+    pub camera: CameraConfig,
     pub ring: RingConfig,
+    pub display: DisplayConfig,
 }
 
 /// `[model]`
@@ -72,7 +79,7 @@ pub struct ModelConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceConfig {
-    /// `v4l2:/dev/video0`, `replay:DIR[@fps]`, `scenes[:seed]` or `pipe:-`.
+    /// `v4l2:/dev/video0`, `v4l2:` (the first camera), `replay:DIR[@fps]`, `scenes[:seed]` or `pipe:-`.
     pub uri: String,
     /// Frames per second of replay, scenes; 0 = as fast as they are processed, none dropped.
     pub fps: f64,
@@ -238,6 +245,12 @@ impl Config {
         if !(0.0..=1000.0).contains(&self.source.fps) {
             return refuse("source.fps", self.source.fps.to_string(), "it must lie between 0 and 1000");
         }
+        if self.source.format == PixelFormat::Mjpg {
+            return refuse("source.format", "mjpg".to_owned(), "a pipe's frames need a fixed length; decode them first");
+        }
+        if !(0.0..=1000.0).contains(&self.camera.fps) {
+            return refuse("camera.fps", self.camera.fps.to_string(), "it must lie between 0 and 1000");
+        }
         if !(0.0..=86_400.0).contains(&self.source.no_signal_after) {
             return refuse("source.no_signal_after", self.source.no_signal_after.to_string(), "seconds, 0 to 86400");
         }
@@ -251,6 +264,7 @@ impl Config {
         if self.ring.max_clients == 0 || self.ring.max_clients > 4096 {
             return refuse("ring.max_clients", self.ring.max_clients.to_string(), "1 to 4096");
         }
+        self.display.check()?;
         match u32::from_str_radix(&self.ring.mode, 8) {
             Ok(mode) if mode <= 0o777 => Ok(()),
             _ => refuse("ring.mode", format!("'{}'", self.ring.mode), "it must be octal permission bits such as 660"),

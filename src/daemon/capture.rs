@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::DaemonError;
 use crate::data::Frame;
-use crate::pipeline::{Clock, Mailbox, Pool, Source, SourceError};
+use crate::pipeline::{Captured, Clock, Losses, Mailbox, Pool, Source, SourceError};
 
 /// A running capture thread.
 pub struct Capture {
@@ -14,24 +14,26 @@ pub struct Capture {
     pub pool: Arc<Pool>,
     /// Why the thread ended, when the source failed.
     failure: Arc<Mutex<Option<SourceError>>>,
-    thread: JoinHandle<()>,
+    losses: Arc<Mutex<Losses>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Capture {
     /// Starts to capture from `source`.
     pub fn start(source: Box<dyn Source>, clock: Arc<dyn Clock>) -> Capture {
         let (mailbox, pool) = (Arc::new(Mailbox::default()), Arc::new(Pool::default()));
-        let failure = Arc::new(Mutex::new(None));
+        let (failure, losses) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Losses::default())));
         let thread = {
-            let (mailbox, pool, failure) = (Arc::clone(&mailbox), Arc::clone(&pool), Arc::clone(&failure));
+            let (mailbox, pool) = (Arc::clone(&mailbox), Arc::clone(&pool));
+            let (failure, losses) = (Arc::clone(&failure), Arc::clone(&losses));
             let work = move || {
-                let result = capture(source, clock.as_ref(), &mailbox, &pool);
+                let result = capture(source, clock.as_ref(), &mailbox, &pool, &losses);
                 *failure.lock().unwrap_or_else(PoisonError::into_inner) = result.err();
                 mailbox.close();
             };
             std::thread::Builder::new().name("eomt-capture".to_owned()).spawn(work).expect("a process can start a thread at its start")
         };
-        Capture { mailbox, pool, failure, thread }
+        Capture { mailbox, pool, failure, losses, thread: Some(thread) }
     }
 
     /// After the mailbox closed by itself: the end of the source, or its failure.
@@ -42,14 +44,20 @@ impl Capture {
         }
     }
 
+    /// Frames that never came out of the source.
+    pub fn losses(&self) -> Losses {
+        *self.losses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks the thread to end and joins it if it does at once; one that waits for input ends with the process.
-    pub fn stop(self) {
+    pub fn stop(&mut self) {
         self.mailbox.close();
+        let Some(thread) = self.thread.take() else { return };
         let deadline = Instant::now() + Duration::from_millis(300);
-        while !self.thread.is_finished() && Instant::now() < deadline {
+        while !thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
-        if self.thread.is_finished() && self.thread.join().is_err() {
+        if thread.is_finished() && thread.join().is_err() {
             log::error!("the capture thread panicked");
         }
     }
@@ -60,7 +68,13 @@ impl Capture {
 /// zero:      capture, wait until the mailbox is empty, put (nothing is dropped)
 /// none:      capture (the source waits), put
 /// ```
-fn capture(mut source: Box<dyn Source>, clock: &dyn Clock, mailbox: &Mailbox<Frame>, pool: &Pool) -> Result<(), SourceError> {
+fn capture(
+    mut source: Box<dyn Source>,
+    clock: &dyn Clock,
+    mailbox: &Mailbox<Frame>,
+    pool: &Pool,
+    losses: &Mutex<Losses>,
+) -> Result<(), SourceError> {
     let interval = source.interval();
     let mut beat = Instant::now();
     let mut complained = false;
@@ -72,9 +86,15 @@ fn capture(mut source: Box<dyn Source>, clock: &dyn Clock, mailbox: &Mailbox<Fra
             wait_until(beat, mailbox);
             beat += interval;
         }
-        let frame = match source.next(clock.now_ns(), pool.take()) {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return Ok(()),
+        let captured = source.next(clock.now_ns(), pool.take());
+        *losses.lock().unwrap_or_else(PoisonError::into_inner) = source.losses();
+        let frame = match captured {
+            Ok(Captured::Frame(frame)) => frame,
+            Ok(Captured::NotYet(buffer)) => {
+                pool.give_back(buffer);
+                continue;
+            }
+            Ok(Captured::End) => return Ok(()),
             Err(error) if error.fatal => return Err(error),
             Err(error) => {
                 if !std::mem::replace(&mut complained, true) {

@@ -9,13 +9,14 @@
 //! # }
 //! ```
 //!
-//! Threads: capture (owns the source), inference (this one: pipeline and ring writer), mask server, signals. A mailbox of one joins
+//! Threads: capture (owns the source), inference (this one: pipeline and ring writer), mask server, signals, display. A mailbox of one joins
 //! the first two. Invariants: SIGTERM and SIGINT end the program within a second; SIGHUP reads the configuration again, and what
 //! does not work leaves the old one in force; what is dropped is counted; one bad frame is counted and skipped. Refuses: computing
 //! (the pipeline does), talking to clients (the ring's server does).
 
 mod capture;
 mod parts;
+mod screen;
 mod serve;
 mod service;
 mod signals;
@@ -27,10 +28,13 @@ use std::time::Instant;
 use crate::config::{Config, ConfigError};
 use crate::model_file::ModelFileError;
 use crate::pipeline::{Clock, MonotonicClock, SourceError};
+use crate::sink::RingSink;
 use crate::sink::ring::RingError;
+use crate::source::SourceSpec;
 use capture::Capture;
-use parts::{Network, open_source, ring_config, source_spec, start_sink};
-use serve::Server;
+use parts::{Network, developer, open_source, ring_config, source_spec, start_sink};
+use screen::{Screen, State};
+use serve::{Lost, Server};
 use service::Service;
 use signals::Signals;
 
@@ -74,6 +78,7 @@ impl DaemonError {
 pub struct Counters {
     pub published: u64,
     pub dropped: u64,
+    /// Of these, pictures that the camera sent broken are no reason to end, however many.
     pub failed: u64,
 }
 
@@ -85,28 +90,46 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
     let config = read()?;
     let spec = source_spec(&config)?;
     let signals = Signals::install().map_err(DaemonError::Signals)?;
-    let network = Network::start(&config.model)?;
-    let source = open_source(&spec, &config)?;
-    let ring = ring_config(&config, &network, source.max_size());
-    let sink = start_sink(&config, ring, network.pipeline.model().metadata())?;
+    let mut screen = Screen::start(&config)?;
+    screen.show(State::Starting);
     let clock: Arc<dyn Clock> = Arc::new(MonotonicClock);
-    let capture = Capture::start(source, Arc::clone(&clock));
+    let (network, sink, capture) = match start_path(&config, &spec, &clock) {
+        Ok(parts) => parts,
+        Err(error) => {
+            screen.end(Some(&error));
+            return Err(error);
+        }
+    };
+    screen.set_labels(&network.pipeline.model().metadata().labels);
     let server = Server {
+        developer: developer(&spec, &config),
         config,
         read,
         network,
         sink,
         capture,
+        screen,
         clock,
         service: Service::from_environment(),
         signals,
         counters: Counters::default(),
+        failed: 0,
+        told_of_broken: false,
         failed_in_a_row: 0,
-        dropped_before: 0,
+        lost_before: Lost::default(),
         last_frame: Instant::now(),
         last_no_signal: None,
         last_status: Instant::now(),
         published_at_status: 0,
     };
     server.run(frames)
+}
+
+/// Everything that a frame passes through.
+fn start_path(config: &Config, spec: &SourceSpec, clock: &Arc<dyn Clock>) -> Result<(Network, RingSink, Capture), DaemonError> {
+    let network = Network::start(&config.model)?;
+    let source = open_source(spec, config)?;
+    let ring = ring_config(config, &network, source.max_size());
+    let sink = start_sink(config, ring, network.pipeline.model().metadata())?;
+    Ok((network, sink, Capture::start(source, Arc::clone(clock))))
 }

@@ -8,14 +8,15 @@ use sha2::{Digest, Sha256};
 
 use super::DaemonError;
 use crate::config::{Config, ModelConfig};
-use crate::data::Frame;
+use crate::data::{Frame, View};
 use crate::model::Metadata;
 use crate::model_file::{self, Compute};
 use crate::pipeline::{MonotonicClock, NullSink, Pipeline, Source};
+use crate::preprocess::Developer;
 use crate::segment::Rules;
 use crate::sink::RingSink;
 use crate::sink::ring::{self, ReaperCommand, RingError, ServerConfig};
-use crate::source::{self, SourceOptions, SourceSpec};
+use crate::source::{self, CameraWish, SourceOptions, SourceSpec};
 
 /// A network that has run once, and what readers must know about it.
 pub struct Network {
@@ -60,10 +61,22 @@ pub fn open_source(spec: &SourceSpec, config: &Config) -> Result<Box<dyn Source>
         format: config.source.format,
         colour: config.source.colour,
         max_pixels: config.source.max_pixels,
+        camera: CameraWish {
+            size: config.camera.size(),
+            fps: config.camera.fps,
+            format: config.camera.format,
+            view: config.camera.view(),
+            controls: config.camera.controls.clone(),
+        },
     };
     let source = source::open(spec, &options)?;
     log::info!("frames: {}", source.describe());
     Ok(source)
+}
+
+/// What prepares this source's frames: those of a camera may be compressed, or lie on their side.
+pub fn developer(spec: &SourceSpec, config: &Config) -> Developer {
+    Developer::new(if matches!(spec, SourceSpec::V4l2 { .. }) { config.camera.view() } else { View::default() })
 }
 
 /// The ring that `network` needs for frames of at most `max_size` (width, height).

@@ -11,13 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::capture::Capture;
-use super::parts::{Network, open_source, ring_config, ring_metadata, source_spec};
+use super::parts::{Network, developer, open_source, ring_config, ring_metadata, source_spec};
+use super::screen::{Screen, State, check};
 use super::service::Service;
 use super::signals::Signals;
 use super::{Counters, DaemonError, ReadConfig};
 use crate::config::Config;
 use crate::data::Frame;
-use crate::pipeline::{Clock, PipelineError, Taken};
+use crate::pipeline::{Clock, Losses, PipelineError, Taken};
+use crate::preprocess::Developer;
 use crate::sink::RingSink;
 
 /// After so many failures in a row the next frame will not be better.
@@ -32,20 +34,34 @@ const NO_SIGNAL_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two status lines for the service manager.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Frames that never reached the pipeline.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lost {
+    /// Newer ones took their place.
+    pub dropped: u64,
+    /// The driver gave them damaged.
+    pub broken: u64,
+}
+
 /// Everything that the inference thread owns.
 pub(super) struct Server {
     pub config: Config,
     pub read: ReadConfig,
     pub network: Network,
+    pub developer: Developer,
     pub sink: RingSink,
     pub capture: Capture,
+    pub screen: Screen,
     pub clock: Arc<dyn Clock>,
     pub service: Service,
     pub signals: Signals,
     pub counters: Counters,
+    /// Frames that reached this thread and came to nothing.
+    pub failed: u64,
+    pub told_of_broken: bool,
     pub failed_in_a_row: u64,
-    /// Dropped by sources that a reload has replaced.
-    pub dropped_before: u64,
+    /// By sources that a reload has replaced.
+    pub lost_before: Lost,
     pub last_frame: Instant,
     pub last_no_signal: Option<Instant>,
     pub last_status: Instant,
@@ -76,25 +92,48 @@ impl Server {
             self.say_status();
         };
         self.service.stopping();
-        self.counters.dropped = self.dropped();
+        self.count_losses();
         self.capture.stop();
         self.sink.stop();
+        self.screen.end(result.as_ref().err());
         let seconds = started.elapsed().as_secs_f64();
         let Counters { published, dropped, failed } = self.counters;
         log::info!("{published} frames in {seconds:.1} s ({:.1} a second), {dropped} dropped, {failed} failed", published as f64 / seconds);
         result.map(|()| self.counters)
     }
 
-    fn dropped(&self) -> u64 {
-        self.dropped_before + self.capture.mailbox.dropped()
+    /// Frames that never reached the pipeline, from all sources so far.
+    fn lost(&self) -> Lost {
+        let Losses { missed, stale, broken } = self.capture.losses();
+        let Lost { dropped, broken: broken_before } = self.lost_before;
+        Lost { dropped: dropped + self.capture.mailbox.dropped() + missed + stale, broken: broken_before + broken }
+    }
+
+    fn count_losses(&mut self) {
+        let Lost { dropped, broken } = self.lost();
+        self.counters.dropped = dropped;
+        self.counters.failed = self.failed + broken;
     }
 
     fn process(&mut self, frame: Frame) -> Result<(), DaemonError> {
+        self.count_losses();
+        let frame = match self.developer.develop(frame) {
+            Ok(frame) => frame,
+            Err((error, frame)) => {
+                if !std::mem::replace(&mut self.told_of_broken, true) {
+                    log::warn!("{error} (said once, counted from now on)");
+                }
+                self.failed += 1;
+                self.capture.pool.give_back(frame.data);
+                self.idle();
+                return Ok(());
+            }
+        };
         if self.last_no_signal.take().is_some() {
             log::info!("frames come again after {:.1} s", self.last_frame.elapsed().as_secs_f64());
         }
-        self.counters.dropped = self.dropped();
-        let result = self.network.pipeline.process(&frame, self.counters.dropped, &mut self.sink, self.clock.as_ref());
+        let (pipeline, dropped, clock) = (&mut self.network.pipeline, self.counters.dropped, self.clock.as_ref());
+        let result = self.screen.through(&mut self.sink, |sink| pipeline.process(&frame, dropped, sink, clock));
         self.capture.pool.give_back(frame.data);
         self.last_frame = Instant::now();
         match result {
@@ -109,7 +148,7 @@ impl Server {
                 Ok(())
             }
             Err(error) => {
-                self.counters.failed += 1;
+                self.failed += 1;
                 self.failed_in_a_row += 1;
                 judge(&error, self.failed_in_a_row)
             }
@@ -129,8 +168,9 @@ impl Server {
         if self.last_no_signal.replace(now).is_none() {
             log::warn!("no frame for {limit} s; readers are told 'no signal' until one comes");
             self.service.status("no signal: waiting for frames");
+            self.screen.show(State::NoSignal);
         }
-        if let Err(error) = self.sink.publish_no_signal(self.dropped()) {
+        if let Err(error) = self.sink.publish_no_signal(self.lost().dropped) {
             log::debug!("{error}");
         }
     }
@@ -140,9 +180,10 @@ impl Server {
         if elapsed < STATUS_INTERVAL || self.last_no_signal.is_some() {
             return;
         }
-        let Counters { published, failed, .. } = self.counters;
+        self.count_losses();
+        let Counters { published, dropped, failed } = self.counters;
         let rate = (published - self.published_at_status) as f64 / elapsed.as_secs_f64();
-        self.service.status(&format!("{rate:.1} frames a second; {published} published, {} dropped, {failed} failed", self.dropped()));
+        self.service.status(&format!("{rate:.1} frames a second; {published} published, {dropped} dropped, {failed} failed"));
         (self.last_status, self.published_at_status) = (Instant::now(), published);
     }
 
@@ -153,7 +194,9 @@ impl Server {
             Ok(()) => "reloaded".to_owned(),
             Err(reason) => {
                 log::error!("reload refused, the old configuration stays: {reason}");
-                format!("reload refused: {reason}")
+                let status = format!("reload refused: {reason}");
+                self.screen.show(State::Failure(status.clone()));
+                status
             }
         };
         self.service.ready(&status);
@@ -165,9 +208,10 @@ impl Server {
         // the ring's own settings take a restart
         let ring_wanted = std::mem::replace(&mut config.ring, self.config.ring.clone());
         let spec = source_spec(&config).map_err(|error| error.to_string())?;
+        check(&config).map_err(|error| error.to_string())?;
         // the file may have changed under the same name, so the model is always loaded anew
         let network = Network::start(&config.model).map_err(|error| error.to_string())?;
-        let source = match config.source == self.config.source {
+        let source = match (&config.source, &config.camera) == (&self.config.source, &self.config.camera) {
             true => None,
             false => Some(open_source(&spec, &config).map_err(|error| error.to_string())?),
         };
@@ -175,9 +219,16 @@ impl Server {
         let metadata = ring_metadata(network.pipeline.model().metadata());
         self.sink.reconfigure(ring, metadata).map_err(|error| error.to_string())?;
         if let Some(source) = source {
-            self.dropped_before = self.dropped();
-            let capture = Capture::start(source, Arc::clone(&self.clock));
-            std::mem::replace(&mut self.capture, capture).stop();
+            self.lost_before = self.lost();
+            // first: two cannot stream from one camera
+            self.capture.stop();
+            self.capture = Capture::start(source, Arc::clone(&self.clock));
+            self.developer = developer(&spec, &config);
+        }
+        self.screen.set_labels(&network.pipeline.model().metadata().labels);
+        self.screen.reconfigure(&config.display);
+        if self.last_no_signal.is_some() {
+            self.screen.show(State::NoSignal);
         }
         self.network = network;
         if ring_wanted != config.ring {

@@ -22,11 +22,14 @@ pub enum PixelFormat {
     Nv21,
     /// 4:2:0: planes of Y, U and V, as `rpicam-vid` and `ffmpeg -pix_fmt yuv420p` write it.
     Yuv420,
+    /// One JPEG picture, as cameras send it (Motion-JPEG). Only between a source and the developer that decodes it
+    /// (`preprocess::Developer`): no other stage takes it.
+    Mjpg,
 }
 
 impl PixelFormat {
     /// Every format and its name in the configuration.
-    pub const NAMES: [(PixelFormat, &str); 8] = [
+    pub const NAMES: [(PixelFormat, &str); 9] = [
         (PixelFormat::Rgb24, "rgb24"),
         (PixelFormat::Bgr24, "bgr24"),
         (PixelFormat::Grey, "grey"),
@@ -35,9 +38,10 @@ impl PixelFormat {
         (PixelFormat::Nv12, "nv12"),
         (PixelFormat::Nv21, "nv21"),
         (PixelFormat::Yuv420, "yuv420"),
+        (PixelFormat::Mjpg, "mjpg"),
     ];
 
-    /// Bytes that one `width` x `height` frame takes, or `None` when it does not fit a `usize`.
+    /// Bytes that one `width` x `height` frame takes, or `None` when it does not fit a `usize` or, compressed, has no fixed length.
     pub fn frame_len(self, width: u32, height: u32) -> Option<usize> {
         let (w, h) = (width as usize, height as usize);
         let luma = w.checked_mul(h)?;
@@ -49,6 +53,7 @@ impl PixelFormat {
                 let chroma = w.div_ceil(2).checked_mul(h.div_ceil(2))?;
                 luma.checked_add(chroma.checked_mul(2)?)
             }
+            PixelFormat::Mjpg => None,
         }
     }
 }
@@ -58,7 +63,11 @@ impl FromStr for PixelFormat {
 
     fn from_str(text: &str) -> Result<PixelFormat, String> {
         let lower = text.to_ascii_lowercase();
-        let plain = if lower == "yuv420p" { "yuv420" } else { &lower };
+        let plain = match lower.as_str() {
+            "yuv420p" => "yuv420",
+            "mjpeg" => "mjpg",
+            plain => plain,
+        };
         let known = PixelFormat::NAMES.iter().find(|(_, name)| *name == plain);
         let names = || PixelFormat::NAMES.map(|(_, name)| name).join(", ");
         known.map(|(format, _)| *format).ok_or_else(|| format!("unknown format '{text}': {}", names()))
@@ -107,7 +116,7 @@ pub struct GroundTruth {
     pub classes: Vec<(u16, u16)>,
 }
 
-/// One picture: `data` holds exactly `format.frame_len(width, height)` bytes.
+/// One picture: `data` holds exactly `format.frame_len(width, height)` bytes, or one JPEG picture of that size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     pub width: u32,
@@ -129,6 +138,15 @@ impl Frame {
     pub fn rgb(width: u32, height: u32, data: Vec<u8>) -> Frame {
         assert_eq!(Some(data.len()), PixelFormat::Rgb24.frame_len(width, height), "RGB frame of {width}x{height}");
         Frame { width, height, format: PixelFormat::Rgb24, colour: Colour::default(), data, sequence: 0, captured_ns: 0, truth: None }
+    }
+
+    /// Takes over all of `other` but its ground truth, and reuses the memory of `self`.
+    pub fn copy_from(&mut self, other: &Frame) {
+        let mut data = std::mem::take(&mut self.data);
+        data.clear();
+        data.extend_from_slice(&other.data);
+        let Frame { width, height, format, colour, sequence, captured_ns, .. } = *other;
+        *self = Frame { width, height, format, colour, data, sequence, captured_ns, truth: None };
     }
 }
 

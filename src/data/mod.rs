@@ -9,6 +9,7 @@
 //! Invariants: a noun is valid once it exists (lengths match shapes); stages never re-check.
 //! Refuses: behaviour. No file, clock, thread or log call here, and no dependency on any other room.
 
+mod camera;
 mod frame;
 mod geometry;
 mod logits;
@@ -17,6 +18,7 @@ mod segments;
 mod task;
 mod tensor;
 
+pub use camera::{ControlValue, Crop, View};
 pub use frame::{Colour, Frame, GroundTruth, Matrix, PixelFormat};
 pub use geometry::{Geometry, Windows};
 pub use logits::{ClassLogits, Logits};

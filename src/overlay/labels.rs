@@ -1,6 +1,6 @@
 //! Label and score of each segment, on a dark plate at the segment's middle.
 
-use embedded_graphics::mono_font::{MonoFont, MonoTextStyle, ascii};
+use embedded_graphics::mono_font::{MonoFont, MonoTextStyle, iso_8859_1};
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::{Drawable, Point, Primitive, RgbColor, Size};
 use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
@@ -11,18 +11,24 @@ use super::class_colour;
 use crate::data::Segment;
 
 /// A readable size for a picture of this height, from a metre away on a small display as well as in a file.
-fn font_for(height: usize) -> &'static MonoFont<'static> {
+pub(super) fn font_for(height: usize) -> &'static MonoFont<'static> {
     match height {
-        0..200 => &ascii::FONT_5X8,
-        200..400 => &ascii::FONT_6X10,
-        400..800 => &ascii::FONT_7X13,
-        _ => &ascii::FONT_10X20,
+        0..200 => &iso_8859_1::FONT_5X8,
+        200..400 => &iso_8859_1::FONT_6X10,
+        400..800 => &iso_8859_1::FONT_7X13,
+        _ => &iso_8859_1::FONT_10X20,
     }
 }
 
 /// Largest segments first, so that small ones, written later, stay readable.
-pub(super) fn write(rgb: &mut [u8], (width, height): (usize, usize), ids: &[u16], table: &[Segment], labels: &[String]) {
-    let font = font_for(height);
+pub(super) fn write(
+    rgb: &mut [u8],
+    (width, height): (usize, usize),
+    ids: &[u16],
+    table: &[Segment],
+    labels: &[String],
+    font: &'static MonoFont<'static>,
+) {
     let glyph = font.character_size;
     let mut order: Vec<&Segment> = table.iter().filter(|segment| segment.area >= glyph.width * glyph.height).collect();
     order.sort_by_key(|segment| std::cmp::Reverse(segment.area));
@@ -30,7 +36,7 @@ pub(super) fn write(rgb: &mut [u8], (width, height): (usize, usize), ids: &[u16]
     let mut taken: Vec<Rectangle> = Vec::new();
     for segment in order {
         let name = labels.get(usize::from(segment.category_id)).map_or("?", String::as_str);
-        let text = format!("{name} {:.2}", segment.score);
+        let text = if segment.score.is_nan() { name.to_owned() } else { format!("{name} {:.2}", segment.score) };
         let size = Size::new(glyph.width * text.chars().count() as u32 + 2, glyph.height + 1);
         let anchor = anchor(ids, width, segment);
         let limit = |value: i32, room: usize, need: u32| value.clamp(0, (room as i32 - need as i32).max(0));

@@ -15,7 +15,20 @@
 mod canvas;
 mod labels;
 
+use embedded_graphics::mono_font::MonoFont;
+
+pub use canvas::Canvas;
+
 use crate::data::{NO_SEGMENT, Segment};
+
+/// What [`paint_with`] can be told.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    /// Of the segments' colours over the frame, 0 to 1.
+    pub opacity: f32,
+    /// Of labels; `None` leaves them out.
+    pub font: Option<&'static MonoFont<'static>>,
+}
 
 /// The colour of a class: hues a golden angle apart, two brightnesses, so that neighbours in the list look different.
 pub fn class_colour(class: u16) -> [u8; 3] {
@@ -29,8 +42,15 @@ pub fn class_colour(class: u16) -> [u8; 3] {
     [ramp(0.0), ramp(4.0), ramp(2.0)]
 }
 
-/// Paints segments over `rgb` (`[height, width, 3]`, width given). `ids` is `[height, width]`.
+/// Paints segments over `rgb` (`[height, width, 3]`, width given). `ids` is `[height, width]`. A score that is no number is not
+/// written.
 pub fn paint(rgb: &mut [u8], width: usize, ids: &[u16], table: &[Segment], labels: &[String]) {
+    let font = labels::font_for(ids.len() / width.max(1));
+    paint_with(rgb, width, ids, table, labels, Style { opacity: 0.45, font: Some(font) });
+}
+
+/// [`paint`] in another style.
+pub fn paint_with(rgb: &mut [u8], width: usize, ids: &[u16], table: &[Segment], labels: &[String], style: Style) {
     assert_eq!(rgb.len(), ids.len() * 3);
     let height = ids.len() / width.max(1);
     let largest = table.iter().map(|segment| usize::from(segment.id)).max().unwrap_or(0);
@@ -38,6 +58,7 @@ pub fn paint(rgb: &mut [u8], width: usize, ids: &[u16], table: &[Segment], label
     for segment in table {
         colours[usize::from(segment.id)] = class_colour(segment.category_id);
     }
+    let share = (style.opacity * 20.0).round() as u16;
     for y in 0..height {
         for x in 0..width {
             let at = y * width + x;
@@ -50,11 +71,14 @@ pub fn paint(rgb: &mut [u8], width: usize, ids: &[u16], table: &[Segment], label
             let colour = colours[usize::from(id)];
             let pixel = &mut rgb[at * 3..at * 3 + 3];
             for (value, target) in pixel.iter_mut().zip(colour) {
-                *value = if right || below { target / 4 } else { ((u16::from(*value) * 11 + u16::from(target) * 9) / 20) as u8 };
+                *value =
+                    if right || below { target / 4 } else { ((u16::from(*value) * (20 - share) + u16::from(target) * share) / 20) as u8 };
             }
         }
     }
-    labels::write(rgb, (width, height), ids, table, labels);
+    if let Some(font) = style.font {
+        labels::write(rgb, (width, height), ids, table, labels, font);
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Owns the ports [`Source`], [`Sink`], [`Clock`], the [`Mailbox`] of one between threads (the newest frame wins) and the buffer
-//! [`Pool`]. The daemon, `segment` and `bench` drive this same code. Invariants: one frame in, one publication out; our own code
+//! [`Pool`]. The daemon, `segment`, `evaluate` and `bench` drive this same code. Invariants: one frame in, one publication out; our own code
 //! allocates nothing per frame after warm-up.
 //! Refuses: files, devices, signals.
 
@@ -22,12 +22,12 @@ mod ports;
 
 pub use mailbox::{Mailbox, Taken};
 pub use pool::Pool;
-pub use ports::{Clock, FixedClock, MonotonicClock, NullSink, Publication, Sink, SinkError, Source, SourceError};
+pub use ports::{Captured, Clock, FixedClock, Losses, MonotonicClock, NullSink, Publication, Sink, SinkError, Source, SourceError};
 
 use crate::data::{ClassLogits, Frame, FrameReport, Logits, Segments, StageTimes, Tensor, Windows};
 use crate::model::{Model, ModelError};
 use crate::preprocess::Preprocessor;
-use crate::segment::{Rules, Segmenter, SemanticView, semantic_windows, survivors};
+use crate::segment::{Anomaly, Candidate, Rules, Segmenter, SemanticView, anomaly_map, candidate_queries, semantic_windows, survivors};
 
 /// Why one frame failed.
 #[derive(Debug, thiserror::Error)]
@@ -116,15 +116,40 @@ impl Pipeline {
         Ok(self.segmenter.segments(&self.logits, &geometry))
     }
 
+    /// The `count` best readings of a query as a class ([`Segmenter::candidates`]): for tools.
+    pub fn candidates(&mut self, frame: &Frame, count: usize) -> Result<Vec<Candidate>, PipelineError> {
+        let geometry = self.preprocessor.run(frame, &mut self.tensor);
+        self.model.run(&self.tensor, |class, kept| candidate_queries(class, count, kept), &mut self.logits)?;
+        Ok(self.segmenter.candidates(&self.logits, &geometry, count))
+    }
+
+    /// How foreign each pixel is, `[height, width]`; needs the semantic task, and a square input for `windows`. For tools.
+    pub fn anomalies(&mut self, frame: &Frame, windows: bool, kind: Anomaly) -> Result<Vec<f32>, PipelineError> {
+        let size = (frame.height as usize, frame.width as usize);
+        if windows {
+            let windows = Windows::split(size, self.tensor.height);
+            let logits = self.logits_of_windows(frame, &windows)?;
+            return Ok(anomaly_map(&logits, &SemanticView::windows(&windows, self.tensor.height), kind));
+        }
+        let geometry = self.preprocessor.run(frame, &mut self.tensor);
+        self.infer()?;
+        Ok(anomaly_map(std::slice::from_ref(&self.logits), &SemanticView::padded(&geometry), kind))
+    }
+
     /// Semantic segments from overlapping windows along the frame's longer side; needs a square input and the semantic task.
     pub fn segments_of_windows(&mut self, frame: &Frame) -> Result<Segments, PipelineError> {
         let windows = Windows::split((frame.height as usize, frame.width as usize), self.tensor.height);
+        let all = self.logits_of_windows(frame, &windows)?;
+        Ok(semantic_windows(&all, &SemanticView::windows(&windows, self.tensor.height)))
+    }
+
+    fn logits_of_windows(&mut self, frame: &Frame, windows: &Windows) -> Result<Vec<Logits>, PipelineError> {
         let mut all = Vec::with_capacity(windows.origins.len());
-        for tensor in self.preprocessor.run_windows(frame, &windows) {
+        for tensor in self.preprocessor.run_windows(frame, windows) {
             self.tensor = tensor;
             self.infer()?;
             all.push(std::mem::take(&mut self.logits));
         }
-        Ok(semantic_windows(&all, &SemanticView::windows(&windows, self.tensor.height)))
+        Ok(all)
     }
 }

@@ -27,6 +27,27 @@ impl SourceError {
     }
 }
 
+/// What [`Source::next`] has.
+#[derive(Debug, PartialEq)]
+pub enum Captured {
+    Frame(Frame),
+    /// Nothing for now, and the memory that was not needed; ask again.
+    NotYet(Vec<u8>),
+    /// There will be no more.
+    End,
+}
+
+/// Frames of a source that nobody got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Losses {
+    /// The device counted them and never handed them over.
+    pub missed: u64,
+    /// Ready, but older than another ready one.
+    pub stale: u64,
+    /// Flagged as corrupted, or incomplete.
+    pub broken: u64,
+}
+
 /// Where frames come from.
 pub trait Source: Send {
     /// For people: what it is.
@@ -39,8 +60,14 @@ pub trait Source: Send {
     /// frames come as fast as they are processed.
     fn interval(&self) -> Option<Duration>;
 
-    /// The next frame, taken at `now_ns`; `None` at the end. `buffer` is an old frame's memory to reuse.
-    fn next(&mut self, now_ns: u64, buffer: Vec<u8>) -> Result<Option<Frame>, SourceError>;
+    /// The next frame, taken at `now_ns` unless the device knows better. Returns within a fraction of a second, with a frame or
+    /// without, unless it reads from a pipe. `buffer` is an old frame's memory to reuse.
+    fn next(&mut self, now_ns: u64, buffer: Vec<u8>) -> Result<Captured, SourceError>;
+
+    /// Since the start.
+    fn losses(&self) -> Losses {
+        Losses::default()
+    }
 }
 
 /// Why a frame could not be published.

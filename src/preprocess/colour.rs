@@ -37,7 +37,7 @@ impl RgbConverter {
     }
 
     /// The frame as interleaved RGB, converted when it is something else. Chroma is that of the block a pixel lies in; every
-    /// result is within one level of the formula.
+    /// result is within one level of the formula. A compressed frame is a bug of the caller.
     pub fn rgb<'a>(&'a mut self, frame: &'a Frame) -> &'a [u8] {
         if frame.format == PixelFormat::Rgb24 {
             return &frame.data;
@@ -47,6 +47,7 @@ impl RgbConverter {
         match frame.format {
             PixelFormat::Bgr24 => swap_red_blue(isa, &frame.data, &mut self.rgb),
             PixelFormat::Grey => interleave(isa, &frame.data, &frame.data, &frame.data, &mut self.rgb),
+            PixelFormat::Mjpg => unreachable!("the developer decodes JPEG frames first"),
             _ => self.yuv(frame, width),
         }
         &self.rgb

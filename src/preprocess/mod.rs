@@ -12,14 +12,17 @@
 //!
 //! Equal to transformers' EomtImageProcessor: 8-bit RGB, bilinear with antialiasing to the input size (aspect ratio kept), zero
 //! padding right and bottom, then `(v / 255 - mean) / std`. Invariants: buffers are reused from frame to frame.
-//! Refuses: decoding files, cropping, anything but a [`Frame`].
+//! The [`Developer`] prepares what cameras send: it decodes JPEG pictures, cuts, turns and mirrors.
+//! Refuses: decoding files, anything but a [`Frame`].
 
 mod colour;
+mod develop;
 
 use crate::data::{Frame, Geometry, Tensor, Windows};
 use crate::kernels::arch::Isa;
 use crate::kernels::convolution::{Filter, narrow, shrink};
 pub use colour::RgbConverter;
+pub use develop::{DevelopError, Developer};
 
 /// Turns frames into network input of one size.
 pub struct Preprocessor {

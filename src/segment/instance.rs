@@ -1,11 +1,11 @@
 //! Instance segmentation: one segment per query that is sure of its class and of its mask; masks may overlap.
 
 use super::{Rules, Table, rle, table, verdict};
-use crate::data::{Logits, NO_SEGMENT, Task};
+use crate::data::{ClassLogits, Logits, NO_SEGMENT, Rle, Task};
 use crate::kernels::arch::Isa;
 use crate::kernels::bilinear::{TILE, TILE_COLUMNS, TILE_ROWS, Tile, Upsampler};
 use crate::kernels::contest::{inside, lanes_of};
-use crate::kernels::math::all_finite;
+use crate::kernels::math::{all_finite, softmax};
 
 /// Reused from frame to frame.
 #[derive(Debug, Default)]
@@ -70,6 +70,65 @@ pub(super) fn run(
         result.rows.push(segment);
     }
     table::finish(&mut result.rows);
+}
+
+/// A query read as one class: what average precision ranks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    pub class: u16,
+    /// Class probability times the mean mask probability inside the mask.
+    pub score: f32,
+    pub mask: Rle,
+    /// Pixels of the mask, at least one.
+    pub area: u32,
+}
+
+/// The `count` pairs of query and class with the largest class probability, best first: query, class, probability.
+fn best_pairs(class: &ClassLogits, count: usize) -> Vec<(usize, usize, f32)> {
+    let mut pairs = Vec::with_capacity(class.queries * class.classes);
+    let mut row = Vec::new();
+    for query in 0..class.queries {
+        row.clear();
+        row.extend_from_slice(class.row(query));
+        softmax(&mut row);
+        let scores = row.iter().take(class.classes - 1);
+        pairs.extend(scores.enumerate().map(|(class, &score)| (query, class, score)));
+    }
+    pairs.sort_by(|a, b| b.2.total_cmp(&a.2));
+    pairs.truncate(count);
+    pairs
+}
+
+/// The queries whose masks [`candidates`] needs, ascending, into `kept`.
+pub fn candidate_queries(class: &ClassLogits, count: usize, kept: &mut Vec<usize>) {
+    kept.clear();
+    kept.extend(best_pairs(class, count).into_iter().map(|(query, _, _)| query));
+    kept.sort_unstable();
+    kept.dedup();
+}
+
+/// After the authors' instance evaluation (tue-mps/eomt, `training/mask_classification_instance.py`): the `count` best pairs of
+/// query and class, a mask being where its logits are positive. Masks without a pixel are left out; they score zero there.
+pub(super) fn candidates(isa: Isa, logits: &Logits, upsampler: &mut Upsampler, buffers: &mut Buffers, count: usize) -> Vec<Candidate> {
+    let (height, width) = upsampler.size();
+    buffers.bitmap.resize(height * width, false);
+    let pairs = best_pairs(&logits.class, count);
+    let mut masks: Vec<Option<(f32, u32, Rle)>> = Vec::with_capacity(logits.kept.len());
+    for (index, query) in logits.kept.iter().enumerate() {
+        if !pairs.iter().any(|(wanted, _, _)| wanted == query) {
+            masks.push(None);
+            continue;
+        }
+        let Measures { area, sum, .. } = measure(isa, logits.mask(index), upsampler, buffers);
+        complete(buffers, width);
+        masks.push(Some(((sum / (f64::from(area) + 1e-6)) as f32, area, rle::encode(&buffers.bitmap, width))));
+    }
+    let candidate = |(query, class, probability): (usize, usize, f32)| {
+        let index = logits.kept.binary_search(&query).expect("the caller keeps these queries");
+        let (inside, area, mask) = masks[index].as_ref().expect("measured above");
+        (*area > 0).then(|| Candidate { class: class as u16, score: probability * inside, mask: mask.clone(), area: *area })
+    };
+    pairs.into_iter().filter_map(candidate).collect()
 }
 
 /// Measures one mask and notes where it is.

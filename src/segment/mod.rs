@@ -32,8 +32,9 @@ use crate::kernels::arch::Isa;
 use crate::kernels::bilinear::{Axis, Upsampler};
 use crate::kernels::math::{argmax, exp, softmax_max};
 
+pub use instance::{Candidate, candidate_queries};
 pub use rle::encode as encode_rle;
-pub use semantic::{SemanticView, semantic_windows};
+pub use semantic::{Anomaly, SemanticView, anomaly_map, semantic_windows};
 
 /// How logits become segments.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -148,12 +149,7 @@ impl Segmenter {
             semantic::run(*isa, &[logits], view, semantic, ids, table);
             return table;
         }
-        let source = (logits.height, logits.width);
-        let fits = upsampler.as_ref().is_some_and(|(seen, size, _)| (seen, *size) == (geometry, source));
-        if !fits {
-            *upsampler = Some((*geometry, source, enlarge(source, geometry)));
-        }
-        let (_, _, upsampler) = upsampler.as_mut().expect("just set");
+        let upsampler = fitting(upsampler, logits, geometry);
         match rules.task {
             Task::Panoptic => panoptic::run(*isa, logits, rules, upsampler, panoptic, ids, table),
             Task::Instance => instance::run(*isa, logits, rules, upsampler, instance, ids, table),
@@ -162,7 +158,15 @@ impl Segmenter {
         table
     }
 
-    /// The same with an id map of its own: for tools.
+    /// The `count` best readings of a query as a class, best class score first: what average precision ranks. For tools.
+    ///
+    /// `logits.kept` must hold at least the [`candidate_queries`].
+    pub fn candidates(&mut self, logits: &Logits, geometry: &Geometry, count: usize) -> Vec<Candidate> {
+        let Segmenter { isa, upsampler, instance, .. } = self;
+        instance::candidates(*isa, logits, fitting(upsampler, logits, geometry), instance, count)
+    }
+
+    /// [`Segmenter::run`] with an id map of its own: for tools.
     pub fn segments(&mut self, logits: &Logits, geometry: &Geometry) -> Segments {
         let (height, width) = geometry.frame;
         let mut ids = vec![0; height * width];
@@ -176,6 +180,15 @@ impl Segmenter {
 pub struct Table {
     pub rows: Vec<Segment>,
     pub masks: Vec<Rle>,
+}
+
+/// The upsampler of the last frame when it fits this one, else a new one.
+fn fitting<'a>(last: &'a mut Option<(Geometry, (usize, usize), Upsampler)>, logits: &Logits, geometry: &Geometry) -> &'a mut Upsampler {
+    let source = (logits.height, logits.width);
+    if last.as_ref().is_none_or(|(seen, size, _)| (seen, *size) != (geometry, source)) {
+        *last = Some((*geometry, source, enlarge(source, geometry)));
+    }
+    &mut last.as_mut().expect("just set").2
 }
 
 /// Mask size to input size, the frame's part of it to frame size.

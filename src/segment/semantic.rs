@@ -98,16 +98,56 @@ pub fn semantic_windows(logits: &[Logits], view: &SemanticView) -> crate::data::
 /// The sum over queries is a matrix product. Only the two canvas rows that the current frame row mixes exist at a time. One
 /// segment per class that occurs, in the order of the classes; its score is the mean of the winning scores, limited to 1.
 pub(super) fn run(isa: Isa, logits: &[&Logits], view: &SemanticView, buffers: &mut Buffers, ids: &mut [u16], table: &mut Table) {
+    let classes = logits[0].class.classes - 1;
+    let mut sums = std::mem::take(&mut buffers.sums);
+    sums.clear();
+    sums.resize(classes, (0.0, 0));
+    scan(isa, logits, view, buffers, |pixel, left, right, share| {
+        let (class, score) = best_of_mix(isa, left, right, share);
+        sums[class].0 += f64::from(score);
+        sums[class].1 += 1;
+        ids[pixel] = class as u16;
+    });
+    buffers.sums = sums;
+    number(view.frame.1, buffers, ids, table);
+}
+
+/// What a pixel's class scores say about how well the network knows what it shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Anomaly {
+    /// One minus the largest class score: maximum softmax probability (Hendrycks and Gimpel, ICLR 2017) on the class scores of
+    /// semantic inference.
+    #[default]
+    Max,
+    /// Rejected by all (Nayal et al., ICCV 2023): minus the sum over classes of tanh(score).
+    Rba,
+}
+
+/// How foreign each pixel of the frame is, `[height, width]`, larger = more foreign, from the class scores that [`run`] compares.
+pub fn anomaly_map(logits: &[Logits], view: &SemanticView, kind: Anomaly) -> Vec<f32> {
+    let mut map = vec![0.0; view.frame.0 * view.frame.1];
+    let logits: Vec<&Logits> = logits.iter().collect();
+    scan(Isa::detect(), &logits, view, &mut Buffers::default(), |pixel, left, right, share| {
+        let scores = left.iter().zip(right).map(|(left, right)| left * (1.0 - share) + right * share);
+        map[pixel] = match kind {
+            Anomaly::Max => 1.0 - scores.fold(f32::NEG_INFINITY, f32::max),
+            Anomaly::Rba => -scores.map(f32::tanh).sum::<f32>(),
+        };
+    });
+    map
+}
+
+/// Calls `visit` for every pixel of the frame, in order, with the class scores of its left and right neighbour on the canvas and
+/// the weight of the right one.
+fn scan(isa: Isa, logits: &[&Logits], view: &SemanticView, buffers: &mut Buffers, mut visit: impl FnMut(usize, &[f32], &[f32], f32)) {
     assert_eq!(logits.len(), view.origins.len());
     let classes = logits[0].class.classes - 1;
     let stride = classes.next_multiple_of(LANES.max(isa.fma_tile().nr));
     prepare(isa, logits, view, buffers);
     let Some(taps) = buffers.taps.take() else { unreachable!("just prepared") };
     let (canvas_height, canvas_width) = view.canvas;
-    buffers.sums.clear();
-    buffers.sums.resize(classes, (0.0, 0));
     buffers.mixed.resize(canvas_width * stride, 0.0);
-    for (line, &(upper, fraction)) in ids.chunks_exact_mut(view.frame.1).zip(&taps.down) {
+    for (y, &(upper, fraction)) in taps.down.iter().enumerate() {
         let lower = (upper + 1).min(canvas_height - 1);
         for wanted in [upper, lower] {
             if buffers.rows.iter().all(|(number, _)| *number != Some(wanted)) {
@@ -115,20 +155,16 @@ pub(super) fn run(isa: Isa, logits: &[&Logits], view: &SemanticView, buffers: &m
                 canvas_row(isa, logits, &taps, wanted, stride, buffers, stale);
             }
         }
-        let Buffers { rows, mixed, sums, .. } = buffers;
+        let Buffers { rows, mixed, .. } = buffers;
         let find = |wanted: usize| &rows.iter().find(|(number, _)| *number == Some(wanted)).expect("just computed").1;
         mix(isa, find(upper), find(lower), fraction, mixed);
-        for (id, &(left, share)) in line.iter_mut().zip(&taps.across) {
+        for (x, &(left, share)) in taps.across.iter().enumerate() {
             let right = (left + 1).min(canvas_width - 1);
             let scores = |column: usize| &mixed[column * stride..][..classes];
-            let (class, score) = best_of_mix(isa, scores(left), scores(right), share);
-            sums[class].0 += f64::from(score);
-            sums[class].1 += 1;
-            *id = class as u16;
+            visit(y * view.frame.1 + x, scores(left), scores(right), share);
         }
     }
     buffers.taps = Some(taps);
-    number(view.frame.1, buffers, ids, table);
 }
 
 /// Class numbers in `ids` become segment ids.

@@ -1,8 +1,10 @@
 //! The edges towards consumers: implementations of [`crate::pipeline::Sink`].
 //!
 //! [`RingSink`] publishes to other processes through the mask [`ring`]; its twin without one is
-//! [`crate::pipeline::NullSink`]. Refuses: to know what masks mean, to wait for a consumer.
+//! [`crate::pipeline::NullSink`]. `display` shows on a small screen what passes on its way to another sink. Refuses: to know what masks mean, to wait for a consumer.
 
+#[cfg(feature = "display")]
+pub mod display;
 pub mod ring;
 
 use crate::data::{Frame, FrameReport, NO_SEGMENT};

@@ -10,6 +10,7 @@
 //! | `replay:DIR[@fps]` | the PNG and JPEG files of a directory in the order of their names, over and over |
 //! | `scenes[:seed]` | moving procedural scenes with known ground truth |
 //! | `pipe:-` | raw frames from standard input |
+//! | `v4l2:/dev/video0`, `v4l2:` | a camera, the first one (feature `camera`) |
 //!
 //! Refuses: to look at the clock (time is an argument), to know what becomes of a frame.
 
@@ -18,12 +19,15 @@ mod pipe;
 mod replay;
 pub mod scenes;
 mod scenes_source;
+#[cfg(feature = "camera")]
+pub mod v4l2;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::data::{Colour, PixelFormat};
+use crate::data::{Colour, ControlValue, PixelFormat, View};
 use crate::pipeline::{Source, SourceError};
 
 pub use pictures::{PictureError, read_picture};
@@ -34,9 +38,17 @@ pub use scenes_source::ScenesSource;
 /// A source as the user names it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SourceSpec {
-    V4l2 { device: PathBuf },
-    Replay { directory: PathBuf, fps: Option<f64> },
-    Scenes { seed: u64 },
+    /// `None` = the first camera.
+    V4l2 {
+        device: Option<PathBuf>,
+    },
+    Replay {
+        directory: PathBuf,
+        fps: Option<f64>,
+    },
+    Scenes {
+        seed: u64,
+    },
     Pipe,
 }
 
@@ -46,7 +58,9 @@ impl FromStr for SourceSpec {
     fn from_str(text: &str) -> Result<SourceSpec, String> {
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
         match (kind, rest) {
-            ("v4l2", device) if !device.is_empty() => Ok(SourceSpec::V4l2 { device: device.into() }),
+            ("v4l2", device) if text.contains(':') => {
+                Ok(SourceSpec::V4l2 { device: (!device.is_empty() && device != "auto").then(|| device.into()) })
+            }
             ("replay", rest) if !rest.is_empty() => Ok(match rest.rsplit_once('@') {
                 Some((directory, rate)) if !directory.is_empty() && rate.parse::<f64>().is_ok() => {
                     let fps = rate.parse::<f64>().ok().filter(|fps| (0.0..=1000.0).contains(fps));
@@ -80,15 +94,37 @@ pub struct SourceOptions {
     pub colour: Colour,
     /// Larger pictures are refused.
     pub max_pixels: u64,
+    pub camera: CameraWish,
+}
+
+/// What is asked of a camera.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CameraWish {
+    /// (width, height).
+    pub size: (u32, u32),
+    /// 0 = its own.
+    pub fps: f64,
+    /// `None` = the cheapest.
+    pub format: Option<PixelFormat>,
+    pub view: View,
+    pub controls: BTreeMap<String, ControlValue>,
 }
 
 /// Opens a source.
 pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     match spec {
+        #[cfg(not(feature = "camera"))]
         SourceSpec::V4l2 { device } => Err(SourceError::fatal(
-            format!("v4l2:{}", device.display()),
-            "this version has no camera support yet; feed frames through pipe:- (rpicam-vid, ffmpeg)",
+            format!("v4l2:{}", device.clone().unwrap_or_default().display()),
+            "this program was built without cameras; feed frames through pipe:- (rpicam-vid, ffmpeg)",
         )),
+        #[cfg(feature = "camera")]
+        SourceSpec::V4l2 { device } => {
+            let CameraWish { size, fps, format, view, controls } = options.camera.clone();
+            let wish = v4l2::Wish { size, fps, format };
+            let options = v4l2::CameraOptions { wish, view, controls, max_pixels: options.max_pixels };
+            Ok(Box::new(v4l2::V4l2Source::open(device.as_deref(), options)?))
+        }
         SourceSpec::Replay { directory, fps } => {
             let interval = interval(fps.unwrap_or(options.fps));
             Ok(Box::new(ReplaySource::open(directory, interval, options.max_pixels)?))
@@ -111,9 +147,10 @@ mod tests {
         let parse = |text: &str| text.parse::<SourceSpec>();
         assert_eq!(parse("replay:/a/b@12.5"), Ok(SourceSpec::Replay { directory: "/a/b".into(), fps: Some(12.5) }));
         assert_eq!(parse("replay:/mail@home"), Ok(SourceSpec::Replay { directory: "/mail@home".into(), fps: None }));
-        assert_eq!(parse("v4l2:/dev/video2"), Ok(SourceSpec::V4l2 { device: "/dev/video2".into() }));
+        assert_eq!(parse("v4l2:/dev/video2"), Ok(SourceSpec::V4l2 { device: Some("/dev/video2".into()) }));
+        assert_eq!(parse("v4l2:"), Ok(SourceSpec::V4l2 { device: None }));
         assert_eq!(parse("scenes"), Ok(SourceSpec::Scenes { seed: 0 }));
-        for bad in ["", "v4l2:", "replay:", "pipe:", "pipe:/x", "scenes:x", "rtsp://x", "replay:/a@-1"] {
+        for bad in ["", "v4l2", "replay:", "pipe:", "pipe:/x", "scenes:x", "rtsp://x", "replay:/a@-1"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

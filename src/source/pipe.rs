@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use crate::data::{Colour, Frame, PixelFormat};
-use crate::pipeline::{Source, SourceError};
+use crate::pipeline::{Captured, Source, SourceError};
 
 /// Frames of one size and format, back to back, without headers.
 pub struct PipeSource<R> {
@@ -56,20 +56,29 @@ impl<R: Read + Send> Source for PipeSource<R> {
         None
     }
 
-    fn next(&mut self, now_ns: u64, mut buffer: Vec<u8>) -> Result<Option<Frame>, SourceError> {
+    fn next(&mut self, now_ns: u64, mut buffer: Vec<u8>) -> Result<Captured, SourceError> {
         let PipeSource { width, height, format, colour, .. } = *self;
         let len = format.frame_len(width, height).ok_or_else(|| SourceError::fatal("pipe:-", "frames of this size fit no memory"))?;
         buffer.resize(len, 0);
         let filled = self.fill(&mut buffer).map_err(|error| SourceError::fatal("pipe:-", error))?;
         if filled == 0 {
-            return Ok(None);
+            return Ok(Captured::End);
         }
         if filled < len {
             let reason = format!("the input ends {filled} bytes into a frame of {len}: is it {width}x{height} {format:?}?");
             return Err(SourceError::fatal("pipe:-", reason));
         }
         self.sequence += 1;
-        Ok(Some(Frame { width, height, format, colour, data: buffer, sequence: self.sequence, captured_ns: now_ns, truth: None }))
+        Ok(Captured::Frame(Frame {
+            width,
+            height,
+            format,
+            colour,
+            data: buffer,
+            sequence: self.sequence,
+            captured_ns: now_ns,
+            truth: None,
+        }))
     }
 }
 
@@ -91,10 +100,10 @@ mod tests {
         let bytes: Vec<u8> = (0..24).collect();
         let mut source = PipeSource::new(Dribble(bytes.clone()), (2, 2), PixelFormat::Rgb24);
         for (index, expected) in bytes.chunks(12).enumerate() {
-            let frame = source.next(5, Vec::new()).unwrap().unwrap();
+            let Captured::Frame(frame) = source.next(5, Vec::new()).unwrap() else { panic!("a frame is there") };
             assert_eq!((frame.data.as_slice(), frame.sequence), (expected, index as u64 + 1));
         }
-        assert_eq!(source.next(5, Vec::new()).unwrap(), None);
+        assert_eq!(source.next(5, Vec::new()).unwrap(), Captured::End);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::read_picture;
 use crate::data::Frame;
-use crate::pipeline::{Source, SourceError};
+use crate::pipeline::{Captured, Source, SourceError};
 
 /// Plays PNG and JPEG files in the order of their names, over and over.
 pub struct ReplaySource {
@@ -64,14 +64,14 @@ impl Source for ReplaySource {
         Some(self.interval)
     }
 
-    fn next(&mut self, now_ns: u64, _buffer: Vec<u8>) -> Result<Option<Frame>, SourceError> {
+    fn next(&mut self, now_ns: u64, _buffer: Vec<u8>) -> Result<Captured, SourceError> {
         let file = &self.files[self.next];
         self.next = (self.next + 1) % self.files.len();
         self.sequence += 1;
         match read_picture(file, self.max_pixels) {
             Ok(frame) => {
                 self.failed = 0;
-                Ok(Some(Frame { sequence: self.sequence, captured_ns: now_ns, ..frame }))
+                Ok(Captured::Frame(Frame { sequence: self.sequence, captured_ns: now_ns, ..frame }))
             }
             Err(error) => {
                 self.failed += 1;

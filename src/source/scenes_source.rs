@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::scenes::Scene;
 use crate::data::{Colour, Frame, GroundTruth, PixelFormat};
-use crate::pipeline::{Source, SourceError};
+use crate::pipeline::{Captured, Source, SourceError};
 
 /// One moving scene, seen at the source's rate; frames carry their ground truth.
 pub struct ScenesSource {
@@ -38,7 +38,7 @@ impl Source for ScenesSource {
         Some(self.interval)
     }
 
-    fn next(&mut self, now_ns: u64, mut buffer: Vec<u8>) -> Result<Option<Frame>, SourceError> {
+    fn next(&mut self, now_ns: u64, mut buffer: Vec<u8>) -> Result<Captured, SourceError> {
         let (width, height) = self.size;
         let pixels = width as usize * height as usize;
         buffer.resize(pixels * 3, 0);
@@ -46,7 +46,7 @@ impl Source for ScenesSource {
         let mut ids = vec![0; pixels];
         let classes = self.scene.render(self.sequence as f64 * step, &mut buffer, &mut ids);
         self.sequence += 1;
-        Ok(Some(Frame {
+        Ok(Captured::Frame(Frame {
             width,
             height,
             format: PixelFormat::Rgb24,

@@ -1,8 +1,10 @@
 //! `doctor`: what this machine offers, and what is wrong with it.
 
+mod service;
+
 use std::fmt::Write as _;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -10,8 +12,11 @@ use rustix::system::uname;
 
 use super::say;
 use crate::client::Subscriber;
+use crate::config::Config;
 use crate::kernels::arch;
 use crate::model_file::{self, Compute};
+#[cfg(feature = "camera")]
+use crate::source::v4l2;
 
 /// A finding that a person should act on.
 struct Report {
@@ -30,14 +35,28 @@ impl Report {
     }
 }
 
+/// What to look at.
+#[derive(Debug, Clone)]
+pub struct DoctorOptions {
+    /// The service's configuration; one that is not there is no problem.
+    pub config: PathBuf,
+    /// Defaults: the configuration's.
+    pub model: Option<PathBuf>,
+    pub socket: Option<PathBuf>,
+}
+
 /// Prints the report; returns how many problems it found.
-pub fn doctor(model_path: &Path, socket: &Path) -> Result<usize> {
+pub fn doctor(options: &DoctorOptions) -> Result<usize> {
     let mut report = Report { text: String::new(), problems: 0 };
+    let config = configuration(&mut report, &options.config);
+    let model_path = options.model.as_ref().unwrap_or(&config.model.path);
+    let socket = options.socket.as_ref().unwrap_or(&config.ring.socket);
     machine(&mut report);
     cameras(&mut report);
     displays(&mut report);
     shared_memory(&mut report, socket);
     model(&mut report, model_path);
+    service::service(&mut report);
     let summary = match report.problems {
         0 => "no problems".to_owned(),
         1 => "1 problem".to_owned(),
@@ -45,6 +64,31 @@ pub fn doctor(model_path: &Path, socket: &Path) -> Result<usize> {
     };
     say(format_args!("{}{summary}", report.text))?;
     Ok(report.problems)
+}
+
+/// The configuration, or the default one.
+fn configuration(report: &mut Report, path: &Path) -> Config {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            report.line("config", format!("no {}; every key has its default", path.display()));
+            return Config::default();
+        }
+        Err(error) => {
+            report.problem("config", format!("{}: {error}", path.display()));
+            return Config::default();
+        }
+    };
+    match Config::parse(&text, &[]) {
+        Ok(config) => {
+            report.line("config", format!("{}: frames from {}", path.display(), config.source.uri));
+            config
+        }
+        Err(error) => {
+            report.problem("config", format!("{}: {error}", path.display()));
+            Config::default()
+        }
+    }
 }
 
 fn machine(report: &mut Report) {
@@ -80,8 +124,24 @@ fn cameras(report: &mut Report) {
         let node = node.to_string_lossy();
         let name = std::fs::read_to_string(format!("/sys/class/video4linux/{node}/name")).unwrap_or_default();
         report.line("camera", format!("/dev/{node}: {}", name.trim()));
-        access(report, "camera", Path::new(&format!("/dev/{node}")));
+        let path = format!("/dev/{node}");
+        access(report, "camera", Path::new(&path));
+        camera_details(report, Path::new(&path));
     }
+}
+
+#[cfg(feature = "camera")]
+fn camera_details(report: &mut Report, path: &Path) {
+    match v4l2::describe(path) {
+        None => report.line("", "captures no video"),
+        Some(Ok(lines)) => lines.iter().skip(1).for_each(|line| report.line("", line)),
+        Some(Err(reason)) => report.line("", reason),
+    }
+}
+
+#[cfg(not(feature = "camera"))]
+fn camera_details(report: &mut Report, _path: &Path) {
+    report.line("", "this program was built without cameras");
 }
 
 fn displays(report: &mut Report) {

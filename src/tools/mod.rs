@@ -1,4 +1,4 @@
-//! The commands beside the daemon: convert, segment, logits, preprocess, postprocess, bench, view, doctor.
+//! The commands beside the daemon: convert, segment, evaluate, logits, preprocess, postprocess, bench, view, doctor.
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
@@ -9,12 +9,13 @@
 //! ```
 //!
 //! Invariants: results go to standard output or to files that appear whole or not at all ([`files`]); progress and logs go to
-//! standard error. `segment` and `bench` run the same pipeline as the daemon. Refuses: long-running service.
+//! standard error. `segment`, `evaluate` and `bench` run the same pipeline as the daemon. Refuses: long-running service.
 
 pub mod bench;
 pub mod checkpoint;
 pub mod convert;
 pub mod doctor;
+pub mod evaluate;
 pub mod files;
 pub mod logits;
 pub mod ort;

@@ -1,0 +1,239 @@
+//! From what a camera sends to a picture that the stages take: decodes JPEG, cuts, turns and mirrors.
+
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use super::RgbConverter;
+use crate::data::{Crop, Frame, PixelFormat, View};
+
+/// Why a frame is no picture.
+#[derive(Debug, thiserror::Error)]
+pub enum DevelopError {
+    #[error("frame {sequence} is no JPEG picture: {reason}")]
+    Jpeg { sequence: u64, reason: String },
+    #[error("frame {sequence} is {}x{} where {}x{} was agreed on", found.0, found.1, agreed.0, agreed.1)]
+    Size { sequence: u64, found: (usize, usize), agreed: (u32, u32) },
+    #[error("nothing is left of a picture of {width}x{height} after the crop")]
+    Empty { width: u32, height: u32 },
+}
+
+/// Prepares frames for the pipeline; buffers are reused from frame to frame.
+#[derive(Debug, Default)]
+pub struct Developer {
+    view: View,
+    converter: RgbConverter,
+    /// The decoded or turned picture, then the memory of the next one.
+    decoded: Vec<u8>,
+    /// A JPEG picture that came without tables.
+    completed: Vec<u8>,
+}
+
+impl Developer {
+    pub fn new(view: View) -> Developer {
+        Developer { view, ..Developer::default() }
+    }
+
+    /// The frame as RGB, decoded and as the view wants it; untouched when nothing is to be done.
+    ///
+    /// # Errors
+    /// When a JPEG picture is broken or of another size than its frame says, or the crop leaves nothing.
+    pub fn develop(&mut self, mut frame: Frame) -> Result<Frame, (DevelopError, Frame)> {
+        if frame.format == PixelFormat::Mjpg {
+            if let Err(error) = self.decode(&frame) {
+                return Err((error, frame));
+            }
+            // the compressed bytes become the next frame's memory
+            std::mem::swap(&mut self.decoded, &mut frame.data);
+            frame.format = PixelFormat::Rgb24;
+        }
+        if self.view.is_plain() {
+            return Ok(frame);
+        }
+        let Some(area) = self.view.area(frame.width, frame.height) else {
+            return Err((DevelopError::Empty { width: frame.width, height: frame.height }, frame));
+        };
+        let rgb = self.converter.rgb(&frame);
+        turn(rgb, frame.width as usize, area, self.view, &mut self.decoded);
+        std::mem::swap(&mut self.decoded, &mut frame.data);
+        (frame.width, frame.height) = if self.view.turns % 2 == 1 { (area.height, area.width) } else { (area.width, area.height) };
+        frame.format = PixelFormat::Rgb24;
+        Ok(frame)
+    }
+
+    /// `frame`'s JPEG picture into `self.decoded`.
+    fn decode(&mut self, frame: &Frame) -> Result<(), DevelopError> {
+        let sequence = frame.sequence;
+        let broken = |reason: String| DevelopError::Jpeg { sequence, reason: reason.lines().next().unwrap_or_default().to_owned() };
+        let bytes = with_tables(&frame.data, &mut self.completed);
+        // strict: half a picture is an error and not grey below
+        let options = DecoderOptions::default()
+            .set_strict_mode(true)
+            .set_max_width(frame.width as usize)
+            .set_max_height(frame.height as usize)
+            .jpeg_set_out_colorspace(ColorSpace::RGB);
+        let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+        decoder.decode_headers().map_err(|error| broken(error.to_string()))?;
+        let found = decoder.dimensions().unwrap_or_default();
+        if found != (frame.width as usize, frame.height as usize) {
+            return Err(DevelopError::Size { sequence, found, agreed: (frame.width, frame.height) });
+        }
+        let len = decoder.output_buffer_size().ok_or_else(|| broken("it has no size".to_owned()))?;
+        self.decoded.resize(len, 0);
+        decoder.decode_into(&mut self.decoded).map_err(|error| broken(error.to_string()))
+    }
+}
+
+/// USB cameras may leave out the Huffman tables: the standard's typical ones are meant then (ITU-T T.81 annex K.3; USB Device Class
+/// Definition for Video Devices, Motion-JPEG Payload). The decoder has them for pictures that say they come from a video, so the
+/// picture gets the segment that says so.
+fn with_tables<'a>(jpeg: &'a [u8], completed: &'a mut Vec<u8>) -> &'a [u8] {
+    const START: [u8; 2] = [0xFF, 0xD8];
+    const FROM_VIDEO: [u8; 18] = *b"\xFF\xE0\x00\x10AVI1\0\0\0\0\0\0\0\0\0\0";
+    if !jpeg.starts_with(&START) || has_tables(&jpeg[2..]) {
+        return jpeg;
+    }
+    completed.clear();
+    completed.extend_from_slice(&START);
+    completed.extend_from_slice(&FROM_VIDEO);
+    completed.extend_from_slice(&jpeg[2..]);
+    completed
+}
+
+/// Whether a table stands among the segments before the picture's data, or they are not to be understood: then it is the decoder's
+/// to say so.
+fn has_tables(mut segments: &[u8]) -> bool {
+    const TABLES: u8 = 0xC4;
+    const DATA: u8 = 0xDA;
+    loop {
+        match segments {
+            [0xFF, DATA, ..] => return false,
+            [0xFF, 0xFF, ..] => segments = &segments[1..],
+            [0xFF, kind, high, low, ..] if *kind != TABLES => {
+                let len = 2 + usize::from(u16::from_be_bytes([*high, *low]));
+                segments = segments.get(len..).unwrap_or_default();
+            }
+            _ => return true,
+        }
+    }
+}
+
+/// `area` of an RGB picture of this width, turned and mirrored into `target`.
+fn turn(rgb: &[u8], width: usize, area: Crop, view: View, target: &mut Vec<u8>) {
+    let (w, h) = (area.width as usize, area.height as usize);
+    let (x, y) = (area.x as usize, area.y as usize);
+    target.resize(w * h * 3, 0);
+    let pixels = rgb.as_chunks::<3>().0;
+    let (out_w, out_h) = if view.turns % 2 == 1 { (h, w) } else { (w, h) };
+    for (row, line) in target.as_chunks_mut::<3>().0.chunks_exact_mut(out_w).enumerate() {
+        let row = if view.upside_down { out_h - 1 - row } else { row };
+        // where the line's first pixel comes from, and how far apart its pixels lie there
+        let (start, step) = match view.turns % 4 {
+            0 => ((y + row) * width + x, 1),
+            1 => ((y + h - 1) * width + x + row, -(width as isize)),
+            2 => ((y + h - 1 - row) * width + x + w - 1, -1),
+            _ => (y * width + x + w - 1 - row, width as isize),
+        };
+        let from = |column: usize| pixels[start.wrapping_add_signed(step * column as isize)];
+        match view.mirrored {
+            false => line.iter_mut().enumerate().for_each(|(column, pixel)| *pixel = from(column)),
+            true => line.iter_mut().rev().enumerate().for_each(|(column, pixel)| *pixel = from(column)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::imageops;
+
+    fn picture(width: u32, height: u32) -> Frame {
+        Frame::rgb(width, height, (0..width * height * 3).map(|at| (at * 37 % 251) as u8).collect())
+    }
+
+    fn jpeg(frame: &Frame, quality: u8) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, quality);
+        image::ImageEncoder::write_image(encoder, &frame.data, frame.width, frame.height, image::ExtendedColorType::Rgb8).unwrap();
+        bytes
+    }
+
+    /// Without its Huffman tables, as many USB cameras send it.
+    fn without_tables(jpeg: &[u8]) -> Vec<u8> {
+        let (mut kept, mut at) = (jpeg[..2].to_vec(), 2);
+        while jpeg[at + 1] != 0xDA {
+            let len = 2 + usize::from(u16::from_be_bytes([jpeg[at + 2], jpeg[at + 3]]));
+            if jpeg[at + 1] != 0xC4 {
+                kept.extend(&jpeg[at..at + len]);
+            }
+            at += len;
+        }
+        kept.extend(&jpeg[at..]);
+        kept
+    }
+
+    #[test]
+    fn every_view_equals_the_image_crate() {
+        let frame = picture(7, 5);
+        let whole = image::RgbImage::from_raw(7, 5, frame.data.clone()).unwrap();
+        for crop in [None, Some(Crop { x: 2, y: 1, width: 4, height: 3 }), Some(Crop { x: 5, y: 0, width: 90, height: 90 })] {
+            for (turns, mirrored, upside_down) in
+                (0..4).flat_map(|t| [(t, false, false), (t, true, false), (t, false, true), (t, true, true)])
+            {
+                let view = View { crop, turns, mirrored, upside_down };
+                let ours = Developer::new(view).develop(frame.clone()).unwrap();
+                let Crop { x, y, width, height } = view.area(7, 5).unwrap();
+                let mut truth = imageops::crop_imm(&whole, x, y, width, height).to_image();
+                truth = match turns {
+                    0 => truth,
+                    1 => imageops::rotate90(&truth),
+                    2 => imageops::rotate180(&truth),
+                    _ => imageops::rotate270(&truth),
+                };
+                if mirrored {
+                    imageops::flip_horizontal_in_place(&mut truth);
+                }
+                if upside_down {
+                    imageops::flip_vertical_in_place(&mut truth);
+                }
+                assert_eq!((ours.width, ours.height), truth.dimensions(), "{view:?}");
+                assert_eq!(ours.data, truth.into_raw(), "{view:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn jpeg_pictures_decode_with_and_without_tables() {
+        let frame = Frame::rgb(48, 32, (0..48 * 32).flat_map(|at| [(at % 48 * 5) as u8, (at / 48 * 7) as u8, 90]).collect());
+        let bytes = jpeg(&frame, 90);
+        let bare = without_tables(&bytes);
+        assert!(bare.len() < bytes.len());
+        let mut padded = bytes.clone();
+        padded.resize(bytes.len() + 5000, 0); // as a buffer that is larger than its picture
+        let mut developer = Developer::default();
+        let truth = image::load_from_memory(&bytes).unwrap().to_rgb8().into_raw();
+        for data in [bytes, bare, padded] {
+            let ours = developer.develop(Frame { format: PixelFormat::Mjpg, data, ..frame.clone() }).unwrap();
+            assert_eq!((ours.format, &ours.data), (PixelFormat::Rgb24, &truth));
+        }
+    }
+
+    #[test]
+    fn broken_pictures_are_errors() {
+        let frame = picture(64, 48);
+        let bytes = jpeg(&frame, 80);
+        let develop = |data: Vec<u8>, width| {
+            let frame = Frame { format: PixelFormat::Mjpg, data, width, ..frame.clone() };
+            Developer::default().develop(frame).map_err(|(error, _)| error.to_string())
+        };
+        assert!(develop(bytes.clone(), 64).is_ok());
+        assert!(develop(bytes.clone(), 80).unwrap_err().contains("64x48 where 80x48"));
+        for broken in [vec![], vec![0; 100], bytes[..bytes.len() / 2].to_vec(), bytes[..30].to_vec(), vec![0xFF; 2000]] {
+            let message = develop(broken, 64).unwrap_err();
+            assert!(message.contains("no JPEG picture") && message.lines().count() == 1, "{message}");
+        }
+        let outside = View { crop: Some(Crop { x: 64, y: 0, width: 5, height: 5 }), ..View::default() };
+        assert!(matches!(Developer::new(outside).develop(frame.clone()), Err((DevelopError::Empty { .. }, _))));
+    }
+}

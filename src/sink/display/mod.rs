@@ -1,0 +1,210 @@
+//! A small screen beside the camera: what the daemon sees, and how it is.
+//!
+//! ```no_run
+//! # fn demo(config: &eomt_edge::config::DisplayConfig, sink: &mut dyn eomt_edge::pipeline::Sink) {
+//! use eomt_edge::sink::display::{Display, State};
+//! let mut display = Display::start(config);
+//! display.show(State::Starting);
+//! display.set_labels(&["ball".to_owned()]);
+//! let mut tapped = display.tap(sink); // a sink like the other one; what passes through it is shown
+//! # let _ = &mut tapped;
+//! # }
+//! ```
+//!
+//! ```text
+//! frame path ──Picture──▶ mailbox of one ──▶ display thread: draw → cells of the panel → changed areas ──▶ bus
+//!            ◀──empty buffer, when the thread is ready for the next──
+//! ```
+//!
+//! Invariants: the frame path copies a frame only when the thread waits for one, never waits for it and allocates nothing after
+//! warm-up; a display that is missing or dies is said once, looked for again with growing pauses, and disturbs nobody; only what
+//! has changed is sent. Refuses: to decide what a frame shows, touch input, windows.
+
+mod changes;
+mod framebuffer;
+mod mono;
+mod oled;
+mod panel;
+mod scene;
+mod screen;
+mod spi;
+mod status;
+mod text;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub use framebuffer::{Geometry, geometry};
+pub use screen::State;
+
+use crate::config::DisplayConfig;
+use crate::data::{Frame, Segment};
+use crate::pipeline::{Mailbox, Publication, Sink, SinkError, Taken};
+
+/// Why nothing can be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum DisplayError {
+    #[error("display {}: cannot be opened: {reason}", device.display())]
+    Open { device: PathBuf, reason: String },
+    #[error("display {}: no framebuffer: {reason}", device.display())]
+    NoFramebuffer { device: PathBuf, reason: String },
+    #[error("display {}: a framebuffer of {what} is not supported", device.display())]
+    Layout { device: PathBuf, what: String },
+    #[error("display {}: cannot be written to: {reason}", device.display())]
+    Write { device: PathBuf, reason: String },
+}
+
+/// One frame with its segments, in memory that goes round between the frame path and the display thread.
+#[derive(Debug)]
+struct Picture {
+    frame: Frame,
+    ids: Vec<u16>,
+    table: Vec<Segment>,
+    labels: Arc<[String]>,
+    /// Frames published up to this one.
+    published: u64,
+    published_ns: u64,
+}
+
+impl Picture {
+    fn empty() -> Box<Picture> {
+        let (frame, labels) = (Frame::rgb(0, 0, Vec::new()), Arc::from([]));
+        Box::new(Picture { frame, ids: Vec::new(), table: Vec::new(), labels, published: 0, published_ns: 0 })
+    }
+}
+
+/// What the display thread is told.
+#[derive(Debug)]
+enum Message {
+    Picture(Box<Picture>),
+    State(State),
+}
+
+/// The two ways between the frame path and the display thread.
+#[derive(Debug, Default)]
+struct Exchange {
+    /// Empty, from the thread: it is ready for the next picture.
+    ready: Mailbox<Box<Picture>>,
+    messages: Mailbox<Message>,
+}
+
+impl Exchange {
+    /// The newest message wins; the picture that it replaces is memory for the next.
+    fn send(&self, message: Message) {
+        let is_picture = matches!(message, Message::Picture(_));
+        let mut unseen = self.messages.put(message);
+        // ... but a failure that nobody has seen yet
+        if is_picture && matches!(&unseen, Some(Message::State(state)) if state.is_failure()) {
+            unseen = unseen.and_then(|failure| self.messages.put(failure));
+        }
+        if let Some(Message::Picture(unseen)) = unseen {
+            self.ready.put(unseen);
+        }
+    }
+}
+
+/// How long the last screen may take at the end; one that says why there is an end, longer: the panel may be just starting.
+const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE_FAILURE: Duration = Duration::from_secs(2);
+
+/// A running display thread.
+#[derive(Debug)]
+pub struct Display {
+    exchange: Arc<Exchange>,
+    labels: Arc<[String]>,
+    published: AtomicU64,
+    patience: Duration,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Display {
+    /// Starts the thread; whether there is a display is its business.
+    pub fn start(config: &DisplayConfig) -> Display {
+        let wanted = config.clone();
+        Display::with_panels(config, Box::new(move || panel::open(&wanted)))
+    }
+
+    fn with_panels(config: &DisplayConfig, open: worker::Open) -> Display {
+        let exchange = Arc::new(Exchange::default());
+        let mut worker = worker::Worker::new(Arc::clone(&exchange), open, config);
+        let thread = std::thread::Builder::new().name("eomt-display".to_owned()).spawn(move || worker.run());
+        let thread = thread.inspect_err(|error| log::warn!("no display thread: {error}")).ok();
+        Display { exchange, labels: Arc::from([]), published: AtomicU64::new(0), patience: PATIENCE, thread }
+    }
+
+    /// Names of the classes of frames to come.
+    pub fn set_labels(&mut self, labels: &[String]) {
+        self.labels = Arc::from(labels);
+    }
+
+    /// Shows how the daemon is, until the next frame.
+    pub fn show(&self, state: State) {
+        self.exchange.send(Message::State(state));
+    }
+
+    /// Ends with a last screen.
+    pub fn end(mut self, state: State) {
+        if state.is_failure() {
+            self.patience = PATIENCE_FAILURE;
+        }
+        self.show(state);
+    }
+
+    /// A sink that passes everything on to `sink` and shows it.
+    pub fn tap<'a>(&'a self, sink: &'a mut dyn Sink) -> Tap<'a> {
+        Tap { display: self, sink }
+    }
+}
+
+impl Drop for Display {
+    /// What was to be shown last still is, if that is quick; a thread that hangs in its device ends with the process.
+    fn drop(&mut self) {
+        self.exchange.messages.close();
+        let deadline = Instant::now() + self.patience;
+        let Some(thread) = self.thread.take() else { return };
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if thread.is_finished() && thread.join().is_err() {
+            log::error!("the display thread panicked");
+        }
+    }
+}
+
+/// A sink with a display at its side.
+pub struct Tap<'a> {
+    display: &'a Display,
+    sink: &'a mut dyn Sink,
+}
+
+impl Sink for Tap<'_> {
+    fn publish(&mut self, frame: &Frame, fill: &mut dyn FnMut(&mut [u16], &mut Publication)) -> Result<(), SinkError> {
+        let published = self.display.published.fetch_add(1, Ordering::Relaxed) + 1;
+        let Taken::Value(mut picture) = self.display.exchange.ready.take(Duration::ZERO) else {
+            return self.sink.publish(frame, fill);
+        };
+        let result = self.sink.publish(frame, &mut |ids, publication| {
+            fill(ids, publication);
+            picture.ids.clear();
+            picture.ids.extend_from_slice(ids);
+            picture.table.clone_from(&publication.table);
+            picture.published_ns = publication.report.published_ns;
+        });
+        if result.is_err() {
+            self.display.exchange.ready.put(picture);
+            return result;
+        }
+        picture.frame.copy_from(frame);
+        picture.published = published;
+        picture.labels = Arc::clone(&self.display.labels);
+        self.display.exchange.send(Message::Picture(picture));
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! Which of a camera's formats to take: the cheapest that gives the wanted size and rate.
+
+use super::sys::{Rates, Sizes};
+use crate::data::PixelFormat;
+
+/// What the configuration asks of a camera.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Wish {
+    /// (width, height).
+    pub size: (u32, u32),
+    /// Frames per second; 0 = whatever the camera does by itself.
+    pub fps: f64,
+    /// `None` = the cheapest.
+    pub format: Option<PixelFormat>,
+}
+
+/// One thing that a camera can do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    pub fourcc: [u8; 4],
+    pub format: PixelFormat,
+    pub width: u32,
+    pub height: u32,
+    /// The rate nearest to the wish; `None` when the driver does not say.
+    pub fps: Option<f64>,
+}
+
+/// What a frame of a format costs until it is a tensor, from the cheapest: `benches/processing.rs`, lines "preprocess 320". Grey is
+/// cheap but has no colour, so it comes last unless nothing else is there.
+const BY_COST: [PixelFormat; 9] = [
+    PixelFormat::Rgb24,
+    PixelFormat::Bgr24,
+    PixelFormat::Yuv420,
+    PixelFormat::Nv12,
+    PixelFormat::Nv21,
+    PixelFormat::Yuyv,
+    PixelFormat::Uyvy,
+    PixelFormat::Mjpg,
+    PixelFormat::Grey,
+];
+
+/// A rate this much below the wish is as good: 29.97 for 30.
+const RATE_TOLERANCE: f64 = 0.95;
+
+/// The offer that suits best. In this order: the format that is forced; the size, or else the smallest larger one, or else the
+/// largest; the rate, or else the fastest; the lowest cost.
+pub fn choose<'a>(offers: &'a [Offer], wish: &Wish) -> Option<&'a Offer> {
+    let wanted = |offer: &&Offer| wish.format.is_none_or(|format| offer.format == format);
+    // grey only when asked for, or alone
+    let colourful = wish.format.is_some() || offers.iter().all(|offer| offer.format == PixelFormat::Grey);
+    let usable = |offer: &&Offer| wanted(offer) && (colourful || offer.format != PixelFormat::Grey);
+    let pixels = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
+    let rank = |offer: &Offer| {
+        let size = (offer.width, offer.height);
+        let covers = size.0 >= wish.size.0 && size.1 >= wish.size.1;
+        let distance = pixels(size).abs_diff(pixels(wish.size));
+        let size_rank = (u8::from(size != wish.size), u8::from(!covers), distance);
+        let fps = offer.fps.unwrap_or(wish.fps);
+        // a thousandth of a frame a second is the resolution of the wish
+        let missing = if fps >= wish.fps * RATE_TOLERANCE { 0 } else { ((wish.fps - fps) * 1000.0) as u64 };
+        let cost = BY_COST.iter().position(|format| *format == offer.format);
+        (size_rank, missing, cost)
+    };
+    offers.iter().filter(usable).min_by_key(|offer| rank(offer))
+}
+
+/// The sizes of a driver's list; of a range, the one nearest to the wish.
+pub fn sizes_for(sizes: &[Sizes], wish: (u32, u32)) -> Vec<(u32, u32)> {
+    let nearest = |wish: u32, min: u32, max: u32, step: u32| {
+        let steps = wish.clamp(min, max.max(min)).saturating_sub(min).div_ceil(step);
+        // rounded up, unless that leaves the range
+        let up = min.saturating_add(steps.saturating_mul(step));
+        if up <= max { up } else { up.saturating_sub(step).max(min) }
+    };
+    let found = sizes.iter().map(|sizes| match *sizes {
+        Sizes::Discrete { width, height } => (width, height),
+        Sizes::Stepwise { min, max, step } => (nearest(wish.0, min.0, max.0, step.0.max(1)), nearest(wish.1, min.1, max.1, step.1.max(1))),
+    });
+    found.collect()
+}
+
+/// The rate nearest to the wish: the slowest that reaches it, or else the fastest. `None` when the driver lists none.
+pub fn rate_for(rates: &[Rates], wish: f64) -> Option<f64> {
+    let offered = rates.iter().map(|rates| match *rates {
+        Rates::Discrete(rate) => rate,
+        Rates::Range { slowest, fastest } => wish.min(fastest).max(slowest),
+    });
+    let reaches = |rate: &f64| *rate >= wish * RATE_TOLERANCE;
+    let (enough, less): (Vec<f64>, Vec<f64>) = offered.partition(reaches);
+    enough.into_iter().min_by(f64::total_cmp).or_else(|| less.into_iter().max_by(f64::total_cmp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(format: PixelFormat, (width, height): (u32, u32), fps: f64) -> Offer {
+        Offer { fourcc: *b"TEST", format, width, height, fps: (fps > 0.0).then_some(fps) }
+    }
+
+    /// What a common USB 2 camera lists.
+    fn webcam() -> Vec<Offer> {
+        let mut offers = Vec::new();
+        for (size, yuyv, mjpg) in [((320, 240), 30.0, 30.0), ((640, 480), 30.0, 30.0), ((1280, 720), 10.0, 30.0), ((1920, 1080), 5.0, 30.0)]
+        {
+            offers.extend([offer(PixelFormat::Mjpg, size, mjpg), offer(PixelFormat::Yuyv, size, yuyv)]);
+        }
+        offers.push(offer(PixelFormat::Grey, (640, 480), 60.0));
+        offers
+    }
+
+    #[test]
+    fn the_cheapest_that_gives_size_and_rate_is_chosen() {
+        let pick = |size, fps, format| {
+            let offers = webcam();
+            choose(&offers, &Wish { size, fps, format }).map(|offer| (offer.format, offer.width, offer.fps))
+        };
+        assert_eq!(pick((640, 480), 30.0, None), Some((PixelFormat::Yuyv, 640, Some(30.0))));
+        assert_eq!(pick((1280, 720), 30.0, None), Some((PixelFormat::Mjpg, 1280, Some(30.0))));
+        assert_eq!(pick((1280, 720), 10.0, None), Some((PixelFormat::Yuyv, 1280, Some(10.0))));
+        assert_eq!(pick((1280, 720), 0.0, None), Some((PixelFormat::Yuyv, 1280, Some(10.0))));
+        assert_eq!(pick((800, 600), 10.0, None), Some((PixelFormat::Yuyv, 1280, Some(10.0))), "the next larger one");
+        assert_eq!(pick((4000, 3000), 10.0, None), Some((PixelFormat::Mjpg, 1920, Some(30.0))), "the largest");
+        assert_eq!(pick((640, 480), 30.0, Some(PixelFormat::Mjpg)), Some((PixelFormat::Mjpg, 640, Some(30.0))));
+        assert_eq!(pick((640, 480), 30.0, Some(PixelFormat::Grey)), Some((PixelFormat::Grey, 640, Some(60.0))));
+        assert_eq!(pick((640, 480), 60.0, None), Some((PixelFormat::Yuyv, 640, Some(30.0))), "colour before speed");
+        assert_eq!(pick((640, 480), 30.0, Some(PixelFormat::Nv12)), None);
+        let grey = [offer(PixelFormat::Grey, (752, 480), 0.0)];
+        assert!(choose(&grey, &Wish { size: (640, 480), fps: 30.0, format: None }).is_some(), "alone it will do");
+    }
+
+    #[test]
+    fn ranges_are_met_on_their_steps() {
+        let range = |min, max, step| [Sizes::Stepwise { min, max, step }];
+        assert_eq!(sizes_for(&range((32, 32), (3840, 2160), (2, 2)), (641, 479)), [(642, 480)]);
+        assert_eq!(sizes_for(&range((32, 32), (640, 480), (16, 16)), (2000, 2000)), [(640, 480)]);
+        assert_eq!(sizes_for(&range((100, 100), (105, 105), (10, 10)), (104, 90)), [(100, 100)]);
+        assert_eq!(sizes_for(&range((1, 1), (u32::MAX, u32::MAX), (1, 1)), (640, 480)), [(640, 480)]);
+        assert_eq!(rate_for(&[Rates::Range { slowest: 1.0, fastest: 60.0 }], 30.0), Some(30.0));
+        assert_eq!(rate_for(&[Rates::Range { slowest: 1.0, fastest: 20.0 }], 30.0), Some(20.0));
+        assert_eq!(rate_for(&[Rates::Discrete(29.97), Rates::Discrete(15.0), Rates::Discrete(60.0)], 30.0), Some(29.97));
+        assert_eq!(rate_for(&[], 30.0), None);
+    }
+}

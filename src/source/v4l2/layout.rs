@@ -1,0 +1,263 @@
+//! Where the pixels of a frame lie in the driver's memory, and how they get out of it.
+//!
+//! A driver may pad its rows and keep planes in one memory area or in several; a [`Frame`](crate::data::Frame) has neither padding nor
+//! holes. Layouts: <https://docs.kernel.org/userspace-api/media/v4l/pixfmt.html>.
+
+use super::sys::{DriverFormat, PLANES_MAX};
+use crate::data::{Colour, Matrix, PixelFormat};
+
+/// Four-character codes of the formats we take. A code with `M` keeps its planes in separate memory areas.
+const CODES: [(&[u8; 4], PixelFormat); 13] = [
+    (b"YUYV", PixelFormat::Yuyv),
+    (b"UYVY", PixelFormat::Uyvy),
+    (b"NV12", PixelFormat::Nv12),
+    (b"NM12", PixelFormat::Nv12),
+    (b"NV21", PixelFormat::Nv21),
+    (b"NM21", PixelFormat::Nv21),
+    (b"YU12", PixelFormat::Yuv420),
+    (b"YM12", PixelFormat::Yuv420),
+    (b"GREY", PixelFormat::Grey),
+    (b"RGB3", PixelFormat::Rgb24),
+    (b"BGR3", PixelFormat::Bgr24),
+    (b"MJPG", PixelFormat::Mjpg),
+    (b"JPEG", PixelFormat::Mjpg),
+];
+
+/// Our format of a driver's code.
+pub fn pixel_format(fourcc: [u8; 4]) -> Option<PixelFormat> {
+    CODES.iter().find(|(code, _)| **code == fourcc).map(|(_, format)| *format)
+}
+
+/// A code for people: `YUYV`, whatever bytes it has.
+pub fn code_name(fourcc: [u8; 4]) -> String {
+    fourcc.iter().map(|&byte| if byte.is_ascii_graphic() { char::from(byte) } else { '?' }).collect()
+}
+
+/// One plane of pixels: `rows` rows of `len` bytes, `stride` bytes apart, from `start` in memory area `memory`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Plane {
+    memory: usize,
+    start: usize,
+    stride: usize,
+    len: usize,
+    rows: usize,
+}
+
+/// How to read the frames of one driver format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    pub format: PixelFormat,
+    pub width: u32,
+    pub height: u32,
+    pub colour: Colour,
+    planes: Vec<Plane>,
+    /// Bytes of a frame without padding; unknown when it is compressed.
+    len: Option<usize>,
+}
+
+/// Why the bytes in a buffer are no frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a frame of {found} bytes where {needed} are needed")]
+pub struct ShortFrame {
+    pub found: usize,
+    pub needed: usize,
+}
+
+impl Layout {
+    /// # Errors
+    /// A sentence when the format is not one of ours, or makes no sense.
+    pub fn of(driver: &DriverFormat) -> Result<Layout, String> {
+        let code = code_name(driver.fourcc);
+        let format = pixel_format(driver.fourcc).ok_or_else(|| format!("the driver gives {code}, which is not supported"))?;
+        let (width, height) = (driver.width, driver.height);
+        if !(1..=16384).contains(&width) || !(1..=16384).contains(&height) {
+            return Err(format!("the driver gives frames of {width}x{height}"));
+        }
+        let len = format.frame_len(width, height);
+        let planes = if format == PixelFormat::Mjpg { Vec::new() } else { planes(format, driver)? };
+        Ok(Layout { format, width, height, colour: colour(driver, format), planes, len })
+    }
+
+    /// Copies a frame without its padding. `memory` holds what the driver says is used of each memory area.
+    pub fn copy(&self, memory: &[&[u8]], frame: &mut Vec<u8>) -> Result<(), ShortFrame> {
+        let Some(len) = self.len else {
+            let bytes = memory.first().copied().unwrap_or_default();
+            frame.clear();
+            frame.extend_from_slice(bytes);
+            return if bytes.is_empty() { Err(ShortFrame { found: 0, needed: 1 }) } else { Ok(()) };
+        };
+        for plane in &self.planes {
+            // the last row may lack its padding
+            let needed = plane.start + plane.stride * (plane.rows - 1) + plane.len;
+            let found = memory.get(plane.memory).map_or(0, |area| area.len());
+            if found < needed {
+                return Err(ShortFrame { found, needed });
+            }
+        }
+        frame.resize(len, 0);
+        let mut rest = frame.as_mut_slice();
+        for plane in &self.planes {
+            let (target, others) = rest.split_at_mut(plane.len * plane.rows);
+            let source = &memory[plane.memory][plane.start..];
+            if plane.stride == plane.len {
+                target.copy_from_slice(&source[..target.len()]);
+            } else {
+                for (to, from) in target.chunks_exact_mut(plane.len).zip(source.chunks(plane.stride)) {
+                    to.copy_from_slice(&from[..plane.len]);
+                }
+            }
+            rest = others;
+        }
+        Ok(())
+    }
+}
+
+/// Planes follow each other within a memory area; each area has its own stride. A code without `M` keeps all in the first one.
+fn planes(format: PixelFormat, driver: &DriverFormat) -> Result<Vec<Plane>, String> {
+    let (width, height) = (driver.width as usize, driver.height as usize);
+    let (half, half_rows) = (width.div_ceil(2), height.div_ceil(2));
+    // (bytes, rows) of each plane, and how its stride follows from the first one's
+    let shapes: &[(usize, usize, usize)] = match format {
+        PixelFormat::Yuyv | PixelFormat::Uyvy => &[(4 * half, height, 1)],
+        PixelFormat::Rgb24 | PixelFormat::Bgr24 => &[(3 * width, height, 1)],
+        PixelFormat::Grey => &[(width, height, 1)],
+        PixelFormat::Nv12 | PixelFormat::Nv21 => &[(width, height, 1), (2 * half, half_rows, 1)],
+        PixelFormat::Yuv420 | PixelFormat::Mjpg => &[(width, height, 1), (half, half_rows, 2), (half, half_rows, 2)],
+    };
+    let separate = driver.planes.len() > 1;
+    if separate && (driver.planes.len() != shapes.len() || shapes.len() > PLANES_MAX) {
+        return Err(format!("the driver keeps {} in {} memory planes", code_name(driver.fourcc), driver.planes.len()));
+    }
+    let stride_of = |memory: usize| driver.planes.get(memory).map_or(0, |plane| plane.0 as usize);
+    let mut start = 0;
+    let mut found = Vec::new();
+    for (index, &(len, rows, share)) in shapes.iter().enumerate() {
+        let (memory, given) = if separate { (index, stride_of(index)) } else { (0, stride_of(0) / share) };
+        // a driver that says nothing has no padding
+        let stride = if given == 0 { len } else { given };
+        if stride < len {
+            return Err(format!("the driver gives rows of {stride} bytes where {len} are needed"));
+        }
+        found.push(Plane { memory, start: if separate { 0 } else { start }, stride, len, rows });
+        start += stride * rows;
+    }
+    Ok(found)
+}
+
+/// What the driver says of its YUV samples; defaults as `V4L2_MAP_YCBCR_ENC_DEFAULT` and `V4L2_MAP_QUANTIZATION_DEFAULT` of
+/// <linux/videodev2.h> have them. BT.2020 and SMPTE 240M are read as BT.709, which is nearest.
+fn colour(driver: &DriverFormat, format: PixelFormat) -> Colour {
+    use v4l::v4l_sys::*;
+    #[allow(non_upper_case_globals, reason = "names of the C header")]
+    let matrix = match driver.ycbcr_encoding {
+        v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_DEFAULT => match driver.colorspace {
+            v4l2_colorspace_V4L2_COLORSPACE_REC709
+            | v4l2_colorspace_V4L2_COLORSPACE_DCI_P3
+            | v4l2_colorspace_V4L2_COLORSPACE_BT2020
+            | v4l2_colorspace_V4L2_COLORSPACE_SMPTE240M => Matrix::Bt709,
+            _ => Matrix::Bt601,
+        },
+        v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_601 | v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_XV601 | v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_SYCC => {
+            Matrix::Bt601
+        }
+        _ => Matrix::Bt709,
+    };
+    #[allow(non_upper_case_globals, reason = "names of the C header")]
+    let full_range = match driver.quantization {
+        v4l2_quantization_V4L2_QUANTIZATION_FULL_RANGE => true,
+        v4l2_quantization_V4L2_QUANTIZATION_LIM_RANGE => false,
+        _ => driver.colorspace == v4l2_colorspace_V4L2_COLORSPACE_JPEG,
+    };
+    // JFIF: a decoder gives RGB whatever the driver says
+    if format == PixelFormat::Mjpg { Colour::default() } else { Colour { matrix, full_range } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn driver(code: &[u8; 4], (width, height): (u32, u32), planes: &[(u32, u32)]) -> DriverFormat {
+        DriverFormat { fourcc: *code, width, height, planes: planes.to_vec(), field: 1, colorspace: 0, ycbcr_encoding: 0, quantization: 0 }
+    }
+
+    /// Rows of `rows` bytes with padding of 0xEE between them.
+    fn padded(rows: &[&[u8]], stride: usize) -> Vec<u8> {
+        rows.iter().flat_map(|row| row.iter().copied().chain(std::iter::repeat(0xEE)).take(stride)).collect()
+    }
+
+    #[test]
+    fn padding_goes_and_planes_follow_each_other() {
+        let luma: [&[u8]; 3] = [&[1, 2, 3], &[4, 5, 6], &[7, 8, 9]];
+        let pairs: [&[u8]; 2] = [&[11, 12, 13, 14], &[15, 16, 17, 18]];
+        let (u, v): ([&[u8]; 2], [&[u8]; 2]) = ([&[21, 22], &[23, 24]], [&[31, 32], &[33, 34]]);
+        let tight = |parts: &[&[&[u8]]]| parts.iter().flat_map(|rows| rows.concat()).collect::<Vec<u8>>();
+        let nv12 = tight(&[&luma, &pairs]);
+        let yuv420 = tight(&[&luma, &u, &v]);
+        let mut frame = vec![99; 3];
+
+        let layout = Layout::of(&driver(b"NV12", (3, 3), &[(8, 40)])).unwrap();
+        let memory = [padded(&luma, 8), padded(&pairs, 8)].concat();
+        layout.copy(&[&memory], &mut frame).unwrap();
+        assert_eq!(frame, nv12);
+        // the last row without its padding
+        layout.copy(&[&memory[..24 + 8 + 4]], &mut frame).unwrap();
+        assert_eq!(layout.copy(&[&memory[..24 + 8 + 3]], &mut frame), Err(ShortFrame { found: 35, needed: 36 }));
+
+        let layout = Layout::of(&driver(b"NM12", (3, 3), &[(8, 24), (6, 12)])).unwrap();
+        layout.copy(&[&padded(&luma, 8), &padded(&pairs, 6)], &mut frame).unwrap();
+        assert_eq!(frame, nv12);
+        assert!(layout.copy(&[&padded(&luma, 8)], &mut frame).is_err());
+
+        let layout = Layout::of(&driver(b"YU12", (3, 3), &[(8, 40)])).unwrap();
+        layout.copy(&[&[padded(&luma, 8), padded(&u, 4), padded(&v, 4)].concat()], &mut frame).unwrap();
+        assert_eq!(frame, yuv420);
+
+        let layout = Layout::of(&driver(b"YM12", (3, 3), &[(3, 9), (2, 4), (2, 4)])).unwrap();
+        layout.copy(&[&luma.concat(), &u.concat(), &v.concat()], &mut frame).unwrap();
+        assert_eq!(frame, yuv420);
+    }
+
+    #[test]
+    fn every_code_takes_as_many_bytes_as_its_format_says() {
+        for (code, format) in CODES.into_iter().filter(|(_, format)| *format != PixelFormat::Mjpg) {
+            let separate = code[1] == b'M';
+            let planes = match (separate, format) {
+                (false, _) => vec![(0, 0)],
+                (true, PixelFormat::Yuv420) => vec![(0, 0); 3],
+                (true, _) => vec![(0, 0); 2],
+            };
+            let layout = Layout::of(&driver(code, (5, 3), &planes)).unwrap();
+            let areas = vec![vec![7u8; 100]; planes.len()];
+            let mut frame = Vec::new();
+            layout.copy(&areas.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut frame).unwrap();
+            assert_eq!(Some(frame.len()), format.frame_len(5, 3), "{}", code_name(*code));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for (driver, word) in [
+            (driver(b"H264", (640, 480), &[(0, 0)]), "H264"),
+            (driver(b"YUYV", (640, 480), &[(640, 0)]), "1280"),
+            (driver(b"YUYV", (0, 480), &[(0, 0)]), "0x480"),
+            (driver(b"NM12", (64, 48), &[(64, 0), (64, 0), (64, 0)]), "3 memory planes"),
+        ] {
+            assert!(Layout::of(&driver).unwrap_err().contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn colour_follows_the_driver_and_the_headers_defaults() {
+        let colour = |colorspace, ycbcr_encoding, quantization| {
+            let format = DriverFormat { colorspace, ycbcr_encoding, quantization, ..driver(b"YUYV", (2, 2), &[(0, 0)]) };
+            Layout::of(&format).unwrap().colour
+        };
+        let (bt601, bt709) = (Colour::default(), Colour { matrix: Matrix::Bt709, full_range: false });
+        assert_eq!(colour(8, 0, 0), bt601); // sRGB, as webcams say
+        assert_eq!(colour(3, 0, 0), bt709); // Rec. 709
+        assert_eq!(colour(3, 1, 0), bt601); // an explicit encoding wins
+        assert_eq!(colour(7, 0, 0), Colour { full_range: true, ..bt601 }); // JPEG
+        assert_eq!(colour(1, 2, 1), Colour { full_range: true, ..bt709 });
+        assert_eq!(colour(7, 0, 2), bt601); // an explicit range wins
+    }
+}

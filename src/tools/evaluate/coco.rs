@@ -1,0 +1,164 @@
+//! The JSON files of COCO: panoptic segments, instances, results.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use hotcoco::Segmentation;
+use serde::{Deserialize, Deserializer};
+
+use super::labels::{Class, PanopticSegment};
+use crate::tools::files;
+
+/// A number, or a text as in Cityscapes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Id(pub String);
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Id, D::Error> {
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) => Ok(Id(text)),
+            serde_json::Value::Number(number) => Ok(Id(number.to_string())),
+            other => Err(serde::de::Error::custom(format!("an id is a number or a text, not {other}"))),
+        }
+    }
+}
+
+/// `true`, or 1 as COCO writes it.
+fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::Null => Ok(None),
+        serde_json::Value::Bool(flag) => Ok(Some(flag)),
+        serde_json::Value::Number(number) if number.as_f64() == Some(0.0) => Ok(Some(false)),
+        serde_json::Value::Number(number) if number.as_f64() == Some(1.0) => Ok(Some(true)),
+        other => Err(serde::de::Error::custom(format!("a flag is 0 or 1, not {other}"))),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub struct ImageJson {
+    pub id: Id,
+    pub file_name: String,
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CategoryJson {
+    id: u64,
+    name: String,
+    #[serde(default, deserialize_with = "flag")]
+    isthing: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct SegmentJson {
+    id: u32,
+    category_id: u64,
+    area: Option<f64>,
+    #[serde(default, deserialize_with = "flag")]
+    iscrowd: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct PanopticAnnotation {
+    pub image_id: Id,
+    pub file_name: String,
+    pub segments_info: Vec<SegmentJson>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PanopticJson {
+    #[serde(default)]
+    images: Vec<ImageJson>,
+    annotations: Vec<PanopticAnnotation>,
+    #[serde(default)]
+    categories: Vec<CategoryJson>,
+}
+
+/// An object of a truth, or of a list of results (which has a score).
+#[derive(Debug, Deserialize)]
+pub struct InstanceJson {
+    pub image_id: Id,
+    pub category_id: u64,
+    pub segmentation: Option<Segmentation>,
+    pub area: Option<f64>,
+    #[serde(default, deserialize_with = "flag")]
+    pub iscrowd: Option<bool>,
+    pub score: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct InstancesJson {
+    images: Vec<ImageJson>,
+    annotations: Vec<InstanceJson>,
+    categories: Vec<CategoryJson>,
+}
+
+/// Images, classes and annotations of a truth.
+pub struct Truth<A> {
+    pub images: Vec<ImageJson>,
+    pub classes: Vec<Class>,
+    pub annotations: Vec<A>,
+}
+
+/// `--panoptic-json`.
+pub fn panoptic(path: &Path) -> Result<Truth<PanopticAnnotation>> {
+    let PanopticJson { images, annotations, categories } = parse(path)?;
+    Ok(Truth { classes: classes(path, categories)?, images: distinct(path, images)?, annotations })
+}
+
+/// `--instances`.
+pub fn instances(path: &Path) -> Result<Truth<InstanceJson>> {
+    let InstancesJson { images, annotations, categories } = parse(path)?;
+    Ok(Truth { classes: classes(path, categories)?, images: distinct(path, images)?, annotations })
+}
+
+/// The annotations of a panoptic prediction.
+pub fn panoptic_predictions(path: &Path) -> Result<Vec<PanopticAnnotation>> {
+    Ok(parse::<PanopticJson>(path)?.annotations)
+}
+
+/// A list of results with masks and scores.
+pub fn results(path: &Path) -> Result<Vec<InstanceJson>> {
+    parse(path)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    serde_json::from_slice(&files::read(path)?).with_context(|| format!("{}: this is not the JSON that is needed", path.display()))
+}
+
+fn classes(path: &Path, categories: Vec<CategoryJson>) -> Result<Vec<Class>> {
+    if categories.is_empty() || categories.len() >= usize::from(u16::MAX) {
+        bail!("{}: {} categories cannot be evaluated", path.display(), categories.len());
+    }
+    let mut seen = std::collections::HashSet::new();
+    if let Some(twice) = categories.iter().find(|category| !seen.insert(category.id)) {
+        bail!("{}: category {} stands twice", path.display(), twice.id);
+    }
+    Ok(categories.into_iter().map(|CategoryJson { id, name, isthing }| Class { id, name, is_thing: isthing }).collect())
+}
+
+fn distinct(path: &Path, images: Vec<ImageJson>) -> Result<Vec<ImageJson>> {
+    let mut seen = std::collections::HashSet::new();
+    if let Some(twice) = images.iter().find(|image| !seen.insert(&image.id)) {
+        bail!("{}: image {} stands twice", path.display(), twice.id.0);
+    }
+    Ok(images)
+}
+
+/// Places of categories by their id.
+pub fn places(classes: &[Class]) -> HashMap<u64, usize> {
+    classes.iter().enumerate().map(|(place, class)| (class.id, place)).collect()
+}
+
+/// The PNG's name and the segments with classes for categories. An area that the file does not give is `u64::MAX`.
+pub fn segments(path: &Path, annotation: PanopticAnnotation, places: &HashMap<u64, usize>) -> Result<(PathBuf, Vec<PanopticSegment>)> {
+    let PanopticAnnotation { image_id, file_name, segments_info } = annotation;
+    let segment = |SegmentJson { id, category_id, area, iscrowd }: SegmentJson| {
+        let unknown = || format!("{}: image {}: segment {id} has the unknown category {category_id}", path.display(), image_id.0);
+        let class = *places.get(&category_id).with_context(unknown)?;
+        Ok(PanopticSegment { id, class, area: area.map_or(u64::MAX, |area| area as u64), crowd: iscrowd.unwrap_or(false), score: None })
+    };
+    Ok((PathBuf::from(file_name), segments_info.into_iter().map(segment).collect::<Result<_>>()?))
+}

@@ -1,0 +1,74 @@
+//! Which class of the dataset a model's label is.
+
+use anyhow::Result;
+
+use super::labels::Class;
+use crate::tools::usage;
+
+/// How labels and classes find each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MatchBy {
+    /// Same name, whatever the case.
+    #[default]
+    Name,
+    /// The label's number is the category's id.
+    Id,
+    /// The first label is the category with the smallest id, and so on.
+    Order,
+}
+
+/// The class of each label; `None`: the dataset has none, and what the model finds of it does not count.
+///
+/// # Errors
+/// When a class has no label, so that the model could never find it, or several.
+pub fn match_labels(labels: &[String], classes: &[Class], by: MatchBy, model: &str) -> Result<Vec<Option<usize>>> {
+    let mut order: Vec<usize> = (0..classes.len()).collect();
+    order.sort_by_key(|class| classes[*class].id);
+    let plain = |name: &str| name.trim().to_lowercase();
+    let find = |(number, label): (usize, &String)| match by {
+        MatchBy::Name => classes.iter().position(|class| plain(&class.name) == plain(label)),
+        MatchBy::Id => classes.iter().position(|class| class.id == number as u64),
+        MatchBy::Order => order.get(number).copied(),
+    };
+    let matched: Vec<Option<usize>> = labels.iter().enumerate().map(find).collect();
+    let labels_of = |class: usize| matched.iter().filter(move |matched| **matched == Some(class)).count();
+    let missing: Vec<&str> = (0..classes.len()).filter(|class| labels_of(*class) == 0).map(|class| classes[class].name.as_str()).collect();
+    if !missing.is_empty() {
+        let shown = missing.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+        let more = if missing.len() > 5 { format!(" and {} more", missing.len() - 5) } else { String::new() };
+        let others = if by == MatchBy::Name { "; --match id or --match order pairs them by number" } else { "" };
+        return usage(format!("{model}: no label is the dataset's class {shown}{more}{others}"));
+    }
+    if let Some(class) = (0..classes.len()).find(|class| labels_of(*class) > 1) {
+        return usage(format!(
+            "{model}: several labels are the dataset's class {}; --match id or --match order is needed",
+            classes[class].name
+        ));
+    }
+    let unused = matched.iter().filter(|class| class.is_none()).count();
+    if unused > 0 {
+        log::warn!(
+            "{model}: {unused} of its {} labels are no class of the dataset, and what it finds of them does not count",
+            labels.len()
+        );
+    }
+    Ok(matched)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_need_a_label_each() {
+        let class = |id: u64, name: &str| Class { id, name: name.to_owned(), is_thing: None };
+        let classes = [class(9, "Dog"), class(1, "cat")];
+        let labels = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let by = |names: &[&str], by| match_labels(&labels(names), &classes, by, "m");
+        assert_eq!(by(&["cat", "dog", "cow"], MatchBy::Name).unwrap(), [Some(1), Some(0), None]);
+        assert_eq!(by(&["x", "y"], MatchBy::Order).unwrap(), [Some(1), Some(0)]);
+        assert!(by(&["x", "y"], MatchBy::Id).unwrap_err().to_string().contains("Dog"));
+        assert!(by(&["cat", "cow"], MatchBy::Name).unwrap_err().to_string().contains("Dog"));
+        assert!(by(&["cat", "dog", "DOG"], MatchBy::Name).unwrap_err().to_string().contains("several"));
+    }
+}
