@@ -46,3 +46,16 @@ vivid_load() {
     udevadm settle
 }
 vivid_unload() { modprobe -r vivid; }
+
+# frame [SECONDS]: the next thing that the ring says, as JSON.
+frame() { timeout "${1:-60}" /test/clients/subscriber --socket "$socket" --frames 1 --json 2>/dev/null; }
+# A frame with a picture behind it; one without.
+picture_comes() { frame 60 | grep -q '"no_signal": false'; }
+silence_comes() { frame 60 | grep -q '"no_signal": true'; }
+property() { systemctl show eomt-edge --property="$1" --value; }
+journal_says() { journalctl -u eomt-edge --since "@$since" --no-pager | grep -q -e "$1"; }
+active() { [ "$(property ActiveState)/$(property SubState)" = active/running ]; }
+# other_pid PID: the service runs, as another process.
+other_pid() { active && [ "$(property MainPID)" != "$1" ]; }
+# stamp: what journal_says looks at begins now.
+stamp() { since=$(date +%s.%N); }

@@ -1,4 +1,5 @@
 # In the guest, started by device-test.service: runs /test/script.sh, and sends what it says, its files (/test/out) and its result.
+until [ -c /dev/virtio-ports/lab ] && [ -c /dev/virtio-ports/results ]; do sleep 0.2; done # udev may still be at it
 exec 9<> /dev/virtio-ports/lab
 exec >&9 2>&1
 mkdir -p /test/out
