@@ -15,6 +15,7 @@ rm -rf "$output"
 mkdir -p "$output"
 payload=$(mktemp -d)
 trap 'rm -rf "$payload"' EXIT
+chmod 755 "$payload" # it becomes /
 mkdir -p "$payload/test"
 cp "$here"/guest/* "$payload/test/"
 cp "$repo/tests/data/clip/000000.png" "$payload/test/clip.png"

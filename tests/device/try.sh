@@ -17,6 +17,7 @@ shift 2
 payload=$(mktemp -d)
 trap 'rm -rf "$payload"' EXIT
 bash "$here/make-root.sh" "$work"
+chmod 755 "$payload" # it becomes /
 mkdir -p "$payload/test/files"
 cp "$here"/guest/* "$payload/test/"
 cp "$script" "$payload/test/script.sh"

@@ -23,7 +23,7 @@ check_ring() {
             [ $python_result$c_result = 00 ] && grep -q '"segments": \[{' "$out/python-$who.json" "$out/c-$who.json" &&
                 ok ring-group "a login user in the group reads with Python and with C" || fail ring-group "$python_result $c_result: $(cat "$out"/*-pilot.txt)"
         else
-            [ $python_result$c_result = 11 ] && grep -qi 'permission' "$out/python-$who.txt" && grep -qi 'permission' "$out/c-$who.txt" &&
+            [ $python_result$c_result = 11 ] && grep -qi 'masks.sock.*permission' "$out/python-$who.txt" && grep -qi 'masks.sock.*permission' "$out/c-$who.txt" &&
                 ok ring-other "refused: $(tail -n 1 "$out/c-$who.txt")" || fail ring-other "$python_result $c_result: $(cat "$out"/*-outsider.txt)"
         fi
     done
