@@ -35,7 +35,8 @@ check_camera() {
 uri = "v4l2:/dev/video0"'
     stamp
     systemctl reload eomt-edge
-    until_true 60 picture_comes && frame 60 > "$out/camera.json" && grep -q '"width": 640, "height": 480' "$out/camera.json" &&
+    # systemd says "reloaded" when the signal is sent; the daemon says so when it is done
+    until_true 60 journal_says 'was read again' && until_true 60 picture_comes && frame 60 > "$out/camera.json" && grep -q '"width": 640, "height": 480' "$out/camera.json" &&
         ok camera "frames of vivid after a reload: $(journalctl -u eomt-edge --since "@$since" --no-pager -o cat | grep -i 'frames:' | tail -n 1)" ||
         fail camera "$(journalctl -u eomt-edge --since "@$since" --no-pager -o cat | tail -n 3)"
 }
