@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup unit-check aarch64-test onnxruntime-check bench-aarch64 deb deb-arm64 package-check soak clean
+.PHONY: demo test build lint fmt setup unit-check aarch64-test aarch64-build device-test device-test-quick onnxruntime-check bench-aarch64 deb deb-arm64 package-check soak clean
 
 # Masks of a moving scene, from the daemon to a second process, as pictures in demo-output/.
 demo: setup
@@ -33,6 +33,18 @@ unit-check:
 aarch64-test:
 	sh scripts/aarch64-test.sh
 
+# An arm64 machine in QEMU, booted with Debian's kernel, systemd and a virtual camera: everything (device-test), or that the service
+# starts, sees and is read (device-test-quick). Needs the aarch64 build that aarch64-build makes; evidence in device-test-output/.
+device-test: aarch64-build
+	bash tests/device/test.sh full
+
+device-test-quick: aarch64-build
+	bash tests/device/test.sh quick
+
+aarch64-build:
+	bash tests/device/setup.sh
+	. ./scripts/env.sh && CARGO_TARGET_DIR=target/aarch64 cargo build --release --target aarch64-unknown-linux-gnu
+
 # The converted reference networks in ONNX Runtime.
 onnxruntime-check: build
 	sh scripts/onnxruntime-check.sh
@@ -61,4 +73,4 @@ soak: setup
 
 clean:
 	cargo clean
-	rm -rf demo-output soak-output
+	rm -rf demo-output soak-output device-test-output

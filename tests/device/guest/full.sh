@@ -1,0 +1,164 @@
+# What quick.sh checks, then formats, known pictures, the display, and everything that can go wrong.
+. /test/quick.sh
+
+camera_config() { # camera_config FORMAT [MORE]
+    configure "[source]
+uri = \"v4l2:/dev/video0\"
+no_signal_after = 2.0
+[camera]
+format = \"$1\"
+${2:-}"
+}
+check_exposure() {
+    systemd-analyze security --no-pager eomt-edge > "$out/security.txt" 2>&1
+    local score
+    score=$(sed -n 's/.*Overall exposure level for eomt-edge.service: \([0-9.]*\).*/\1/p' "$out/security.txt")
+    [ -n "$score" ] && [ "${score%.*}" -lt 2 ] && ok exposure "$score" || fail exposure "'$score', see security.txt"
+}
+# Every format of DESIGN's list that vivid offers; its own name of each after the colon.
+check_formats() { # check_formats API
+    local pair name offered
+    offered=$(v4l2-ctl -d /dev/video0 --list-formats | sed -n "s/.*'\([A-Z0-9 ]*\)'.*/\1/p" | tr '\n' ' ')
+    for pair in yuyv:YUYV uyvy:UYVY nv12:NV12 nv21:NV21 yuv420:YU12 grey:GREY rgb24:RGB3 bgr24:BGR3; do
+        name=${pair%:*}
+        case " $offered " in *" ${pair#*:} "*) ;; *) echo "note: vivid ($1) does not offer ${pair#*:}"; continue ;; esac
+        camera_config "$name"
+        stamp
+        systemctl reload eomt-edge
+        if until_true 30 journal_says 'was read again' && until_true 60 picture_comes; then
+            ok "format-$1-$name" "$(journalctl -u eomt-edge --since "@$since" --no-pager -o cat | grep 'frames:' | tail -n 1)"
+        else
+            fail "format-$1-$name" "$(journalctl -u eomt-edge --since "@$since" --no-pager -o cat | tail -n 2)"
+        fi
+    done
+}
+check_known() { # check_known FORMAT FOURCC exact|close
+    v4l2-ctl -d /dev/video1 --set-dv-bt-timings=index=0 > /dev/null
+    v4l2-ctl -d /dev/video1 --set-fmt-video-out=width=640,height=480,pixelformat="$2" --set-ctrl=loop_video=1 > /dev/null 2>&1
+    v4l2-ctl -d /dev/video0 -i 0 --set-dv-bt-timings=index=0 --set-ctrl=loop_video=1,osd_text_mode=2 > "$out/known-$1.txt" 2>&1
+    v4l2-ctl -d /dev/video1 --stream-out-mmap=4 --stream-from="/test/known.$1" --stream-loop > "$out/known-$1-player.txt" 2>&1 &
+    local player=$!
+    camera_config "$1"
+    systemctl restart eomt-edge
+    timeout 200 python3 /test/picture.py compare "$out/known/known.panoptic.png" "$out/known/known.json" "$3" > "$out/known-$1-result.txt" 2>&1 &&
+        ok "known-$1" "$(tail -n 1 "$out/known-$1-result.txt")" || fail "known-$1" "$(tail -n 1 "$out/known-$1-result.txt")"
+    kill $player
+    wait $player 2> /dev/null
+}
+check_display() {
+    camera_config auto '[display]
+kind = "fb"'
+    systemctl restart eomt-edge
+    until_true 60 picture_comes
+    sleep 15
+    shot overlay
+    python3 /test/picture.py framebuffer > "$out/framebuffer.txt" 2>&1 && ok display "$(cat "$out/framebuffer.txt"); overlay.png" || fail display "$(tail -n 1 "$out/framebuffer.txt")"
+}
+check_replug() {
+    local pid
+    pid=$(property MainPID)
+    echo vivid.0 > /sys/bus/platform/drivers/vivid/unbind
+    until_true 60 silence_comes && ok unplug "readers are told 'no signal'; $(property StatusText)" || fail unplug "no 'no signal' on the ring"
+    echo vivid.0 > /sys/bus/platform/drivers/vivid/bind
+    until_true 120 picture_comes && [ "$(property MainPID)" = "$pid" ] && ok replug "frames again, the same process" || fail replug "$(journalctl -u eomt-edge -n 3 -o cat --no-pager)"
+}
+check_reloads() {
+    local pid
+    pid=$(property MainPID)
+    stamp
+    printf '[source]\nuri = "scenes"\nsise = "1x1"\n' > "$config"
+    systemctl reload eomt-edge
+    until_true 60 journal_says 'reload refused.*sise' && until_true 60 picture_comes && [ "$(property MainPID)" = "$pid" ] &&
+        ok reload-config "refused: $(property StatusText)" || fail reload-config "$(journalctl -u eomt-edge -n 3 -o cat --no-pager)"
+    head -c 5000 /usr/share/eomt-edge/eomt-nano-scenes.onnx > /etc/eomt-edge/broken.onnx
+    camera_config auto
+    printf '[model]\npath = "/etc/eomt-edge/broken.onnx"\n' >> "$config"
+    stamp
+    systemctl reload eomt-edge
+    until_true 60 journal_says 'reload refused.*broken.onnx' && until_true 60 picture_comes && [ "$(property MainPID)" = "$pid" ] &&
+        ok reload-model "refused, the old one goes on" || fail reload-model "$(journalctl -u eomt-edge -n 3 -o cat --no-pager)"
+    camera_config auto
+}
+check_kill() {
+    local pid
+    pid=$(property MainPID)
+    kill -9 "$pid"
+    until_true 90 other_pid "$pid" && until_true 60 picture_comes && ok kill "restarted ($(property NRestarts)), frames again" || fail kill "$(property ActiveState)"
+}
+check_hang() {
+    local pid
+    mkdir -p /run/systemd/system/eomt-edge.service.d
+    printf '[Service]\nWatchdogSec=20\n' > /run/systemd/system/eomt-edge.service.d/watchdog.conf # shorter, to save time
+    systemctl daemon-reload
+    systemctl restart eomt-edge
+    pid=$(property MainPID)
+    stamp
+    kill -STOP "$pid"
+    until_true 120 other_pid "$pid" && journal_says 'Watchdog timeout' && until_true 60 picture_comes && ok hang "the watchdog killed it, frames again" || fail hang "$(journalctl -u eomt-edge -n 4 -o cat --no-pager)"
+    rm -r /run/systemd/system/eomt-edge.service.d
+    systemctl daemon-reload
+}
+check_disk() {
+    local before after
+    mkdir -p /run/full && mount -t tmpfs -o size=64k none /var/lib/eomt-edge && mount -t tmpfs -o size=64k none /tmp
+    systemctl restart eomt-edge
+    head -c 1M /dev/zero > /var/lib/eomt-edge/full 2> /dev/null
+    head -c 1M /dev/zero > /tmp/full 2> /dev/null
+    mount -o remount,size=$(($(df --output=used -k /run | tail -n 1) + 4))k /run
+    head -c 64M /dev/zero > /run/full/full 2> /dev/null
+    before=$(frame 60 | grep -o '"frame_sequence": [0-9]*')
+    after=$(frame 60 | grep -o '"frame_sequence": [0-9]*')
+    [ -n "$after" ] && [ "$before" != "$after" ] && active && ok full-disk "state, /tmp and /run are full ($(df --output=avail /run | tail -n 1) KiB left), frames go on" || fail full-disk "'$before' '$after'"
+    rm -r /run/full
+    mount -o remount,size=400M /run
+    umount /tmp
+    systemctl stop eomt-edge
+    umount /var/lib/eomt-edge
+    systemctl start eomt-edge
+}
+check_doctor() {
+    setpriv --reuid=eomt-edge --regid=eomt-edge --init-groups env -i PATH=/usr/bin:/bin eomt-edge doctor > "$out/doctor.txt" 2>&1 &&
+        ok doctor "as the service's user, without a home: $(tail -n 1 "$out/doctor.txt")" || fail doctor "$(tail -n 1 "$out/doctor.txt"), see doctor.txt"
+}
+check_stop() {
+    local began ended
+    until_true 60 picture_comes
+    began=$(date +%s%3N)
+    systemctl stop eomt-edge
+    ended=$(date +%s%3N)
+    [ $((ended - began)) -lt 1000 ] && [ "$(property Result)" = success ] && [ ! -e "$socket" ] && ok stop "$((ended - began)) ms, the socket is gone" ||
+        fail stop "$((ended - began)) ms, $(property Result), $(ls "$socket" 2>&1)"
+}
+check_usage() {
+    echo 'nonsense = 1' > "$config"
+    stamp
+    systemctl start eomt-edge 2> /dev/null
+    sleep 5
+    [ "$(property ExecMainStatus)/$(property NRestarts)/$(property ActiveState)" = 2/0/failed ] && ok bad-start "exit code 2, not tried again" ||
+        fail bad-start "$(property ExecMainStatus)/$(property NRestarts)/$(property ActiveState)"
+    systemctl reset-failed eomt-edge
+}
+
+check_exposure
+check_formats single
+check_replug
+check_reloads
+check_kill
+check_hang
+check_disk
+check_doctor
+python3 /test/picture.py make /test/clip.png /test/known
+eomt-edge segment --model /usr/share/eomt-edge/eomt-nano-scenes.onnx /test/known.png -o "$out/known"
+check_known rgb24 RGB3 exact
+check_known yuyv YUYV close
+v4l2-ctl -d /dev/video0 -i 1 > /dev/null
+check_display
+check_stop
+vivid_unload
+vivid_load multiplanar=2
+v4l2-ctl -d /dev/video0 -i 1 > /dev/null
+camera_config auto
+systemctl start eomt-edge
+check_formats multi
+systemctl stop eomt-edge
+check_usage

@@ -1,0 +1,46 @@
+# Second boot: the service came up by itself; who may read what it makes; frames of the camera.
+. /test/lib.sh
+mkdir -p "$out"
+
+check_boot() {
+    until_true 120 active || { systemctl status eomt-edge --no-pager > "$out/status.txt"; fail boot "$(property ActiveState), see status.txt"; return; }
+    ok boot "active by itself, type $(property Type), watchdog $(property WatchdogUSec), status '$(property StatusText)'"
+}
+check_scenes() {
+    local got
+    got=$(frame 90)
+    echo "$got" > "$out/scenes.json"
+    echo "$got" | grep -q '"no_signal": false.*"checksum_ok": true.*"label"' && ok scenes "$(echo "$got" | grep -o '"label": "[a-z]*"' | sort -u | tr -d '\n')" || fail scenes "$got"
+}
+check_ring() {
+    local who
+    for who in pilot outsider; do
+        runuser -u $who -- timeout 120 python3 /test/clients/eomt_edge_client.py --frames 1 --json > "$out/python-$who.json" 2> "$out/python-$who.txt"
+        python_result=$?
+        runuser -u $who -- timeout 90 /test/clients/subscriber --frames 1 --json > "$out/c-$who.json" 2> "$out/c-$who.txt"
+        c_result=$?
+        if [ $who = pilot ]; then
+            [ $python_result$c_result = 00 ] && grep -q '"segments": \[{' "$out/python-$who.json" "$out/c-$who.json" &&
+                ok ring-group "a login user in the group reads with Python and with C" || fail ring-group "$python_result $c_result: $(cat "$out"/*-pilot.txt)"
+        else
+            [ $python_result$c_result = 11 ] && grep -qi 'masks.sock.*permission' "$out/python-$who.txt" && grep -qi 'masks.sock.*permission' "$out/c-$who.txt" &&
+                ok ring-other "refused: $(tail -n 1 "$out/c-$who.txt")" || fail ring-other "$python_result $c_result: $(cat "$out"/*-outsider.txt)"
+        fi
+    done
+}
+check_camera() {
+    vivid_load || { fail camera "vivid does not load"; return; }
+    v4l2-ctl -d /dev/video0 -i 1 --list-formats-ext > "$out/formats.txt"
+    configure '[source]
+uri = "v4l2:/dev/video0"'
+    stamp
+    systemctl reload eomt-edge
+    # systemd says "reloaded" when the signal is sent; the daemon says so when it is done
+    until_true 60 journal_says 'was read again' && until_true 60 picture_comes && frame 60 > "$out/camera.json" && grep -q '"width": 640, "height": 480' "$out/camera.json" &&
+        ok camera "frames of vivid after a reload: $(journalctl -u eomt-edge --since "@$since" --no-pager -o cat | grep -i 'frames:' | tail -n 1)" ||
+        fail camera "$(journalctl -u eomt-edge --since "@$since" --no-pager -o cat | tail -n 3)"
+}
+check_boot
+check_scenes
+check_ring
+check_camera

@@ -1,0 +1,35 @@
+#!/bin/bash
+# `make device-test` (all) and `make device-test-quick`: installs on a booted arm64 machine, boots it again, and checks.
+# One line per check, `ok NAME: fact` or `FAIL NAME: fact`; evidence in device-test-output/.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+repo=$(cd "$here/../.." && pwd)
+part=${1:-full}
+export WORK=${WORK:-$repo/target/device}
+output=$repo/device-test-output
+started=$SECONDS
+bash "$here/setup.sh"
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+as_root bash "$here/make-root.sh" "$WORK"
+rm -rf "$output"
+mkdir -p "$output"
+payload=$(mktemp -d)
+trap 'rm -rf "$payload"' EXIT
+chmod 755 "$payload" # it becomes /
+mkdir -p "$payload/test"
+cp "$here"/guest/* "$payload/test/"
+cp "$repo/tests/data/clip/000000.png" "$payload/test/clip.png"
+bash "$here/stage.sh" "$payload" "${PROGRAM:-}"
+
+cp "$here/guest/install.sh" "$payload/test/script.sh"
+python3 "$here/lab.py" "$WORK" "$payload" "$output/install" --limit 180
+rm -rf "$payload/test/package"
+tar -C "$payload" -xf "$output/install/installed.tar"
+rm "$output/install/installed.tar"
+(cat "$here/guest/$part.sh"; echo 'exit $((failures > 0))') > "$payload/test/script.sh"
+result=0
+python3 "$here/lab.py" "$WORK" "$payload" "$output/$part" --limit "${LIMIT:-900}" || result=1
+passed=$(cat "$output"/*/log.txt | grep -c "^ *[0-9.]* ok " || true)
+grep -h ' FAIL ' "$output"/*/log.txt || true
+echo "device-test ($part): ${passed:-?} checks passed, result $result, $((SECONDS - started)) s; evidence in device-test-output/"
+exit $result
