@@ -3,7 +3,7 @@
 //! ```text
 //! source ──Frame──▶ preprocess ──Tensor──▶ model ──Logits──▶ segment ──Segments──▶ sink
 //! replay, scenes,   resize, pad,           tract plan        panoptic,             mask ring
-//! pipe              normalize                                instance, semantic    (shared memory)
+//! pipe              normalize                                instance, semantic    (shared memory), display
 //! ```
 //!
 //! One direction, typed values. A stage is a function from one noun of [`data`] to the next; [`pipeline`] wires them and owns

@@ -129,6 +129,56 @@ fn a_frame_allocates_nothing_after_warm_up() {
     }
 }
 
+/// The frame path beside a display that takes pictures: copying them is part of it.
+#[cfg(feature = "display")]
+#[test]
+fn a_display_lets_the_frame_path_allocate_nothing() {
+    use eomt_edge::config::DisplayConfig;
+    use eomt_edge::sink::display::{Channel, Display, Framebuffer, Geometry, Panel};
+    use std::time::{Duration, Instant};
+    let path = std::env::temp_dir().join(format!("eomt-edge-allocations-{}", std::process::id()));
+    let byte = |offset| Channel { offset, length: 8 };
+    let geometry = Geometry {
+        width: 32,
+        height: 24,
+        xoffset: 0,
+        yoffset: 0,
+        bits_per_pixel: 32,
+        line_length: 128,
+        red: byte(16),
+        green: byte(8),
+        blue: byte(0),
+        transparency: byte(24),
+    };
+    let file = path.clone();
+    let open = move || {
+        let plain = std::fs::File::create(&file).expect("a scratch file");
+        Framebuffer::with_geometry(&file, plain, geometry, 0).map(|panel| Box::new(panel) as Box<dyn Panel>)
+    };
+    let config = DisplayConfig { fps: 60.0, ..DisplayConfig::default() };
+    let display = Display::start_on(&config, Box::new(open));
+    let (frames, mut sink) = (frames(PixelFormat::Yuyv), NullSink::default());
+    let (mut before, mut shown) = (Vec::new(), 0);
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut number = 0;
+    while shown < 12 {
+        assert!(Instant::now() < deadline, "{shown} pictures were shown");
+        number += 1;
+        ALLOCATIONS.set(0);
+        let mut fill = |ids: &mut [u16], _: &mut Publication| ids.fill(number as u16);
+        display.tap(&mut sink).publish(&frames[number % 4], &mut fill).expect("the null sink takes all");
+        let allocations = ALLOCATIONS.get();
+        // the first pictures make the buffers
+        assert!(shown < 4 || allocations == 0, "{allocations} after {shown} pictures");
+        std::thread::sleep(Duration::from_millis(5));
+        let now = std::fs::read(&path).unwrap_or_default();
+        shown += u32::from(now != before);
+        before = now;
+    }
+    drop(display);
+    std::fs::remove_file(&path).expect("a scratch file");
+}
+
 /// `Model::run` on the caller's thread, the way the pipeline calls it, tract's plan included: the operators' outputs go round, and the
 /// plan ends before the reshapes that would copy them.
 #[test]

@@ -144,16 +144,43 @@ fn camera_details(report: &mut Report, _path: &Path) {
     report.line("", "this program was built without cameras");
 }
 
+/// Framebuffers, and the buses and lines that panels of `[display]` hang on.
 fn displays(report: &mut Report) {
-    let candidates = ["/dev/fb0", "/dev/dri/card0", "/dev/spidev0.0", "/dev/i2c-1"];
-    let present: Vec<_> = candidates.into_iter().filter(|path| Path::new(path).exists()).collect();
-    if present.is_empty() {
-        report.line("display", "no framebuffer, SPI or I2C device");
+    let mut nodes: Vec<String> =
+        std::fs::read_dir("/dev").into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+    nodes.sort();
+    let numbered = |name: &str, prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let kinds = [("fb", "framebuffer"), ("spidev", "SPI"), ("i2c-", "I2C"), ("gpiochip", "GPIO lines")];
+    let mut found = false;
+    for (prefix, what) in kinds {
+        for node in nodes.iter().filter(|name| numbered(name, prefix)) {
+            found = true;
+            let path = format!("/dev/{node}");
+            let layout = if prefix == "fb" { framebuffer(Path::new(&path)) } else { String::new() };
+            report.line("display", format!("{path}: {what}{layout}"));
+            access(report, "display", Path::new(&path));
+        }
     }
-    for path in present {
-        report.line("display", path);
-        access(report, "display", Path::new(path));
+    if !found {
+        report.line("display", "no framebuffer, SPI, I2C or GPIO device");
     }
+}
+
+/// Size and pixels of a framebuffer as far as this user may ask.
+#[cfg(feature = "display")]
+fn framebuffer(path: &Path) -> String {
+    let Ok(file) = std::fs::File::open(path) else { return String::new() };
+    match crate::sink::display::geometry(path, &file) {
+        Ok(layout) => {
+            format!(", {}x{}, {} bits per pixel, {} bytes a line", layout.width, layout.height, layout.bits_per_pixel, layout.line_length)
+        }
+        Err(error) => format!(", {error}"),
+    }
+}
+
+#[cfg(not(feature = "display"))]
+fn framebuffer(_: &Path) -> String {
+    String::new()
 }
 
 fn access(report: &mut Report, topic: &str, path: &Path) {

@@ -41,8 +41,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use framebuffer::{Geometry, geometry};
+pub use changes::{Area, Grid};
+pub use framebuffer::{Channel, Framebuffer, Geometry, geometry};
+pub use panel::{Depth, Panel};
 pub use screen::State;
+pub use worker::Open;
 
 use crate::config::DisplayConfig;
 use crate::data::{Frame, Segment};
@@ -128,10 +131,11 @@ impl Display {
     /// Starts the thread; whether there is a display is its business.
     pub fn start(config: &DisplayConfig) -> Display {
         let wanted = config.clone();
-        Display::with_panels(config, Box::new(move || panel::open(&wanted)))
+        Display::start_on(config, Box::new(move || panel::open(&wanted)))
     }
 
-    fn with_panels(config: &DisplayConfig, open: worker::Open) -> Display {
+    /// [`Display::start`] on a panel that `open` finds, each time anew.
+    pub fn start_on(config: &DisplayConfig, open: Open) -> Display {
         let exchange = Arc::new(Exchange::default());
         let mut worker = worker::Worker::new(Arc::clone(&exchange), open, config);
         let thread = std::thread::Builder::new().name("eomt-display".to_owned()).spawn(move || worker.run());

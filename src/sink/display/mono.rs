@@ -1,6 +1,6 @@
 //! The segments on a panel that knows only on and off: a dithered map, and a list of the classes with their patterns.
 
-use embedded_graphics::mono_font::iso_8859_1::{FONT_5X8, FONT_6X13_BOLD};
+use embedded_graphics::mono_font::iso_8859_1::{FONT_5X8, FONT_6X13};
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::{DrawTarget, RgbColor};
 
@@ -14,7 +14,10 @@ use crate::overlay::Canvas;
 const BAYER: [[u8; 4]; 4] = [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]];
 
 /// Sixteenths of pixels that are on, by place in the list: neighbours in it are far apart in brightness.
-const LEVELS: [u8; 6] = [16, 4, 10, 2, 13, 7];
+const LEVELS: [u8; 6] = [16, 4, 10, 7, 13, 2];
+
+/// A class's pattern in the list (width, height), frame included.
+const SWATCH: (usize, usize) = (11, 11);
 
 fn is_on(level: u8, x: usize, y: usize) -> bool {
     BAYER[y % 4][x % 4] < level
@@ -76,15 +79,15 @@ fn level(classes: &[u16], class: u16) -> u8 {
 
 /// One class a line: its pattern, its name as far as it fits.
 fn write_list(canvas: &mut Canvas, left: usize, classes: &[u16], picture: &Picture) {
-    let face = Face { font: &FONT_6X13_BOLD, scale: 1 };
+    let face = Face { font: &FONT_6X13, scale: 1 };
     let (glyph_width, pitch) = face.glyph();
-    let name_at = left + 9;
+    let name_at = left + SWATCH.0 + 2;
     let columns = canvas.width.saturating_sub(name_at) / glyph_width;
     for (row, class) in classes.iter().take(canvas.height / pitch).enumerate() {
         let top = row * pitch;
-        for (y, x) in (2..10).flat_map(|y| (0..7).map(move |x| (y, x))) {
-            let border = matches!(x, 0 | 6) || matches!(y, 2 | 9);
-            set(canvas, left + x, top + y, border || is_on(level(classes, *class), left + x, top + y));
+        for (y, x) in (0..SWATCH.1).flat_map(|y| (0..SWATCH.0).map(move |x| (y, x))) {
+            let border = x == 0 || x == SWATCH.0 - 1 || y == 0 || y == SWATCH.1 - 1;
+            set(canvas, left + x, top + 1 + y, border || is_on(level(classes, *class), left + x, top + y));
         }
         let name: String = picture.labels.get(usize::from(*class)).map_or("?", String::as_str).chars().take(columns).collect();
         face.draw(canvas, &name, (name_at, top), Rgb888::WHITE);

@@ -1,7 +1,7 @@
 //! A frame with its segments, fitted into a colour panel.
 
 use embedded_graphics::mono_font::MonoFont;
-use embedded_graphics::mono_font::iso_8859_1::{FONT_6X13_BOLD, FONT_9X18_BOLD, FONT_10X20};
+use embedded_graphics::mono_font::iso_8859_1::{FONT_6X13, FONT_9X18_BOLD, FONT_10X20};
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::{DrawTarget, Point, RgbColor, Size};
 use embedded_graphics::primitives::Rectangle;
@@ -119,7 +119,7 @@ fn average(source: &[u8], (w, h): (usize, usize), target: &mut Vec<u8>, (width, 
 /// For a panel whose shorter side has so many pixels.
 fn font_for(side: usize) -> &'static MonoFont<'static> {
     match side {
-        0..160 => &FONT_6X13_BOLD,
+        0..160 => &FONT_6X13,
         160..320 => &FONT_9X18_BOLD,
         _ => &FONT_10X20,
     }

@@ -65,7 +65,10 @@ impl State {
         let room_for_detail = !self.detail().is_empty() && height >= 120;
         let room = (width - width / 20, if room_for_detail { height * 3 / 5 } else { height });
         let (one, many) = (vec![self.words()], self.words().split(' ').collect::<Vec<_>>());
-        let area = |lines: &[&str]| largest(lines, room).glyph().1;
+        let area = |lines: &[&str]| {
+            let (width, height) = largest(lines, room).glyph();
+            width * height
+        };
         let lines = if area(&one) >= area(&many) { one } else { many };
         let face = largest(&lines, room);
         let glyph = face.glyph();
@@ -75,7 +78,7 @@ impl State {
             face.draw(canvas, line, (left, top + row * glyph.1), ink);
         }
         if room_for_detail {
-            let columns = 24.max(width / 30);
+            let columns = 30.max(width / 20);
             let small = largest(&["x".repeat(columns).as_str()], (width - width / 20, height / 8));
             let glyph = small.glyph();
             let rows = (height - room.1) / glyph.1;

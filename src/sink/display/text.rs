@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use embedded_graphics::mono_font::iso_8859_1::{FONT_6X13_BOLD, FONT_8X13_BOLD, FONT_9X18_BOLD, FONT_10X20};
+use embedded_graphics::mono_font::iso_8859_1::{FONT_6X10, FONT_7X13_BOLD, FONT_8X13_BOLD, FONT_9X18_BOLD, FONT_10X20};
 use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::{Dimensions, DrawTarget, Drawable, Pixel, Point, Size};
@@ -62,14 +62,15 @@ impl DrawTarget for Enlarged<'_, '_> {
 /// The largest face in which all `lines` fit into `room` (width, height) below each other.
 pub fn largest(lines: &[&str], room: (usize, usize)) -> Face {
     let longest = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0).max(1);
-    let fonts = [&FONT_6X13_BOLD, &FONT_8X13_BOLD, &FONT_9X18_BOLD, &FONT_10X20];
+    // not 6x13 bold: its letters touch
+    let fonts = [&FONT_6X10, &FONT_7X13_BOLD, &FONT_8X13_BOLD, &FONT_9X18_BOLD, &FONT_10X20];
     let faces = fonts.into_iter().flat_map(|font| (1..=64).map(move |scale| Face { font, scale }));
     let fits = |face: &Face| {
         let (width, height) = face.glyph();
         width * longest <= room.0 && height * lines.len().max(1) <= room.1
     };
     let best = faces.filter(fits).max_by_key(|face| face.glyph().0 * face.glyph().1);
-    best.unwrap_or(Face { font: &FONT_6X13_BOLD, scale: 1 })
+    best.unwrap_or(Face { font: &FONT_6X10, scale: 1 })
 }
 
 /// The words of `text` in lines of at most `columns` characters; a longer word is cut.

@@ -49,7 +49,6 @@ pub struct Worker {
     exchange: Arc<Exchange>,
     open: Open,
     interval: Duration,
-    backoff: (Duration, Duration),
     look: Look,
     thermal_zone: PathBuf,
     scene: Scene,
@@ -71,7 +70,6 @@ impl Worker {
             exchange,
             open,
             interval: Duration::from_secs_f64(1.0 / config.fps),
-            backoff: BACKOFF,
             look: Look { labels: config.labels, opacity: config.opacity },
             thermal_zone: PathBuf::from("/sys/class/thermal/thermal_zone0/temp"),
             scene: Scene::default(),
@@ -84,25 +82,19 @@ impl Worker {
         }
     }
 
-    #[cfg(test)]
-    pub fn with_backoff(mut self, backoff: Duration) -> Worker {
-        self.backoff = (backoff, backoff);
-        self
-    }
-
     /// Runs until the messages end.
     pub fn run(&mut self) {
-        let mut pause = self.backoff.0;
+        let mut pause = BACKOFF.0;
         loop {
             if self.screen.is_none() {
                 match self.connect() {
-                    Ok(()) => pause = self.backoff.0,
+                    Ok(()) => pause = BACKOFF.0,
                     Err(error) => {
                         self.complain(&error);
                         if !self.wait_without_panel(pause) {
                             return;
                         }
-                        pause = (pause * 2).min(self.backoff.1);
+                        pause = (pause * 2).min(BACKOFF.1);
                         continue;
                     }
                 }
@@ -116,7 +108,7 @@ impl Worker {
                     if !self.wait_without_panel(pause) {
                         return;
                     }
-                    pause = (pause * 2).min(self.backoff.1);
+                    pause = (pause * 2).min(BACKOFF.1);
                 }
             }
         }
