@@ -158,6 +158,16 @@ fn a_reload_changes_what_works_and_keeps_the_rest() {
     assert!(status.contains("STATUS=reloaded"), "{status}");
     let mut subscriber = connect(&socket);
     assert_eq!(next(&mut subscriber).width(), 64);
+
+    // to a smaller source that gives nothing: the ring takes its size, and so does "no signal"
+    let nowhere = scratch.path("video9");
+    let source = format!("uri = \"v4l2:{}\"\nno_signal_after = 0.2\n[camera]\nsize = \"32x24\"", nowhere.display());
+    write(&shipped_model(), &source, 8);
+    let status = reload();
+    assert!(status.contains("STATUS=reloaded"), "{status}");
+    let silent = next(&mut connect(&socket));
+    assert!(silent.no_signal(), "there is no such camera");
+    assert_eq!((silent.width(), silent.height()), (32, 24));
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.wait(), Some(0));
 }

@@ -70,7 +70,8 @@ pub(super) fn take_newest(
         return Ok(Outcome::Nothing);
     }
     let mut newest: Option<Dequeued> = None;
-    loop {
+    // no more than once round: a driver that fills buffers as fast as they come back must not hold us
+    for _ in 0..BUFFERS {
         let buffer = match queue.dequeue() {
             Ok(buffer) => buffer,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
