@@ -40,7 +40,5 @@ uri = "v4l2:/dev/video0"'
         ok camera "frames of vivid after a reload: $(journalctl -u eomt-edge --since "@$since" --no-pager -o cat | grep -i 'frames:' | tail -n 1)" ||
         fail camera "$(journalctl -u eomt-edge --since "@$since" --no-pager -o cat | tail -n 3)"
 }
-check_boot
-check_scenes
-check_ring
-check_camera
+# $only: some checks instead of all, for development
+[ -n "${only:-}" ] || for check in check_boot check_scenes check_ring check_camera; do $check; done
