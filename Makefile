@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup unit-check aarch64-test aarch64-build device-test device-test-quick onnxruntime-check bench-aarch64 deb deb-arm64 package-check soak clean
+.PHONY: demo test build lint fmt setup unit-check aarch64-test device-setup device-test device-test-quick onnxruntime-check bench-aarch64 deb deb-arm64 package-check soak clean
 
 # Masks of a moving scene, from the daemon to a second process, as pictures in demo-output/.
 demo: setup
@@ -34,16 +34,15 @@ aarch64-test:
 	sh scripts/aarch64-test.sh
 
 # An arm64 machine in QEMU, booted with Debian's kernel, systemd and a virtual camera: everything (device-test), or that the service
-# starts, sees and is read (device-test-quick). Needs the aarch64 build that aarch64-build makes; evidence in device-test-output/.
-device-test: aarch64-build
+# starts, sees and is read (device-test-quick). Evidence in device-test-output/.
+device-test: device-setup deb-arm64
 	bash tests/device/test.sh full
 
-device-test-quick: aarch64-build
+device-test-quick: device-setup deb-arm64
 	bash tests/device/test.sh quick
 
-aarch64-build:
+device-setup:
 	bash tests/device/setup.sh
-	. ./scripts/env.sh && CARGO_TARGET_DIR=target/aarch64 cargo build --release --target aarch64-unknown-linux-gnu
 
 # The converted reference networks in ONNX Runtime.
 onnxruntime-check: build

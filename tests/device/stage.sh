@@ -1,18 +1,21 @@
 #!/bin/bash
-# Puts what `install` in guest/lib.sh installs into PAYLOAD/test/package: program, unit, user, rules, model, configuration; and the clients.
+# Puts into PAYLOAD/test what `install_package` in guest/lib.sh installs: the package for arm64, a later version of it whose default
+# configuration has changed, and the clients as a user builds them.
 #
-#     stage.sh PAYLOAD [PROGRAM]
+#     stage.sh PAYLOAD [PROGRAM]         PROGRAM takes the place of the package's, for development
 set -euo pipefail
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 payload=$1 program=${2:-}
-[ -n "$program" ] || program=$repo/target/aarch64/aarch64-unknown-linux-gnu/release/eomt-edge
-package=$payload/test/package
-install -D -m 755 "$program" "$package/usr/bin/eomt-edge"
-install -D -m 644 "$repo/systemd/eomt-edge.service" "$package/usr/lib/systemd/system/eomt-edge.service"
-install -D -m 644 "$repo/systemd/eomt-edge.sysusers" "$package/usr/lib/sysusers.d/eomt-edge.conf"
-install -D -m 644 "$repo/systemd/60-eomt-edge.rules" "$package/usr/lib/udev/rules.d/60-eomt-edge.rules"
-install -D -m 644 "$repo/systemd/camera.conf.example" "$package/usr/share/eomt-edge/camera.conf.example"
-install -D -m 644 "$repo/models/eomt-nano-scenes.onnx" "$package/usr/share/eomt-edge/eomt-nano-scenes.onnx"
-install -D -m 644 "$repo/config/eomt-edge.toml" "$package/etc/eomt-edge/eomt-edge.toml"
-install -D -m 644 "$repo/clients/python/eomt_edge_client.py" "$payload/test/clients/eomt_edge_client.py"
+deb=$(ls "$repo"/target/debian/eomt-edge_*_arm64.deb)
+mkdir -p "$payload/test/clients"
+cp "$deb" "$payload/test/eomt-edge.deb"
+next=$(mktemp -d)
+trap 'rm -rf "$next"' EXIT
+dpkg-deb -R "$deb" "$next/package"
+sed -i 's/^Version: .*/Version: 9.9.9-1/' "$next/package/DEBIAN/control"
+echo '# a new default' >> "$next/package/etc/eomt-edge/eomt-edge.toml"
+# the initramfs is memory, so the second copy is compressed as quickly as possible
+dpkg-deb --root-owner-group -Zgzip -z1 -b "$next/package" "$payload/test/next.deb" > /dev/null
+[ -z "$program" ] || install -m 755 "$program" "$payload/test/program"
+install -m 644 "$repo/clients/python/eomt_edge_client.py" "$payload/test/clients/eomt_edge_client.py"
 aarch64-linux-gnu-gcc -O2 -o "$payload/test/clients/subscriber" -I "$repo/clients/c" "$repo/clients/c/subscriber.c" -lpthread

@@ -23,7 +23,7 @@ bash "$here/stage.sh" "$payload" "${PROGRAM:-}"
 
 cp "$here/guest/install.sh" "$payload/test/script.sh"
 python3 "$here/lab.py" "$WORK" "$payload" "$output/install" --limit 180
-rm -rf "$payload/test/package"
+rm -f "$payload/test/eomt-edge.deb"
 tar -C "$payload" -xf "$output/install/installed.tar"
 rm "$output/install/installed.tar"
 (echo "only='${ONLY:-}'"; cat "$here/guest/$part.sh"; echo 'exit $((failures > 0))') > "$payload/test/script.sh"

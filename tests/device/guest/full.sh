@@ -139,6 +139,22 @@ check_usage() {
     systemctl reset-failed eomt-edge
 }
 
+check_package() {
+    local pid
+    configure '[source]
+uri = "scenes"
+size = "160x120"'
+    systemctl restart eomt-edge
+    until_true 60 picture_comes
+    pid=$(property MainPID)
+    dpkg --force-confdef --force-confold -i /test/next.deb > "$out/upgrade.txt" 2>&1
+    until_true 120 other_pid "$pid" && until_true 60 picture_comes && grep -q 'size = "160x120"' "$config" &&
+        ok upgrade "$(dpkg-query -W -f '${Version}' eomt-edge), restarted, the configuration is kept" || fail upgrade "see upgrade.txt; $(property ActiveState)"
+    dpkg -P eomt-edge > "$out/purge.txt" 2>&1
+    local left
+    left=$(find / -xdev \( -path /proc -o -path /sys -o -path /test -o -path /var/log \) -prune -o -name '*eomt*edge*' -print; ls -d /run/eomt-edge 2> /dev/null)
+    [ -z "$left" ] && ! systemctl is-active -q eomt-edge && ok purge "nothing is left" || fail purge "left: $left"
+}
 check_known_pictures() {
     python3 /test/picture.py make /test/clip.png /test/known
     eomt-edge segment --model /usr/share/eomt-edge/eomt-nano-scenes.onnx /test/known.png -o "$out/known"
@@ -159,6 +175,6 @@ check_multi() {
 
 [ -c /dev/video0 ] || vivid_load
 for check in ${only:-check_exposure check_single check_replug check_reloads check_kill check_hang check_disk check_doctor check_known_pictures \
-    check_display check_multi check_stop check_usage}; do
+    check_display check_multi check_stop check_usage check_package}; do
     $check
 done
