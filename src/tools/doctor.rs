@@ -12,7 +12,7 @@ use rustix::system::uname;
 
 use super::say;
 use crate::client::Subscriber;
-use crate::config::Config;
+use crate::config::{Config, DisplayKind};
 use crate::kernels::arch;
 use crate::model_file::{self, Compute};
 #[cfg(feature = "camera")]
@@ -53,7 +53,7 @@ pub fn doctor(options: &DoctorOptions) -> Result<usize> {
     let socket = options.socket.as_ref().unwrap_or(&config.ring.socket);
     machine(&mut report);
     cameras(&mut report);
-    displays(&mut report);
+    displays(&mut report, config.display.kind);
     shared_memory(&mut report, socket);
     model(&mut report, model_path);
     service::service(&mut report);
@@ -145,12 +145,18 @@ fn camera_details(report: &mut Report, _path: &Path) {
 }
 
 /// Framebuffers, and the buses and lines that panels of `[display]` hang on.
-fn displays(report: &mut Report) {
+fn displays(report: &mut Report, kind: DisplayKind) {
     let mut nodes: Vec<String> =
         std::fs::read_dir("/dev").into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
     nodes.sort();
     let numbered = |name: &str, prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     let kinds = [("fb", "framebuffer"), ("spidev", "SPI"), ("i2c-", "I2C"), ("gpiochip", "GPIO lines")];
+    let used: &[&str] = match kind {
+        DisplayKind::None => &[],
+        DisplayKind::Framebuffer => &["fb"],
+        DisplayKind::Spi => &["spidev", "gpiochip"],
+        DisplayKind::Oled => &["i2c-"],
+    };
     let mut found = false;
     for (prefix, what) in kinds {
         for node in nodes.iter().filter(|name| numbered(name, prefix)) {
@@ -158,7 +164,10 @@ fn displays(report: &mut Report) {
             let path = format!("/dev/{node}");
             let layout = if prefix == "fb" { framebuffer(Path::new(&path)) } else { String::new() };
             report.line("display", format!("{path}: {what}{layout}"));
-            access(report, "display", Path::new(&path));
+            // what the configuration does not use may be closed
+            if used.contains(&prefix) {
+                access(report, "display", Path::new(&path));
+            }
         }
     }
     if !found {
