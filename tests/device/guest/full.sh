@@ -42,11 +42,12 @@ check_known() { # check_known FORMAT FOURCC exact|close
     systemctl restart eomt-edge
     timeout 200 python3 /test/picture.py compare "$out/known/known.panoptic.png" "$out/known/known.json" "$3" > "$out/known-$1-result.txt" 2>&1 &&
         ok "known-$1" "$(tail -n 1 "$out/known-$1-result.txt")" || fail "known-$1" "$(tail -n 1 "$out/known-$1-result.txt")"
+    [ "$3" = exact ] && check_display "$1"
     kill $player
     wait $player 2> /dev/null
 }
-check_display() {
-    camera_config auto '[display]
+check_display() { # check_display FORMAT: while the known picture plays in it
+    camera_config "$1" '[display]
 kind = "fb"'
     systemctl restart eomt-edge
     until_true 60 picture_comes
@@ -121,13 +122,13 @@ check_doctor() {
         ok doctor "as the service's user, without a home: $(tail -n 1 "$out/doctor.txt")" || fail doctor "$(tail -n 1 "$out/doctor.txt"), see doctor.txt"
 }
 check_stop() {
-    local began ended
+    local took
     until_true 60 picture_comes
-    began=$(date +%s%3N)
     systemctl stop eomt-edge
-    ended=$(date +%s%3N)
-    [ $((ended - began)) -lt 1000 ] && [ "$(property Result)" = success ] && [ ! -e "$socket" ] && ok stop "$((ended - began)) ms, the socket is gone" ||
-        fail stop "$((ended - began)) ms, $(property Result), $(ls "$socket" 2>&1)"
+    # by systemd's clock: systemctl itself takes a while in an emulator
+    took=$((($(property InactiveEnterTimestampMonotonic) - $(property ActiveExitTimestampMonotonic)) / 1000))
+    [ $took -lt 1000 ] && [ "$(property Result)" = success ] && [ ! -e "$socket" ] && ok stop "$took ms, the socket is gone" ||
+        fail stop "$took ms, $(property Result), $(ls "$socket" 2>&1)"
 }
 check_usage() {
     echo 'nonsense = 1' > "$config"
@@ -159,6 +160,6 @@ check_multi() {
 
 [ -c /dev/video0 ] || vivid_load
 for check in ${only:-check_exposure check_single check_replug check_reloads check_kill check_hang check_disk check_doctor check_known_pictures \
-    check_display check_multi check_stop check_usage}; do
+    check_multi check_stop check_usage}; do
     $check
 done

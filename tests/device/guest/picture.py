@@ -119,7 +119,8 @@ def compare(panoptic, text, how):
 
 
 def framebuffer():
-    pixels = np.fromfile("/dev/fb0", np.uint32) & 0xFFFFFF
+    with open("/dev/fb0", "rb") as device:
+        pixels = np.frombuffer(device.read(), np.uint32) & 0xFFFFFF
     lit, colours = int((pixels != 0).sum()), len(np.unique(pixels))
     print(f"{lit} of {pixels.size} pixels are lit, {colours} colours")
     # a text console has two or three colours; a picture with blended segments has hundreds
