@@ -17,7 +17,7 @@ pub struct Signals {
 }
 
 /// How long the frame in work may take before the process ends under it.
-const PATIENCE: Duration = Duration::from_millis(800);
+const PATIENCE: Duration = Duration::from_millis(600);
 
 impl Signals {
     /// Catches the signals. One inference on a small board may take seconds, a stop must not: when the main thread has not

@@ -42,19 +42,18 @@ check_known() { # check_known FORMAT FOURCC exact|close
     systemctl restart eomt-edge
     timeout 200 python3 /test/picture.py compare "$out/known/known.panoptic.png" "$out/known/known.json" "$3" > "$out/known-$1-result.txt" 2>&1 &&
         ok "known-$1" "$(tail -n 1 "$out/known-$1-result.txt")" || fail "known-$1" "$(tail -n 1 "$out/known-$1-result.txt")"
+    [ "$3" = exact ] && check_display "$1"
     kill $player
     wait $player 2> /dev/null
 }
-check_display() {
-    camera_config auto '[display]
+check_display() { # check_display FORMAT: while the known picture plays in it
+    camera_config "$1" '[display]
 kind = "fb"'
-    systemctl stop eomt-edge
-    v4l2-ctl -d /dev/video0 -i 1 > /dev/null # the test picture; the input cannot be changed while frames come
-    systemctl start eomt-edge
-    until_true 60 picture_comes
-    sleep 15
-    shot overlay
-    python3 /test/picture.py framebuffer > "$out/framebuffer.txt" 2>&1 && ok display "$(cat "$out/framebuffer.txt"); overlay.png" || fail display "$(tail -n 1 "$out/framebuffer.txt")"
+    systemctl restart eomt-edge
+    # the first picture takes seconds to draw in an emulator; a photograph before that shows a black screen
+    until_true 120 python3 /test/picture.py framebuffer > /dev/null 2>&1
+    shot overlay || { fail display "no photograph"; return; }
+    python3 /test/picture.py framebuffer > "$out/framebuffer.txt" 2>&1 && ok display "$(tail -n 1 "$out/framebuffer.txt"); overlay.png" || fail display "$(tail -n 1 "$out/framebuffer.txt")"
 }
 check_replug() {
     local pid
@@ -123,18 +122,13 @@ check_doctor() {
         ok doctor "as the service's user, without a home: $(tail -n 1 "$out/doctor.txt")" || fail doctor "$(tail -n 1 "$out/doctor.txt"), see doctor.txt"
 }
 check_stop() {
-    # the best of three: what systemctl itself takes on an emulated processor varies by half a second
-    local began took best=99999
-    for _ in 1 2 3; do
-        systemctl start eomt-edge
-        until_true 60 picture_comes
-        began=$(date +%s%3N)
-        systemctl stop eomt-edge
-        took=$(($(date +%s%3N) - began))
-        [ "$(property Result)" = success ] && [ ! -e "$socket" ] || { fail stop "$(property Result), $(ls "$socket" 2>&1)"; return; }
-        [ $took -ge $best ] || best=$took
-    done
-    [ $best -lt 1000 ] && ok stop "$best ms, the socket is gone" || fail stop "$best ms"
+    local took
+    until_true 60 picture_comes
+    systemctl stop eomt-edge
+    # by systemd's clock: systemctl itself takes a while in an emulator
+    took=$((($(property InactiveEnterTimestampMonotonic) - $(property ActiveExitTimestampMonotonic)) / 1000))
+    [ $took -lt 1000 ] && [ "$(property Result)" = success ] && [ ! -e "$socket" ] && ok stop "$took ms, the socket is gone" ||
+        fail stop "$took ms, $(property Result), $(ls "$socket" 2>&1)"
 }
 check_usage() {
     echo 'nonsense = 1' > "$config"
@@ -182,6 +176,6 @@ check_multi() {
 
 [ -c /dev/video0 ] || vivid_load
 for check in ${only:-check_exposure check_single check_replug check_reloads check_kill check_hang check_disk check_doctor check_known_pictures \
-    check_display check_multi check_stop check_usage check_package}; do
+    check_multi check_stop check_usage check_package}; do
     $check
 done

@@ -119,7 +119,7 @@ def compare(panoptic, text, how):
 
 
 def framebuffer():
-    with open("/dev/fb0", "rb") as device:  # np.fromfile asks for the length, which a device does not have
+    with open("/dev/fb0", "rb") as device:
         pixels = np.frombuffer(device.read(), np.uint32) & 0xFFFFFF
     lit, colours = int((pixels != 0).sum()), len(np.unique(pixels))
     print(f"{lit} of {pixels.size} pixels are lit, {colours} colours")
