@@ -115,6 +115,20 @@ impl Framebuffer {
     }
 }
 
+/// The first cell and the number of cells to write for `width` cells from `(x, y)`.
+///
+/// A write that ends where a line of memory ends takes a neighbouring cell along: the kernel's framebuffer emulation (6.1,
+/// `drm_fb_helper_memory_range_to_clip`) takes its right edge for column 0 otherwise, and never shows it.
+fn span(grid: Grid, geometry: &Geometry, (x, y): (usize, usize), width: usize) -> (usize, usize) {
+    let first = y * grid.width + x;
+    let unpadded = geometry.xoffset == 0 && geometry.line_length as usize == grid.width * grid.cell;
+    match unpadded && x + width == grid.width {
+        true if y + 1 < grid.height => (first, width + 1),
+        true if y > 0 => (y * grid.width - 1, x + width + 1),
+        _ => (first, width),
+    }
+}
+
 impl Panel for Framebuffer {
     fn describe(&self) -> String {
         let Geometry { width, height, bits_per_pixel, .. } = self.geometry;
@@ -149,10 +163,12 @@ impl Panel for Framebuffer {
 
     fn send(&mut self, cells: &[u8], area: Area) -> Result<(), DisplayError> {
         let (grid, geometry) = (self.grid(), &self.geometry);
-        for y in 0..area.height {
-            let row = (geometry.yoffset as usize + area.y + y) as u64 * u64::from(geometry.line_length);
-            let at = row + ((geometry.xoffset as usize + area.x) * grid.cell) as u64;
-            let written = self.file.write_all_at(grid.row(cells, area, y), at);
+        for y in area.y..area.y + area.height {
+            let (first, count) = span(grid, geometry, (area.x, y), area.width);
+            let (first_x, first_y) = (first % grid.width, first / grid.width);
+            let row = (geometry.yoffset as usize + first_y) as u64 * u64::from(geometry.line_length);
+            let at = row + ((geometry.xoffset as usize + first_x) * grid.cell) as u64;
+            let written = self.file.write_all_at(&cells[first * grid.cell..][..count * grid.cell], at);
             written.map_err(|error| DisplayError::Write { device: self.device.clone(), reason: error.to_string() })?;
         }
         Ok(())
@@ -186,6 +202,46 @@ impl Drop for Console {
     fn drop(&mut self) {
         if let Some(terminal) = self.0.as_mut() {
             let _ = terminal.write_all(b"\x1b[?25h"); // nothing else can be done about it
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel believes to have changed after a write: `drm_fb_helper_memory_range_to_clip` of Linux 6.1, (x1, x2, y1, y2).
+    fn clip(line_length: usize, cell: usize, width: usize, (offset, len): (usize, usize)) -> (usize, usize, usize, usize) {
+        let end = offset + len;
+        let (y1, y2) = (offset / line_length, end.div_ceil(line_length));
+        if y2 - y1 == 1 { ((offset % line_length) / cell, (end % line_length).div_ceil(cell), y1, y2) } else { (0, width, y1, y2) }
+    }
+
+    #[test]
+    fn the_kernel_notices_every_write() {
+        let channel = |offset| Channel { offset, length: 8 };
+        for (width, height, cell, padding) in [(8, 5, 4, 0), (8, 5, 2, 0), (8, 5, 4, 3), (8, 2, 3, 0)] {
+            let line_length = width * cell + padding;
+            let geometry = Geometry {
+                width: width as u32,
+                height: height as u32,
+                xoffset: 0,
+                yoffset: 0,
+                bits_per_pixel: 8 * cell as u32,
+                line_length: line_length as u32,
+                red: channel(16),
+                green: channel(8),
+                blue: channel(0),
+                transparency: Channel { offset: 0, length: 0 },
+            };
+            let grid = Grid { width, height, cell, tile: (1, 1) };
+            for (x, y, count) in (0..width).flat_map(|x| (0..height).flat_map(move |y| (1..=width - x).map(move |count| (x, y, count)))) {
+                let (first, cells) = span(grid, &geometry, (x, y), count);
+                let offset = first / width * line_length + first % width * cell;
+                let (x1, x2, y1, y2) = clip(line_length, cell, width, (offset, cells * cell));
+                assert!(x1 <= x && x2 >= x + count && y1 <= y && y2 > y, "{count} cells at {x}, {y} of {geometry:?}");
+                assert!(first + cells <= width * height);
+            }
         }
     }
 }
