@@ -25,9 +25,8 @@ packages=(
     # what the checks use
     v4l-utils python3-minimal python3-numpy
 )
-# Debian's own mirror as this machine knows it, or the public one (Ubuntu has no bookworm)
+# Debian's mirror as this machine knows it, or mmdebstrap's own choice (Ubuntu has no bookworm)
 sources=$(grep -ls "$suite" /etc/apt/sources.list.d/debian*.sources /etc/apt/sources.list 2>/dev/null | head -n 1) || true
-[ -n "$sources" ] || sources="deb http://deb.debian.org/debian $suite main"
 # names of the unpacked packages, for dpkg's database
 export DEVICE_DEBS=$work/debs
 TMPDIR=$work/tmp mmdebstrap --quiet --architectures=arm64 --variant=extract --mode=root --format=directory --skip=check/qemu \
@@ -38,7 +37,7 @@ TMPDIR=$work/tmp mmdebstrap --quiet --architectures=arm64 --variant=extract --mo
     --dpkgopt='path-exclude=/usr/lib/python3/dist-packages/numpy/*/tests/*' \
     --setup-hook='mkdir -p "$1/usr/bin" "$1/usr/sbin" "$1/usr/lib" && for d in bin sbin lib; do ln -s "usr/$d" "$1/$d"; done' \
     --extract-hook='for deb in "$1"/var/cache/apt/archives/*.deb; do dpkg-deb -f "$deb" > "$DEVICE_DEBS/$(basename "$deb").control"; done' \
-    "$suite" "$root" "$sources"
+    "$suite" "$root" ${sources:+"$sources"}
 
 # The kernel, and of its modules only those that the machine or a check needs.
 kernel=$(basename "$root"/lib/modules/*)

@@ -37,9 +37,10 @@ backports=$(mktemp -d)
 trap 'rm -rf "$backports"' EXIT
 chmod 755 "$backports" # apt reads it as its own user
 cp -a /etc/apt/sources.list.d/. "$backports/"
+mirror=$(cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null | grep -oE 'https?://[^ ]+/debian/?( |$)' | head -n 1)
 cat > "$backports/backports.sources" <<END
 Types: deb
-URIs: http://deb.debian.org/debian
+URIs: $mirror
 Suites: $VERSION_CODENAME-backports
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
