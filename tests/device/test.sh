@@ -29,6 +29,13 @@ rm "$output/install/installed.tar"
 (echo "only='${ONLY:-}'"; cat "$here/guest/$part.sh"; echo 'exit $((failures > 0))') > "$payload/test/script.sh"
 result=0
 python3 "$here/lab.py" "$WORK" "$payload" "$output/$part" --limit "${LIMIT:-900}" || result=1
+# the guest has judged its own /dev/fb0; what the screen shows is another matter: black compresses to 3 KB, the picture to 100 and more
+photograph=$output/$part/overlay.png
+if [ "$part" = full ] && [ -z "${ONLY:-}" -o -e "$photograph" ]; then
+    size=$(stat -c %s "$photograph" 2>/dev/null || echo 0)
+    if [ "$size" -gt 50000 ]; then verdict="ok photograph: $size bytes, overlay.png"; else verdict="FAIL photograph: $size bytes" result=1; fi
+    echo " $verdict" | tee -a "$output/$part/log.txt"
+fi
 passed=$(cat "$output"/*/log.txt | grep -c "^ *[0-9.]* ok " || true)
 grep -h ' FAIL ' "$output"/*/log.txt || true
 echo "device-test ($part): ${passed:-?} checks passed, result $result, $((SECONDS - started)) s; evidence in device-test-output/"
