@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{FileType, Mode, OFlags, major, open, stat};
 use v4l::v4l_sys::*;
 use v4l::v4l2::vidioc;
 
@@ -85,6 +85,9 @@ const S_PARM: Request<v4l2_streamparm> = Request::new(vidioc::VIDIOC_S_PARM);
 const DQEVENT: Request<v4l2_event> = Request::numbered(2, 89);
 const SUBSCRIBE_EVENT: Request<v4l2_event_subscription> = Request::numbered(1, 90);
 
+/// The character devices of Video4Linux (the kernel's `Documentation/admin-guide/devices.txt`).
+const VIDEO_MAJOR: u32 = 81;
+
 /// More entries than any driver lists; a driver that never ends its list must not hold us.
 const ENTRIES_MAX: u32 = 256;
 
@@ -144,8 +147,13 @@ pub struct DriverFormat {
 }
 
 impl Device {
-    /// Opens the node for non-blocking streaming.
+    /// Opens the node for non-blocking streaming; ENOTTY when it is none of Video4Linux.
     pub fn open(path: &Path) -> io::Result<Device> {
+        let node = stat(path)?;
+        // before opening: opening somebody else's device may do something
+        if FileType::from_raw_mode(node.st_mode) != FileType::CharacterDevice || major(node.st_rdev) != VIDEO_MAJOR {
+            return Err(rustix::io::Errno::NOTTY.into());
+        }
         Ok(Device { fd: open(path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())? })
     }
 
