@@ -7,7 +7,7 @@ tools=target/tools
 export PATH="$PWD/$tools/bin:$PATH"
 if ! command -v cargo-deb >/dev/null 2>&1; then
     echo "package: installing cargo-deb into $tools"
-    cargo install --quiet --locked --root "$tools" cargo-deb@3.6.1
+    cargo install --quiet --locked --root "$tools" cargo-deb@3.8.0
 fi
 # the pages are the same on every machine, so this machine writes them
 (unset CARGO_TARGET_DIR RUSTC; cargo run --quiet --release --example manual -- target/manual)
