@@ -22,6 +22,10 @@ root="-L /usr/aarch64-linux-gnu"
 for cpu in max cortex-a72; do
     runner="qemu-aarch64-static -cpu $cpu $root"
     echo "aarch64-test: $runner"
+    # minutes of inference each; what differs between the cores is the kernels, which tests/engine.rs and reference.rs compare
+    skip=""
+    [ $cpu = max ] || skip="--skip from_picture_to_scores_as_pytorch --skip what_segment_writes_scores_as_the_model_itself"
+    # shellcheck disable=SC2086 # a list of options
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$runner" EOMT_EDGE_TEST_RUNNER="$runner" \
-        cargo test --release --target aarch64-unknown-linux-gnu --lib --bins --tests
+        cargo test --release --target aarch64-unknown-linux-gnu --lib --bins --tests -- $skip
 done
