@@ -28,7 +28,8 @@ fi
 
 mkdir -p "$(dirname "$out")"
 work=$(mktemp -d "$(dirname "$out")/.image-$kind.XXXXXX")
-trap 'rm -rf --one-file-system "$work"' EXIT
+debian="" # the process that installs Debian: when it ends, so do all that it started and all that it mounted
+trap '[ -z "$debian" ] || { kill "$debian" && wait "$debian"; } 2>/dev/null || true; rm -rf --one-file-system "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 root=$work/root
@@ -63,14 +64,18 @@ case $kind in
         ;;
 esac
 export IMAGE_KIND=$kind IMAGE_BOOT=$boot IMAGE_DEB=$deb IMAGE_SUITE=$suite IMAGE_ROOT_ID IMAGE_BOOT_ID
-IMAGE_ROOT_ID=$(uuidgen)
-IMAGE_BOOT_ID=$(uuidgen | cut -c 1-8 | tr a-f A-F)
+read -r IMAGE_ROOT_ID < /proc/sys/kernel/random/uuid
+IMAGE_BOOT_ID=$(cut -c 1-8 /proc/sys/kernel/random/uuid | tr a-f A-F)
 
 step "Debian $suite for $kind"
-mmdebstrap --quiet --mode=root --architectures=arm64 --variant=minbase --format=directory \
+unshare --mount --pid --fork --kill-child --mount-proc \
+    mmdebstrap --mode=root --architectures=arm64 --variant=minbase --format=directory \
     --include="$(IFS=,; echo "${packages[*]}")" --aptopt='APT::Install-Recommends "false"' --dpkgopt=force-unsafe-io \
     --essential-hook="bash '$here/customize.sh' before \"\$1\"" --customize-hook="bash '$here/customize.sh' after \"\$1\"" \
-    "$suite" "$root" "${sources[@]}" > "$work/log" 2>&1 || { tail -n 40 "$work/log" >&2; fail "Debian could not be installed (its last words are above)"; }
+    "$suite" "$root" "${sources[@]}" > "$work/log" 2>&1 &
+debian=$!
+wait "$debian" || { tail -n 40 "$work/log" >&2; fail "Debian could not be installed (its last words are above)"; }
+debian=""
 
 step "file systems"
 bash "$here/disk.sh" "$kind" "$root" "$work/disk.img"

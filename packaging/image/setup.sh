@@ -12,13 +12,12 @@ want mcopy mtools
 want mkfs.vfat dosfstools
 want mkfs.ext4 e2fsprogs
 want sfdisk fdisk
-want uuidgen uuid-runtime
 want xz xz-utils
 [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || need="$need debian-archive-keyring"
 [ "$(uname -m)" = aarch64 ] || want qemu-aarch64-static qemu-user-static
 if [ "${1:-}" = check ]; then # what `make image-check` needs besides
     want ssh openssh-client
-    want qemu-system-aarch64 qemu-system-arm
+    bash "$(dirname "$0")/../../tests/device/setup.sh" # QEMU
     [ -e /usr/share/AAVMF/AAVMF_CODE.fd ] || need="$need qemu-efi-aarch64"
 fi
 if [ -n "$need" ]; then
