@@ -39,6 +39,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             let problems = doctor(&DoctorOptions { config: args.config, model: args.model, socket: args.socket })?;
             return Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        #[cfg(feature = "train")]
+        Command::Train(args) => run_train(*args)?,
         Command::Run(_) | Command::ReapSocket { .. } => unreachable!("main runs these itself"),
     }
     Ok(ExitCode::SUCCESS)
@@ -61,6 +63,52 @@ fn run_convert(args: ConvertArgs) -> anyhow::Result<()> {
         ..ConvertOptions::default()
     };
     convert(&args.checkpoint, &args.output, &options)
+}
+
+#[cfg(feature = "train")]
+fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
+    use eomt_edge::tools::train::{Augmentation, LossOptions, Pictures, RateOptions, Sizes, Start, TrainOptions, train};
+    let start = match args.from {
+        Some(path) => Start::Checkpoint(path),
+        None => Start::Scratch(Sizes {
+            hidden: args.width,
+            heads: args.heads,
+            blocks: args.blocks,
+            query_blocks: args.query_blocks,
+            queries: args.queries,
+            classes: 0, // as the data has it
+            registers: 4,
+            patch: args.patch,
+            image: args.size,
+            mlp_ratio: 4,
+            scale_blocks: args.patch.ilog2().saturating_sub(2) as usize,
+            eps: 1e-6,
+        }),
+    };
+    let pictures = match (args.scenes, args.images, args.panoptic_json, args.panoptic_dir) {
+        (None, Some(images), Some(json), Some(directory)) => Pictures::Panoptic { images, truth: TruthFiles::Panoptic { json, directory } },
+        (seed, ..) => Pictures::Scenes { seed: seed.unwrap_or_default() },
+    };
+    let defaults = TrainOptions::new(args.output, start, pictures);
+    train(&TrainOptions {
+        steps: args.steps,
+        batch: args.batch,
+        seed: args.seed,
+        rates: RateOptions {
+            rate: args.lr.unwrap_or(defaults.rates.rate),
+            warmup: args.warmup.unwrap_or(defaults.rates.warmup),
+            layer_decay: args.layer_decay.unwrap_or(defaults.rates.layer_decay),
+            ..defaults.rates
+        },
+        weight_decay: args.weight_decay,
+        clip: args.clip,
+        masking: args.masking,
+        loss: LossOptions { points: args.points, ..LossOptions::default() },
+        augmentation: Augmentation { flip: !args.no_flip, scale: args.scale, colour: args.colour, degrade: args.degrade },
+        save_every: args.save_every,
+        threads: usize::from(args.threads),
+        ..defaults
+    })
 }
 
 fn run_bench(args: BenchArgs) -> anyhow::Result<()> {

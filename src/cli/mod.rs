@@ -34,6 +34,9 @@ pub enum Command {
     /// Measure how good a model is: panoptic quality, mIoU, mask AP, and where it is wrong
     #[cfg(feature = "tools")]
     Evaluate(Box<EvaluateArgs>),
+    /// Train from scratch or from a checkpoint, with mask annealing
+    #[cfg(feature = "train")]
+    Train(Box<TrainArgs>),
     /// Run the network alone on normalized pixel values (a debugging door)
     #[cfg(feature = "tools")]
     Logits(LogitsArgs),
@@ -78,5 +81,9 @@ pub struct RunArgs {
 
 #[cfg(feature = "tools")]
 mod tools;
+#[cfg(feature = "train")]
+mod train;
 #[cfg(feature = "tools")]
 pub use tools::*;
+#[cfg(feature = "train")]
+pub use train::TrainArgs;

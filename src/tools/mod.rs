@@ -22,6 +22,8 @@ pub mod ort;
 pub mod postprocess;
 pub mod preprocess;
 pub mod segment;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod view;
 
 mod annotations;

@@ -6,41 +6,41 @@
 
 /// SplitMix64 (Steele, Lea, Flood 2014): a counter stepped by the golden ratio, hashed. Not for secrets.
 #[derive(Debug, Clone)]
-pub(super) struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
     /// A stream of its own for every pair: `purpose` keeps users of one seed apart.
-    pub(super) fn new(seed: u64, purpose: u64) -> Rng {
+    pub(crate) fn new(seed: u64, purpose: u64) -> Rng {
         Rng(scramble(seed).wrapping_add(scramble(purpose ^ 0x5ce0_e5ed_0b1e_c755)))
     }
 
-    pub(super) fn bits(&mut self) -> u64 {
+    pub(crate) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         scramble(self.0)
     }
 
     /// Uniform in `low..high`.
-    pub(super) fn uniform(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn uniform(&mut self, low: f64, high: f64) -> f64 {
         let unit = (self.bits() >> 11) as f64 / (1u64 << 53) as f64;
         low + unit * (high - low)
     }
 
     /// Three independent uniform draws: a colour, mostly.
-    pub(super) fn triple(&mut self, low: f64, high: f64) -> [f64; 3] {
+    pub(crate) fn triple(&mut self, low: f64, high: f64) -> [f64; 3] {
         [self.uniform(low, high), self.uniform(low, high), self.uniform(low, high)]
     }
 
     /// A whole number in `low..high`. The bias of the multiplication is below 2^-50 for the handful of choices made here.
-    pub(super) fn choice(&mut self, low: usize, high: usize) -> usize {
+    pub(crate) fn choice(&mut self, low: usize, high: usize) -> usize {
         low + ((u128::from(self.bits()) * (high - low) as u128) >> 64) as usize
     }
 
-    pub(super) fn chance(&mut self, probability: f64) -> bool {
+    pub(crate) fn chance(&mut self, probability: f64) -> bool {
         self.uniform(0.0, 1.0) < probability
     }
 
     /// Mean 0, deviation 1: the sum of eight 16-bit draws. No logarithm, hence exact; its tails end at 4.9 deviations.
-    pub(super) fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         let mut sum = 0u64;
         for word in [self.bits(), self.bits()] {
             sum += (word & 0xffff) + (word >> 16 & 0xffff) + (word >> 32 & 0xffff) + (word >> 48);

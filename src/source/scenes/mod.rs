@@ -31,7 +31,7 @@ mod tests;
 mod texture;
 
 use backdrop::{Backdrop, FIRST_OBJECT, FLOOR, Lines, SKY, WALL};
-use exact::Rng;
+pub(crate) use exact::Rng;
 use grain::Grain;
 use object::{Object, Path};
 use outline::{Form, Outline};

@@ -1,0 +1,120 @@
+//! Arguments of `train`.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+
+use crate::config::THREADS_MAX;
+use crate::tools::train::Masking;
+
+fn pair(text: &str) -> Result<[f64; 2], String> {
+    let (low, high) = text.split_once(',').unwrap_or((text, text));
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|value| value.is_finite());
+    number(low).zip(number(high)).map(|(low, high)| [low, high]).ok_or_else(|| "it is two numbers, LOW,HIGH".to_owned())
+}
+
+fn steps(text: &str) -> Result<[u64; 2], String> {
+    let (heads, encoder) = text.split_once(',').ok_or("it is two numbers of steps: HEADS,ENCODER")?;
+    let number = |text: &str| text.trim().parse::<u64>().map_err(|_| format!("'{text}' is no number of steps"));
+    Ok([number(heads)?, number(encoder)?])
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    text.parse::<f64>().ok().filter(|value| *value > 0.0 && value.is_finite()).ok_or_else(|| "it must be above 0".to_owned())
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("pictures").required(true).args(["scenes", "images"]))]
+pub struct TrainArgs {
+    /// Directory of the run: state, curves and the checkpoint; a run that is found there goes on
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Checkpoint to start from (as `convert` takes it); its labels may be others [default: random weights]
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub from: Option<PathBuf>,
+    /// Learn from procedural scenes without end, drawn from this seed
+    #[arg(long, value_name = "SEED")]
+    pub scenes: Option<u64>,
+    /// Learn from the images in this directory
+    #[arg(long, value_name = "DIR", requires_all = ["panoptic_json", "panoptic_dir"])]
+    pub images: Option<PathBuf>,
+    /// Their truth: the JSON of COCO panoptic
+    #[arg(long, value_name = "FILE", requires = "images")]
+    pub panoptic_json: Option<PathBuf>,
+    /// Their truth: the directory of its PNGs
+    #[arg(long, value_name = "DIR", requires = "images")]
+    pub panoptic_dir: Option<PathBuf>,
+    /// Steps of the optimizer
+    #[arg(long, default_value_t = 1000)]
+    pub steps: u64,
+    /// Images of a step
+    #[arg(long, default_value_t = 16)]
+    pub batch: usize,
+    /// Of the weights, the order and every other chance; the same seed gives the same weights
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Peak learning rate of queries and heads [default: 5e-4 from scratch, 1e-4 from a checkpoint]
+    #[arg(long, value_name = "RATE", value_parser = positive)]
+    pub lr: Option<f64>,
+    /// Every block of the encoder learns slower than the next one by this factor [default: 1 from scratch, 0.8 from a checkpoint]
+    #[arg(long, value_name = "FACTOR", value_parser = part)]
+    pub layer_decay: Option<f64>,
+    /// Steps of warm-up: of queries and heads while the encoder rests, then of the encoder [default: 100,0 or 50,50]
+    #[arg(long, value_name = "HEADS,ENCODER", value_parser = steps)]
+    pub warmup: Option<[u64; 2]>,
+    /// AdamW's weight decay, of matrices
+    #[arg(long, default_value_t = 0.05, value_parser = part)]
+    pub weight_decay: f64,
+    /// Largest norm of the gradient
+    #[arg(long, default_value_t = 1.0, value_parser = positive)]
+    pub clip: f64,
+    /// Masked attention in training [default: never for a checkpoint that needs no masks, else annealed]
+    #[arg(long, value_enum)]
+    pub masking: Option<Masking>,
+    /// Points per mask at which the loss looks
+    #[arg(long, default_value_t = 1024)]
+    pub points: usize,
+    /// Range of the random scale; 1 fills the input
+    #[arg(long, default_value = "0.8,1.25", value_name = "LOW,HIGH", value_parser = pair)]
+    pub scale: [f64; 2],
+    /// Strength of random brightness, contrast and saturation, 0 to 1
+    #[arg(long, default_value_t = 0.2, value_parser = part)]
+    pub colour: f64,
+    /// Probability of each of blur, noise and darkness
+    #[arg(long, default_value_t = 0.0, value_parser = part)]
+    pub degrade: f64,
+    /// Never mirror pictures
+    #[arg(long)]
+    pub no_flip: bool,
+    /// Input size in pixels, square (from scratch)
+    #[arg(long, default_value_t = 160, conflicts_with = "from")]
+    pub size: usize,
+    /// Width of a token, D (from scratch)
+    #[arg(long, default_value_t = 192, conflicts_with = "from")]
+    pub width: usize,
+    /// Transformer blocks (from scratch)
+    #[arg(long, default_value_t = 6, conflicts_with = "from")]
+    pub blocks: usize,
+    /// Blocks at the end in which the queries take part, L2 (from scratch)
+    #[arg(long, default_value_t = 3, conflicts_with = "from")]
+    pub query_blocks: usize,
+    /// Attention heads (from scratch)
+    #[arg(long, default_value_t = 3, conflicts_with = "from")]
+    pub heads: usize,
+    /// Queries, Q (from scratch)
+    #[arg(long, default_value_t = 24, conflicts_with = "from")]
+    pub queries: usize,
+    /// Pixels of a patch (from scratch)
+    #[arg(long, default_value_t = 16, conflicts_with = "from")]
+    pub patch: usize,
+    /// Steps between two states on disk
+    #[arg(long, default_value_t = 100)]
+    pub save_every: u64,
+    /// Threads, 0 for all cores
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=THREADS_MAX as i64))]
+    pub threads: u16,
+}

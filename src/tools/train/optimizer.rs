@@ -1,0 +1,62 @@
+//! AdamW (Loshchilov and Hutter 2019) with a rate per weight, and gradient clipping. The framework's has one rate for all and keeps its
+//! moments to itself, so that a run could not be resumed.
+
+use candle_core::{Device, Result, Tensor};
+
+use super::parameters::Parameters;
+
+const BETA1: f64 = 0.9;
+const BETA2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+
+/// First and second moments, `[weights][values]` in the order of [`Parameters::iter`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Moments {
+    pub first: Vec<Vec<f32>>,
+    pub second: Vec<Vec<f32>>,
+}
+
+impl Moments {
+    pub(super) fn new(parameters: &Parameters) -> Moments {
+        let zeros: Vec<Vec<f32>> = parameters.iter().map(|(_, var)| vec![0.0; var.elem_count()]).collect();
+        Moments { first: zeros.clone(), second: zeros }
+    }
+}
+
+/// Scales gradients whose common norm is above `limit`; returns the norm before. The sum is in f64, weight by weight.
+pub(super) fn clip(gradients: &mut [Vec<f32>], limit: f64) -> f64 {
+    let squares: f64 = gradients.iter().flatten().map(|&x| f64::from(x) * f64::from(x)).sum();
+    let norm = squares.sqrt();
+    if norm > limit {
+        let factor = (limit / norm) as f32;
+        gradients.iter_mut().flatten().for_each(|x| *x *= factor);
+    }
+    norm
+}
+
+/// One step, numbered from 0. `rates` are by weight; matrices decay by `weight_decay`, vectors (biases, norms, LayerScale) do not.
+pub(super) fn update(
+    parameters: &Parameters,
+    gradients: &[Vec<f32>],
+    moments: &mut Moments,
+    step: u64,
+    rates: &[f64],
+    weight_decay: f64,
+) -> Result<()> {
+    let count = step as i32 + 1;
+    let (correction1, correction2) = (1.0 - BETA1.powi(count), 1.0 - BETA2.powi(count));
+    for (place, (_, var)) in parameters.iter().enumerate() {
+        let rate = rates[place];
+        let decay = if var.rank() >= 2 { (1.0 - rate * weight_decay) as f32 } else { 1.0 };
+        let (length, root) = ((rate / correction1) as f32, correction2.sqrt() as f32);
+        let mut values = var.flatten_all()?.to_vec1::<f32>()?;
+        let pairs = moments.first[place].iter_mut().zip(moments.second[place].iter_mut());
+        for ((value, (first, second)), &slope) in values.iter_mut().zip(pairs).zip(&gradients[place]) {
+            *first = BETA1 as f32 * *first + (1.0 - BETA1) as f32 * slope;
+            *second = BETA2 as f32 * *second + (1.0 - BETA2) as f32 * slope * slope;
+            *value = *value * decay - length * *first / (second.sqrt() / root + EPSILON as f32);
+        }
+        var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu)?)?;
+    }
+    Ok(())
+}
