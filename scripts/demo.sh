@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 frames=${FRAMES:-40}
 . ./scripts/env.sh
 
-cargo build --release
+cargo build --release $FEATURES
 program=target/release/eomt-edge
 run=$(mktemp -d)
 rm -rf demo-output

@@ -11,3 +11,5 @@ if [ -z "${EOMT_EDGE_TEST_PYTHON:-}" ]; then
     done
 fi
 export PATH EOMT_EDGE_TEST_PYTHON
+# Desks train, boards do not. One choice for all scripts, so that a fresh machine compiles tract once.
+FEATURES="--features train"

@@ -11,4 +11,4 @@ fi
 $environment/bin/python scripts/onnxruntime_check.py target/release/eomt-edge tests/data/reference tests/data/checkpoint
 . ./scripts/env.sh
 library=$(ls $environment/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.* | head -n 1)
-EOMT_EDGE_TEST_ORT="$PWD/$library" cargo test --release --test cli onnxruntime_agrees
+EOMT_EDGE_TEST_ORT="$PWD/$library" cargo test --release $FEATURES --test cli onnxruntime_agrees

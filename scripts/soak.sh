@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-1200}
 . ./scripts/env.sh
 
-cargo build --release
+cargo build --release $FEATURES
 program=target/release/eomt-edge
 run=$(mktemp -d)
 out=soak-output

@@ -3,4 +3,5 @@
 set -eu
 cd "$(dirname "$0")/.."
 . ./scripts/env.sh
-cargo test --release
+# shellcheck disable=SC2086 # a list of options
+cargo test --release $FEATURES

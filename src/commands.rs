@@ -16,6 +16,7 @@ use eomt_edge::tools::evaluate::{ClassValues, EvaluateOptions, MatchBy, Predicti
 use eomt_edge::tools::logits::logits;
 use eomt_edge::tools::postprocess::{PostprocessOptions, postprocess};
 use eomt_edge::tools::preprocess::preprocess;
+use eomt_edge::tools::scenes::{ScenesOptions, scenes};
 use eomt_edge::tools::segment::{SegmentOptions, segment};
 use eomt_edge::tools::view::{ViewOptions, view};
 
@@ -38,6 +39,9 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => {
             let problems = doctor(&DoctorOptions { config: args.config, model: args.model, socket: args.socket })?;
             return Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Scenes(args) => {
+            scenes(&ScenesOptions { output: args.output, count: args.count, seed: args.seed, size: args.size })?;
         }
         #[cfg(feature = "train")]
         Command::Train(args) => run_train(*args)?,
@@ -65,9 +69,23 @@ fn run_convert(args: ConvertArgs) -> anyhow::Result<()> {
     convert(&args.checkpoint, &args.output, &options)
 }
 
+/// Training gives each of its threads a part of the batch. candle would start threads for every operator besides, which wait for each
+/// other most of the time, and takes their number from the environment only: the program starts itself again with it.
+#[cfg(feature = "train")]
+fn one_thread_per_operator() -> anyhow::Result<()> {
+    use std::os::unix::process::CommandExt;
+    const KEY: &str = "RAYON_NUM_THREADS";
+    if std::env::var_os(KEY).is_some() {
+        return Ok(());
+    }
+    let failed = std::process::Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(KEY, "1").exec();
+    Err(anyhow::Error::new(failed).context("the program cannot start itself again for training"))
+}
+
 #[cfg(feature = "train")]
 fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
     use eomt_edge::tools::train::{Augmentation, LossOptions, Pictures, RateOptions, Sizes, Start, TrainOptions, train};
+    one_thread_per_operator()?;
     let start = match args.from {
         Some(path) => Start::Checkpoint(path),
         None => Start::Scratch(Sizes {

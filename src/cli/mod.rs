@@ -34,6 +34,9 @@ pub enum Command {
     /// Measure how good a model is: panoptic quality, mIoU, mask AP, and where it is wrong
     #[cfg(feature = "tools")]
     Evaluate(Box<EvaluateArgs>),
+    /// Write procedural scenes with their truth, to evaluate on, to train on, or to try things with
+    #[cfg(feature = "tools")]
+    Scenes(ScenesArgs),
     /// Train from scratch or from a checkpoint, with mask annealing
     #[cfg(feature = "train")]
     Train(Box<TrainArgs>),

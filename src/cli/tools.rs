@@ -351,3 +351,18 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
+
+#[derive(Debug, Args)]
+pub struct ScenesArgs {
+    /// Directory that gets images/, panoptic/ and panoptic.json
+    pub output: PathBuf,
+    /// Number of pictures
+    #[arg(long, default_value_t = 200)]
+    pub count: u64,
+    /// The same seed gives the same pictures
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Pixels of a side
+    #[arg(long, default_value_t = 192, value_parser = clap::value_parser!(u32).range(8..=INPUT_SIDE_MAX as i64))]
+    pub size: u32,
+}

@@ -1,4 +1,4 @@
-//! The commands beside the daemon: convert, segment, evaluate, logits, preprocess, postprocess, bench, view, doctor.
+//! The commands beside the daemon: convert, segment, evaluate, train, scenes, logits, preprocess, postprocess, bench, view, doctor.
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
@@ -21,6 +21,7 @@ pub mod logits;
 pub mod ort;
 pub mod postprocess;
 pub mod preprocess;
+pub mod scenes;
 pub mod segment;
 #[cfg(feature = "train")]
 pub mod train;

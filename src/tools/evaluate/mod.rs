@@ -51,10 +51,10 @@ use crate::segment::Anomaly;
 use crate::tools::{files, say, usage};
 
 pub use dataset::{ClassValues, TruthFiles};
-#[cfg(feature = "train")]
-pub(crate) use {dataset::Dataset, labels::Labels};
 pub use matching::MatchBy;
 use run::Run;
+#[cfg(feature = "train")]
+pub(crate) use {dataset::Dataset, labels::Labels};
 
 /// What is evaluated.
 #[derive(Debug, Clone)]

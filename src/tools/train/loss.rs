@@ -31,7 +31,15 @@ pub struct LossOptions {
 impl Default for LossOptions {
     /// Those of the paper; 1024 points instead of 12544, as suits planes of 40x40.
     fn default() -> LossOptions {
-        LossOptions { class_weight: 2.0, mask_weight: 5.0, dice_weight: 5.0, no_object_weight: 0.1, points: 1024, oversample: 3.0, importance: 0.75 }
+        LossOptions {
+            class_weight: 2.0,
+            mask_weight: 5.0,
+            dice_weight: 5.0,
+            no_object_weight: 0.1,
+            points: 1024,
+            oversample: 3.0,
+            importance: 0.75,
+        }
     }
 }
 

@@ -174,15 +174,7 @@ pub fn train(options: &TrainOptions) -> Result<()> {
     let count: usize = state.parameters.iter().map(|(_, var)| var.elem_count()).sum();
     say(format!("{:.2} million weights, {}, from {}", count as f64 / 1e6, recipe.data, recipe.start))?;
     say(format!("steps {} to {}, {} images each, {threads} threads", state.step, recipe.steps, recipe.batch))?;
-    let order = Order {
-        seed: recipe.seed,
-        batch: recipe.batch,
-        side: recipe.sizes.image,
-        patch: recipe.sizes.patch,
-        mean: recipe.mean,
-        std: recipe.std,
-        augmentation: recipe.augmentation,
-    };
+    let order = order(&recipe);
     let workers = Workers::new(threads)?;
     let stepper = Stepper { recipe: &recipe, supply: &supply, order: &order, workers: &workers };
     run(options, &stepper, &mut state, &mut curves)?;
@@ -193,6 +185,18 @@ pub fn train(options: &TrainOptions) -> Result<()> {
         convert += &format!(" --stuff '{}'", names.join(","));
     }
     say(format!("the checkpoint is in {}; next: {convert}", options.output.display()))
+}
+
+fn order(recipe: &Recipe) -> Order {
+    Order {
+        seed: recipe.seed,
+        batch: recipe.batch,
+        side: recipe.sizes.image,
+        patch: recipe.sizes.patch,
+        mean: recipe.mean,
+        std: recipe.std,
+        augmentation: recipe.augmentation,
+    }
 }
 
 fn run(options: &TrainOptions, stepper: &Stepper, state: &mut State, curves: &mut Curves) -> Result<()> {
@@ -298,8 +302,7 @@ fn prepare(options: &TrainOptions, supply: &Supply) -> Result<(Recipe, Vec<(Stri
 
 /// A class head for other labels: rows of classes that had the same name, the row for "no object", and small random rows.
 fn adopt_classes(weights: &mut [(String, Array)], old: &[String], new: &[String], hidden: usize, seed: u64) {
-    let source: Vec<Option<usize>> =
-        new.iter().map(|name| old.iter().position(|other| other == name)).chain([Some(old.len())]).collect();
+    let source: Vec<Option<usize>> = new.iter().map(|name| old.iter().position(|other| other == name)).chain([Some(old.len())]).collect();
     let mut rng = crate::source::scenes::Rng::new(seed, 4);
     for (name, array) in weights.iter_mut().filter(|(name, _)| name.starts_with("class_predictor.")) {
         let width = if name.ends_with("weight") { hidden } else { 1 };

@@ -4,7 +4,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::operators::{depthwise, gelu, layer_norm, softmax};
+use super::operators::{add_bias, depthwise, gelu, layer_norm, scaled_add, softmax};
 use super::parameters::{Parameters, Sizes};
 use super::points;
 
@@ -66,7 +66,7 @@ impl Forward<'_> {
         let from = shape.pop().unwrap_or(1);
         let rows: usize = shape.iter().product();
         shape.push(weight.dim(0)?);
-        x.reshape((rows, from))?.matmul(&weight.t()?)?.broadcast_add(bias)?.reshape(shape)
+        add_bias(&x.reshape((rows, from))?.matmul(&weight.t()?)?, bias)?.reshape(shape)
     }
 
     fn norm(&self, x: &Tensor, name: &str, eps: f32) -> Result<Tensor> {
@@ -79,7 +79,7 @@ impl Forward<'_> {
         let d = self.sizes.hidden;
         let weight = self.weight("embeddings.patch_embeddings.projection.weight")?.reshape((d, width))?;
         let bias = self.weight("embeddings.patch_embeddings.projection.bias")?;
-        let tokens = patches.reshape((batch * count, width))?.matmul(&weight.t()?)?.broadcast_add(bias)?.reshape((batch, count, d))?;
+        let tokens = add_bias(&patches.reshape((batch * count, width))?.matmul(&weight.t()?)?, bias)?.reshape((batch, count, d))?;
         let tokens = tokens.broadcast_add(self.weight("embeddings.position_embeddings.weight")?)?;
         let spread = |tensor: &Tensor| tensor.broadcast_as((batch, tensor.dim(1)?, d))?.contiguous();
         let class_token = spread(self.weight("embeddings.cls_token")?)?;
@@ -93,10 +93,10 @@ impl Forward<'_> {
         let name = |part: &str| format!("layers.{index}.{part}");
         let eps = self.sizes.eps;
         let attended = self.attention(&self.norm(x, &name("norm1"), eps)?, &name("attention"), mask)?;
-        let x = (x + attended.broadcast_mul(self.weight(&name("layer_scale1.lambda1"))?)?)?;
+        let x = scaled_add(x, &attended, self.weight(&name("layer_scale1.lambda1"))?)?;
         let inner = gelu(&self.linear(&self.norm(&x, &name("norm2"), eps)?, &name("mlp.fc1"))?)?;
         let fed = self.linear(&inner, &name("mlp.fc2"))?;
-        x + fed.broadcast_mul(self.weight(&name("layer_scale2.lambda1"))?)?
+        scaled_add(&x, &fed, self.weight(&name("layer_scale2.lambda1"))?)
     }
 
     fn attention(&self, x: &Tensor, name: &str, mask: Option<&Tensor>) -> Result<Tensor> {
@@ -141,7 +141,7 @@ impl Forward<'_> {
         let weight = self.weight(&name("conv1.weight"))?.permute((0, 2, 3, 1))?.reshape((d, 4 * d))?;
         let up = x.reshape((batch * height * width, d))?.matmul(&weight)?;
         let up = up.reshape((batch, height, width, 2, 2, d))?.permute((0, 1, 3, 2, 4, 5))?.reshape((batch, 2 * height, 2 * width, d))?;
-        let up = gelu(&up.broadcast_add(self.weight(&name("conv1.bias"))?)?)?;
+        let up = gelu(&add_bias(&up, self.weight(&name("conv1.bias"))?)?)?;
         let taps = self.weight(&name("conv2.weight"))?.reshape((d, 9))?.t()?.contiguous()?;
         self.norm(&depthwise(&up, &taps)?, &name("layernorm2d"), SCALE_BLOCK_EPS)
     }

@@ -17,6 +17,16 @@ pub(super) fn gelu(x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Gelu)
 }
 
+/// `[.., D]` plus `[D]`.
+pub(super) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op2(bias, AddBias)
+}
+
+/// `x + y * scale`: `[.., D]`, `[.., D]` and `[D]`. A residual branch with its LayerScale.
+pub(super) fn scaled_add(x: &Tensor, y: &Tensor, scale: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op3(&y.contiguous()?, scale, ScaledAdd)
+}
+
 /// Softmax over the last axis.
 pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Softmax)
@@ -139,6 +149,84 @@ impl CustomOp3 for LayerNorm {
         })?;
         let tensor = |data: Vec<f32>, like: &Tensor| Tensor::from_vec(data, like.shape(), like.device());
         Ok((Some(tensor(dx, x)?), Some(tensor(dscale, scale)?), Some(tensor(dshift, shift)?)))
+    }
+}
+
+struct AddBias;
+
+impl CustomOp2 for AddBias {
+    fn name(&self) -> &'static str {
+        "add-bias"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout, bias: &CpuStorage, bias_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x, bias) = (values(x, layout)?, values(bias, bias_layout)?);
+        let mut out = x.to_vec();
+        for row in out.chunks_exact_mut(bias.len()) {
+            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+        }
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, bias: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let dbias = with_values([grad], |[grad]| {
+            let mut dbias = vec![0.0f32; bias.elem_count()];
+            for row in grad.chunks_exact(dbias.len()) {
+                dbias.iter_mut().zip(row).for_each(|(sum, grad)| *sum += grad);
+            }
+            dbias
+        })?;
+        Ok((Some(grad.clone()), Some(Tensor::from_vec(dbias, bias.shape(), bias.device())?)))
+    }
+}
+
+struct ScaledAdd;
+
+impl CustomOp3 for ScaledAdd {
+    fn name(&self) -> &'static str {
+        "scaled-add"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        y: &CpuStorage,
+        y_layout: &Layout,
+        scale: &CpuStorage,
+        scale_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, y, scale) = (values(x, layout)?, values(y, y_layout)?, values(scale, scale_layout)?);
+        let mut out = x.to_vec();
+        for (out, y) in out.chunks_exact_mut(scale.len()).zip(y.chunks_exact(scale.len())) {
+            for ((out, &y), &scale) in out.iter_mut().zip(y).zip(scale) {
+                *out += y * scale;
+            }
+        }
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        y: &Tensor,
+        scale: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dy, dscale) = with_values([y, scale, grad], |[y, scale, grad]| {
+            let d = scale.len();
+            let (mut dy, mut dscale) = (vec![0.0f32; y.len()], vec![0.0f32; d]);
+            for ((dy, y), grad) in dy.chunks_exact_mut(d).zip(y.chunks_exact(d)).zip(grad.chunks_exact(d)) {
+                for i in 0..d {
+                    dy[i] = grad[i] * scale[i];
+                    dscale[i] += grad[i] * y[i];
+                }
+            }
+            (dy, dscale)
+        })?;
+        let dy = Tensor::from_vec(dy, y.shape(), y.device())?;
+        Ok((Some(grad.clone()), Some(dy), Some(Tensor::from_vec(dscale, scale.shape(), scale.device())?)))
     }
 }
 
@@ -311,6 +399,8 @@ mod tests {
     #[test]
     fn gradients_are_the_slopes() {
         check(|t| layer_norm(&t[0], &t[1], &t[2], 1e-6), &[random(&[5, 37], 1), random(&[37], 2), random(&[37], 3)]);
+        check(|t| add_bias(&t[0], &t[1]), &[random(&[4, 11], 11), random(&[11], 12)]);
+        check(|t| scaled_add(&t[0], &t[1], &t[2]), &[random(&[4, 11], 13), random(&[4, 11], 14), random(&[11], 15)]);
         check(|t| gelu(&t[0]), &[random(&[7, 19], 4)]);
         check(|t| softmax(&t[0]), &[random(&[6, 21], 5)]);
         check(|t| depthwise(&t[0], &t[1]), &[random(&[2, 4, 3, 5], 6), random(&[9, 5], 7)]);

@@ -110,9 +110,8 @@ impl Parameters {
     }
 
     pub(super) fn arrays(&self) -> candle_core::Result<Vec<(String, Array)>> {
-        let array = |(name, var): (&String, &Var)| {
-            Ok((name.clone(), Array { shape: var.dims().to_vec(), data: var.flatten_all()?.to_vec1()? }))
-        };
+        let array =
+            |(name, var): (&String, &Var)| Ok((name.clone(), Array { shape: var.dims().to_vec(), data: var.flatten_all()?.to_vec1()? }));
         self.0.iter().map(array).collect()
     }
 }

@@ -165,7 +165,14 @@ fn annotated(truth: &Dataset, index: usize) -> Result<Picture> {
     let Labels::Panoptic(map) = truth.labels(index, Task::Panoptic)? else { bail!("{}: its truth is not panoptic", path.display()) };
     let frame = read_picture(path, MAX_PIXELS)?;
     if (frame.width, frame.height) != (map.width, map.height) {
-        bail!("{}: the picture has {}x{} pixels, and its ground truth {}x{}", path.display(), frame.width, frame.height, map.width, map.height);
+        bail!(
+            "{}: the picture has {}x{} pixels, and its ground truth {}x{}",
+            path.display(),
+            frame.width,
+            frame.height,
+            map.width,
+            map.height
+        );
     }
     // A crowd is no segment to be found: its pixels are nobody's.
     let kept: Vec<_> = map.segments.iter().filter(|segment| !segment.crowd).collect();

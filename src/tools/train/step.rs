@@ -115,7 +115,14 @@ impl Stepper<'_> {
     }
 
     /// The terms of one prediction over a shard, and the sum of its logits times their slopes.
-    fn losses(&self, logits: &Logits, samples: &[Sample], chance: &Chance, index: usize, batch: Batch) -> candle_core::Result<(Terms, Tensor)> {
+    fn losses(
+        &self,
+        logits: &Logits,
+        samples: &[Sample],
+        chance: &Chance,
+        index: usize,
+        batch: Batch,
+    ) -> candle_core::Result<(Terms, Tensor)> {
         let (sizes, options) = (&self.recipe.sizes, &self.recipe.loss);
         let (classes, masks) = (logits.classes.flatten_all()?.to_vec1::<f32>()?, logits.masks.flatten_all()?.to_vec1::<f32>()?);
         let (class_count, mask_count) = (classes.len() / samples.len(), masks.len() / samples.len());

@@ -1,0 +1,74 @@
+//! `scenes`: pictures of procedural tabletops with their truth, in the layout of COCO panoptic: something to evaluate on, to train on,
+//! and to try things with, without a download.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use super::annotations::coco_panoptic;
+use super::{files, progress, say};
+use crate::source::scenes::{LABELS, Still, still};
+
+/// Things come first among the labels.
+const THINGS: u16 = 6;
+
+/// What `scenes` can be told.
+#[derive(Debug, Clone)]
+pub struct ScenesOptions {
+    /// Directory that gets `images/`, `panoptic/` and `panoptic.json`; must not hold them yet.
+    pub output: PathBuf,
+    pub count: u64,
+    /// Pictures of one seed are the same on every machine.
+    pub seed: u64,
+    /// Pixels of a side.
+    pub size: u32,
+}
+
+/// Writes the pictures, then the JSON: a folder without it is not finished.
+///
+/// # Errors
+/// When the directory holds a dataset already or cannot be written.
+pub fn scenes(options: &ScenesOptions) -> Result<()> {
+    let list = options.output.join("panoptic.json");
+    if list.exists() {
+        bail!("{}: there is a dataset already", list.display());
+    }
+    let (images, truths) = (options.output.join("images"), options.output.join("panoptic"));
+    files::make_directory(&images)?;
+    files::make_directory(&truths)?;
+    let bar = progress::bar(options.count, "drawing");
+    let (mut entries, mut annotations) = (vec![], vec![]);
+    for index in 0..options.count {
+        let picture = still(options.seed, index, options.size);
+        let name = format!("{index:06}.png");
+        files::write(&images.join(&name), &files::png_rgb(&picture.rgb, options.size, options.size)?)?;
+        let ids = coco_panoptic(&picture.ids);
+        files::write(&truths.join(&name), &files::png_rgb(&ids, options.size, options.size)?)?;
+        entries.push(json!({ "id": index, "file_name": name, "width": options.size, "height": options.size }));
+        annotations.push(json!({ "image_id": index, "file_name": name, "segments_info": segments(&picture, options.size as usize) }));
+        bar.inc(1);
+    }
+    let categories: Vec<_> =
+        LABELS.iter().zip(0u16..).map(|(name, id)| json!({ "id": id, "name": name, "isthing": u8::from(id < THINGS) })).collect();
+    let document = json!({ "images": entries, "annotations": annotations, "categories": categories });
+    files::write(&list, document.to_string().as_bytes())?;
+    bar.finish_and_clear();
+    say(format!("{} pictures of {}x{}, seed {}, in {}", options.count, options.size, options.size, options.seed, options.output.display()))
+}
+
+/// `segments_info` of one picture: area in pixels, box as x, y, width, height.
+fn segments(picture: &Still, width: usize) -> Vec<serde_json::Value> {
+    let of = |&(id, class): &(u16, u16)| {
+        let places = picture.ids.iter().enumerate().filter(|(_, other)| **other == id).map(|(at, _)| (at % width, at / width));
+        let (mut area, mut low, mut high) = (0, [usize::MAX; 2], [0; 2]);
+        for (x, y) in places {
+            area += 1;
+            low = [low[0].min(x), low[1].min(y)];
+            high = [high[0].max(x), high[1].max(y)];
+        }
+        let bbox = [low[0], low[1], high[0] + 1 - low[0], high[1] + 1 - low[1]];
+        json!({ "id": id, "category_id": class, "iscrowd": 0, "area": area, "bbox": bbox })
+    };
+    picture.classes.iter().map(of).collect()
+}
