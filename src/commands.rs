@@ -84,7 +84,8 @@ fn one_thread_per_operator() -> anyhow::Result<()> {
 
 #[cfg(feature = "train")]
 fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
-    use eomt_edge::tools::train::{Augmentation, LossOptions, Pictures, RateOptions, Sizes, Start, TrainOptions, train};
+    use eomt_edge::cli::MaskingArg;
+    use eomt_edge::tools::train::{Augmentation, LossOptions, Masking, Pictures, RateOptions, Sizes, Start, TrainOptions, train};
     one_thread_per_operator()?;
     let start = match args.from {
         Some(path) => Start::Checkpoint(path),
@@ -120,7 +121,11 @@ fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
         },
         weight_decay: args.weight_decay,
         clip: args.clip,
-        masking: args.masking,
+        masking: args.masking.map(|masking| match masking {
+            MaskingArg::Annealed => Masking::Annealed,
+            MaskingArg::Kept => Masking::Kept,
+            MaskingArg::Never => Masking::Never,
+        }),
         loss: LossOptions { points: args.points, ..LossOptions::default() },
         augmentation: Augmentation { flip: !args.no_flip, scale: args.scale, colour: args.colour, degrade: args.degrade },
         save_every: args.save_every,

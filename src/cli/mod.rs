@@ -89,4 +89,4 @@ mod train;
 #[cfg(feature = "tools")]
 pub use tools::*;
 #[cfg(feature = "train")]
-pub use train::TrainArgs;
+pub use train::{MaskingArg, TrainArgs};

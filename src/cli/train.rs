@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args};
+use clap::{ArgGroup, Args, ValueEnum};
 
 use crate::config::THREADS_MAX;
-use crate::tools::train::Masking;
 
 fn pair(text: &str) -> Result<[f64; 2], String> {
     let (low, high) = text.split_once(',').unwrap_or((text, text));
@@ -25,6 +24,17 @@ fn part(text: &str) -> Result<f64, String> {
 
 fn positive(text: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|value| *value > 0.0 && value.is_finite()).ok_or_else(|| "it must be above 0".to_owned())
+}
+
+/// Whether queries see only inside their masks in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MaskingArg {
+    /// At first always, then block by block less, at last never
+    Annealed,
+    /// Always; inference needs the masks too
+    Kept,
+    /// Never
+    Never,
 }
 
 #[derive(Debug, Args)]
@@ -74,7 +84,7 @@ pub struct TrainArgs {
     pub clip: f64,
     /// Masked attention in training [default: never for a checkpoint that needs no masks, else annealed]
     #[arg(long, value_enum)]
-    pub masking: Option<Masking>,
+    pub masking: Option<MaskingArg>,
     /// Points per mask at which the loss looks
     #[arg(long, default_value_t = 1024)]
     pub points: usize,

@@ -43,7 +43,7 @@ impl RateOptions {
 }
 
 /// Whether queries see only inside their masks in training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Masking {
     /// At first always, then block by block less, at last never: what makes masks unnecessary at inference.
