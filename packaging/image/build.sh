@@ -3,9 +3,9 @@
 #
 #     build.sh uefi|raspi PACKAGE.deb OUT.img          needs root, and the packages of setup.sh
 #
-# mmdebstrap installs and configures a whole Debian, arm64 programs running under qemu-user; customize.sh (in its last step) adds
-# our package and settings. The file systems are then filled without being mounted, so no loop device is needed, and the image gets its
-# name only when it is whole. Beside OUT.img: OUT.img.xz, which is what one flashes.
+# debian.sh makes Debian itself, which takes long; its tar is kept beside the image for a day. customize.sh adds our package and settings.
+# disk.sh fills the file systems without mounting them, so no loop device is needed. The image gets its name only when it is whole.
+# Beside OUT.img: OUT.img.xz, which is what one flashes.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 fail() { echo "image: $*" >&2; exit 1; }
@@ -18,69 +18,39 @@ case $kind in uefi | raspi) ;; *) fail "'$kind' is neither uefi nor raspi" ;; es
 started=$SECONDS
 step() { printf 'image: %4d s  %s\n' "$((SECONDS - started))" "$*"; }
 
-# arm64 programs on this machine
-if ! arch-test arm64 >/dev/null 2>&1; then
-    binfmt=/proc/sys/fs/binfmt_misc
-    [ -e $binfmt/register ] || mount -t binfmt_misc binfmt_misc $binfmt 2>/dev/null || true
-    cat /usr/lib/binfmt.d/qemu-aarch64.conf > $binfmt/register 2>/dev/null || true
-    arch-test arm64 >/dev/null 2>&1 || fail "this machine does not run arm64 programs: binfmt_misc and qemu-user-static are needed"
-fi
-
 mkdir -p "$(dirname "$out")"
 work=$(mktemp -d "$(dirname "$out")/.image-$kind.XXXXXX")
-debian="" # the process that installs Debian: when it ends, so do all that it started and all that it mounted
-trap '[ -z "$debian" ] || { kill "$debian" && wait "$debian"; } 2>/dev/null || true; rm -rf --one-file-system "$work"' EXIT
+chmod 755 "$work" # apt, within, is a user of its own
+running=""
+trap '[ -z "$running" ] || { kill "$running" && wait "$running"; } 2>/dev/null || true; rm -rf --one-file-system "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-root=$work/root
+run() { # a process that ends when this one is ended
+    "$@" &
+    running=$!
+    wait "$running" || fail "this step failed (what it said is above)"
+    running=""
+}
 export TMPDIR=$work
 
-suite=trixie
-packages=(
-    systemd-sysv systemd-resolved systemd-timesyncd udev kmod dbus libpam-systemd initramfs-tools zstd tzdata procps
-    openssh-server openssh-sftp-server wpasupplicant wireless-regdb iw iproute2 iputils-ping
-    sudo apt ca-certificates less nano cloud-guest-utils dosfstools e2fsprogs
-    v4l-utils python3-minimal python3-numpy
-)
-# Debian's mirrors as this machine knows them; the image itself names deb.debian.org
-mirror() { # mirror ARCHIVE
-    cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null | sed 's/#.*//' | grep -oE "https?://[^ ]+/$1/?( |\$)" | head -n 1 | tr -d ' ' || true
-}
-archive=$(mirror debian)
-security=$(mirror debian-security)
-: "${archive:=http://deb.debian.org/debian}" "${security:=http://deb.debian.org/debian-security}"
-components="main non-free-firmware"
-sources=("deb $archive $suite $components" "deb $archive $suite-updates $components" "deb $security $suite-security $components")
-case $kind in
-    uefi)
-        boot=/boot/efi
-        packages+=(linux-image-arm64 systemd-boot systemd-boot-efi)
-        ;;
-    raspi)
-        # Linux 6.12 has no driver for the Raspberry Pi 5's USB and Ethernet; the one in backports has
-        boot=/boot/firmware
-        sources+=("deb $archive $suite-backports $components")
-        packages+=("linux-image-arm64/$suite-backports" raspi-firmware firmware-brcm80211)
-        ;;
-esac
-export IMAGE_KIND=$kind IMAGE_BOOT=$boot IMAGE_DEB=$deb IMAGE_SUITE=$suite IMAGE_ROOT_ID IMAGE_BOOT_ID
-read -r IMAGE_ROOT_ID < /proc/sys/kernel/random/uuid
-IMAGE_BOOT_ID=$(cut -c 1-8 /proc/sys/kernel/random/uuid | tr a-f A-F)
-
-step "Debian $suite for $kind"
-unshare --mount --pid --fork --kill-child --mount-proc \
-    mmdebstrap --mode=root --architectures=arm64 --variant=minbase --format=directory \
-    --include="$(IFS=,; echo "${packages[*]}")" --aptopt='APT::Install-Recommends "false"' --dpkgopt=force-unsafe-io \
-    --essential-hook="bash '$here/customize.sh' before \"\$1\"" --customize-hook="bash '$here/customize.sh' after \"\$1\"" \
-    "$suite" "$root" "${sources[@]}" > "$work/log" 2>&1 &
-debian=$!
-wait "$debian" || { tail -n 40 "$work/log" >&2; fail "Debian could not be installed (its last words are above)"; }
-debian=""
-
+debian=$(dirname "$out")/debian-$kind.tar
+if [ "$debian" -nt "$here/debian.sh" ] && [ -n "$(find "$debian" -mmin -1440)" ]; then
+    step "Debian of $(date -r "$debian" '+%F %H:%M') (remove $debian for a newer one)"
+else
+    step "Debian for $kind: half an hour or so"
+    run bash "$here/debian.sh" "$kind" "$debian"
+fi
+step "the package and the settings"
+mkdir "$work/root"
+tar -C "$work/root" --numeric-owner --xattrs --xattrs-include='*' -xf "$debian"
+read -r IMAGE_ROOT_ID IMAGE_BOOT_ID IMAGE_BOOT <<< "$(awk '{ sub("UUID=", "", $1); id[NR] = $1; at = $2 } END { print id[1], id[2], at }' "$work/root/etc/fstab")"
+export IMAGE_KIND=$kind IMAGE_BOOT IMAGE_ROOT_ID IMAGE_BOOT_ID
+run unshare --mount --pid --fork --kill-child bash "$here/customize.sh" "$work/root" "$deb"
 step "file systems"
-bash "$here/disk.sh" "$kind" "$root" "$work/disk.img"
+run bash "$here/disk.sh" "$kind" "$work/root" "$work/disk.img"
+[ "$kind" = uefi ] || run bash "$here/raspi-check.sh" "$work/disk.img"
 step "compressing"
-xz -T0 -3 --keep "$work/disk.img"
+run xz -T0 -3 --keep "$work/disk.img"
 mv "$work/disk.img.xz" "$out.xz"
 mv "$work/disk.img" "$out"
 step "done: $(du -h --apparent-size "$out" | cut -f 1) when flashed, $(du -h "$out.xz" | cut -f 1) compressed: $out.xz"

@@ -10,7 +10,7 @@ scratch=$(mktemp -d "$(dirname "$out")/disk.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 
 truncate -s ${boot_mib}M "$scratch/boot"
-mkfs.vfat -F 32 -n EOMT-BOOT -i "$IMAGE_BOOT_ID" "$scratch/boot" > /dev/null
+mkfs.vfat -F 32 -n EOMT-BOOT -i "${IMAGE_BOOT_ID/-/}" "$scratch/boot" > /dev/null
 mkdir "$scratch/files"
 find "$root$IMAGE_BOOT" -mindepth 1 -maxdepth 1 -exec mv -t "$scratch/files" {} +
 mcopy -i "$scratch/boot" -s -m "$scratch"/files/* ::/

@@ -22,9 +22,9 @@ check "the kernel is a plain arm64 Image, as the loader takes it" [ "$magic" = A
 for file in start4.elf fixup4.dat bcm2711-rpi-4-b.dtb bcm2712-rpi-5-b.dtb bcm2712-d-rpi-5-b.dtb eomt-edge-setup.txt; do
     check "$file" there "$file"
 done
-type=$(sfdisk -d "$1" | sed -n 's/.*img1 .*type=\([^, ]*\).*/\1/p')
+type=$(sfdisk -d "$1" | sed -n 's/.*img1 *:.*type=\([^, ]*\).*/\1/p')
 check "the first partition is FAT32 with a table of the old kind (type ${type:-?})" [ "$type" = c ]
-start=$(sfdisk -d "$1" | sed -n 's/.*img2 .*start= *\([0-9]*\),.*/\1/p')
+start=$(sfdisk -d "$1" | sed -n 's/.*img2 *:.*start= *\([0-9]*\),.*/\1/p')
 root=$(blkid -p -O $((start * 512)) -s UUID -o value "$1")
 check "cmdline.txt names the root file system, $root" grep -q "root=UUID=$root " <<< "$cmdline"
 check "cmdline.txt sets no cma" bash -c '! grep -q cma= <<< "$1"' _ "$cmdline"
