@@ -90,7 +90,8 @@ def main():
         save_file({"pixel_values": pixels}, Path(scratch, "in.safetensors"))
         arguments = ["logits", "--model", shipped, Path(scratch, "in.safetensors"), "-o", Path(scratch, "out.safetensors")]
         subprocess.run([program, *arguments], check=True)
-        ok = compare(f"{shipped.name}, against tract", run(shipped, pixels), load_file(Path(scratch, "out.safetensors")))
+        ok = compare_int8(f"{shipped.name}, against tract", run(shipped, pixels), load_file(Path(scratch, "out.safetensors")))
+        ok = ok and all_products_fuse(shipped, Path(scratch, "optimized.onnx"))
         passed, failed = passed + ok, failed + (not ok)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0

@@ -128,7 +128,9 @@ fn files_open_with_their_purpose_and_stay_readable() {
 /// Commands in fenced blocks of the README and docs, line continuations joined.
 fn documented_commands() -> Vec<String> {
     let mut commands = Vec::new();
-    for document in ["README.md", "models/README.md", "docs/performance.md", "docs/fine-tuning.md", "clients/python/README.md", "CHANGELOG.md"] {
+    for document in
+        ["README.md", "models/README.md", "docs/performance.md", "docs/fine-tuning.md", "clients/python/README.md", "CHANGELOG.md"]
+    {
         let text = std::fs::read_to_string(root().join(document)).unwrap_or_else(|error| panic!("{document}: {error}"));
         let mut fenced = false;
         for line in text.replace("\\\n", " ").lines() {

@@ -5,17 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Scratch, data, eomt_edge, shipped_model, succeed};
-
-/// Runs a command that must fail with `code`; returns its sentence.
-fn fail(command: &mut Command, code: i32) -> String {
-    let output = command.output().expect("the program starts");
-    let sentence = String::from_utf8(output.stderr).expect("UTF-8");
-    assert_eq!(output.status.code(), Some(code), "{command:?}: {sentence}");
-    assert!(!sentence.contains("panicked") && !sentence.contains("RUST_BACKTRACE"), "{sentence}");
-    assert!(!sentence.trim().is_empty());
-    sentence
-}
+use common::{Scratch, data, eomt_edge, fail, shipped_model, succeed};
 
 /// Fails with exit code 1 and one line that holds every word.
 fn refuse(command: &mut Command, words: &[&str]) {

@@ -44,6 +44,16 @@ pub fn succeed(command: &mut Command) -> Output {
     output
 }
 
+/// Runs a command that must fail with `code`; returns its sentence.
+pub fn fail(command: &mut Command, code: i32) -> String {
+    let output = command.output().expect("the program starts");
+    let sentence = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {sentence}");
+    assert!(!sentence.contains("panicked") && !sentence.contains("RUST_BACKTRACE"), "{sentence}");
+    assert!(!sentence.trim().is_empty());
+    sentence
+}
+
 /// A directory that is gone when the test ends.
 pub struct Scratch(PathBuf);
 

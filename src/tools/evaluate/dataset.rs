@@ -160,6 +160,19 @@ impl Dataset {
         }
     }
 
+    /// The segments of an image as training takes them: pixels of ids that the JSON does not name are nobody's, so that a list may be
+    /// cut down to some classes without touching the PNGs.
+    ///
+    /// # Errors
+    /// When the truth is not panoptic, or the PNG is missing or broken.
+    #[cfg(feature = "train")]
+    pub fn panoptic(&self, index: usize) -> Result<PanopticMap> {
+        match &self.images[index].record {
+            Record::Panoptic { png, segments } => panoptic_map(png, segments.clone(), self.max_pixels),
+            _ => usage("a panoptic truth is needed (--panoptic-json and --panoptic-dir)"),
+        }
+    }
+
     /// The task that the truth is made for; a model's own is preferred where the truth allows all.
     pub fn natural_task(&self) -> Option<Task> {
         match self.images[0].record {

@@ -50,11 +50,11 @@ use crate::data::Task;
 use crate::segment::Anomaly;
 use crate::tools::{files, say, usage};
 
+#[cfg(feature = "train")]
+pub(crate) use dataset::Dataset;
 pub use dataset::{ClassValues, TruthFiles};
 pub use matching::MatchBy;
 use run::Run;
-#[cfg(feature = "train")]
-pub(crate) use {dataset::Dataset, labels::Labels};
 
 /// What is evaluated.
 #[derive(Debug, Clone)]

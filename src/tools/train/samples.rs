@@ -9,10 +9,9 @@ use image::RgbImage;
 use image::imageops::{FilterType, resize};
 
 use super::loss::Targets;
-use crate::data::Task;
 use crate::source::read_picture;
 use crate::source::scenes::{LABELS, Rng, still};
-use crate::tools::evaluate::{Dataset, Labels, TruthFiles};
+use crate::tools::evaluate::{Dataset, TruthFiles};
 
 /// Where pictures come from.
 #[derive(Debug, Clone)]
@@ -162,7 +161,7 @@ fn scene(seed: u64, index: u64) -> Picture {
 
 fn annotated(truth: &Dataset, index: usize) -> Result<Picture> {
     let path = &truth.images[index].path;
-    let Labels::Panoptic(map) = truth.labels(index, Task::Panoptic)? else { bail!("{}: its truth is not panoptic", path.display()) };
+    let map = truth.panoptic(index)?;
     let frame = read_picture(path, MAX_PIXELS)?;
     if (frame.width, frame.height) != (map.width, map.height) {
         bail!(

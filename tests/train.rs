@@ -1,0 +1,170 @@
+//! `train` and `scenes` as programs: killed and resumed, refused in words, and on a folder that the program itself drew.
+#![cfg(feature = "train")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Scratch, eomt_edge, fail, succeed};
+
+/// A small network on procedural scenes: some seconds.
+const SMALL: &str =
+    "--size 32 --patch 8 --width 24 --heads 2 --blocks 3 --query-blocks 2 --queries 9 --batch 4 --points 64 --save-every 2 --lr 2e-3";
+
+fn train(output: &Path, steps: u32) -> Command {
+    train_with(output, steps, SMALL)
+}
+
+fn train_with(output: &Path, steps: u32, options: &str) -> Command {
+    let mut command = eomt_edge();
+    command.arg("train").arg("-o").arg(output).args(["--steps", &steps.to_string()]).args(options.split(' '));
+    command
+}
+
+fn draw(directory: &Path, count: u32, seed: u32) {
+    succeed(eomt_edge().arg("scenes").arg(directory).args(["--size", "64", "--count", &count.to_string(), "--seed", &seed.to_string()]));
+}
+
+fn pictures(command: &mut Command, folder: &Path) {
+    command.arg("--images").arg(folder.join("images")).arg("--panoptic-json").arg(folder.join("panoptic.json"));
+    command.arg("--panoptic-dir").arg(folder.join("panoptic"));
+}
+
+/// `kill -9` whenever a state has appeared, until the run gets through: the same files as a run that was left alone.
+#[test]
+fn killed_runs_end_as_others_do() {
+    let scratch = Scratch::new("train-killed");
+    let (whole, cut) = (scratch.path("whole"), scratch.path("cut"));
+    let drawn = scratch.path("drawn");
+    draw(&drawn, 10, 5);
+    let command = |output: &Path| {
+        let mut command = train(output, 12);
+        pictures(&mut command, &drawn);
+        command
+    };
+    succeed(&mut command(&whole));
+    let state = cut.join("state.safetensors");
+    let mut kills = 0;
+    for _ in 0..3 {
+        let before = std::fs::metadata(&state).and_then(|meta| meta.modified()).ok();
+        let mut child = command(&cut).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while std::fs::metadata(&state).and_then(|meta| meta.modified()).ok() == before {
+            assert!(Instant::now() < deadline, "no new state in two minutes");
+            if child.try_wait().expect("it can be waited for").is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        kills += u32::from(child.try_wait().expect("it can be waited for").is_none());
+        let _ = child.kill(); // SIGKILL; it may have ended just now
+        child.wait().expect("it can be waited for");
+    }
+    assert!(kills > 0, "every run was through before it could be killed");
+    succeed(&mut command(&cut));
+    for name in ["model.safetensors", "curves.csv", "config.json", "preprocessor_config.json"] {
+        let read = |directory: &Path| std::fs::read(directory.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(read(&whole) == read(&cut), "{name} differs");
+    }
+    let leftovers: Vec<_> = std::fs::read_dir(&cut).unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok()).collect();
+    // A killed writer may leave its temporary file behind; nothing reads it.
+    assert!(leftovers.iter().filter(|name| !name.ends_with(".part")).count() == 6, "{leftovers:?}");
+}
+
+/// Fine-tuning for a subset of the classes in another order, then converting and running what came out.
+#[test]
+fn a_checkpoint_learns_other_classes_and_converts() {
+    let scratch = Scratch::new("train-classes");
+    let drawn = scratch.path("drawn");
+    draw(&drawn, 6, 6);
+    let list = drawn.join("panoptic.json");
+    let text = std::fs::read_to_string(&list).unwrap();
+    let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    // Another order, a new name for the floor, and no other class: their segments are taken out of the list and stay in the PNGs.
+    document["categories"] = serde_json::json!([
+        { "id": 7, "name": "wall", "isthing": 0 },
+        { "id": 0, "name": "ball", "isthing": 1 },
+        { "id": 6, "name": "ground", "isthing": 0 },
+    ]);
+    for annotation in document["annotations"].as_array_mut().unwrap() {
+        let segments = annotation["segments_info"].as_array_mut().unwrap();
+        segments.retain(|segment| [0, 6, 7].contains(&segment["category_id"].as_u64().unwrap()));
+    }
+    std::fs::write(&list, document.to_string()).unwrap();
+    let base = scratch.path("base");
+    succeed(train(&base, 2).args(["--scenes", "1"]));
+    let tuned = scratch.path("tuned");
+    let mut command = eomt_edge();
+    command
+        .arg("train")
+        .arg("-o")
+        .arg(&tuned)
+        .arg("--from")
+        .arg(&base)
+        .args(["--steps", "3", "--batch", "4", "--points", "64", "--lr", "1e-5"]);
+    pictures(&mut command, &drawn);
+    succeed(&mut command);
+    let model = scratch.path("tuned.onnx");
+    let mut convert = eomt_edge();
+    convert.arg("convert").arg(&tuned).arg("-o").arg(&model).args(["--stuff", "ground,wall", "--no-check"]);
+    succeed(&mut convert);
+    let config = std::fs::read_to_string(tuned.join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["id2label"], serde_json::json!({ "0": "wall", "1": "ball", "2": "ground" }));
+    // The rows of the class head came along with their names; three steps of warm-up have hardly moved them.
+    let row = |folder: &Path, class: usize| {
+        common::floats(&folder.join("model.safetensors"), "class_predictor.weight").1[class * 24..][..24].to_vec()
+    };
+    assert!(common::largest_difference(&row(&base, 7), &row(&tuned, 0)) < 1e-4, "wall");
+    assert!(common::largest_difference(&row(&base, 0), &row(&tuned, 1)) < 1e-4, "ball");
+    assert!(common::largest_difference(&row(&base, 6), &row(&tuned, 2)) > 1e-3, "ground starts anew");
+}
+
+#[test]
+fn bad_input_gets_a_sentence() {
+    let scratch = Scratch::new("train-bad");
+    let nothing = scratch.path("nothing");
+    let says = |command: &mut Command, code: i32, words: &[&str]| {
+        let problem = fail(command, code);
+        assert!(words.iter().all(|word| problem.contains(word)), "{problem}");
+        assert!(!problem.contains("panicked"), "{problem}");
+    };
+    let output = scratch.path("run");
+    says(train_with(&output, 1, &SMALL.replace("--heads 2", "--heads 5")).args(["--scenes", "1"]), 1, &["24", "5 heads"]);
+    says(train_with(&output, 1, &SMALL.replace("--size 32", "--size 30")).args(["--scenes", "1"]), 1, &["30", "patch"]);
+    says(train(&output, 0).args(["--scenes", "1"]), 2, &["steps"]);
+    says(train(&output, 1).args(["--scenes", "1", "--scale", "2,1"]), 2, &["--scale"]);
+    says(&mut train(&output, 1), 2, &["--scenes"]);
+    let mut missing = train(&output, 1);
+    pictures(&mut missing, &nothing);
+    says(&mut missing, 1, &["panoptic.json"]);
+    let mut from = eomt_edge();
+    from.arg("train").arg("-o").arg(&output).args(["--scenes", "1", "--from"]).arg(&nothing);
+    says(&mut from, 1, &["nothing"]);
+    let mut rotary = eomt_edge();
+    rotary.arg("train").arg("-o").arg(&output).args(["--scenes", "1", "--from"]).arg(common::data("reference/dinov3"));
+    says(&mut rotary, 1, &["dinov3", "rotary"]);
+    assert!(!output.exists(), "nothing was to be left behind");
+    let drawn = scratch.path("drawn");
+    draw(&drawn, 1, 1);
+    says(eomt_edge().arg("scenes").arg(&drawn), 1, &["panoptic.json", "already"]);
+    std::fs::create_dir_all(&output).unwrap();
+    std::fs::write(output.join("state.safetensors"), "no state").unwrap();
+    says(train(&output, 1).args(["--scenes", "1"]), 1, &["state.safetensors", "not the state"]);
+}
+
+/// What `scenes` writes is its own truth: scored as a prediction of itself it is perfect.
+#[test]
+fn drawn_scenes_are_a_sound_dataset() {
+    let scratch = Scratch::new("train-scenes");
+    let drawn = scratch.path("drawn");
+    draw(&drawn, 5, 9);
+    let mut evaluate = eomt_edge();
+    evaluate.args(["evaluate", "--json", "--panoptic-json"]).arg(drawn.join("panoptic.json"));
+    evaluate.arg("--panoptic-dir").arg(drawn.join("panoptic")).arg("--predictions").arg(drawn.join("panoptic"));
+    evaluate.arg("--predictions-json").arg(drawn.join("panoptic.json"));
+    let scores: serde_json::Value = serde_json::from_slice(&succeed(&mut evaluate).stdout).unwrap();
+    assert_eq!((scores["images"].as_u64(), scores["all"]["pq"].as_f64()), (Some(5), Some(1.0)), "{scores}");
+}
