@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup unit-check aarch64-test device-setup device-test device-test-quick onnxruntime-check bench-aarch64 deb deb-arm64 package-check soak clean
+.PHONY: demo test build lint fmt setup unit-check aarch64-test device-setup device-test device-test-quick onnxruntime-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check soak clean
 
 # Masks of a moving scene, from the daemon to a second process, as pictures in demo-output/.
 demo: setup
@@ -64,6 +64,19 @@ deb-arm64: setup
 # What is in this machine's package, what Debian's policy says of it, and that installing, upgrading and purging it leave what they should.
 package-check: deb
 	sh scripts/package-check.sh
+
+# A flashable disk image in target/image/ with the arm64 package: for machines with UEFI, for the Raspberry Pi 4 and 5.
+image: deb-arm64
+	sh scripts/image.sh uefi
+
+image-raspi: deb-arm64
+	sh scripts/image.sh raspi
+
+# Boots a copy of the UEFI image in QEMU, with a setup file, and checks it over ssh. Evidence in device-test-output/image/.
+image-check:
+	bash packaging/image/setup.sh check
+	python3 packaging/image/setup_test.py
+	bash packaging/image/try.sh
 
 # The daemon at full speed for so many seconds: memory, descriptors and threads stay as they were.
 SECONDS ?= 1200

@@ -35,7 +35,7 @@ if [ "$IMAGE_KIND" = uefi ]; then
         inside KERNEL_INSTALL_PLUGINS="$plugins/55-initrd.install $plugins/90-loaderentry.install" kernel-install add "$version" "/boot/vmlinuz-$version" "/boot/initrd.img-$version"
     done
     # not being mounted, the boot partition is taken for a part of the root
-    sed -i "s|^\(linux\|initrd\)\( *\)$IMAGE_BOOT/|\1\2/|" "$root$IMAGE_BOOT"/loader/entries/*.conf
+    sed -E -i "s#^((linux|initrd) *)$IMAGE_BOOT/#\1/#" "$root$IMAGE_BOOT"/loader/entries/*.conf
     grep -q '^linux */debian/' "$root$IMAGE_BOOT"/loader/entries/*.conf
 fi
 
