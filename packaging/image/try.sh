@@ -15,9 +15,10 @@ started=$SECONDS failures=0 machine=""
 rm -rf "$output"
 mkdir -p "$output"
 work=$(mktemp -d "$(dirname "$(realpath "$image")")/.check.XXXXXX")
+sockets=$(mktemp -d) # one connection for all commands; a socket's path must be short
 finish() {
     [ -z "$machine" ] || kill "$machine" 2>/dev/null || true
-    rm -rf "$work"
+    rm -rf "$work" "$sockets"
 }
 trap finish EXIT
 trap 'exit 130' INT
@@ -64,7 +65,7 @@ start() { # start NAME
 }
 guest() {
     timeout 240 ssh -i "$work/key" -p "$port" -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile="$work/known" \
-        -o ConnectTimeout=60 -o LogLevel=ERROR robo@127.0.0.1 "$@"
+        -o ConnectTimeout=60 -o LogLevel=ERROR -o ControlMaster=auto -o ControlPersist=60 -o ControlPath="$sockets/ssh" robo@127.0.0.1 "$@"
 }
 reach() { # until somebody can log in, not for ever
     for ((end = SECONDS + limit; SECONDS < end; )); do
