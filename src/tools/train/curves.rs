@@ -91,9 +91,11 @@ const PANEL: f64 = 190.0;
 /// Points of a line; each is the mean over a stretch of steps.
 const POINTS: usize = 200;
 
+/// Name, colour and value of a line.
+type Line = (&'static str, &'static str, fn(&Row) -> f64);
+
 /// Three panels below one another: the terms of the last prediction, the whole loss, and the schedules.
 fn plot(rows: &[Row]) -> String {
-    type Line = (&'static str, &'static str, fn(&Row) -> f64);
     let panels: [(&str, &[Line]); 3] = [
         (
             "last prediction",
@@ -119,7 +121,7 @@ fn plot(rows: &[Row]) -> String {
     svg
 }
 
-fn panel(svg: &mut String, top: f64, title: &str, lines: &[(&str, &str, fn(&Row) -> f64)], rows: &[Row]) {
+fn panel(svg: &mut String, top: f64, title: &str, lines: &[Line], rows: &[Row]) {
     let (left, right, bottom) = (60.0, WIDTH - 20.0, top + PANEL - 40.0);
     let chunk = rows.len().div_ceil(POINTS).max(1);
     let series: Vec<Vec<f64>> = lines
