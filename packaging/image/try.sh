@@ -65,7 +65,7 @@ start() { # start NAME
 }
 guest() {
     timeout 240 ssh -i "$work/key" -p "$port" -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile="$work/known" \
-        -o ConnectTimeout=60 -o LogLevel=ERROR -o ControlMaster=auto -o ControlPersist=60 -o ControlPath="$sockets/ssh" robo@127.0.0.1 "$@"
+        -o ConnectTimeout=60 -o LogLevel=ERROR -o ControlMaster=auto -o ControlPersist=600 -o ControlPath="$sockets/ssh" robo@127.0.0.1 "$@"
 }
 reach() { # until somebody can log in, not for ever
     for ((end = SECONDS + limit; SECONDS < end; )); do
@@ -118,7 +118,7 @@ verdict root-locked "$(guest sudo passwd -S root)" has "$(guest sudo passwd -S r
 verdict ssh-keys-only "$(guest sudo sshd -T | grep -i '^passwordauth')" same "$(guest sudo sshd -T | grep -i '^passwordauth')" "passwordauthentication no"
 report=$(guest sudo cat /boot/efi/eomt-edge-setup.log | tr -d '\r')
 verdict wrong-line "$(grep WRONG <<< "$report" | head -n 1)" has "$report" "WRONG: line 7: wifi_country must be"
-verdict wifi "$(guest sudo stat -c '%n %a' /etc/wpa_supplicant/wpa_supplicant-wlan0.conf)" \
+verdict wifi "$(guest sudo ls -l /etc/wpa_supplicant/wpa_supplicant-wlan0.conf)" \
     has "$(guest sudo cat /etc/wpa_supplicant/wpa_supplicant-wlan0.conf)" "ssid=$(printf 'Some Network' | od -An -tx1 | tr -d ' \n')"
 ring=$(guest timeout 120 eomt-edge view --socket /run/eomt-edge/masks.sock --frames 1 2>&1 || echo "exit code $?")
 verdict masks "the user reads the ring: $(tail -n 1 <<< "$ring")" without "$ring" "exit code"
