@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{Config, ConfigError};
+use crate::data::State;
 use crate::model_file::ModelFileError;
 use crate::pipeline::{Clock, MonotonicClock, SourceError};
 use crate::sink::RingSink;
@@ -33,7 +34,7 @@ use crate::sink::ring::RingError;
 use crate::source::SourceSpec;
 use capture::Capture;
 use parts::{Network, developer, open_source, ring_config, source_spec, start_sink};
-use screen::{Screen, State};
+use screen::Screen;
 use serve::{Lost, Server};
 use service::Service;
 use signals::Signals;

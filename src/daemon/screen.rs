@@ -2,28 +2,22 @@
 
 use super::DaemonError;
 use crate::config::{Config, ConfigError, DisplayConfig, DisplayKind};
+use crate::data::State;
 use crate::pipeline::Sink;
 
 #[cfg(feature = "display")]
 mod inner {
-    pub use crate::sink::display::{Display, State};
+    pub use crate::sink::display::Display;
 }
 
 /// The same without any display.
 #[cfg(not(feature = "display"))]
 mod inner {
     use crate::config::DisplayConfig;
+    use crate::data::State;
 
     #[derive(Debug)]
     pub enum Display {}
-
-    pub enum State {
-        Starting,
-        NoSignal,
-        ModelError(String),
-        Failure(String),
-        Stopped,
-    }
 
     impl Display {
         pub fn start(_: &DisplayConfig) -> Display {
@@ -34,10 +28,7 @@ mod inner {
             match *self {}
         }
 
-        pub fn show(&self, state: State) {
-            if let State::ModelError(reason) | State::Failure(reason) = state {
-                drop(reason);
-            }
+        pub fn show(&self, _: State) {
             match *self {}
         }
 
@@ -48,7 +39,6 @@ mod inner {
 }
 
 use inner::Display;
-pub use inner::State;
 
 /// What people in front of the robot see of the daemon.
 #[derive(Debug)]

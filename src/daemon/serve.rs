@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use super::capture::Capture;
 use super::parts::{Network, developer, open_source, ring_config, ring_metadata, source_spec};
-use super::screen::{Screen, State, check};
+use super::screen::{Screen, check};
 use super::service::Service;
 use super::signals::Signals;
 use super::{Counters, DaemonError, ReadConfig};
 use crate::config::Config;
-use crate::data::Frame;
+use crate::data::{Frame, State};
 use crate::pipeline::{Clock, Losses, PipelineError, Taken};
 use crate::preprocess::Developer;
 use crate::sink::RingSink;

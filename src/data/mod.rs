@@ -15,6 +15,7 @@ mod geometry;
 mod logits;
 mod report;
 mod segments;
+mod state;
 mod task;
 mod tensor;
 
@@ -24,5 +25,6 @@ pub use geometry::{Geometry, Windows};
 pub use logits::{ClassLogits, Logits};
 pub use report::{FrameReport, Stage, StageTimes};
 pub use segments::{NO_SEGMENT, Rle, Segment, Segments};
+pub use state::State;
 pub use task::{Task, Thresholds};
 pub use tensor::Tensor;

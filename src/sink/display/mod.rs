@@ -2,7 +2,8 @@
 //!
 //! ```no_run
 //! # fn demo(config: &eomt_edge::config::DisplayConfig, sink: &mut dyn eomt_edge::pipeline::Sink) {
-//! use eomt_edge::sink::display::{Display, State};
+//! use eomt_edge::data::State;
+//! use eomt_edge::sink::display::Display;
 //! let mut display = Display::start(config);
 //! display.show(State::Starting);
 //! display.set_labels(&["ball".to_owned()]);
@@ -44,11 +45,10 @@ use std::time::{Duration, Instant};
 pub use changes::{Area, Grid};
 pub use framebuffer::{Channel, Framebuffer, Geometry, geometry};
 pub use panel::{Depth, Panel};
-pub use screen::State;
 pub use worker::Open;
 
 use crate::config::DisplayConfig;
-use crate::data::{Frame, Segment};
+use crate::data::{Frame, Segment, State};
 use crate::pipeline::{Mailbox, Publication, Sink, SinkError, Taken};
 
 /// Why nothing can be shown.

@@ -5,22 +5,8 @@ use embedded_graphics::prelude::{DrawTarget, RgbColor};
 
 use super::panel::Depth;
 use super::text::{largest, wrap};
+use crate::data::State;
 use crate::overlay::Canvas;
-
-/// What a person in front of the robot must know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// The model is being loaded.
-    Starting,
-    /// No frames come.
-    NoSignal,
-    /// The model cannot be used, and why.
-    ModelError(String),
-    /// Something else ended the daemon, or a reload was refused.
-    Failure(String),
-    /// The daemon has ended as it should.
-    Stopped,
-}
 
 impl State {
     fn words(&self) -> &'static str {

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use super::changes::Shown;
 use super::panel::{Depth, Panel};
 use super::scene::{Look, Scene};
-use super::screen::State;
 use super::status::{Meter, line, temperature};
 use super::{DisplayError, Exchange, Message, Picture, mono};
 use crate::config::DisplayConfig;
+use crate::data::State;
 use crate::overlay::Canvas;
 use crate::pipeline::Taken;
 

@@ -2,9 +2,9 @@
 
 use super::super::panel::Depth;
 use super::super::scene::{Look, Scene};
-use super::super::screen::State;
 use super::super::{mono, status};
 use super::{data, picture};
+use crate::data::State;
 use crate::overlay::Canvas;
 
 /// Compares with `tests/data/display/NAME.png`; what differs is left in the temporary directory to be looked at.

@@ -1,0 +1,16 @@
+//! How the daemon is, in the words that displays show.
+
+/// What a person in front of the robot must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// The model is being loaded.
+    Starting,
+    /// No frames come.
+    NoSignal,
+    /// The model cannot be used, and why.
+    ModelError(String),
+    /// Something else ended the daemon, or a reload was refused.
+    Failure(String),
+    /// The daemon has ended as it should.
+    Stopped,
+}
