@@ -11,7 +11,7 @@ test: setup
 	sh scripts/test.sh
 
 build: setup
-	. ./scripts/env.sh && cargo build --release
+	. ./scripts/env.sh && cargo build --release $$FEATURES
 
 # Installs what is missing and says so.
 setup:
@@ -22,7 +22,7 @@ fmt:
 
 lint: setup
 	. ./scripts/env.sh && cargo fmt --check
-	. ./scripts/env.sh && cargo clippy --release --all-targets -- -D warnings
+	. ./scripts/env.sh && cargo clippy --release --all-targets $$FEATURES -- -D warnings
 	. ./scripts/env.sh && cargo clippy --release --no-default-features -- -D warnings
 
 # How exposed the service is; fails above 2.0. Needs systemd's own tool, not a running systemd.
