@@ -12,7 +12,7 @@ fail() { echo "image: $*" >&2; exit 1; }
 [ $# = 3 ] || fail "usage: build.sh uefi|raspi PACKAGE.deb OUT.img"
 kind=$1 deb=$(realpath -- "$2") out=$(realpath -m -- "$3")
 case $kind in uefi | raspi) ;; *) fail "'$kind' is neither uefi nor raspi" ;; esac
-[ "$(dpkg-deb -f "$deb" Package Architecture 2>/dev/null | tr '\n' ' ')" = "Package: eomt-edge Architecture: arm64 " ] ||
+[ "$(dpkg-deb -W --showformat='${Package} ${Architecture}' "$deb" 2>/dev/null)" = "eomt-edge arm64" ] ||
     fail "$deb is not the arm64 package of eomt-edge"
 [ "$(id -u)" = 0 ] || fail "needs root (it installs a Debian into a directory)"
 started=$SECONDS
