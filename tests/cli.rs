@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Scratch, data, eomt_edge, fail, shipped_model, succeed};
+use common::{Scratch, data, eomt_edge, fail, pytorch_model, shipped_model, succeed};
 
 /// Fails with exit code 1 and one line that holds every word.
 fn refuse(command: &mut Command, words: &[&str]) {
@@ -248,8 +248,12 @@ fn interpolated_sizes_run() {
 
 /// What `bench --json` prints on the shipped model, one thread.
 fn bench_json(more: &[&str]) -> serde_json::Value {
+    bench_json_of(&shipped_model(), more)
+}
+
+fn bench_json_of(model: &Path, more: &[&str]) -> serde_json::Value {
     let mut command = eomt_edge();
-    command.args(["bench", "--json", "--threads", "1", "--model"]).arg(shipped_model()).args(more);
+    command.args(["bench", "--json", "--threads", "1", "--model"]).arg(model).args(more);
     serde_json::from_slice(&succeed(&mut command).stdout).unwrap()
 }
 
@@ -265,7 +269,7 @@ fn bench_prints_the_agreed_object() {
     assert!(document["total"]["median_ms"].as_f64().unwrap() > 0.0 && document["isa"].is_string());
     assert!(number("peak_rss_mib") >= number("rss_after_load_mib") && number("rss_after_load_mib") > 1.0);
     assert!(number("load_to_first_inference_ms") > number("load_ms"));
-    assert_eq!((&document["threads"], &document["frames"], &document["precision"]), (&1.into(), &2.into(), &"f32".into()));
+    assert_eq!((&document["threads"], &document["frames"], &document["precision"]), (&1.into(), &2.into(), &"int8".into()));
     assert_eq!((&document["operators"], &document["compare_ort"]), (&serde_json::Value::Null, &serde_json::Value::Null));
 }
 
@@ -280,7 +284,7 @@ fn operators_add_up_to_the_network() {
     assert!((0.25..=1.01).contains(&(sum("ms") / frame)), "{document}");
     assert!(operators.iter().any(|operator| operator["kind"] == "MaskProduct" && operator["f32_macs"].as_u64() > Some(0)));
     // 100 tokens, 6 blocks of width 192: 12 * 192 * 192 multiply-accumulates each, attention and heads on top
-    assert!(sum("f32_macs") > 100.0 * 6.0 * 12.0 * 192.0 * 192.0, "{document}");
+    assert!(sum("f32_macs") + sum("int8_macs") > 100.0 * 6.0 * 12.0 * 192.0 * 192.0, "{document}");
     for peak in ["one_thread", "all_threads"] {
         assert!(document["peak"][peak]["f32_gops"].as_f64() > Some(0.0) && document["peak"][peak]["int8_gops"].as_f64() > Some(0.0));
     }
@@ -305,7 +309,9 @@ fn other_files_are_no_onnxruntime() {
 #[test]
 fn onnxruntime_agrees() {
     let Some(library) = std::env::var_os("EOMT_EDGE_TEST_ORT") else { return };
-    let document = bench_json(&["--frames", "2", "--compare-ort", library.to_str().unwrap()]);
+    let scratch = Scratch::new("onnxruntime");
+    let model = pytorch_model(&scratch);
+    let document = bench_json_of(&model, &["--frames", "2", "--compare-ort", library.to_str().unwrap()]);
     let comparison = &document["compare_ort"];
     for key in ["ratio_min", "ratio_median"] {
         assert!(comparison[key].as_f64() > Some(0.0), "{document}");

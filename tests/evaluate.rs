@@ -5,7 +5,7 @@ mod common;
 
 use std::process::Command;
 
-use common::{Scratch, data, eomt_edge, shipped_model, succeed};
+use common::{Scratch, data, eomt_edge, pytorch_model, shipped_model, succeed};
 use serde_json::{Value, json};
 
 /// What the scores may differ by: both sides compute in doubles, in another order.
@@ -119,12 +119,8 @@ fn agree_with_torch(found: &Value, expected: &Value, path: &str) {
 #[test]
 fn from_picture_to_scores_as_pytorch() {
     let wanted = expected("scenes");
-    // The checkpoint that PyTorch ran, in f32.
     let scratch = Scratch::new("pytorch");
-    let model = scratch.path("nano.onnx").to_string_lossy().into_owned();
-    let mut convert = eomt_edge();
-    convert.arg("convert").arg(data("nano")).args(["-o", &model, "--stuff", "floor,wall,sky", "--threshold", "0.5", "--no-check"]);
-    succeed(&mut convert);
+    let model = pytorch_model(&scratch).to_string_lossy().into_owned();
     for task in ["panoptic", "semantic", "instance"] {
         let found = scores(&[&SCENES[..], &["--model", &model, "--task", task]].concat());
         assert_eq!((found["task"].as_str(), found["images"].as_u64()), (Some(task), Some(8)));

@@ -133,7 +133,7 @@ fn instance_masks_are_complete() {
     assert_eq!(painted, outcome.ids);
 }
 
-/// The whole way from picture to segments with the shipped model, against transformers with the checkpoint it was made from
+/// The whole way from picture to segments with a small trained model, against transformers with the same checkpoint
 /// (image processor, network, panoptic post-processing at threshold 0.5).
 #[test]
 fn pictures_are_segmented_as_transformers_does() {
@@ -141,10 +141,10 @@ fn pictures_are_segmented_as_transformers_does() {
     let text = std::fs::read_to_string(data("clip-expected/segments.json")).expect("there");
     let expected: serde_json::Map<String, Value> = serde_json::from_str(&text).expect("JSON");
     let mut command = eomt_edge();
-    command.args(["segment", "--model"]).arg(common::shipped_model()).arg("-o").arg(scratch.root());
+    command.args(["segment", "--model"]).arg(common::pytorch_model(&scratch)).arg("-o").arg(scratch.path("results"));
     succeed(command.args(expected.keys().map(|name| data(&format!("clip/{name}.png")))));
     for (name, segments) in &expected {
-        let text = std::fs::read_to_string(scratch.path(&format!("{name}.json"))).expect("written");
+        let text = std::fs::read_to_string(scratch.path(&format!("results/{name}.json"))).expect("written");
         let ours: Value = serde_json::from_str(&text).expect("JSON");
         let (ours, theirs) = (ours["segments"].as_array().unwrap(), segments.as_array().unwrap());
         assert_eq!(ours.len(), theirs.len(), "{name}");
@@ -153,7 +153,7 @@ fn pictures_are_segmented_as_transformers_does() {
             let difference = ours["score"].as_f64().unwrap() - theirs["score"].as_f64().unwrap();
             assert!(difference.abs() < 1e-4, "{name}: {ours} {theirs}"); // f32 sums in another order
         }
-        let ids = image::open(scratch.path(&format!("{name}.panoptic.png"))).expect("PNG").into_rgb8();
+        let ids = image::open(scratch.path(&format!("results/{name}.panoptic.png"))).expect("PNG").into_rgb8();
         let ids: Vec<i32> = ids.pixels().map(|pixel| i32::from(pixel[0])).collect();
         let reference = image::open(data(&format!("clip-expected/{name}.png"))).expect("PNG").into_luma8();
         let reference: Vec<i32> = reference.into_raw().into_iter().map(i32::from).collect();

@@ -18,6 +18,15 @@ pub fn shipped_model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/eomt-nano-scenes.onnx")
 }
 
+/// The checkpoint that PyTorch ran for the expectations, converted in f32. It is where the shipped model's training started.
+pub fn pytorch_model(scratch: &Scratch) -> PathBuf {
+    let model = scratch.path("nano.onnx");
+    let mut convert = eomt_edge();
+    convert.arg("convert").arg(data("nano")).args(["--stuff", "floor,wall,sky", "--threshold", "0.5", "--no-check", "-o"]);
+    succeed(convert.arg(&model));
+    model
+}
+
 /// A command that starts `program`, through the emulator that `EOMT_EDGE_TEST_RUNNER` names when the tests are cross-compiled.
 pub fn command(program: impl AsRef<Path>) -> Command {
     let runner = std::env::var("EOMT_EDGE_TEST_RUNNER").unwrap_or_default();
