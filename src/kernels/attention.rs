@@ -8,6 +8,7 @@
 //!     out[block, head] = (scores v) / sums        half precision where int8 scores meet a CPU that has it, else f32
 //! ```
 
+use super::activation::{exp_of_negative, exp_rough};
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa, to_half};
 use super::panels::{F32Panels, HalfPanels, I8Panels};
 use super::quantize::{Activations, quantize_symmetric_body};
@@ -194,7 +195,10 @@ fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch:
             if !mask.is_empty() {
                 add_body(&mask[(first + i) * tokens..][..tokens], row);
             }
-            sums[i] = softmax_body(isa, row);
+            sums[i] = match shape.scores {
+                ScorePrecision::Int8 => softmax_body(isa, row, exp_rough),
+                ScorePrecision::F32 => softmax_body(isa, row, exp_of_negative),
+            };
             if depth > 0 {
                 let to = &mut half[i * depth..(i + 1) * depth];
                 to_half(row, to);
@@ -259,7 +263,7 @@ fn scores_int8(isa: Isa, shape: &Shape, count: usize, queries: &Activations, key
             isa.dot(bytes, stride, panel, k, &mut acc);
             let rows = queries.parameters(row, tile.mr.min(count - row));
             let tile = Int8Tile { nr: tile.nr, acc: &acc.0, rows, stride: tokens };
-            scale_i32(&tile, shape.scale, sums, scales, &mut scores[row * tokens + left..]);
+            scale_i32(isa, &tile, shape.scale, sums, scales, &mut scores[row * tokens + left..]);
         }
     }
 }

@@ -3,11 +3,11 @@
 //! [`Chain`] runs what a transformer puts around them on a block of tokens that stays in the cache: layer norm, one or several
 //! layers, residual.
 
-use super::activation::{Activation, gate};
+use super::activation::{Activation, activate, activate_int8, gate};
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
 use super::panels::{F32Panels, I8Panels};
 use super::quantize::Activations;
-use super::rows::{Epilogue, Int8Tile, finish_f32, finish_i32, layer_norm};
+use super::rows::{Epilogue, Int8Tile, add, finish_f32, finish_i32, layer_norm};
 
 /// The matrix of a layer, `[k, n]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,24 +129,30 @@ impl Chain {
         for (index, layer) in self.layers.iter().enumerate() {
             let k = layer.k();
             // the rows of this layer: quantized, or in `from`
-            match (&layer.weights, index) {
-                (Weights::Int8(_), 0) => {
+            match (&layer.weights, index.checked_sub(1)) {
+                (Weights::Int8(_), None) => {
                     quantized.resize(isa, count, k);
                     (0..count).for_each(|i| quantized.set_row(isa, i, self.normalized(isa, input(i), row)));
                 }
-                (Weights::Int8(_), _) => {
+                (Weights::Int8(_), Some(before)) => {
                     quantized.resize(isa, count, k);
-                    from.chunks_exact(k).take(count).enumerate().for_each(|(i, values)| quantized.set_row(isa, i, values));
+                    for (i, values) in from.chunks_exact_mut(k).take(count).enumerate() {
+                        self.layers[before].activate(isa, values);
+                        quantized.set_row(isa, i, values);
+                    }
                 }
-                (Weights::F32(_), 0) => {
+                (Weights::F32(_), None) => {
                     from.resize(count.next_multiple_of(isa.fma_tile().mr) * k);
                     from.chunks_exact_mut(k).take(count).enumerate().for_each(|(i, to)| self.normalize(isa, input(i), to));
                 }
-                (Weights::F32(_), _) => from.resize(count.next_multiple_of(isa.fma_tile().mr) * k),
+                (Weights::F32(_), Some(before)) => {
+                    from.resize(count.next_multiple_of(isa.fma_tile().mr) * k);
+                    self.layers[before].activate(isa, &mut from[..count * k]);
+                }
             }
             let columns = layer.weights.n();
             if index == last && !layer.gated {
-                layer.multiply(isa, count, quantized, from, residual, out);
+                layer.finish(isa, count, quantized, from, residual, out);
                 continue;
             }
             to.resize(count.next_multiple_of(isa.fma_tile().mr) * columns);
@@ -186,24 +192,44 @@ impl Chain {
 }
 
 impl Linear {
-    /// `out[count, columns]`: from `quantized` when the weights are int8, else from `rows`.
+    /// `out[count, columns] = x W + b + residual`: x from `quantized` when the weights are int8, else from `rows`.
     fn multiply(&self, isa: Isa, count: usize, quantized: &Activations, rows: &[f32], residual: &[f32], out: &mut [f32]) {
-        let activation = if self.gated { Activation::Identity } else { self.activation };
-        let product = Product { count, bias: &self.bias, activation, residual };
+        let product = Product { count, bias: &self.bias, residual };
         match &self.weights {
             Weights::Int8(panels) => multiply_int8(isa, quantized, panels, &product, out),
             Weights::F32(panels) => multiply_f32(isa, rows, panels, &product, out),
         }
     }
+
+    /// [`Linear::multiply`] with the activation before the residual.
+    fn finish(&self, isa: Isa, count: usize, quantized: &Activations, rows: &[f32], residual: &[f32], out: &mut [f32]) {
+        if self.activation == Activation::Identity {
+            return self.multiply(isa, count, quantized, rows, residual, out);
+        }
+        self.multiply(isa, count, quantized, rows, &[], out);
+        self.activate(isa, out);
+        if !residual.is_empty() {
+            add(isa, residual, out);
+        }
+    }
+
+    /// The activation of what [`Linear::multiply`] gave; a gate has done it already.
+    fn activate(&self, isa: Isa, values: &mut [f32]) {
+        match (self.activation, &self.weights) {
+            (Activation::Identity, _) => {}
+            _ if self.gated => {}
+            (activation, Weights::Int8(_)) => activate_int8(isa, activation, values),
+            (activation, Weights::F32(_)) => activate(isa, activation, values),
+        }
+    }
 }
 
-/// A product and what follows it.
+/// A product and what is added to it.
 #[derive(Clone, Copy)]
 struct Product<'a> {
     /// Rows that count.
     count: usize,
     bias: &'a [f32],
-    activation: Activation,
     /// Like the output, or empty.
     residual: &'a [f32],
 }
@@ -211,23 +237,22 @@ struct Product<'a> {
 /// For each panel, for each tile of rows: accumulate in registers, then finish into `out`. The panel stays in the first-level cache.
 #[inline(always)]
 fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &I8Panels, product: &Product, out: &mut [f32]) {
-    let Product { count, bias, activation, residual } = *product;
+    let Product { count, bias, residual } = *product;
     let (tile, n) = (isa.dot_tile(), panels.n());
     let k = super::panels::padded(panels.k());
     let mut acc = TileOf([0; TILE_MAX]);
-    let mut buffer = TileOf([0.0; TILE_MAX]);
     for (index, first) in (0..n).step_by(tile.nr).enumerate() {
         let columns = tile.nr.min(n - first);
         let (panel, range) = (panels.panel(index), first..first + columns);
         let (sums, column_scales) = (&panels.sums()[range.clone()], &panels.scales()[range.clone()]);
-        let epilogue = Epilogue { sums, column_scales, bias: &bias[range], activation };
+        let epilogue = Epilogue { sums, column_scales, bias: &bias[range] };
         for row in (0..count).step_by(tile.mr) {
             let (bytes, stride) = rows.rows(row);
             isa.dot(bytes, stride, panel, k, &mut acc);
             let (rows, at) = (rows.parameters(row, tile.mr.min(count - row)), row * n + first);
             let residual = if residual.is_empty() { residual } else { &residual[at..] };
             let tile = Int8Tile { nr: tile.nr, acc: &acc.0, rows, stride: n };
-            finish_i32(&tile, &epilogue, residual, &mut out[at..], &mut buffer);
+            finish_i32(isa, &tile, &epilogue, residual, &mut out[at..]);
         }
     }
 }
@@ -235,7 +260,7 @@ fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &I8Panels, product: 
 /// [`multiply_int8`] in f32; `rows` is padded to whole tiles.
 #[inline(always)]
 fn multiply_f32_body(isa: Isa, rows: &[f32], panels: &F32Panels, product: &Product, out: &mut [f32]) {
-    let Product { count, bias, activation, residual } = *product;
+    let Product { count, bias, residual } = *product;
     let (tile, n, k) = (isa.fma_tile(), panels.n(), panels.k());
     let mut acc = TileOf([0.0; TILE_MAX]);
     for (index, first) in (0..n).step_by(tile.nr).enumerate() {
@@ -246,7 +271,7 @@ fn multiply_f32_body(isa: Isa, rows: &[f32], panels: &F32Panels, product: &Produ
             let at = row * n + first;
             let residual = if residual.is_empty() { residual } else { &residual[at..] };
             let (rows, bias) = (tile.mr.min(count - row), &bias[first..first + columns]);
-            finish_f32(tile.nr, &acc.0, rows, bias, activation, residual, &mut out[at..], n);
+            finish_f32(tile.nr, &acc.0, rows, bias, residual, &mut out[at..], n);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Activations to int8, one scale per token.
 
-use super::arch::{ActivationForm, Aligned, Isa, per_isa};
+use super::arch::{ActivationForm, Aligned, Isa, K_STEP, per_isa};
 use super::panels::padded;
 
 /// Adding it rounds an f32 below 2^22 to the nearest integer, ties to even, which then sits in the low mantissa bits.
@@ -100,6 +100,8 @@ per_isa! {
 pub struct Activations {
     bytes: Aligned<u8>,
     stride: usize,
+    /// One row before it is interleaved.
+    row: Aligned<u8>,
     /// Zero points count the offset of the form.
     parameters: Vec<Row>,
 }
@@ -111,22 +113,30 @@ impl Activations {
         let rows = rows.next_multiple_of(tile.mr);
         self.stride = padded(k) * tile.form.bytes();
         self.bytes.resize(rows * self.stride);
+        self.row.resize(self.stride);
         self.parameters.resize(rows, Row::default());
     }
 
     /// Quantizes `values` into row `row`.
     pub fn set_row(&mut self, isa: Isa, row: usize, values: &[f32]) {
-        let to = &mut self.bytes[row * self.stride..][..self.stride];
-        let form = isa.dot_tile().form;
-        let Row { scale, zero } = match form {
+        let tile = isa.dot_tile();
+        let to = match tile.interleaved {
+            true => &mut self.row[..],
+            false => &mut self.bytes[row * self.stride..][..self.stride],
+        };
+        let Row { scale, zero } = match tile.form {
             ActivationForm::Signed => quantize_signed(isa, values, to),
             ActivationForm::Offset => quantize_offset(isa, values, to),
             ActivationForm::Wide => quantize_wide(isa, values, to),
         };
-        self.parameters[row] = Row { scale, zero: zero + form.offset() };
+        self.parameters[row] = Row { scale, zero: zero + tile.form.offset() };
+        if tile.interleaved {
+            let slots = self.bytes[row / tile.mr * tile.mr * self.stride..][..tile.mr * self.stride].as_chunks_mut::<K_STEP>().0;
+            slots.iter_mut().skip(row % tile.mr).step_by(tile.mr).zip(self.row.as_chunks().0).for_each(|(to, from)| *to = *from);
+        }
     }
 
-    /// Bytes from `row` on, and the bytes between rows.
+    /// The tile of rows from `row` on, a multiple of its rows, and the bytes between rows that are not interleaved.
     pub fn rows(&self, row: usize) -> (&[u8], usize) {
         (&self.bytes[row * self.stride..], self.stride)
     }

@@ -1,7 +1,9 @@
 //! Row by row work around the products: layer norm, the end of a tile, softmax.
 
-use super::activation::{Activation, apply, apply_to_int8, exp_of_negative, map};
-use super::arch::{Isa, TileOf, per_isa};
+#[cfg(test)]
+use super::activation::exp_of_negative;
+use super::activation::map;
+use super::arch::{Isa, per_isa};
 use super::quantize::Row;
 
 /// `to = (row - mean) / sqrt(variance + eps) * scale + shift`.
@@ -58,14 +60,13 @@ pub fn part_mut<T, const W: usize>(values: &mut [T], at: usize) -> &mut [T; W] {
     values[at..at + W].first_chunk_mut().expect("W values")
 }
 
-/// What becomes of an int8 tile: `activation((acc - zero point * column sum) * row scale * column scale + bias) + residual`.
+/// What becomes of an int8 tile: `(acc - zero point * column sum) * row scale * column scale + bias + residual`.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue<'a> {
     /// One per column of the tile, as all here.
     pub sums: &'a [i32],
     pub column_scales: &'a [f32],
     pub bias: &'a [f32],
-    pub activation: Activation,
 }
 
 /// The accumulators of a tile and where they go: rows of `nr` values to rows that are `stride` values apart.
@@ -89,71 +90,50 @@ impl<'a> Int8Tile<'a> {
 
 /// A tile into `to`; the epilogue's columns count. An empty `residual` adds nothing, else it lies like `to`.
 #[inline(always)]
-pub fn finish_i32(tile: &Int8Tile, epilogue: &Epilogue, residual: &[f32], to: &mut [f32], buffer: &mut TileOf<f32>) {
+pub fn finish_i32(isa: Isa, tile: &Int8Tile, epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) {
     match (tile.nr, epilogue.bias.len()) {
-        (4, 4) => finish_i32_whole::<4>(tile, epilogue, residual, to, buffer),
-        (8, 8) => finish_i32_whole::<8>(tile, epilogue, residual, to, buffer),
-        (16, 16) => finish_i32_whole::<16>(tile, epilogue, residual, to, buffer),
-        (32, 32) => finish_i32_whole::<32>(tile, epilogue, residual, to, buffer),
-        (_, columns) => {
-            for (r, c) in (0..tile.rows.len()).flat_map(|r| (0..columns).map(move |c| (r, c))) {
-                let epilogue = Epilogue {
-                    sums: &epilogue.sums[c..=c],
-                    column_scales: &epilogue.column_scales[c..=c],
-                    bias: &epilogue.bias[c..=c],
-                    activation: epilogue.activation,
-                };
-                let at = r * tile.stride + c;
-                let residual = residual.get(at..=at).unwrap_or(&[]);
-                finish_i32_whole::<1>(&tile.one(r, c), &epilogue, residual, &mut to[at..], buffer);
-            }
-        }
+        (4, 4) => finish_i32_whole::<4>(tile, epilogue, residual, to),
+        (8, 8) => finish_i32_whole::<8>(tile, epilogue, residual, to),
+        (16, 16) => finish_i32_whole::<16>(tile, epilogue, residual, to),
+        (32, 32) => finish_i32_whole::<32>(tile, epilogue, residual, to),
+        _ => finish_i32_part(isa, tile, epilogue, residual, to),
     }
+}
+
+/// [`finish_i32`] of a tile at the right edge, value by value.
+#[inline(always)]
+fn finish_i32_part_body(tile: &Int8Tile, epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) {
+    let columns = epilogue.bias.len();
+    for (r, c) in (0..tile.rows.len()).flat_map(|r| (0..columns).map(move |c| (r, c))) {
+        let epilogue = Epilogue { sums: &epilogue.sums[c..=c], column_scales: &epilogue.column_scales[c..=c], bias: &epilogue.bias[c..=c] };
+        let at = r * tile.stride + c;
+        let residual = residual.get(at..=at).unwrap_or(&[]);
+        finish_i32_whole::<1>(&tile.one(r, c), &epilogue, residual, &mut to[at..]);
+    }
+}
+
+per_isa! {
+    fn finish_i32_part(tile: &Int8Tile, epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) = finish_i32_part_body;
 }
 
 /// [`finish_i32`] of a tile whose columns all count.
 #[inline(always)]
-fn finish_i32_whole<const NR: usize>(tile: &Int8Tile, epilogue: &Epilogue, residual: &[f32], to: &mut [f32], buffer: &mut TileOf<f32>) {
+fn finish_i32_whole<const NR: usize>(tile: &Int8Tile, epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) {
     let (sums, scales) = (part::<_, NR>(epilogue.sums, 0), part::<_, NR>(epilogue.column_scales, 0));
     let bias = part::<_, NR>(epilogue.bias, 0);
-    let acc = tile.acc.as_chunks::<NR>().0;
-    if epilogue.activation == Activation::Identity {
-        for ((r, row), acc) in tile.rows.iter().enumerate().zip(acc) {
-            let mut values = [0f32; NR];
-            for i in 0..NR {
-                let exact = acc[i].wrapping_sub(sums[i].wrapping_mul(row.zero));
-                values[i] = (exact as f32 * row.scale).mul_add(scales[i], bias[i]);
-            }
-            finish(values, residual, r * tile.stride, to);
-        }
-        return;
-    }
-    // an activation is applied to the whole tile at once, see `map`
-    for ((values, row), acc) in buffer.0.as_chunks_mut::<NR>().0.iter_mut().zip(tile.rows).zip(acc) {
+    for ((r, row), acc) in tile.rows.iter().enumerate().zip(tile.acc.as_chunks::<NR>().0) {
+        let mut values = [0f32; NR];
         for i in 0..NR {
             let exact = acc[i].wrapping_sub(sums[i].wrapping_mul(row.zero));
             values[i] = (exact as f32 * row.scale).mul_add(scales[i], bias[i]);
         }
-    }
-    apply_to_int8(epilogue.activation, &mut buffer.0[..tile.rows.len() * NR]);
-    for (r, values) in buffer.0.as_chunks::<NR>().0.iter().take(tile.rows.len()).enumerate() {
-        finish(*values, residual, r * tile.stride, to);
+        finish(values, residual, r * tile.stride, to);
     }
 }
 
-/// The rows of an f32 tile into `to`: `activation(acc + bias) + residual`; as [`finish_i32`].
+/// The rows of an f32 tile into `to`: `acc + bias + residual`; as [`finish_i32`].
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-pub fn finish_f32(
-    nr: usize,
-    acc: &[f32],
-    rows: usize,
-    bias: &[f32],
-    activation: Activation,
-    residual: &[f32],
-    to: &mut [f32],
-    stride: usize,
-) {
+pub fn finish_f32(nr: usize, acc: &[f32], rows: usize, bias: &[f32], residual: &[f32], to: &mut [f32], stride: usize) {
     for (r, acc) in acc.chunks_exact(nr).take(rows).enumerate() {
         let at = r * stride;
         let residual = if residual.is_empty() { residual } else { &residual[at..] };
@@ -163,7 +143,6 @@ pub fn finish_f32(
             for i in 0..W {
                 values[i] = acc[i] + bias[i];
             }
-            apply(activation, &mut values);
             finish(values, residual, start, &mut to[at..]);
         });
     }
@@ -183,18 +162,26 @@ fn finish<const W: usize>(mut values: [f32; W], residual: &[f32], at: usize, to:
 /// A tile of int8 scores into `to`: `(acc - zero point * sum) * row scale * scale * column scale`; `scales` are those of the columns
 /// that count.
 #[inline(always)]
-pub fn scale_i32(tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32]) {
+pub fn scale_i32(isa: Isa, tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32]) {
     match (tile.nr, scales.len()) {
         (4, 4) => scale_i32_whole::<4>(tile, scale, sums, scales, to),
         (8, 8) => scale_i32_whole::<8>(tile, scale, sums, scales, to),
         (16, 16) => scale_i32_whole::<16>(tile, scale, sums, scales, to),
         (32, 32) => scale_i32_whole::<32>(tile, scale, sums, scales, to),
-        (_, columns) => {
-            for (r, c) in (0..tile.rows.len()).flat_map(|r| (0..columns).map(move |c| (r, c))) {
-                scale_i32_whole::<1>(&tile.one(r, c), scale, &sums[c..=c], &scales[c..=c], &mut to[r * tile.stride + c..]);
-            }
-        }
+        _ => scale_i32_part(isa, tile, scale, sums, scales, to),
     }
+}
+
+/// [`scale_i32`] of a tile at the right edge, value by value.
+#[inline(always)]
+fn scale_i32_part_body(tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32]) {
+    for (r, c) in (0..tile.rows.len()).flat_map(|r| (0..scales.len()).map(move |c| (r, c))) {
+        scale_i32_whole::<1>(&tile.one(r, c), scale, &sums[c..=c], &scales[c..=c], &mut to[r * tile.stride + c..]);
+    }
+}
+
+per_isa! {
+    fn scale_i32_part(tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32]) = scale_i32_part_body;
 }
 
 #[inline(always)]
@@ -208,22 +195,28 @@ fn scale_i32_whole<const NR: usize>(tile: &Int8Tile, scale: f32, sums: &[i32], s
     }
 }
 
-/// Softmax without the division: `row = e^(row - max)`, returns 1 / sum. NaN stays NaN and makes the sum NaN.
+/// Softmax without the division: `row = exp(row - max)`, returns 1 / sum. NaN stays NaN and makes the sum NaN.
 #[inline(always)]
-pub fn softmax_body(isa: Isa, row: &mut [f32]) -> f32 {
+pub fn softmax_body(isa: Isa, row: &mut [f32], exp: impl Fn(f32) -> f32) -> f32 {
     let max = isa.range(row, (f32::INFINITY, f32::NEG_INFINITY)).1;
     map(
         row,
         #[inline(always)]
-        |value| exp_of_negative(value - max),
+        |value| exp(value - max),
     );
     1.0 / isa.sum(row)
 }
 
 #[cfg(test)]
+#[inline(always)]
+fn softmax_exact_body(isa: Isa, row: &mut [f32]) -> f32 {
+    softmax_body(isa, row, exp_of_negative)
+}
+
+#[cfg(test)]
 per_isa! {
     /// Softmax of one row without the division: `row` becomes `e^(row - max)`; returns the inverse of the sum.
-    pub fn softmax[isa](row: &mut [f32]) -> f32 = softmax_body;
+    pub fn softmax[isa](row: &mut [f32]) -> f32 = softmax_exact_body;
 }
 
 /// `to = values * factor`.

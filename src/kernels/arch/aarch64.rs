@@ -14,24 +14,24 @@ use super::TileOf;
 /// into 32 bits. The four partial sums of each accumulator are added at the end.
 ///
 /// # Safety
-/// 8 rows of `k` bytes in `a`, `k * 8` in `panel`; `k` a multiple of 16.
-pub unsafe fn dot_neon(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
+/// `k * 8` interleaved bytes in `a`, `k * 8` in `panel`; `k` a multiple of 16.
+pub unsafe fn dot_neon(a: &[u8], panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
     for (row, column) in [(0, 0), (0, 4), (4, 0), (4, 4)] {
         // SAFETY: the caller's lengths cover every access below; NEON is part of every aarch64 target.
         unsafe {
             let mut sums = [[vdupq_n_s32(0); 4]; 4];
-            let (mut a, mut b) = (a.as_ptr().cast::<i8>().add(row * stride), panel.as_ptr().add(column * 16));
+            let (mut a, mut b) = (a.as_ptr().cast::<i8>().add(row * 16), panel.as_ptr().add(column * 16));
             for _ in 0..k / 16 {
                 let columns = [vld1q_s8(b), vld1q_s8(b.add(16)), vld1q_s8(b.add(32)), vld1q_s8(b.add(48))];
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let row = vld1q_s8(a.add(r * stride));
+                    let row = vld1q_s8(a.add(r * 16));
                     for (sum, column) in sums.iter_mut().zip(columns) {
                         let products = vmull_s8(vget_low_s8(row), vget_low_s8(column));
                         let products = vmlal_high_s8(products, row, column);
                         *sum = vpadalq_s16(*sum, products);
                     }
                 }
-                a = a.add(16);
+                a = a.add(128);
                 b = b.add(128);
             }
             for (r, [s0, s1, s2, s3]) in sums.into_iter().enumerate() {
@@ -58,33 +58,37 @@ macro_rules! sdot {
 /// 8 x 8, `sdot` by lane: 16 values along k at once.
 ///
 /// # Safety
-/// The dot product; 8 rows of `k` bytes in `a`, `k * 8` in `panel`; `k` a multiple of 16.
+/// The dot product; `k * 8` interleaved bytes in `a`, `k * 8` in `panel`; `k` a multiple of 16.
 #[target_feature(enable = "neon,dotprod")]
-pub unsafe fn dot_dotprod(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
+pub unsafe fn dot_dotprod(a: &[u8], panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
     // SAFETY: the caller's lengths cover every access below.
     unsafe {
         let mut sums = [[vdupq_n_s32(0); 2]; 8];
         let (mut a, mut b) = (a.as_ptr().cast::<i8>(), panel.as_ptr());
-        for _ in 0..k / 16 {
-            let mut rows = [vdupq_n_s8(0); 8];
-            for (r, row) in rows.iter_mut().enumerate() {
-                *row = vld1q_s8(a.add(r * stride));
-            }
-            macro_rules! step {
-                ($lane:literal) => {
-                    let (b0, b1) = (vld1q_s8(b.add($lane * 32)), vld1q_s8(b.add($lane * 32 + 16)));
-                    for (sum, row) in sums.iter_mut().zip(rows) {
-                        sdot!(sum[0], b0, row, $lane);
-                        sdot!(sum[1], b1, row, $lane);
-                    }
-                };
-            }
-            step!(0);
-            step!(1);
-            step!(2);
-            step!(3);
-            a = a.add(16);
-            b = b.add(128);
+        macro_rules! sixteen {
+            ($at:literal) => {
+                let rows: [int8x16_t; 8] = std::array::from_fn(|r| vld1q_s8(a.add($at + r * 16)));
+                sixteen!($at, rows, 0);
+                sixteen!($at, rows, 1);
+                sixteen!($at, rows, 2);
+                sixteen!($at, rows, 3);
+            };
+            ($at:literal, $rows:ident, $lane:literal) => {
+                let (b0, b1) = (vld1q_s8(b.add($at + $lane * 32)), vld1q_s8(b.add($at + $lane * 32 + 16)));
+                for (sum, row) in sums.iter_mut().zip($rows) {
+                    sdot!(sum[0], b0, row, $lane);
+                    sdot!(sum[1], b1, row, $lane);
+                }
+            };
+        }
+        for _ in 0..k / 32 {
+            sixteen!(0);
+            sixteen!(128);
+            a = a.add(256);
+            b = b.add(256);
+        }
+        if !k.is_multiple_of(32) {
+            sixteen!(0);
         }
         for (r, sum) in sums.into_iter().enumerate() {
             vst1q_s32(acc.0.as_mut_ptr().add(r * 8), sum[0]);
@@ -96,9 +100,9 @@ pub unsafe fn dot_dotprod(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: 
 /// 8 x 8, `smmla`: two rows times two columns, 8 values along k at once.
 ///
 /// # Safety
-/// The 8-bit matrix multiply; 8 rows of `k` bytes in `a`, `k * 8` in `panel`; `k` a multiple of 16.
+/// The 8-bit matrix multiply; `k * 8` interleaved bytes in `a`, `k * 8` in `panel`; `k` a multiple of 16.
 #[target_feature(enable = "neon,i8mm")]
-pub unsafe fn dot_i8mm(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
+pub unsafe fn dot_i8mm(a: &[u8], panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
     // SAFETY: the caller's lengths cover every access below.
     unsafe {
         // sums[p][q]: rows 2p, 2p + 1 times columns 2q, 2q + 1
@@ -107,8 +111,8 @@ pub unsafe fn dot_i8mm(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mu
         for _ in 0..k / 16 {
             let mut pairs = [[vdupq_n_s8(0); 2]; 4];
             for (p, pair) in pairs.iter_mut().enumerate() {
-                let upper = vreinterpretq_s64_s8(vld1q_s8(a.add(2 * p * stride)));
-                let lower = vreinterpretq_s64_s8(vld1q_s8(a.add((2 * p + 1) * stride)));
+                let upper = vreinterpretq_s64_s8(vld1q_s8(a.add(2 * p * 16)));
+                let lower = vreinterpretq_s64_s8(vld1q_s8(a.add((2 * p + 1) * 16)));
                 *pair = [vreinterpretq_s8_s64(vzip1q_s64(upper, lower)), vreinterpretq_s8_s64(vzip2q_s64(upper, lower))];
             }
             for half in 0..2 {
@@ -125,7 +129,7 @@ pub unsafe fn dot_i8mm(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mu
                     }
                 }
             }
-            a = a.add(16);
+            a = a.add(128);
             b = b.add(128);
         }
         for (p, sums) in sums.into_iter().enumerate() {
@@ -140,6 +144,17 @@ pub unsafe fn dot_i8mm(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mu
     }
 }
 
+/// The starts of eight rows, in registers of their own: the compiler would add the stride again and again in every step.
+#[inline(always)]
+fn starts<T>(first: *const T, stride: usize) -> [*const T; 8] {
+    std::array::from_fn(|r| {
+        let mut start = first.wrapping_add(r * stride);
+        // SAFETY: no instruction at all; the compiler just no longer knows where the value is from.
+        unsafe { asm!("/* {start} */", start = inout(reg) start, options(pure, nomem, nostack, preserves_flags)) };
+        start
+    })
+}
+
 /// 8 x 8 f32, `fmla` by lane: four values along k at once.
 ///
 /// # Safety
@@ -148,12 +163,9 @@ pub unsafe fn fma_neon(a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &
     // SAFETY: the caller's lengths cover every access below; NEON is part of every aarch64 target.
     unsafe {
         let mut sums = [[vdupq_n_f32(0.0); 2]; 8];
-        let (mut a, mut b) = (a.as_ptr(), panel.as_ptr());
-        for _ in 0..k / 4 {
-            let mut rows = [vdupq_n_f32(0.0); 8];
-            for (r, row) in rows.iter_mut().enumerate() {
-                *row = vld1q_f32(a.add(r * stride));
-            }
+        let (a, mut b) = (starts(a.as_ptr(), stride), panel.as_ptr());
+        for step in 0..k / 4 {
+            let rows = a.map(|a| vld1q_f32(a.add(step * 4)));
             macro_rules! step {
                 ($lane:literal) => {
                     let (b0, b1) = (vld1q_f32(b.add($lane * 8)), vld1q_f32(b.add($lane * 8 + 4)));
@@ -167,17 +179,15 @@ pub unsafe fn fma_neon(a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &
             step!(1);
             step!(2);
             step!(3);
-            a = a.add(4);
             b = b.add(32);
         }
-        for _ in 0..k % 4 {
+        for step in k / 4 * 4..k {
             let (b0, b1) = (vld1q_f32(b), vld1q_f32(b.add(4)));
-            for (r, sum) in sums.iter_mut().enumerate() {
-                let x = *a.add(r * stride);
+            for (sum, a) in sums.iter_mut().zip(a) {
+                let x = *a.add(step);
                 sum[0] = vfmaq_n_f32(sum[0], b0, x);
                 sum[1] = vfmaq_n_f32(sum[1], b1, x);
             }
-            a = a.add(1);
             b = b.add(8);
         }
         for (r, sum) in sums.into_iter().enumerate() {
@@ -222,15 +232,13 @@ macro_rules! fmla {
 /// # Safety
 /// Half-precision arithmetic; 8 rows of `run` values at `a`, `run * 16` at `b`.
 #[target_feature(enable = "neon,fp16")]
-unsafe fn half_run(mut a: *const u16, stride: usize, mut b: *const u16, run: usize, acc: &mut TileOf<f32>) {
+unsafe fn half_run(a: *const u16, stride: usize, mut b: *const u16, run: usize, acc: &mut TileOf<f32>) {
     // SAFETY: the caller vouches for the pointers; the tile has 8 x 16 values.
     unsafe {
         let mut sums = [[vdupq_n_u16(0); 2]; 8];
-        for _ in 0..run / 8 {
-            let mut rows = [vdupq_n_u16(0); 8];
-            for (r, row) in rows.iter_mut().enumerate() {
-                *row = vld1q_u16(a.add(r * stride));
-            }
+        let a = starts(a, stride);
+        for step in 0..run / 8 {
+            let rows = a.map(|a| vld1q_u16(a.add(step * 8)));
             macro_rules! step {
                 ($lane:literal) => {
                     let (b0, b1) = (vld1q_u16(b.add($lane * 16)), vld1q_u16(b.add($lane * 16 + 8)));
@@ -248,17 +256,15 @@ unsafe fn half_run(mut a: *const u16, stride: usize, mut b: *const u16, run: usi
             step!(5);
             step!(6);
             step!(7);
-            a = a.add(8);
             b = b.add(128);
         }
-        for _ in 0..run % 8 {
+        for step in run / 8 * 8..run {
             let (b0, b1) = (vld1q_u16(b), vld1q_u16(b.add(8)));
-            for (r, sum) in sums.iter_mut().enumerate() {
-                let row = vdupq_n_u16(*a.add(r * stride));
+            for (sum, a) in sums.iter_mut().zip(a) {
+                let row = vdupq_n_u16(*a.add(step));
                 fmla!(sum[0], b0, row, 0);
                 fmla!(sum[1], b1, row, 0);
             }
-            a = a.add(1);
             b = b.add(16);
         }
         for (r, sum) in sums.into_iter().flatten().enumerate() {
@@ -281,31 +287,34 @@ unsafe fn half_run(mut a: *const u16, stride: usize, mut b: *const u16, run: usi
 /// f32 to the format of half-precision tiles, here IEEE binary16: rounded to nearest, ties to even; NaN stays NaN, what is too large
 /// becomes infinite.
 pub fn to_half(from: &[f32], to: &mut [u16]) {
-    let (chunks, rest) = from.as_chunks::<4>();
-    let (slots, rest_slots) = to[..from.len()].as_chunks_mut::<4>();
+    let (chunks, rest) = from.as_chunks::<16>();
+    let (slots, rest_slots) = to[..from.len()].as_chunks_mut::<16>();
     for (slot, chunk) in slots.iter_mut().zip(chunks) {
-        *slot = convert(chunk);
+        convert(chunk, slot);
     }
     if !rest.is_empty() {
-        let mut last = [0.0; 4];
+        let (mut last, mut halves) = ([0.0; 16], [0; 16]);
         last[..rest.len()].copy_from_slice(rest);
-        rest_slots.copy_from_slice(&convert(&last)[..rest.len()]);
+        convert(&last, &mut halves);
+        rest_slots.copy_from_slice(&halves[..rest.len()]);
     }
 }
 
 #[inline(always)]
-fn convert(values: &[f32; 4]) -> [u16; 4] {
-    let mut halves = [0u16; 4];
-    // SAFETY: NEON and this conversion are part of every aarch64 target; four values each.
-    unsafe {
-        let result: uint16x4_t;
-        asm!(
-            "fcvtn {half:v}.4h, {full:v}.4s",
-            half = lateout(vreg) result,
-            full = in(vreg) vld1q_f32(values.as_ptr()),
-            options(pure, nomem, nostack, preserves_flags)
-        );
-        vst1_u16(halves.as_mut_ptr(), result);
+fn convert(values: &[f32; 16], halves: &mut [u16; 16]) {
+    for at in [0, 8] {
+        // SAFETY: NEON and this conversion are part of every aarch64 target; eight values from `at` on are there on both sides.
+        unsafe {
+            let result: uint16x8_t;
+            asm!(
+                "fcvtn {half:v}.4h, {low:v}.4s",
+                "fcvtn2 {half:v}.8h, {high:v}.4s",
+                half = out(vreg) result,
+                low = in(vreg) vld1q_f32(values.as_ptr().add(at)),
+                high = in(vreg) vld1q_f32(values.as_ptr().add(at + 4)),
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            vst1q_u16(halves.as_mut_ptr().add(at), result);
+        }
     }
-    halves
 }

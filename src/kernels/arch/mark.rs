@@ -10,3 +10,14 @@ pub fn mark() {
         std::arch::asm!("hint #112", options(nostack, preserves_flags));
     }
 }
+
+/// Once in every turn of a loop whose body is full vectors already: no instruction, but the compiler then leaves it at that, instead of
+/// vectorizing over the turns as well, with gathers.
+#[inline(always)]
+pub fn turn() {
+    #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+    // SAFETY: there is nothing in it.
+    unsafe {
+        std::arch::asm!("", options(nomem, nostack, preserves_flags));
+    }
+}

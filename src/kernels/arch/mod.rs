@@ -25,7 +25,7 @@ mod x86_64;
 #[cfg(target_arch = "aarch64")]
 pub use aarch64::to_half;
 pub use buffer::{Aligned, Element};
-pub use mark::mark;
+pub use mark::{mark, turn};
 #[cfg(target_arch = "aarch64")]
 pub(super) use peak_aarch64 as peak;
 #[cfg(target_arch = "x86_64")]
@@ -83,6 +83,8 @@ pub struct DotTile {
     /// A panel is `[k / kr][nr][kr]`.
     pub kr: usize,
     pub form: ActivationForm,
+    /// Activations lie as `[rows / mr][k / K_STEP][mr][K_STEP]`, so that a tile reads them one after the other; else row by row.
+    pub interleaved: bool,
 }
 
 /// How a tile wants its quantized activations.
@@ -215,19 +217,19 @@ impl Isa {
     /// The int8 tile.
     pub fn dot_tile(self) -> DotTile {
         match self.0 {
-            Kind::Scalar => DotTile { mr: 4, nr: 4, kr: 1, form: ActivationForm::Signed },
+            Kind::Scalar => DotTile { mr: 4, nr: 4, kr: 1, form: ActivationForm::Signed, interleaved: false },
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => DotTile { mr: 6, nr: 16, kr: 2, form: ActivationForm::Wide },
+            Kind::Avx2 => DotTile { mr: 6, nr: 16, kr: 2, form: ActivationForm::Wide, interleaved: false },
             #[cfg(target_arch = "x86_64")]
-            Kind::AvxVnni => DotTile { mr: 6, nr: 16, kr: 4, form: ActivationForm::Offset },
+            Kind::AvxVnni => DotTile { mr: 6, nr: 16, kr: 4, form: ActivationForm::Offset, interleaved: false },
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni | Kind::Avx512Bf16 => DotTile { mr: 12, nr: 32, kr: 4, form: ActivationForm::Offset },
+            Kind::Avx512Vnni | Kind::Avx512Bf16 => DotTile { mr: 12, nr: 32, kr: 4, form: ActivationForm::Offset, interleaved: false },
             #[cfg(target_arch = "aarch64")]
-            Kind::Neon => DotTile { mr: 8, nr: 8, kr: 16, form: ActivationForm::Signed },
+            Kind::Neon => DotTile { mr: 8, nr: 8, kr: 16, form: ActivationForm::Signed, interleaved: true },
             #[cfg(target_arch = "aarch64")]
-            Kind::Dotprod => DotTile { mr: 8, nr: 8, kr: 4, form: ActivationForm::Signed },
+            Kind::Dotprod => DotTile { mr: 8, nr: 8, kr: 4, form: ActivationForm::Signed, interleaved: true },
             #[cfg(target_arch = "aarch64")]
-            Kind::I8mm => DotTile { mr: 8, nr: 8, kr: 8, form: ActivationForm::Signed },
+            Kind::I8mm => DotTile { mr: 8, nr: 8, kr: 8, form: ActivationForm::Signed, interleaved: true },
         }
     }
 
@@ -251,7 +253,8 @@ impl Isa {
 
     /// `acc[r][c] = sum_k a[r][k] * panel[k][c]` over `k` values (a multiple of [`K_STEP`]), exactly.
     ///
-    /// `a` holds `mr` rows of [`ActivationForm`], `stride` bytes apart. A panel holds no -128: two products of i8 then fit 16 bits.
+    /// `a` holds `mr` rows of [`ActivationForm`], `stride` bytes apart or interleaved. A panel holds no -128: two products of i8 then fit 16 bits.
+    #[inline(always)]
     pub fn dot(self, a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
         let tile = self.dot_tile();
         assert!(k.is_multiple_of(K_STEP) && stride >= k * tile.form.bytes() && panel.len() >= k * tile.nr);
@@ -269,19 +272,20 @@ impl Isa {
             Kind::Avx512Vnni | Kind::Avx512Bf16 => unsafe { x86_64::dot_avx512vnni(a, stride, panel, k, acc) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Kind::Neon => unsafe { aarch64::dot_neon(a, stride, panel, k, acc) },
+            Kind::Neon => unsafe { aarch64::dot_neon(a, panel, k, acc) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Kind::Dotprod => unsafe { aarch64::dot_dotprod(a, stride, panel, k, acc) },
+            Kind::Dotprod => unsafe { aarch64::dot_dotprod(a, panel, k, acc) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Kind::I8mm => unsafe { aarch64::dot_i8mm(a, stride, panel, k, acc) },
+            Kind::I8mm => unsafe { aarch64::dot_i8mm(a, panel, k, acc) },
         }
     }
 
     /// `acc[r][c] = sum_k a[r][k] * panel[k][c]`, each sum one fused multiply-add after the other in the order of k.
     ///
     /// `a` holds `mr` rows, `stride` values apart.
+    #[inline(always)]
     pub fn fma(self, a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &mut TileOf<f32>) {
         let tile = self.fma_tile();
         assert!(stride >= k && panel.len() >= k * tile.nr && a.len() >= (tile.mr - 1) * stride + k);
@@ -315,6 +319,7 @@ impl Isa {
     /// `acc[r][c] = sum_k a[r][k] * panel[k][c]` over `k` values, a multiple of `kr`, in half precision.
     ///
     /// `a` holds `mr` rows, `stride` values apart. Panics on an instruction set without [`Isa::half_tile`]: a bug of the caller.
+    #[inline(always)]
     pub fn half(self, a: &[u16], stride: usize, panel: &[u16], k: usize, acc: &mut TileOf<f32>) {
         let tile = self.half_tile().expect("an instruction set with half-precision products");
         assert!(k.is_multiple_of(tile.kr) && stride >= k && panel.len() >= k * tile.nr && a.len() >= (tile.mr - 1) * stride + k);
@@ -372,7 +377,8 @@ macro_rules! per_isa {
     (@ $(#[$meta:meta])* $visibility:vis fn $name:ident ($isa:ident; $($arg:ident: $type:ty),*) $(-> $result:ty)? = $body:path; $call:tt) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        #[inline]
+        // inlined into a loop, a body would prepare its constants in every turn, needed or not
+        #[inline(never)]
         $visibility fn $name($isa: $crate::kernels::arch::Isa, $($arg: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             #[allow(clippy::too_many_arguments, unused_variables)]
