@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "$0")/.."
 out=${1:?usage: ablation.sh OUT VAL [STEPS]}
 val=${2:?usage: ablation.sh OUT VAL [STEPS]}
-steps=${3:-1500}
+steps=${3:-6000}
 . ./scripts/env.sh
 # shellcheck disable=SC2086 # a list of options
 cargo build --release $FEATURES
@@ -17,7 +17,7 @@ program=target/release/eomt-edge
 mkdir -p "$out"
 
 # What all runs share unless a row says otherwise.
-common="--scenes 7 --steps $steps --batch 16 --lr 1e-3 --patch 16 --heads 3 --queries 16 --colour 0 --scale 1,1"
+common="--scenes 7 --steps $steps --batch 8 --lr 1e-3 --patch 16 --heads 3 --queries 16 --colour 0 --scale 1,1"
 
 run() { # run NAME OPTIONS..: trains once
     name=$1
