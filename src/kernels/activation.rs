@@ -26,7 +26,7 @@ pub fn exp(x: f32) -> f32 {
 /// [`exp`] for x up to 88: softmax has none above zero.
 #[inline(always)]
 pub fn exp_of_negative(x: f32) -> f32 {
-    exp_by(x, [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1])
+    exp_by(x, [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, std::f32::consts::LN_2])
 }
 
 /// [`exp_of_negative`] to 1.1e-4, for scores of int8 products, whose steps change `e^x` by a hundredth.
