@@ -167,7 +167,7 @@ impl Chain {
                 }
                 if index == last {
                     out.copy_from_slice(&from[..out.len()]);
-                    out.iter_mut().zip(residual).for_each(|(to, residual)| *to += residual);
+                    add(isa, residual, out);
                 }
             } else {
                 std::mem::swap(from, to);
@@ -208,9 +208,7 @@ impl Linear {
         }
         self.multiply(isa, count, quantized, rows, &[], out);
         self.activate(isa, out);
-        if !residual.is_empty() {
-            add(isa, residual, out);
-        }
+        add(isa, residual, out);
     }
 
     /// The activation of what [`Linear::multiply`] gave; a gate has done it already.

@@ -1,7 +1,5 @@
 //! Row by row work around the products: layer norm, the end of a tile, softmax.
 
-#[cfg(test)]
-use super::activation::exp_of_negative;
 use super::activation::map;
 use super::arch::{Isa, per_isa};
 use super::quantize::Row;
@@ -207,18 +205,6 @@ pub fn softmax_body(isa: Isa, row: &mut [f32], exp: impl Fn(f32) -> f32) -> f32 
     1.0 / isa.sum(row)
 }
 
-#[cfg(test)]
-#[inline(always)]
-fn softmax_exact_body(isa: Isa, row: &mut [f32]) -> f32 {
-    softmax_body(isa, row, exp_of_negative)
-}
-
-#[cfg(test)]
-per_isa! {
-    /// Softmax of one row without the division: `row` becomes `e^(row - max)`; returns the inverse of the sum.
-    pub fn softmax[isa](row: &mut [f32]) -> f32 = softmax_exact_body;
-}
-
 /// `to = values * factor`.
 #[inline(always)]
 pub fn scale(values: &[f32], factor: f32, to: &mut [f32]) {
@@ -236,7 +222,7 @@ pub fn add_body(values: &[f32], to: &mut [f32]) {
 }
 
 per_isa! {
-    /// `to += values`.
+    /// `to += values`, as far as there are any.
     pub fn add(values: &[f32], to: &mut [f32]) = add_body;
 }
 
@@ -278,7 +264,17 @@ per_isa! {
 
 #[cfg(test)]
 mod tests {
+    use super::super::activation::exp_of_negative;
     use super::*;
+
+    #[inline(always)]
+    fn softmax_exact_body(isa: Isa, row: &mut [f32]) -> f32 {
+        softmax_body(isa, row, exp_of_negative)
+    }
+
+    per_isa! {
+        fn softmax[isa](row: &mut [f32]) -> f32 = softmax_exact_body;
+    }
 
     fn numbers(n: usize, seed: u32) -> Vec<f32> {
         crate::kernels::testing::numbers(n, seed).iter().map(|v| v * 2.0).collect()
