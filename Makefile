@@ -29,7 +29,7 @@ lint: setup
 unit-check:
 	systemd-analyze security --offline=true --no-pager --threshold=20 systemd/eomt-edge.service
 
-# The whole test suite as 64-bit ARM code under an emulator, on a new core and on a Raspberry Pi 4's.
+# The test suite as 64-bit ARM code under an emulator: all of it on a new core, what computes on a Raspberry Pi 4's too.
 aarch64-test:
 	sh scripts/aarch64-test.sh
 
