@@ -163,6 +163,24 @@ fn a_comparison_names_where_two_models_differ() {
 }
 
 #[test]
+fn a_report_of_anomaly_scores_shows_each_images_own() {
+    let scratch = Scratch::new("evaluate-anomalies");
+    let report = scratch.path("report");
+    let model = model();
+    let truth = ["--images", "scenes/images", "--anomaly-dir", "scenes/foreign", "--model", &model];
+    let alone = scores(&[&truth[..], &["--limit", "1"]].concat());
+    succeed(evaluate(&[&truth[..], &["--shown", "2", "--report"]].concat()).arg(&report));
+    let page = std::fs::read_to_string(report.join("index.html")).unwrap();
+    assert_eq!(page.matches("<img").count(), 6, "two images: picture, mask, score");
+    assert_eq!(std::fs::read_dir(&report).unwrap().count(), 7);
+    // the first image with foreign pixels, and what it scores when it is the only one
+    succeed(evaluate(&[&truth[..], &["--shown", "8", "--report"]].concat()).arg(&report));
+    let page = std::fs::read_to_string(report.join("index.html")).unwrap();
+    let ap = format!("AP {:.2}, FPR@95 {:.2}", 100.0 * alone["ap"].as_f64().unwrap(), 100.0 * alone["fpr95"].as_f64().unwrap());
+    assert!(page.contains(&ap), "{ap} is not in {page}");
+}
+
+#[test]
 fn a_report_shows_the_worst_images() {
     let scratch = Scratch::new("evaluate-report");
     for (task, worst) in [("panoptic", 3), ("semantic", 3), ("instance", 3)] {

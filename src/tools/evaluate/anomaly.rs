@@ -11,19 +11,21 @@
 //! ```
 //! Pixels of one score are taken together. Memory: 4 bytes a pixel of the whole dataset.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::dataset::{Dataset, TruthFiles};
 use super::{EvaluateOptions, Predictions, maps, scores};
-use crate::data::Task;
+use crate::data::{Frame, Task};
 use crate::model_file::{self, Compute};
 use crate::pipeline::Pipeline;
 use crate::segment::Rules;
 use crate::source::read_picture;
-use crate::tools::{progress, say, usage};
+use crate::tools::{files, progress, say, usage};
+
+mod report;
 
 /// Values of a mask, as SegmentMeIfYouCan, Fishyscapes and RoadAnomaly publish them.
 const NORMAL: u16 = 0;
@@ -42,8 +44,8 @@ impl Ranking {
         if is_foreign { self.foreign.push(score) } else { self.normal.push(score) }
     }
 
-    /// AP and FPR@95; `None` when pixels of one of the two kinds are missing.
-    pub fn measure(mut self) -> Option<(f64, f64)> {
+    /// Of all pixels pushed.
+    pub fn measure(mut self) -> Measure {
         if self.normal.is_empty() || self.foreign.is_empty() {
             return None;
         }
@@ -67,50 +69,133 @@ impl Ranking {
     }
 }
 
+/// AP and FPR@95; `None` when pixels of one of the two kinds are missing.
+type Measure = Option<(f64, f64)>;
+
+/// What gives the pixels their scores.
+enum Scorer {
+    Model(Box<Pipeline>),
+    Files(PathBuf),
+}
+
+struct Run<'a> {
+    options: &'a EvaluateOptions,
+    dataset: Dataset,
+    scorers: Vec<Scorer>,
+    names: Vec<String>,
+}
+
+struct Outcome {
+    /// All pixels of all images that count, one per scorer.
+    overall: Vec<Measure>,
+    /// Each image alone.
+    images: Vec<Vec<Measure>>,
+}
+
 /// `--anomaly-dir`.
 pub(super) fn evaluate(directory: &Path, options: &EvaluateOptions) -> Result<()> {
-    if options.report.is_some() {
-        return usage("--report shows classes, and --anomaly-dir has none");
+    if let Some(report) = &options.report {
+        files::make_directory(report)?; // early: the work before it may take long
     }
-    let truth = TruthFiles::Anomalies { directory: directory.to_owned() };
-    let mut dataset = Dataset::open(&truth, options.images.as_deref(), None, options.max_pixels)?;
-    dataset.images.truncate(options.limit.unwrap_or(usize::MAX));
-    let mut results = Vec::new();
-    match &options.predictions {
-        Predictions::Models(paths) => {
-            for path in paths {
-                let (model, _) = model_file::load(path, &Compute::threads(options.threads))?;
-                let (height, width) = model.metadata().input_size;
-                if options.windows && height != width {
-                    return usage(format!("--windows needs a square input, and {} takes {height}x{width}", path.display()));
+    let mut run = Run::open(directory, options)?;
+    let outcome = run.measure()?;
+    if let Some(report) = &options.report {
+        report::write(report, &mut run, &outcome)?;
+    }
+    print(&run, &outcome)
+}
+
+impl Run<'_> {
+    fn open<'a>(directory: &Path, options: &'a EvaluateOptions) -> Result<Run<'a>> {
+        let truth = TruthFiles::Anomalies { directory: directory.to_owned() };
+        let mut dataset = Dataset::open(&truth, options.images.as_deref(), None, options.max_pixels)?;
+        dataset.images.truncate(options.limit.unwrap_or(usize::MAX));
+        let (paths, scorers) = match &options.predictions {
+            Predictions::Models(paths) => (&paths[..], paths.iter().map(|path| Scorer::load(path, options)).collect::<Result<_>>()?),
+            Predictions::Files { path, .. } => (std::slice::from_ref(path), vec![Scorer::Files(path.clone())]),
+        };
+        let names = paths.iter().map(|path| path.display().to_string()).collect();
+        Ok(Run { options, dataset, scorers, names })
+    }
+
+    fn measure(&mut self) -> Result<Outcome> {
+        let new = |scorers: &[Scorer]| -> Vec<Ranking> { scorers.iter().map(|_| Ranking::default()).collect() };
+        let mut rankings = new(&self.scorers);
+        let mut images = Vec::with_capacity(self.dataset.images.len());
+        let bar = progress::bar(self.dataset.images.len() as u64, "evaluating");
+        for index in 0..self.dataset.images.len() {
+            let mask = self.mask(index)?;
+            let mut alone = new(&self.scorers);
+            for (scores, (all, alone)) in self.scores(index, &mask)?.into_iter().zip(rankings.iter_mut().zip(&mut alone)) {
+                for (score, value) in scores.into_iter().zip(&mask.values).filter(|(_, value)| **value != IGNORED) {
+                    all.push(score, *value == FOREIGN);
+                    alone.push(score, *value == FOREIGN);
                 }
-                let mut pipeline = Pipeline::new(model, Rules { task: Task::Semantic, ..Rules::default() });
-                let score = |index: usize, size| model_scores(&mut pipeline, &dataset, index, size, options);
-                results.push((path.display().to_string(), rank(&dataset, score)?));
             }
+            images.push(alone.into_iter().map(Ranking::measure).collect());
+            bar.inc(1);
         }
-        Predictions::Files { path, .. } => {
-            let score = |index: usize, size| file_scores(path, &dataset, index, size, options.max_pixels);
-            results.push((path.display().to_string(), rank(&dataset, score)?));
-        }
+        bar.finish_and_clear();
+        Ok(Outcome { overall: rankings.into_iter().map(Ranking::measure).collect(), images })
     }
-    print(&dataset, results, options)
+
+    /// The image's anomaly mask.
+    fn mask(&self, index: usize) -> Result<maps::Map<u16>> {
+        let (png, mask) = self.dataset.anomalies(index)?;
+        if let Some(value) = mask.values.iter().find(|value| ![NORMAL, FOREIGN, IGNORED].contains(value)) {
+            bail!("{}: an anomaly mask has 0 (normal), 1 (foreign) and 255 (does not count), not {value}", png.display());
+        }
+        Ok(mask)
+    }
+
+    /// The image, of the mask's size.
+    fn frame(&self, index: usize, mask: &maps::Map<u16>) -> Result<Frame> {
+        let image = &self.dataset.images[index];
+        let frame = read_picture(&image.path, self.options.max_pixels)?;
+        check_size(&image.name, (frame.width, frame.height), (mask.width, mask.height))?;
+        Ok(frame)
+    }
+
+    /// How foreign each pixel is (row-major, larger = more), one map per scorer.
+    fn scores(&mut self, index: usize, mask: &maps::Map<u16>) -> Result<Vec<Vec<f32>>> {
+        let name = self.dataset.images[index].name.clone();
+        let seen = self.scorers.iter().any(|scorer| matches!(scorer, Scorer::Model(_)));
+        let frame = seen.then(|| self.frame(index, mask)).transpose()?;
+        let options = self.options;
+        let score = |scorer: &mut Scorer| {
+            let scores = match scorer {
+                Scorer::Model(pipeline) => {
+                    let frame = frame.as_ref().context("a model needs the picture")?;
+                    pipeline.anomalies(frame, options.windows, options.anomaly)?
+                }
+                Scorer::Files(path) => file_scores(path, &name, (mask.width, mask.height), options.max_pixels)?,
+            };
+            match scores.iter().any(|score| score.is_nan()) {
+                true => bail!("{name}: the network gives no numbers here"),
+                false => Ok(scores),
+            }
+        };
+        self.scorers.iter_mut().map(score).collect()
+    }
+}
+
+impl Scorer {
+    fn load(path: &Path, options: &EvaluateOptions) -> Result<Scorer> {
+        let (model, _) = model_file::load(path, &Compute::threads(options.threads))?;
+        let (height, width) = model.metadata().input_size;
+        if options.windows && height != width {
+            return usage(format!("--windows needs a square input, and {} takes {height}x{width}", path.display()));
+        }
+        Ok(Scorer::Model(Box::new(Pipeline::new(model, Rules { task: Task::Semantic, ..Rules::default() }))))
+    }
 }
 
 /// Scores of an image in a file: grey values, larger = more foreign.
-fn file_scores(path: &Path, dataset: &Dataset, index: usize, size: (u32, u32), max_pixels: u64) -> Result<Vec<f32>> {
-    let name = Path::new(&dataset.images[index].name).with_extension("png");
-    let path = path.join(&name);
+fn file_scores(path: &Path, name: &str, size: (u32, u32), max_pixels: u64) -> Result<Vec<f32>> {
+    let path = path.join(Path::new(name).with_extension("png"));
     let map = maps::values(&path, max_pixels)?;
     check_size(&path.display().to_string(), (map.width, map.height), size)?;
     Ok(map.values.into_iter().map(f32::from).collect())
-}
-
-fn model_scores(pipeline: &mut Pipeline, dataset: &Dataset, index: usize, size: (u32, u32), options: &EvaluateOptions) -> Result<Vec<f32>> {
-    let image = &dataset.images[index];
-    let frame = read_picture(&image.path, options.max_pixels)?;
-    check_size(&image.name, (frame.width, frame.height), size)?;
-    Ok(pipeline.anomalies(&frame, options.windows, options.anomaly)?)
 }
 
 fn check_size(name: &str, (width, height): (u32, u32), truth: (u32, u32)) -> Result<()> {
@@ -120,48 +205,33 @@ fn check_size(name: &str, (width, height): (u32, u32), truth: (u32, u32)) -> Res
     Ok(())
 }
 
-/// All pixels of all images that count.
-fn rank(dataset: &Dataset, mut score: impl FnMut(usize, (u32, u32)) -> Result<Vec<f32>>) -> Result<Option<(f64, f64)>> {
-    let mut ranking = Ranking::default();
-    let bar = progress::bar(dataset.images.len() as u64, "evaluating");
-    for index in 0..dataset.images.len() {
-        let (png, mask) = dataset.anomalies(index)?;
-        if let Some(value) = mask.values.iter().find(|value| ![NORMAL, FOREIGN, IGNORED].contains(value)) {
-            bail!("{}: an anomaly mask has 0 (normal), 1 (foreign) and 255 (does not count), not {value}", png.display());
+fn print(run: &Run, outcome: &Outcome) -> Result<()> {
+    let images = run.dataset.images.len();
+    let object = |measure: &Measure| {
+        let [ap, fpr] = columns(measure);
+        json!({ "task": "anomaly", "images": images, "ap": ap, "fpr95": fpr })
+    };
+    match &outcome.overall[..] {
+        [one] if run.options.json => return say(object(one)),
+        [a, b, ..] if run.options.json => {
+            return say(json!({ "task": "anomaly", "images": images, "a": object(a), "b": object(b), "models": run.names }));
         }
-        let scores = score(index, (mask.width, mask.height))?;
-        for (score, value) in scores.into_iter().zip(&mask.values).filter(|(_, value)| **value != IGNORED) {
-            if score.is_nan() {
-                bail!("{}: the network gives no numbers here", dataset.images[index].name);
-            }
-            ranking.push(score, *value == FOREIGN);
-        }
-        bar.inc(1);
+        _ => {}
     }
-    bar.finish_and_clear();
-    Ok(ranking.measure())
+    say(format_args!("{:<40} {:>8} {:>8}", "", "AP", "FPR@95"))?;
+    for (name, measure) in run.names.iter().zip(&outcome.overall) {
+        let [ap, fpr] = columns(measure).map(scores::percent);
+        say(format_args!("{name:<40} {ap:>8} {fpr:>8}"))?;
+    }
+    match &run.options.report {
+        Some(directory) => say(format_args!("report: {}", directory.join("index.html").display())),
+        None => Ok(()),
+    }
 }
 
-fn print(dataset: &Dataset, results: Vec<(String, Option<(f64, f64)>)>, options: &EvaluateOptions) -> Result<()> {
-    let object = |result: &Option<(f64, f64)>| {
-        let (ap, fpr) = (result.map(|result| result.0), result.map(|result| result.1));
-        json!({ "task": "anomaly", "images": dataset.images.len(), "ap": ap, "fpr95": fpr })
-    };
-    match &results[..] {
-        [(_, result)] if options.json => say(object(result)),
-        [(a, first), (b, second), ..] if options.json => {
-            let models =
-                json!({ "task": "anomaly", "images": dataset.images.len(), "a": object(first), "b": object(second), "models": [a, b] });
-            say(models)
-        }
-        _ => {
-            say(format_args!("{:<40} {:>8} {:>8}", "", "AP", "FPR@95"))?;
-            results.iter().try_for_each(|(name, result)| {
-                let [ap, fpr] = [result.map(|result| result.0), result.map(|result| result.1)].map(scores::percent);
-                say(format_args!("{name:<40} {ap:>8} {fpr:>8}"))
-            })
-        }
-    }
+/// AP and FPR@95, each with or without a value.
+fn columns(measure: &Measure) -> [Option<f64>; 2] {
+    [measure.map(|measure| measure.0), measure.map(|measure| measure.1)]
 }
 
 #[cfg(test)]

@@ -35,6 +35,16 @@ pub fn differences(frame: &Frame, wrong: &[bool]) -> Vec<u8> {
     frame.data.chunks_exact(3).zip(wrong).flat_map(pixel).collect()
 }
 
+/// Scores as colours: black at `low`, then red and yellow, white at `high`.
+pub fn heat(scores: &[f32], low: f32, high: f32) -> Vec<u8> {
+    let span = (high - low).max(f32::MIN_POSITIVE);
+    let pixel = |score: &f32| {
+        let heat = 3.0 * ((score - low) / span).clamp(0.0, 1.0);
+        [0.0, 1.0, 2.0].map(|cold| (255.0 * (heat - cold).clamp(0.0, 1.0)) as u8)
+    };
+    scores.iter().flat_map(pixel).collect()
+}
+
 /// Without a score only the name is written.
 fn row(index: usize, class: usize, score: Option<f32>) -> Segment {
     Segment { id: index as u16 + 1, category_id: class as u16, score: score.unwrap_or(f32::NAN), area: 0, bbox: [0; 4], track_id: 0 }

@@ -61,11 +61,18 @@ fn show(directory: &Path, run: &mut Run, outcome: &Outcome, index: usize, place:
             }
         }
     }
-    let mut html =
-        format!("<h3>{}</h3>\n<p>{}</p>\n<div class=\"images\">\n", escape(&outcome.images[index].name), caption(&outcome.images[index]));
+    let panels = panels.into_iter().map(|(what, rgb)| (what.to_owned(), rgb)).collect();
+    let image = &outcome.images[index];
+    let figures = gallery(directory, place, (frame.width, frame.height), panels)?;
+    Ok(format!("<h3>{}</h3>\n<p>{}</p>\n{figures}", escape(&image.name), caption(image)))
+}
+
+/// Writes an image's pictures (what each shows, its RGB pixels) and returns the HTML that shows them.
+pub fn gallery(directory: &Path, place: usize, (width, height): (u32, u32), panels: Vec<(String, Vec<u8>)>) -> Result<String> {
+    let mut html = String::from("<div class=\"images\">\n");
     for (number, (what, rgb)) in panels.into_iter().enumerate() {
         let file = format!("{place:03}-{number}.png");
-        files::write(&directory.join(&file), &files::png_rgb(&rgb, frame.width, frame.height)?)?;
+        files::write(&directory.join(&file), &files::png_rgb(&rgb, width, height)?)?;
         let _ = writeln!(html, "<figure><img src=\"{file}\" alt=\"{what}\"><figcaption>{what}</figcaption></figure>"); // to a String
     }
     html.push_str("</div>\n");
@@ -99,15 +106,21 @@ fn page(outcome: &Outcome, gallery: &str) -> String {
         }
         [] => {}
     }
-    let title = escape(&outcome.names.join(", "));
+    body.push_str(gallery);
+    document(&outcome.names, &body)
+}
+
+/// A whole page about `names`.
+pub fn document(names: &[String], body: &str) -> String {
+    let title = escape(&names.join(", "));
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>{title}</title><style>{STYLE}</style></head>\n\
-         <body>\n{body}{gallery}<p>All scores in percent.</p>\n</body>\n</html>\n"
+         <body>\n{body}<p>All scores in percent.</p>\n</body>\n</html>\n"
     )
 }
 
 /// Rows of scores; `others` are B's rows and B minus A.
-fn table(columns: &[&str], rows: &[Row], others: &[Vec<Row>]) -> String {
+pub fn table(columns: &[&str], rows: &[Row], others: &[Vec<Row>]) -> String {
     let suffixes = if others.is_empty() { vec![""] } else { vec![" A", " B", " B - A"] };
     let mut html = String::from("<table>\n<tr><th></th>");
     for column in columns {
@@ -126,6 +139,6 @@ fn table(columns: &[&str], rows: &[Row], others: &[Vec<Row>]) -> String {
     html
 }
 
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
