@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use eomt_edge::cli::{
-    AnomalyArg, BenchArgs, Command, ConvertArgs, EvaluateArgs, MatchArg, PostprocessArgs, PrecisionArg, SegmentArgs, ThresholdArgs,
+    AnomalyArg, BenchArgs, Command, ConvertArgs, EvaluateArgs, MatchArg, PostprocessArgs, PrecisionArg, ScenesArgs, SegmentArgs,
+    ThresholdArgs,
 };
 use eomt_edge::data::Thresholds;
 use eomt_edge::model::Precision;
@@ -41,7 +42,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             return Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Scenes(args) => {
-            scenes(&ScenesOptions { output: args.output, count: args.count, seed: args.seed, size: args.size })?;
+            let ScenesArgs { output, count, seed, size, classes } = args;
+            scenes(&ScenesOptions { output, count, seed, size, classes })?;
         }
         #[cfg(feature = "train")]
         Command::Train(args) => run_train(*args)?,

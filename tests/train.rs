@@ -32,6 +32,35 @@ fn pictures(command: &mut Command, folder: &Path) {
     command.arg("--panoptic-dir").arg(folder.join("panoptic"));
 }
 
+/// A truth of fewer classes is the whole truth without the others: same pictures, same segments of the kept classes, and a reader
+/// that refuses ids without a segment takes it.
+#[test]
+fn scenes_of_few_classes_say_nothing_of_the_rest() {
+    let scratch = Scratch::new("scenes-classes");
+    let (all, few) = (scratch.path("all"), scratch.path("few"));
+    draw(&all, 3, 5);
+    succeed(eomt_edge().arg("scenes").arg(&few).args(["--size", "64", "--count", "3", "--seed", "5", "--classes", "wall,box"]));
+    let list =
+        |folder: &Path| -> serde_json::Value { serde_json::from_slice(&std::fs::read(folder.join("panoptic.json")).unwrap()).unwrap() };
+    let (all_list, few_list) = (list(&all), list(&few));
+    let names: Vec<_> = few_list["categories"].as_array().unwrap().iter().map(|category| category["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["box", "wall"]);
+    for index in 0..3 {
+        let name = format!("images/{index:06}.png");
+        assert_eq!(std::fs::read(all.join(&name)).unwrap(), std::fs::read(few.join(&name)).unwrap());
+        let segments = |list: &serde_json::Value| list["annotations"][index]["segments_info"].as_array().unwrap().clone();
+        let mut wanted = segments(&all_list);
+        wanted.retain(|segment| [1, 7].contains(&segment["category_id"].as_u64().unwrap())); // box, wall
+        assert_eq!(segments(&few_list), wanted);
+    }
+    let mut evaluate = eomt_edge();
+    evaluate.args(["evaluate", "--json", "--panoptic-json"]).arg(few.join("panoptic.json"));
+    evaluate.arg("--panoptic-dir").arg(few.join("panoptic")).arg("--predictions").arg(few.join("panoptic"));
+    evaluate.arg("--predictions-json").arg(few.join("panoptic.json"));
+    let scores: serde_json::Value = serde_json::from_slice(&succeed(&mut evaluate).stdout).unwrap();
+    assert_eq!(scores["all"]["pq"], 1.0);
+}
+
 /// `kill -9` whenever a state has appeared, until the run gets through: the same files as a run that was left alone.
 #[test]
 fn killed_runs_end_as_others_do() {
@@ -150,6 +179,8 @@ fn bad_input_gets_a_sentence() {
     let drawn = scratch.path("drawn");
     draw(&drawn, 1, 1);
     says(eomt_edge().arg("scenes").arg(&drawn), 1, &["panoptic.json", "already"]);
+    says(eomt_edge().arg("scenes").arg(&output).args(["--classes", "box,tree"]), 1, &["tree", "ball, box"]);
+    assert!(!output.exists());
     std::fs::create_dir_all(&output).unwrap();
     std::fs::write(output.join("state.safetensors"), "no state").unwrap();
     says(train(&output, 1).args(["--scenes", "1"]), 1, &["state.safetensors", "not the state"]);

@@ -365,4 +365,7 @@ pub struct ScenesArgs {
     /// Pixels of a side
     #[arg(long, default_value_t = 192, value_parser = clap::value_parser!(u32).range(8..=INPUT_SIDE_MAX as i64))]
     pub size: u32,
+    /// Say only where these are, as for a task with fewer classes: box,floor [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "CLASSES")]
+    pub classes: Vec<String>,
 }

@@ -23,13 +23,16 @@ pub struct ScenesOptions {
     pub seed: u64,
     /// Pixels of a side.
     pub size: u32,
+    /// Names of the classes that the truth knows; all when empty. What else is drawn it says nothing of.
+    pub classes: Vec<String>,
 }
 
 /// Writes the pictures, then the JSON: a folder without it is not finished.
 ///
 /// # Errors
-/// When the directory holds a dataset already or cannot be written.
+/// When a class is unknown, when the directory holds a dataset already or cannot be written.
 pub fn scenes(options: &ScenesOptions) -> Result<()> {
+    let known = known(&options.classes)?;
     let list = options.output.join("panoptic.json");
     if list.exists() {
         bail!("{}: there is a dataset already", list.display());
@@ -40,7 +43,8 @@ pub fn scenes(options: &ScenesOptions) -> Result<()> {
     let bar = progress::bar(options.count, "drawing");
     let (mut entries, mut annotations) = (vec![], vec![]);
     for index in 0..options.count {
-        let picture = still(options.seed, index, options.size);
+        let mut picture = still(options.seed, index, options.size);
+        forget(&mut picture, &known);
         let name = format!("{index:06}.png");
         files::write(&images.join(&name), &files::png_rgb(&picture.rgb, options.size, options.size)?)?;
         let ids = coco_panoptic(&picture.ids);
@@ -49,12 +53,28 @@ pub fn scenes(options: &ScenesOptions) -> Result<()> {
         annotations.push(json!({ "image_id": index, "file_name": name, "segments_info": segments(&picture, options.size as usize) }));
         bar.inc(1);
     }
-    let categories: Vec<_> =
-        LABELS.iter().zip(0u16..).map(|(name, id)| json!({ "id": id, "name": name, "isthing": u8::from(id < THINGS) })).collect();
+    let category = |&id: &u16| json!({ "id": id, "name": LABELS[usize::from(id)], "isthing": u8::from(id < THINGS) });
+    let categories: Vec<_> = known.iter().map(category).collect();
     let document = json!({ "images": entries, "annotations": annotations, "categories": categories });
     files::write(&list, document.to_string().as_bytes())?;
     bar.finish_and_clear();
     say(format!("{} pictures of {}x{}, seed {}, in {}", options.count, options.size, options.size, options.seed, options.output.display()))
+}
+
+/// Class indices of the names, in the order of the labels.
+fn known(names: &[String]) -> Result<Vec<u16>> {
+    if let Some(name) = names.iter().find(|name| !LABELS.contains(&name.as_str())) {
+        bail!("--classes: the scenes have no {name:?}, but {}", LABELS.join(", "));
+    }
+    let is_known = |(_, label): &(u16, &str)| names.is_empty() || names.iter().any(|name| name == label);
+    Ok((0u16..).zip(LABELS).filter(is_known).map(|(index, _)| index).collect())
+}
+
+/// Takes segments of other classes out of the truth.
+fn forget(picture: &mut Still, known: &[u16]) {
+    picture.classes.retain(|(_, class)| known.contains(class));
+    let kept = &picture.classes;
+    picture.ids.iter_mut().filter(|id| !kept.iter().any(|(kept, _)| kept == *id)).for_each(|id| *id = 0);
 }
 
 /// `segments_info` of one picture: area in pixels, box as x, y, width, height.
