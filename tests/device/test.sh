@@ -18,7 +18,8 @@ trap 'rm -rf "$payload"' EXIT
 chmod 755 "$payload" # it becomes /
 mkdir -p "$payload/test"
 cp "$here"/guest/* "$payload/test/"
-cp "$repo/tests/data/clip/000000.png" "$payload/test/clip.png"
+# every segment scores above 0.8 in it, as RGB and as YUYV: none comes and goes with the rounding of colours
+cp "$repo/tests/data/clip/000007.png" "$payload/test/clip.png"
 bash "$here/stage.sh" "$payload" "${PROGRAM:-}"
 
 cp "$here/guest/install.sh" "$payload/test/script.sh"
