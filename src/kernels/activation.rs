@@ -1,6 +1,6 @@
 //! The non-linearities of the network, element by element.
 
-use super::arch::{per_isa, turn};
+use super::arch::{Arithmetic, Isa, per_isa, turn};
 
 /// What happens to the output of a linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,35 +20,28 @@ pub enum Activation {
 /// `e^x` for softmax and sigmoids: relative error below 5e-7 down to e^-20; x is limited to -87..=88, NaN stays.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    exp_of_negative(if x > 88.0 { 88.0 } else { x })
+    exp_by(if x > 88.0 { 88.0 } else { x }, EXP)
 }
 
-/// [`exp`] for x up to 88: softmax has none above zero.
-#[inline(always)]
-pub fn exp_of_negative(x: f32) -> f32 {
-    exp_by(x, [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, std::f32::consts::LN_2])
-}
+/// Coefficients for [`exp_by`], our own fits of least relative error: 9e-8.
+pub const EXP: [f32; 5] = [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, std::f32::consts::LN_2];
 
-/// [`exp_of_negative`] to 1.1e-4, for scores of int8 products, whose steps change `e^x` by a hundredth.
-#[inline(always)]
-pub fn exp_rough(x: f32) -> f32 {
-    exp_by(x, [5.500_893_3e-2, 2.422_109_7e-1, 6.932_829e-1])
-}
+/// To 1.1e-4.
+pub const EXP_ROUGH: [f32; 3] = [5.500_893_3e-2, 2.422_109_7e-1, 6.932_829e-1];
 
-/// `x log2(e)` splits into an integer, which goes into the exponent, and a rest in -1/2..=1/2, of which `1 + rest polynomial(rest)`
-/// gives `2^rest` (our own fits of least relative error, 9e-8 to the fifth power, 1e-4 to the third).
+/// `e^x` for x up to 88: `x log2(e)` splits into an integer, which goes into the exponent, and a rest in -1/2..=1/2, of which
+/// `1 + rest polynomial(rest)` gives `2^rest`.
 #[inline(always)]
-fn exp_by<const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
-    let x = if x < -87.0 { -87.0 } else { x };
-    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
-    let rest = x.mul_add(std::f32::consts::LOG2_E, ROUND - shifted);
-    let mut p = coefficients[0];
+pub fn exp_by<A: Arithmetic, const N: usize>(x: A, coefficients: [f32; N]) -> A {
+    let (log2e, round) = (A::splat(std::f32::consts::LOG2_E), A::splat(12_582_912.0)); // 1.5 * 2^23
+    let x = x.at_least(-87.0);
+    let shifted = x.mul_add(log2e, round);
+    let rest = x.mul_add(log2e, round.sub(shifted));
+    let mut p = A::splat(coefficients[0]);
     for c in &coefficients[1..] {
-        p = p.mul_add(rest, *c);
+        p = p.mul_add(rest, A::splat(*c));
     }
-    p = p.mul_add(rest, 1.0);
-    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+    p.mul_add(rest, A::splat(1.0)).scaled(shifted)
 }
 
 #[inline(always)]
@@ -79,18 +72,18 @@ fn gelu(x: f32) -> f32 {
     half.mul_add(erf(x * std::f32::consts::FRAC_1_SQRT_2), half)
 }
 
-/// [`gelu`] without a division, for values that come from int8 products: off by at most 3.2e-4, where a step of such values is larger
+/// GELU without a division, for values that come from int8 products: off by at most 3.2e-4, where a step of such values is larger
 /// than 1e-2. `Φ(x) = 1/2 + x g(x^2)` with our own fit of degree 6 to g on -4..=4, in the variable that maps x^2 to -1..=1.
 #[inline(always)]
-fn gelu_rough(x: f32) -> f32 {
-    let bounded = if x < -4.0 { -4.0 } else { x };
-    let near = if bounded > 4.0 { 4.0 } else { bounded };
-    let t = (near * near).mul_add(0.125, -1.0);
-    let mut g = 5.971_986e-3_f32;
+pub fn gelu_rough<A: Arithmetic>(x: A) -> A {
+    let bounded = x.at_least(-4.0);
+    let near = bounded.at_most(4.0);
+    let t = near.mul(near).mul_add(A::splat(0.125), A::splat(-1.0));
+    let mut g = A::splat(5.971_986e-3);
     for c in [-1.655_088_7e-2, 2.409_110_8e-2, -3.546_235e-2, 5.541_017_7e-2, -8.442_662e-2, 1.759_702_1e-1] {
-        g = g.mul_add(t, c);
+        g = g.mul_add(t, A::splat(c));
     }
-    bounded * near.mul_add(g, 0.5)
+    bounded.mul(near.mul_add(g, A::splat(0.5)))
 }
 
 #[inline(always)]
@@ -139,21 +132,16 @@ fn apply(activation: Activation, values: &mut [f32]) {
     }
 }
 
-#[inline(always)]
-fn apply_to_int8(activation: Activation, values: &mut [f32]) {
-    match activation {
-        Activation::Gelu => map(values, gelu_rough),
-        other => apply(other, values),
-    }
-}
-
 per_isa! {
     /// Applies `activation` to every value of `values`.
     pub fn activate(activation: Activation, values: &mut [f32]) = apply;
 }
-per_isa! {
-    /// [`activate`] for values that come from int8 products, where a faster GELU is exact enough.
-    pub fn activate_int8(activation: Activation, values: &mut [f32]) = apply_to_int8;
+/// [`activate`] for values that come from int8 products, where a faster GELU is exact enough.
+pub fn activate_int8(isa: Isa, activation: Activation, values: &mut [f32]) {
+    match activation {
+        Activation::Gelu => isa.gelu_rough(values),
+        other => activate(isa, other, values),
+    }
 }
 
 #[inline(always)]
@@ -170,7 +158,6 @@ per_isa! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::arch::Isa;
 
     /// erf by its series and continued fraction, in f64.
     fn erf64(x: f64) -> f64 {
@@ -222,15 +209,22 @@ mod tests {
 
     #[test]
     fn the_rough_gelu_is_near_the_exact_one() {
-        for i in -90_000..=90_000 {
-            let x = i as f32 / 10_000.0;
-            let mut values = [x];
-            apply_to_int8(Activation::Gelu, &mut values);
-            assert!((f64::from(values[0]) - truth(Activation::Gelu, f64::from(x))).abs() < 3.2e-4, "{x}: {}", values[0]);
+        let values: Vec<f32> = (-90_000..=90_001).map(|i| i as f32 / 10_000.0).collect();
+        let mut reference = values.clone();
+        activate_int8(Isa::SCALAR, Activation::Gelu, &mut reference);
+        for (x, y) in values.iter().zip(&reference) {
+            assert!((f64::from(*y) - truth(Activation::Gelu, f64::from(*x))).abs() < 3.2e-4, "{x}: {y}");
         }
-        let mut extremes = [f32::NAN, 1e30, -1e30, 0.0];
-        apply_to_int8(Activation::Gelu, &mut extremes);
-        assert!(extremes[0].is_nan() && extremes[1] > 9e29 && extremes[2].abs() < 3.2e-4 && extremes[3] == 0.0);
+        for isa in Isa::available() {
+            let mut ours = values.clone();
+            activate_int8(isa, Activation::Gelu, &mut ours);
+            assert_eq!(ours, reference, "{}", isa.name());
+            let mut extremes = [[f32::NAN, 1e30, -1e30, 0.0]; 5];
+            activate_int8(isa, Activation::Gelu, extremes.as_flattened_mut());
+            for [nan, large, small, zero] in extremes {
+                assert!(nan.is_nan() && large > 9e29 && small.abs() < 3.2e-4 && zero == 0.0, "{}", isa.name());
+            }
+        }
     }
 
     #[test]
@@ -255,9 +249,10 @@ mod tests {
         }
         for i in -20_000..=0 {
             let x = i as f32 / 1000.0;
-            assert!((f64::from(exp_rough(x)) / f64::from(x).exp() - 1.0).abs() < 1.1e-4, "e^{x}, roughly: {}", exp_rough(x));
+            let rough = exp_by(x, EXP_ROUGH);
+            assert!((f64::from(rough) / f64::from(x).exp() - 1.0).abs() < 1.1e-4, "e^{x}, roughly: {rough}");
         }
-        assert!(exp_rough(f32::NAN).is_nan());
+        assert!(exp_by(f32::NAN, EXP_ROUGH).is_nan());
         assert!(exp(-1e30) > 0.0 && exp(-1e30) < 1e-37 && exp(1e30).is_finite());
         assert_eq!(exp(0.0), 1.0);
     }

@@ -8,11 +8,10 @@
 //!     out[block, head] = (scores v) / sums        half precision where int8 scores meet a CPU that has it, else f32
 //! ```
 
-use super::activation::{exp_of_negative, exp_rough};
-use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa, to_half};
+use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
 use super::panels::{F32Panels, HalfPanels, I8Panels};
-use super::quantize::{Activations, quantize_symmetric_body};
-use super::rows::{Int8Tile, add_body, groups, part, part_mut, scale, scale_i32, softmax_body};
+use super::quantize::{Activations, quantize_symmetric};
+use super::rows::{Int8Tile, add_body, groups, part, part_mut, scale, scale_i32};
 
 /// How the products of queries and keys are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,7 +100,7 @@ fn prepare_body(isa: Isa, head: &mut Head, shape: &Shape, index: usize, k: Strid
             panels.resize(dim, shape.tokens);
             key.resize(dim, 0);
             for token in 0..shape.tokens {
-                let scale = quantize_symmetric_body(isa, k.row(token, column, dim), key);
+                let scale = quantize_symmetric(isa, k.row(token, column, dim), key);
                 panels.set_column(token, key, scale);
             }
         }
@@ -196,14 +195,10 @@ fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch:
                 add_body(&mask[(first + i) * tokens..][..tokens], row);
             }
             sums[i] = match shape.scores {
-                ScorePrecision::Int8 => softmax_body(isa, row, exp_rough),
-                ScorePrecision::F32 => softmax_body(isa, row, exp_of_negative),
+                ScorePrecision::Int8 if depth > 0 => isa.softmax_half(row, &mut half[i * depth..(i + 1) * depth]),
+                ScorePrecision::Int8 => isa.softmax_rough(row),
+                ScorePrecision::F32 => isa.softmax(row),
             };
-            if depth > 0 {
-                let to = &mut half[i * depth..(i + 1) * depth];
-                to_half(row, to);
-                to[tokens..].fill(0);
-            }
         }
         let weighted = Weighted { count, sums, width: shape.heads * dim, column };
         match &head.values {

@@ -1,10 +1,7 @@
 //! Activations to int8, one scale per token.
 
-use super::arch::{ActivationForm, Aligned, Isa, K_STEP, per_isa};
+use super::arch::{ActivationForm, Aligned, DotTile, Isa, K_STEP, per_isa};
 use super::panels::padded;
-
-/// Adding it rounds an f32 below 2^22 to the nearest integer, ties to even, which then sits in the low mantissa bits.
-const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
 /// Smallest and largest value of `row` and zero; NaN counts as nothing, infinities as 1e38.
 #[inline(always)]
@@ -32,67 +29,28 @@ fn asymmetric((low, high): (f32, f32)) -> (Row, f32) {
     (Row { scale: width / 255.0, zero: (-128.0 - low * inverse).round_ties_even() as i32 }, inverse)
 }
 
-/// One value in LOWEST..=127 around `zero`, ties to even. The integer saturates, so infinities do, and NaN does by its sign: the bits
-/// above those of [`ROUND`] count as a large number.
-#[inline(always)]
-fn round<const LOWEST: i32>(value: f32, inverse: f32, zero: f32) -> i32 {
-    let integer = (value.mul_add(inverse, zero) + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-    integer.clamp(LOWEST, 127)
-}
-
-/// `to = store(round(row / scale + zero))`, ties to even.
-#[inline(always)]
-fn quantize<'a, T: 'a>(isa: Isa, row: &[f32], to: impl Iterator<Item = &'a mut T>, store: impl Fn(i32) -> T) -> Row {
-    let (result, inverse) = asymmetric(range(isa, row));
-    let zero = result.zero as f32;
-    for (to, value) in to.zip(row) {
-        *to = store(round::<-128>(*value, inverse, zero));
-    }
-    result
-}
-
-#[inline(always)]
-fn quantize_signed_body(isa: Isa, row: &[f32], to: &mut [u8]) -> Row {
-    quantize(isa, row, to.iter_mut(), |integer| integer as u8)
-}
-
-#[inline(always)]
-fn quantize_offset_body(isa: Isa, row: &[f32], to: &mut [u8]) -> Row {
-    quantize(isa, row, to.iter_mut(), |integer| (integer + 128) as u8)
-}
-
-#[inline(always)]
-fn quantize_wide_body(isa: Isa, row: &[f32], to: &mut [u8]) -> Row {
-    quantize(isa, row, to.as_chunks_mut::<2>().0.iter_mut(), |integer| (integer as i16).to_ne_bytes())
-}
-
 /// `to = round(row / scale)` in -127..=127 with `scale = max |row| / 127`: no zero point, for the right-hand side of a product.
-#[inline(always)]
-pub fn quantize_symmetric_body(isa: Isa, row: &[f32], to: &mut [i8]) -> f32 {
+pub fn quantize_symmetric(isa: Isa, row: &[f32], to: &mut [i8]) -> f32 {
     let (low, high) = range(isa, row);
     let largest = if -low > high { -low } else { high };
-    let inverse = if largest < 1e-30 { 0.0 } else { 127.0 / largest };
-    for (to, value) in to.iter_mut().zip(row) {
-        *to = round::<-127>(*value, inverse, 0.0) as i8;
+    if largest < 1e-30 {
+        to[..row.len()].fill(0);
+        return 0.0;
     }
-    if largest < 1e-30 { 0.0 } else { largest / 127.0 }
+    isa.round_symmetric(row, 127.0 / largest, to);
+    largest / 127.0
+}
+
+/// i8 to [`ActivationForm::Wide`].
+#[inline(always)]
+fn widen_body(bytes: &[u8], to: &mut [u8]) {
+    for (to, byte) in to.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *to = i16::from(*byte as i8).to_ne_bytes();
+    }
 }
 
 per_isa! {
-    /// [`ActivationForm::Signed`].
-    fn quantize_signed[isa](row: &[f32], to: &mut [u8]) -> Row = quantize_signed_body;
-}
-per_isa! {
-    /// [`ActivationForm::Offset`].
-    fn quantize_offset[isa](row: &[f32], to: &mut [u8]) -> Row = quantize_offset_body;
-}
-per_isa! {
-    /// [`ActivationForm::Wide`].
-    fn quantize_wide[isa](row: &[f32], to: &mut [u8]) -> Row = quantize_wide_body;
-}
-#[cfg(test)]
-per_isa! {
-    fn quantize_symmetric[isa](row: &[f32], to: &mut [i8]) -> f32 = quantize_symmetric_body;
+    fn widen(bytes: &[u8], to: &mut [u8]) = widen_body;
 }
 
 /// Quantized rows as the tiles of one instruction set take them.
@@ -100,7 +58,7 @@ per_isa! {
 pub struct Activations {
     bytes: Aligned<u8>,
     stride: usize,
-    /// One row before it is interleaved.
+    /// One row before it is widened.
     row: Aligned<u8>,
     /// Zero points count the offset of the form.
     parameters: Vec<Row>,
@@ -113,27 +71,28 @@ impl Activations {
         let rows = rows.next_multiple_of(tile.mr);
         self.stride = padded(k) * tile.form.bytes();
         self.bytes.resize(rows * self.stride);
-        self.row.resize(self.stride);
+        self.row.resize(padded(k));
         self.parameters.resize(rows, Row::default());
     }
 
     /// Quantizes `values` into row `row`.
     pub fn set_row(&mut self, isa: Isa, row: usize, values: &[f32]) {
-        let tile = isa.dot_tile();
-        let to = match tile.interleaved {
-            true => &mut self.row[..],
-            false => &mut self.bytes[row * self.stride..][..self.stride],
-        };
-        let Row { scale, zero } = match tile.form {
-            ActivationForm::Signed => quantize_signed(isa, values, to),
-            ActivationForm::Offset => quantize_offset(isa, values, to),
-            ActivationForm::Wide => quantize_wide(isa, values, to),
-        };
-        self.parameters[row] = Row { scale, zero: zero + tile.form.offset() };
-        if tile.interleaved {
-            let slots = self.bytes[row / tile.mr * tile.mr * self.stride..][..tile.mr * self.stride].as_chunks_mut::<K_STEP>().0;
-            slots.iter_mut().skip(row % tile.mr).step_by(tile.mr).zip(self.row.as_chunks().0).for_each(|(to, from)| *to = *from);
+        let DotTile { mr, form, interleaved, .. } = isa.dot_tile();
+        let (Row { scale, zero }, inverse) = asymmetric(range(isa, values));
+        let to = &mut self.bytes[row * self.stride..];
+        match form {
+            ActivationForm::Signed if interleaved => {
+                let to = &mut self.bytes[row / mr * mr * self.stride + row % mr * K_STEP..];
+                isa.round_signed(values, inverse, zero as f32, to, mr);
+            }
+            ActivationForm::Signed => isa.round_signed(values, inverse, zero as f32, to, 1),
+            ActivationForm::Offset => isa.round_offset(values, inverse, zero as f32, to),
+            ActivationForm::Wide => {
+                isa.round_signed(values, inverse, zero as f32, &mut self.row, 1);
+                widen(isa, &self.row[..values.len()], to);
+            }
         }
+        self.parameters[row] = Row { scale, zero: zero + form.offset() };
     }
 
     /// The tile of rows from `row` on, a multiple of its rows, and the bytes between rows that are not interleaved.
@@ -162,7 +121,7 @@ mod tests {
         let inverse = 255.0 / (high - low);
         let zero = (-128.0 - low * inverse).round_ties_even();
         let quantized = |v: &f32| match v.is_nan() {
-            true => i8::MAX * i8::from(v.is_sign_positive()) + i8::MIN * i8::from(v.is_sign_negative()),
+            true => 0,
             false => v.mul_add(inverse, zero).clamp(-128.0, 127.0).round_ties_even() as i8,
         };
         (row.iter().map(quantized).collect(), Row { scale: (high - low) / 255.0, zero: zero as i32 })
@@ -184,31 +143,47 @@ mod tests {
         rows
     }
 
+    /// Row `row` of `quantized` as integers of i8, `len` of them, and its parameters as if there were no offset.
+    fn read(isa: Isa, quantized: &Activations, row: usize, len: usize) -> (Vec<i32>, Row) {
+        let DotTile { mr, form, interleaved, .. } = isa.dot_tile();
+        let (tile, stride) = quantized.rows(row / mr * mr);
+        let at = |i: usize| match interleaved {
+            true => (i / K_STEP * mr + row % mr) * K_STEP + i % K_STEP,
+            false => row % mr * stride + i * form.bytes(),
+        };
+        let integer = |i: usize| match form {
+            ActivationForm::Signed => i32::from(tile[at(i)] as i8),
+            ActivationForm::Offset => i32::from(tile[at(i)]) - 128,
+            ActivationForm::Wide => i32::from(i16::from_ne_bytes([tile[at(i)], tile[at(i) + 1]])),
+        };
+        let Row { scale, zero } = quantized.parameters(row, 1)[0];
+        ((0..len).map(integer).collect(), Row { scale, zero: zero - form.offset() })
+    }
+
     #[test]
     fn every_form_is_the_definition_on_every_instruction_set() {
         for isa in Isa::available() {
-            for row in rows() {
-                let (expected, parameters) = naive(&row);
-                let mut to = vec![0x55u8; row.len() * 2 + 3];
-                assert_eq!(quantize_signed(isa, &row, &mut to), parameters, "{} {row:?}", isa.name());
-                assert!(to.iter().zip(&expected).all(|(a, b)| *a as i8 == *b), "{} {row:?}", isa.name());
-                quantize_offset(isa, &row, &mut to);
-                assert!(to.iter().zip(&expected).all(|(a, b)| i32::from(*a) == i32::from(*b) + 128), "{} {row:?}", isa.name());
-                quantize_wide(isa, &row, &mut to);
-                let wide = to.as_chunks::<2>().0.iter().map(|bytes| i16::from_ne_bytes(*bytes));
-                assert!(wide.zip(&expected).all(|(a, b)| a == i16::from(*b)), "{} {row:?}", isa.name());
-                assert_eq!(to.last(), Some(&0x55), "nothing is written behind the row");
+            let (rows, mut quantized) = (rows(), Activations::default());
+            let longest = rows.iter().map(Vec::len).max().unwrap();
+            quantized.resize(isa, rows.len(), longest);
+            rows.iter().enumerate().for_each(|(i, row)| quantized.set_row(isa, i, row));
+            for (i, row) in rows.iter().enumerate() {
+                let (expected, parameters) = naive(row);
+                let expected = expected.into_iter().map(i32::from).collect();
+                assert_eq!(read(isa, &quantized, i, row.len()), (expected, parameters), "{} {row:?}", isa.name());
             }
         }
     }
 
     #[test]
     fn rounding_costs_half_a_step_at_most() {
+        let mut quantized = Activations::default();
         for row in rows().into_iter().filter(|row| row.iter().all(|v| v.abs() < 1e30)) {
-            let mut to = vec![0u8; row.len()];
-            let Row { scale, zero } = quantize_signed(Isa::SCALAR, &row, &mut to);
-            for (value, byte) in row.iter().zip(&to) {
-                let back = scale * (i32::from(*byte as i8) - zero) as f32;
+            quantized.resize(Isa::SCALAR, 1, row.len());
+            quantized.set_row(Isa::SCALAR, 0, &row);
+            let (integers, Row { scale, zero }) = read(Isa::SCALAR, &quantized, 0, row.len());
+            for (value, integer) in row.iter().zip(integers) {
+                let back = scale * (integer - zero) as f32;
                 // the zero point was rounded too, so that the ends may miss half a step more
                 assert!((back - value).abs() <= scale * 1.001 + 1e-30, "{value} became {back} in {row:?}");
             }
@@ -226,8 +201,8 @@ mod tests {
                 assert_eq!(scale, if largest < 1e-30 { 0.0 } else { largest / 127.0 });
                 for (value, quantized) in row.iter().zip(&to) {
                     let inverse = if largest < 1e-30 { 0.0 } else { 127.0 / largest };
-                    let saturated = if value.is_nan() { f32::INFINITY.copysign(*value) } else { value * inverse };
-                    let expected = saturated.clamp(-127.0, 127.0).round_ties_even();
+                    let known = if value.is_nan() { 0.0 } else { value * inverse };
+                    let expected = known.clamp(-127.0, 127.0).round_ties_even();
                     assert_eq!(f32::from(*quantized), expected, "{} {row:?}", isa.name());
                 }
                 assert_eq!(to.last(), Some(&0x55));

@@ -1,7 +1,6 @@
-//! Row by row work around the products: layer norm, the end of a tile, softmax.
+//! Row by row work around the products: layer norm, the end of a tile.
 
-use super::activation::map;
-use super::arch::{Isa, per_isa};
+use super::arch::{Isa, per_isa, strided_mut};
 use super::quantize::Row;
 
 /// `to = (row - mean) / sqrt(variance + eps) * scale + shift`.
@@ -119,13 +118,20 @@ per_isa! {
 fn finish_i32_whole<const NR: usize>(tile: &Int8Tile, epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) {
     let (sums, scales) = (part::<_, NR>(epilogue.sums, 0), part::<_, NR>(epilogue.column_scales, 0));
     let bias = part::<_, NR>(epilogue.bias, 0);
-    for ((r, row), acc) in tile.rows.iter().enumerate().zip(tile.acc.as_chunks::<NR>().0) {
+    let to = strided_mut::<_, NR>(to, tile.stride, tile.rows.len());
+    for (((r, row), acc), to) in tile.rows.iter().enumerate().zip(tile.acc.as_chunks::<NR>().0).zip(to) {
         let mut values = [0f32; NR];
         for i in 0..NR {
             let exact = acc[i].wrapping_sub(sums[i].wrapping_mul(row.zero));
             values[i] = (exact as f32 * row.scale).mul_add(scales[i], bias[i]);
         }
-        finish(values, residual, r * tile.stride, to);
+        if !residual.is_empty() {
+            let residual = part::<_, NR>(residual, r * tile.stride);
+            for i in 0..NR {
+                values[i] += residual[i];
+            }
+        }
+        *to = values;
     }
 }
 
@@ -185,24 +191,16 @@ per_isa! {
 #[inline(always)]
 fn scale_i32_whole<const NR: usize>(tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32]) {
     let (sums, scales) = (part::<_, NR>(sums, 0), part::<_, NR>(scales, 0));
-    for ((r, row), acc) in tile.rows.iter().enumerate().zip(tile.acc.as_chunks::<NR>().0) {
-        let (to, factor) = (part_mut::<_, NR>(to, r * tile.stride), row.scale * scale);
+    let to = strided_mut::<_, NR>(to, tile.stride, tile.rows.len());
+    for ((row, acc), to) in tile.rows.iter().zip(tile.acc.as_chunks::<NR>().0).zip(to) {
+        let factor = row.scale * scale;
+        // first all, then stored: nothing says that `to` is not one of the others
+        let mut values = [0f32; NR];
         for i in 0..NR {
-            to[i] = (acc[i].wrapping_sub(sums[i].wrapping_mul(row.zero)) as f32 * factor) * scales[i];
+            values[i] = (acc[i].wrapping_sub(sums[i].wrapping_mul(row.zero)) as f32 * factor) * scales[i];
         }
+        *to = values;
     }
-}
-
-/// Softmax without the division: `row = exp(row - max)`, returns 1 / sum. NaN stays NaN and makes the sum NaN.
-#[inline(always)]
-pub fn softmax_body(isa: Isa, row: &mut [f32], exp: impl Fn(f32) -> f32) -> f32 {
-    let max = isa.range(row, (f32::INFINITY, f32::NEG_INFINITY)).1;
-    map(
-        row,
-        #[inline(always)]
-        |value| exp(value - max),
-    );
-    1.0 / isa.sum(row)
 }
 
 /// `to = values * factor`.
@@ -264,17 +262,7 @@ per_isa! {
 
 #[cfg(test)]
 mod tests {
-    use super::super::activation::exp_of_negative;
     use super::*;
-
-    #[inline(always)]
-    fn softmax_exact_body(isa: Isa, row: &mut [f32]) -> f32 {
-        softmax_body(isa, row, exp_of_negative)
-    }
-
-    per_isa! {
-        fn softmax[isa](row: &mut [f32]) -> f32 = softmax_exact_body;
-    }
 
     fn numbers(n: usize, seed: u32) -> Vec<f32> {
         crate::kernels::testing::numbers(n, seed).iter().map(|v| v * 2.0).collect()
@@ -298,26 +286,6 @@ mod tests {
                 let mut ours = vec![f32::NAN; n];
                 layer_norm(isa, &row, &scale, &shift, 1e-6, &mut ours);
                 assert_eq!(ours, reference, "{n} {}", isa.name());
-            }
-        }
-    }
-
-    #[test]
-    fn softmax_is_a_distribution_and_the_same_everywhere() {
-        for n in (1..70).chain([405, 1605]) {
-            let row: Vec<f32> = numbers(n, 4).iter().map(|v| v * 20.0).collect();
-            let max = row.iter().copied().fold(f32::MIN, f32::max);
-            let mut reference = row.clone();
-            let inverse = softmax(Isa::SCALAR, &mut reference);
-            let sum: f64 = row.iter().map(|v| f64::from(v - max).exp()).sum();
-            for (ours, value) in reference.iter().zip(&row) {
-                let expected = f64::from(value - max).exp() / sum;
-                assert!((f64::from(ours * inverse) - expected).abs() < 1e-6, "a probability, f32");
-            }
-            for isa in Isa::available() {
-                let mut ours = row.clone();
-                assert_eq!(softmax(isa, &mut ours), inverse, "{}", isa.name());
-                assert_eq!(ours, reference, "{}", isa.name());
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::TileOf;
+use super::{TileOf, starts};
 
 /// 8 x 8 for cores without a dot product, as four tiles of 4 x 4: 16 values along k at once.
 ///
@@ -144,17 +144,6 @@ pub unsafe fn dot_i8mm(a: &[u8], panel: &[i8], k: usize, acc: &mut TileOf<i32>) 
     }
 }
 
-/// The starts of eight rows, in registers of their own: the compiler would add the stride again and again in every step.
-#[inline(always)]
-fn starts<T>(first: *const T, stride: usize) -> [*const T; 8] {
-    std::array::from_fn(|r| {
-        let mut start = first.wrapping_add(r * stride);
-        // SAFETY: no instruction at all; the compiler just no longer knows where the value is from.
-        unsafe { asm!("/* {start} */", start = inout(reg) start, options(pure, nomem, nostack, preserves_flags)) };
-        start
-    })
-}
-
 /// 8 x 8 f32, `fmla` by lane: four values along k at once.
 ///
 /// # Safety
@@ -163,7 +152,7 @@ pub unsafe fn fma_neon(a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &
     // SAFETY: the caller's lengths cover every access below; NEON is part of every aarch64 target.
     unsafe {
         let mut sums = [[vdupq_n_f32(0.0); 2]; 8];
-        let (a, mut b) = (starts(a.as_ptr(), stride), panel.as_ptr());
+        let (a, mut b) = (starts::<_, 8>(a.as_ptr(), stride), panel.as_ptr());
         for step in 0..k / 4 {
             let rows = a.map(|a| vld1q_f32(a.add(step * 4)));
             macro_rules! step {
@@ -236,7 +225,7 @@ unsafe fn half_run(a: *const u16, stride: usize, mut b: *const u16, run: usize, 
     // SAFETY: the caller vouches for the pointers; the tile has 8 x 16 values.
     unsafe {
         let mut sums = [[vdupq_n_u16(0); 2]; 8];
-        let a = starts(a, stride);
+        let a = starts::<_, 8>(a, stride);
         for step in 0..run / 8 {
             let rows = a.map(|a| vld1q_u16(a.add(step * 8)));
             macro_rules! step {
@@ -287,34 +276,40 @@ unsafe fn half_run(a: *const u16, stride: usize, mut b: *const u16, run: usize, 
 /// f32 to the format of half-precision tiles, here IEEE binary16: rounded to nearest, ties to even; NaN stays NaN, what is too large
 /// becomes infinite.
 pub fn to_half(from: &[f32], to: &mut [u16]) {
-    let (chunks, rest) = from.as_chunks::<16>();
-    let (slots, rest_slots) = to[..from.len()].as_chunks_mut::<16>();
+    let (chunks, rest) = from.as_chunks::<8>();
+    let (slots, rest_slots) = to[..from.len()].as_chunks_mut::<8>();
     for (slot, chunk) in slots.iter_mut().zip(chunks) {
-        convert(chunk, slot);
+        *slot = convert_chunk(chunk);
     }
     if !rest.is_empty() {
-        let (mut last, mut halves) = ([0.0; 16], [0; 16]);
+        let mut last = [0.0; 8];
         last[..rest.len()].copy_from_slice(rest);
-        convert(&last, &mut halves);
-        rest_slots.copy_from_slice(&halves[..rest.len()]);
+        rest_slots.copy_from_slice(&convert_chunk(&last)[..rest.len()]);
     }
 }
 
 #[inline(always)]
-fn convert(values: &[f32; 16], halves: &mut [u16; 16]) {
-    for at in [0, 8] {
-        // SAFETY: NEON and this conversion are part of every aarch64 target; eight values from `at` on are there on both sides.
-        unsafe {
-            let result: uint16x8_t;
-            asm!(
-                "fcvtn {half:v}.4h, {low:v}.4s",
-                "fcvtn2 {half:v}.8h, {high:v}.4s",
-                half = out(vreg) result,
-                low = in(vreg) vld1q_f32(values.as_ptr().add(at)),
-                high = in(vreg) vld1q_f32(values.as_ptr().add(at + 4)),
-                options(pure, nomem, nostack, preserves_flags)
-            );
-            vst1q_u16(halves.as_mut_ptr().add(at), result);
-        }
+fn convert_chunk(values: &[f32; 8]) -> [u16; 8] {
+    // SAFETY: NEON is part of every aarch64 target; eight values.
+    unsafe { convert(vld1q_f32(values.as_ptr()), vld1q_f32(values.as_ptr().add(4))) }
+}
+
+/// Eight values to half precision.
+#[inline(always)]
+pub fn convert(low: float32x4_t, high: float32x4_t) -> [u16; 8] {
+    let mut halves = [0; 8];
+    // SAFETY: NEON and this conversion are part of every aarch64 target; there is room for eight values.
+    unsafe {
+        let result: uint16x8_t;
+        asm!(
+            "fcvtn {half:v}.4h, {low:v}.4s",
+            "fcvtn2 {half:v}.8h, {high:v}.4s",
+            half = out(vreg) result,
+            low = in(vreg) low,
+            high = in(vreg) high,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+        vst1q_u16(halves.as_mut_ptr(), result);
     }
+    halves
 }

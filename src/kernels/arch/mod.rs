@@ -19,17 +19,20 @@ mod mark;
 pub(super) mod peak_aarch64;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod peak_x86_64;
+mod strided;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 #[cfg(target_arch = "aarch64")]
 pub use aarch64::to_half;
 pub use buffer::{Aligned, Element};
+pub use lanes::Arithmetic;
 pub use mark::{mark, turn};
 #[cfg(target_arch = "aarch64")]
 pub(super) use peak_aarch64 as peak;
 #[cfg(target_arch = "x86_64")]
 pub(super) use peak_x86_64 as peak;
+pub use strided::strided_mut;
 
 /// Instruction sets that kernels are written for, the best first.
 pub const ISAS: [&str; 8] = ["avx512bf16", "avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "scalar"];
@@ -344,6 +347,18 @@ pub fn to_half(from: &[f32], to: &mut [u16]) {
         let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
         *to = if value.is_nan() { 0x7fc0 } else { rounded as u16 };
     }
+}
+
+/// The starts of the rows of a tile, in registers of their own: the compiler would add the stride again and again in every step.
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+#[inline(always)]
+fn starts<T, const ROWS: usize>(first: *const T, stride: usize) -> [*const T; ROWS] {
+    std::array::from_fn(|r| {
+        let mut start = first.wrapping_add(r * stride);
+        // SAFETY: no instruction at all; the compiler just no longer knows where the value is from.
+        unsafe { std::arch::asm!("/* {start} */", start = inout(reg) start, options(pure, nomem, nostack, preserves_flags)) };
+        start
+    })
 }
 
 /// The truth for [`Isa::dot`]: tile 4x4, kr = 1.

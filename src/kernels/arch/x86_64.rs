@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::TileOf;
+use super::{TileOf, starts};
 
 /// 12 x 32, `vpdpbusd`: u8 activations times i8 weights.
 ///
@@ -77,16 +77,15 @@ pub unsafe fn dot_avx2(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mu
     // SAFETY: the caller's lengths cover every access below.
     unsafe {
         let mut sums = [[_mm256_setzero_si256(); 2]; MR];
-        let (mut a, mut b) = (a.as_ptr(), panel.as_ptr());
-        for _ in 0..k / 2 {
+        let (rows, mut b) = (starts::<_, MR>(a.as_ptr(), stride), panel.as_ptr());
+        for step in 0..k / 2 {
             let b0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(b.cast()));
             let b1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(b.add(16).cast()));
-            for (r, sum) in sums.iter_mut().enumerate() {
-                let x = _mm256_set1_epi32(a.add(r * stride).cast::<i32>().read_unaligned());
+            for (sum, row) in sums.iter_mut().zip(rows) {
+                let x = _mm256_set1_epi32(row.add(step * 4).cast::<i32>().read_unaligned());
                 sum[0] = _mm256_add_epi32(sum[0], _mm256_madd_epi16(x, b0));
                 sum[1] = _mm256_add_epi32(sum[1], _mm256_madd_epi16(x, b1));
             }
-            a = a.add(4);
             b = b.add(32);
         }
         for (r, sum) in sums.iter().enumerate() {
@@ -135,16 +134,15 @@ pub unsafe fn fma_avx2(a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &
     // SAFETY: the caller's lengths cover every access below.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); 2]; MR];
-        let (mut a, mut b) = (a.as_ptr(), panel.as_ptr());
-        for _ in 0..k {
+        let (rows, mut b) = (starts::<_, MR>(a.as_ptr(), stride), panel.as_ptr());
+        for step in 0..k {
             let b0 = _mm256_loadu_ps(b);
             let b1 = _mm256_loadu_ps(b.add(8));
-            for (r, sum) in sums.iter_mut().enumerate() {
-                let x = _mm256_set1_ps(*a.add(r * stride));
+            for (sum, row) in sums.iter_mut().zip(rows) {
+                let x = _mm256_set1_ps(*row.add(step));
                 sum[0] = _mm256_fmadd_ps(x, b0, sum[0]);
                 sum[1] = _mm256_fmadd_ps(x, b1, sum[1]);
             }
-            a = a.add(1);
             b = b.add(16);
         }
         for (r, sum) in sums.iter().enumerate() {
