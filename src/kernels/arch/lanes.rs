@@ -27,7 +27,7 @@ pub trait Arithmetic: Copy {
 }
 
 /// Sixteen numbers.
-pub trait Lanes: Arithmetic {
+trait Lanes: Arithmetic {
     fn load(values: &[f32; 16]) -> Self;
     fn store(self) -> [f32; 16];
     /// The smaller of each pair; `other` where `self` is NaN.
@@ -62,7 +62,7 @@ pub trait Lanes: Arithmetic {
     }
     /// To the nearest i8, ties to even; what is outside saturates, NaN becomes 0. The bits of `FLIP` are inverted.
     fn rounded<const FLIP: u8>(self) -> [u8; 16];
-    /// As [`to_half`].
+    /// As [`to_half`]; numbers below 2^-126 may become zero.
     #[inline(always)]
     fn store_half(self, to: &mut [u16; 16]) {
         to_half(&self.store(), to);
@@ -151,7 +151,7 @@ impl Lanes for [f32; 16] {
 
 /// Calls `step` with sixteen values after the other, the last ones filled up with `fill`.
 #[inline(always)]
-pub(super) fn fold<L: Lanes, S>(row: &[f32], fill: f32, start: S, step: impl Fn(S, L) -> S) -> S {
+fn fold<L: Lanes, S>(row: &[f32], fill: f32, start: S, step: impl Fn(S, L) -> S) -> S {
     let (chunks, rest) = row.as_chunks::<16>();
     let mut state = start;
     for chunk in chunks {
