@@ -75,10 +75,12 @@ if ! arch-test arm64 >/dev/null 2>&1; then
 fi
 
 # In namespaces of its own: when it ends, however it does, so do all that it started and all that it mounted.
+# The settings are there before the packages: dpkg must keep them without asking.
 log=$out.log
 unshare --mount --pid --fork --kill-child --mount-proc \
     mmdebstrap --mode=root --architectures=arm64 --variant=minbase --format=tar \
     --include="$(IFS=,; echo "${packages[*]}")" --aptopt='APT::Install-Recommends "false"' --dpkgopt=force-unsafe-io \
+    --dpkgopt=force-confold \
     --essential-hook="bash '$here/debian.sh' settings \"\$1\"" \
     "$suite" "$out.new" "${sources[@]}" > "$log" 2>&1 &
 debian=$!
