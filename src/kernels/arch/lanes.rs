@@ -430,6 +430,8 @@ mod tests {
     use super::*;
     use crate::kernels::testing::numbers;
 
+    type Softmax = fn(Isa, &mut [f32]) -> f32;
+
     /// Rows of scores, and softmax of each in f64.
     fn rows() -> Vec<(Vec<f32>, Vec<f64>)> {
         let softmax = |n: usize| {
@@ -445,7 +447,7 @@ mod tests {
     #[test]
     fn softmax_is_a_distribution_and_the_same_everywhere() {
         // probabilities in f32, and what the rough one is off by
-        let functions: [(fn(Isa, &mut [f32]) -> f32, f64); 2] = [(Isa::softmax, 1e-6), (Isa::softmax_rough, 2.2e-4)];
+        let functions: [(Softmax, f64); 2] = [(Isa::softmax, 1e-6), (Isa::softmax_rough, 2.2e-4)];
         for ((row, expected), (softmax, tolerance)) in rows().iter().flat_map(|row| functions.map(|function| (row, function))) {
             let mut reference = row.clone();
             let inverse = softmax(Isa::SCALAR, &mut reference);

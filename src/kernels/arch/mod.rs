@@ -351,6 +351,7 @@ pub fn to_half(from: &[f32], to: &mut [u16]) {
 
 /// The starts of the rows of a tile, in registers of their own: the compiler would add the stride again and again in every step.
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+#[allow(clippy::pointers_in_nomem_asm_block)] // nothing is read through them there
 #[inline(always)]
 fn starts<T, const ROWS: usize>(first: *const T, stride: usize) -> [*const T; ROWS] {
     std::array::from_fn(|r| {
