@@ -29,7 +29,7 @@ fn threads(text: &str) -> Result<usize, String> {
 }
 
 /// What `--isa` takes: `kernels::arch` says which of them this CPU has.
-const ISA_NAMES: [&str; 9] = ["auto", "avx512bf16", "avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "scalar"];
+const ISA_NAMES: [&str; 10] = ["auto", "amx", "avx512bf16", "avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "scalar"];
 
 fn probability(text: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())

@@ -189,13 +189,15 @@ fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch:
             }
         }
         let depth = if let Values::Half(values) = &head.values { values.depth() } else { 0 };
-        half.resize(padded_rows * depth);
+        // each row at a cache line: matrix registers load 64 bytes at a time
+        let half_stride = depth.next_multiple_of(32);
+        half.resize(padded_rows * half_stride);
         for (i, row) in scores.chunks_exact_mut(tokens).take(count).enumerate() {
             if !mask.is_empty() {
                 add_body(&mask[(first + i) * tokens..][..tokens], row);
             }
             sums[i] = match shape.scores {
-                ScorePrecision::Int8 if depth > 0 => isa.softmax_half(row, &mut half[i * depth..(i + 1) * depth]),
+                ScorePrecision::Int8 if depth > 0 => isa.softmax_half(row, &mut half[i * half_stride..][..depth]),
                 ScorePrecision::Int8 => isa.softmax_rough(row),
                 ScorePrecision::F32 => isa.softmax(row),
             };
@@ -205,7 +207,7 @@ fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch:
             Values::Half(values) => {
                 let tile = isa.half_tile().expect("it packed the values");
                 let multiply = |row: usize, index: usize, acc: &mut TileOf<f32>| {
-                    isa.half(&half[row * depth..], depth, values.panel(index), depth, acc)
+                    isa.half(&half[row * half_stride..], half_stride, values.panel(index), depth, acc)
                 };
                 weighted.sum(dim, (tile.mr, tile.nr), multiply, out);
             }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::arch::{Isa, TILE_MAX, TileOf, per_isa, to_half};
+use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa, to_half};
 use super::panels::{F32Panels, HalfPanels};
 use super::workers::Workers;
 
@@ -34,7 +34,7 @@ impl MaskProductScratch {
 
 thread_local! {
     /// A strip of features in half precision.
-    static HALF: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
+    static HALF: RefCell<Aligned<u16>> = RefCell::default();
 }
 
 /// Pixels whose features stay in the second-level cache while all queries pass: a multiple of every tile's rows.
@@ -117,10 +117,10 @@ fn f32_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels
 
 /// [`f32_strip_body`] in half precision.
 #[inline(always)]
-fn half_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels: &HalfPanels, half: &mut Vec<u16>, to: &mut [f32]) {
+fn half_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels: &HalfPanels, half: &mut Aligned<u16>, to: &mut [f32]) {
     let (tile, rows, depth) = (isa.half_tile().expect("it packed the embeddings"), panels.n(), panels.depth());
     let count = STRIP.min(features.len() / channels - first);
-    half.resize(STRIP.next_multiple_of(tile.mr) * depth, 0);
+    half.resize(STRIP.next_multiple_of(tile.mr) * depth);
     for (pixel, to) in features[first * channels..].chunks_exact(channels).take(count).zip(half.chunks_exact_mut(depth)) {
         to_half(pixel, to);
         to[channels..].fill(0);
@@ -148,7 +148,7 @@ per_isa! {
     fn f32_strip[isa](pixels: Pixels, panels: &F32Panels, to: &mut [f32]) = f32_strip_body;
 }
 per_isa! {
-    fn half_strip[isa](pixels: Pixels, panels: &HalfPanels, half: &mut Vec<u16>, to: &mut [f32]) = half_strip_body;
+    fn half_strip[isa](pixels: Pixels, panels: &HalfPanels, half: &mut Aligned<u16>, to: &mut [f32]) = half_strip_body;
 }
 
 /// One tile; fewer pixels than a tile has rows are padded.

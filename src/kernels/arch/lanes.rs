@@ -362,7 +362,7 @@ macro_rules! row_function {
                     Kind::Avx2 | Kind::AvxVnni => unsafe { with_avx2($($arg),*) },
                     // SAFETY: as above.
                     #[cfg(target_arch = "x86_64")]
-                    Kind::Avx512Vnni | Kind::Avx512Bf16 => unsafe { with_avx512($($arg),*) },
+                    Kind::Avx512Vnni | Kind::Avx512Bf16 | Kind::Amx => unsafe { with_avx512($($arg),*) },
                     #[cfg(target_arch = "aarch64")]
                     Kind::Neon | Kind::Dotprod | Kind::I8mm => $generic::<aarch64::Neon>($($arg),*),
                 }
@@ -417,7 +417,7 @@ impl Isa {
         match self.kind() {
             // SAFETY: the token proves that the CPU has these features.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Bf16 => unsafe { with_avx512bf16(row, to) },
+            Kind::Avx512Bf16 | Kind::Amx => unsafe { with_avx512bf16(row, to) },
             #[cfg(target_arch = "aarch64")]
             Kind::Dotprod | Kind::I8mm => softmax_half::<aarch64::Neon>(row, to),
             _ => softmax_half::<[f32; 16]>(row, to),

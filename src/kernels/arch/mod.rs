@@ -12,6 +12,8 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod buffer;
 mod lanes;
 mod mark;
@@ -35,7 +37,7 @@ pub(super) use peak_x86_64 as peak;
 pub use strided::strided_mut;
 
 /// Instruction sets that kernels are written for, the best first.
-pub const ISAS: [&str; 8] = ["avx512bf16", "avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "scalar"];
+pub const ISAS: [&str; 9] = ["amx", "avx512bf16", "avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "scalar"];
 
 /// Why there are no kernels of the instruction set that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +69,9 @@ pub(crate) enum Kind {
     /// [`Kind::Avx512Vnni`] and products of bfloat16.
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
+    /// [`Kind::Avx512Bf16`] and matrix registers: Xeons since Sapphire Rapids.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     /// Armv8-A: Cortex-A53, A57, A72.
     #[cfg(target_arch = "aarch64")]
     Neon,
@@ -130,7 +135,7 @@ pub struct HalfTile {
 }
 
 /// Values of the largest tile of any instruction set.
-pub const TILE_MAX: usize = 384;
+pub const TILE_MAX: usize = 512;
 
 /// The accumulators of one tile, row-major `[mr][nr]`.
 #[derive(Debug, Clone, Copy)]
@@ -164,11 +169,13 @@ impl Isa {
             use std::arch::is_x86_feature_detected as has;
             let avx2 = has!("avx2") && has!("fma");
             let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni");
+            let bf16 = avx2 && avx512 && has!("avx512bf16");
             let all = [
                 (avx2, Kind::Avx2),
                 (avx2 && has!("avxvnni"), Kind::AvxVnni),
                 (avx2 && avx512, Kind::Avx512Vnni),
-                (avx2 && avx512 && has!("avx512bf16"), Kind::Avx512Bf16),
+                (bf16, Kind::Avx512Bf16),
+                (bf16 && amx::permitted(), Kind::Amx),
             ];
             found.extend(all.into_iter().filter(|(present, _)| *present).map(|(_, kind)| Isa(kind)));
         }
@@ -202,6 +209,8 @@ impl Isa {
             Kind::Avx512Vnni => "avx512vnni",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512Bf16 => "avx512bf16",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx => "amx",
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => "neon",
             #[cfg(target_arch = "aarch64")]
@@ -227,6 +236,8 @@ impl Isa {
             Kind::AvxVnni => DotTile { mr: 6, nr: 16, kr: 4, form: ActivationForm::Offset, interleaved: false },
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512Vnni | Kind::Avx512Bf16 => DotTile { mr: 12, nr: 32, kr: 4, form: ActivationForm::Offset, interleaved: false },
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx => DotTile { mr: 16, nr: 32, kr: 4, form: ActivationForm::Offset, interleaved: false },
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => DotTile { mr: 8, nr: 8, kr: 16, form: ActivationForm::Signed, interleaved: true },
             #[cfg(target_arch = "aarch64")]
@@ -249,6 +260,9 @@ impl Isa {
             Kind::Avx2 | Kind::AvxVnni => FmaTile { mr: 6, nr: 16 },
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512Vnni | Kind::Avx512Bf16 => FmaTile { mr: 12, nr: 32 },
+            // a divisor of the other tiles' rows
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx => FmaTile { mr: 8, nr: 32 },
             #[cfg(target_arch = "aarch64")]
             Kind::Neon | Kind::Dotprod | Kind::I8mm => FmaTile { mr: 8, nr: 8 },
         }
@@ -273,6 +287,9 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Kind::Avx512Vnni | Kind::Avx512Bf16 => unsafe { x86_64::dot_avx512vnni(a, stride, panel, k, acc) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kind::Amx => unsafe { amx::dot(a, stride, panel, k, acc) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Kind::Neon => unsafe { aarch64::dot_neon(a, panel, k, acc) },
@@ -299,7 +316,10 @@ impl Isa {
             Kind::Avx2 | Kind::AvxVnni => unsafe { x86_64::fma_avx2(a, stride, panel, k, acc) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Kind::Avx512Vnni | Kind::Avx512Bf16 => unsafe { x86_64::fma_avx512(a, stride, panel, k, acc) },
+            Kind::Avx512Vnni | Kind::Avx512Bf16 => unsafe { x86_64::fma_avx512::<12>(a, stride, panel, k, acc) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kind::Amx => unsafe { x86_64::fma_avx512::<8>(a, stride, panel, k, acc) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Kind::Neon | Kind::Dotprod | Kind::I8mm => unsafe { aarch64::fma_neon(a, stride, panel, k, acc) },
@@ -313,6 +333,8 @@ impl Isa {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512Bf16 => Some(HalfTile { mr: 12, nr: 32, kr: 2 }),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx => Some(HalfTile { mr: 16, nr: 32, kr: 2 }),
             #[cfg(target_arch = "aarch64")]
             Kind::Dotprod | Kind::I8mm => Some(HalfTile { mr: 8, nr: 16, kr: 1 }),
             _ => None,
@@ -330,6 +352,9 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the token proves the features, the assertion above the lengths.
             Kind::Avx512Bf16 => unsafe { x86_64::half_avx512bf16(a, stride, panel, k, acc) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kind::Amx => unsafe { amx::half(a, stride, panel, k, acc) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Kind::Dotprod | Kind::I8mm => unsafe { aarch64::half_fp16(a, stride, panel, k, acc) },
@@ -415,7 +440,9 @@ macro_rules! per_isa {
                 $crate::kernels::arch::Kind::Avx2 | $crate::kernels::arch::Kind::AvxVnni => unsafe { with_avx2($isa, $($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::kernels::arch::Kind::Avx512Vnni | $crate::kernels::arch::Kind::Avx512Bf16 => unsafe { with_avx512($isa, $($arg),*) },
+                $crate::kernels::arch::Kind::Avx512Vnni
+                | $crate::kernels::arch::Kind::Avx512Bf16
+                | $crate::kernels::arch::Kind::Amx => unsafe { with_avx512($isa, $($arg),*) },
                 // NEON is part of every aarch64 target
                 _ => $body $call,
             }
@@ -447,6 +474,7 @@ pub fn features() -> Vec<&'static str> {
             ("avx512vnni", std::arch::is_x86_feature_detected!("avx512vnni")),
             ("avxvnni", std::arch::is_x86_feature_detected!("avxvnni")),
             ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
+            ("amx", amx::permitted()),
         ];
         found.extend(all.iter().filter(|(_, present)| *present).map(|(name, _)| *name));
     }

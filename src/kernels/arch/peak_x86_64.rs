@@ -15,7 +15,7 @@ pub(crate) fn f32_macs(isa: Kind, iterations: u64) -> Option<u64> {
     // SAFETY: the caller has checked the CPU.
     let lanes = unsafe {
         match isa {
-            Kind::Avx512Vnni | Kind::Avx512Bf16 => fma_zmm(iterations),
+            Kind::Avx512Vnni | Kind::Avx512Bf16 | Kind::Amx => fma_zmm(iterations),
             Kind::AvxVnni | Kind::Avx2 => fma_ymm(iterations),
             Kind::Scalar => return None,
         }
@@ -29,6 +29,7 @@ pub(crate) fn int8_macs(isa: Kind, iterations: u64) -> Option<u64> {
     let lanes = unsafe {
         match isa {
             Kind::Avx512Vnni | Kind::Avx512Bf16 => dot_zmm(iterations),
+            Kind::Amx => super::amx::peak(iterations),
             Kind::AvxVnni => dot_ymm(iterations),
             Kind::Avx2 => madd_ymm(iterations),
             Kind::Scalar => return None,

@@ -95,13 +95,12 @@ pub unsafe fn dot_avx2(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mu
     }
 }
 
-/// 12 x 32 f32.
+/// `MR` x 32 f32.
 ///
 /// # Safety
-/// AVX-512 F; 12 rows of `k` values in `a`, `k * 32` in `panel`.
+/// AVX-512 F; `MR` rows of `k` values in `a`, `k * 32` in `panel`.
 #[target_feature(enable = "avx512f")]
-pub unsafe fn fma_avx512(a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &mut TileOf<f32>) {
-    const MR: usize = 12;
+pub unsafe fn fma_avx512<const MR: usize>(a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &mut TileOf<f32>) {
     // SAFETY: the caller's lengths cover every access below.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; MR];
