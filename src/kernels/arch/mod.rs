@@ -438,11 +438,13 @@ macro_rules! per_isa {
                 // SAFETY: the token proves that the CPU has these features.
                 #[cfg(target_arch = "x86_64")]
                 $crate::kernels::arch::Kind::Avx2 | $crate::kernels::arch::Kind::AvxVnni => unsafe { with_avx2($isa, $($arg),*) },
-                // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::kernels::arch::Kind::Avx512Vnni
                 | $crate::kernels::arch::Kind::Avx512Bf16
-                | $crate::kernels::arch::Kind::Amx => unsafe { with_avx512($isa, $($arg),*) },
+                | $crate::kernels::arch::Kind::Amx => {
+                    // SAFETY: as above.
+                    unsafe { with_avx512($isa, $($arg),*) }
+                }
                 // NEON is part of every aarch64 target
                 _ => $body $call,
             }
