@@ -122,6 +122,29 @@ verdict wifi "$(guest sudo ls -l /etc/wpa_supplicant/wpa_supplicant-wlan0.conf)"
     has "$(guest sudo cat /etc/wpa_supplicant/wpa_supplicant-wlan0.conf)" "ssid=$(printf 'Some Network' | od -An -tx1 | tr -d ' \n')"
 ring=$(guest timeout 120 eomt-edge view --socket /run/eomt-edge/masks.sock --frames 1 2>&1 || echo "exit code $?")
 verdict masks "the user reads the ring: $(tail -n 1 <<< "$ring")" without "$ring" "exit code"
+# the last step of docs/fine-tuning.md as it stands there, with the shipped model for the reader's own
+mkdir -p "$work/guide/target"
+ln -s "$repo/target/debian" "$work/guide/target/debian"
+cp "$repo/models/eomt-nano-scenes.onnx" "$work/guide/mine.int8.onnx"
+cat > "$work/guide/ssh_config" <<END
+Host board
+    HostName 127.0.0.1
+    Port $port
+    User robo
+    IdentityFile $work/key
+    UserKnownHostsFile $work/known
+    LogLevel ERROR
+END
+{
+    echo 'ssh() { command ssh -F ssh_config "$@" < /dev/null; }'
+    echo 'scp() { command scp -F ssh_config "$@"; }'
+    sed -n '/^## 5\. The board/,$ { /^```sh$/,/^```$/ { /^```/d; /^make /d; p } }' "$repo/docs/fine-tuning.md"
+} > "$work/guide/steps.sh"
+guide() (cd "$work/guide" && timeout 600 bash -ex steps.sh)
+guide > "$output/guide.txt" 2>&1 && deployed=true || deployed=false
+verdict guide "$(grep -c '^s[a-z]* ' "$work/guide/steps.sh") commands of docs/fine-tuning.md: $(tail -n 1 "$output/guide.txt")" "$deployed"
+path=$(guest grep -m 1 '^path' /etc/eomt-edge/eomt-edge.toml)
+verdict guide-model "$(guest systemctl is-active eomt-edge), $path" has "$path" 'path = "/usr/share/eomt-edge/mine.onnx"'
 verdict apt "$(guest sudo apt-get check 2>&1 | tail -n 1)" guest 'sudo apt-get check > /dev/null 2>&1'
 verdict sources "$(guest grep -h URIs /etc/apt/sources.list.d/debian.sources | tr '\n' ' ')" same \
     "$(guest 'grep -hrE "https?://" /etc/apt | grep -vc deb.debian.org')" 0
