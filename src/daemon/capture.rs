@@ -1,5 +1,7 @@
 //! The capture thread: asks the source for frames at its rhythm and puts the newest into the mailbox.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -8,6 +10,10 @@ use super::DaemonError;
 use crate::data::Frame;
 use crate::pipeline::{Captured, Clock, Losses, Mailbox, Pool, Source, SourceError};
 
+/// A source that is in one call for so long hangs: in a driver, or on a share that is gone. Cameras whose controls all time out take
+/// a while.
+const HANG_NS: u64 = 60_000_000_000;
+
 /// A running capture thread.
 pub struct Capture {
     pub mailbox: Arc<Mailbox<Frame>>,
@@ -15,6 +21,9 @@ pub struct Capture {
     /// Why the thread ended, when the source failed.
     failure: Arc<Mutex<Option<SourceError>>>,
     losses: Arc<Mutex<Losses>>,
+    /// Since when the source has been in its call, by the clock; 0 = it is in none, or in one that may take as long as it likes.
+    called_ns: Arc<AtomicU64>,
+    clock: Arc<dyn Clock>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -23,17 +32,21 @@ impl Capture {
     pub fn start(source: Box<dyn Source>, clock: Arc<dyn Clock>) -> Capture {
         let (mailbox, pool) = (Arc::new(Mailbox::default()), Arc::new(Pool::default()));
         let (failure, losses) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Losses::default())));
+        let called_ns = Arc::new(AtomicU64::new(0));
         let thread = {
-            let (mailbox, pool) = (Arc::clone(&mailbox), Arc::clone(&pool));
-            let (failure, losses) = (Arc::clone(&failure), Arc::clone(&losses));
+            let (mailbox, pool, clock) = (Arc::clone(&mailbox), Arc::clone(&pool), Arc::clone(&clock));
+            let (failure, losses, called_ns) = (Arc::clone(&failure), Arc::clone(&losses), Arc::clone(&called_ns));
             let work = move || {
-                let result = capture(source, clock.as_ref(), &mailbox, &pool, &losses);
+                let subject = source.describe();
+                let watched = Watched { source, clock, called_ns, losses };
+                let result = catch_unwind(AssertUnwindSafe(|| capture(watched, &mailbox, &pool)))
+                    .unwrap_or_else(|_| Err(SourceError::fatal(subject, "its thread panicked, which is a bug")));
                 *failure.lock().unwrap_or_else(PoisonError::into_inner) = result.err();
                 mailbox.close();
             };
             std::thread::Builder::new().name("eomt-capture".to_owned()).spawn(work).expect("a process can start a thread at its start")
         };
-        Capture { mailbox, pool, failure, losses, thread: Some(thread) }
+        Capture { mailbox, pool, failure, losses, called_ns, clock, thread: Some(thread) }
     }
 
     /// After the mailbox closed by itself: the end of the source, or its failure.
@@ -42,6 +55,12 @@ impl Capture {
             Some(error) => Err(error.into()),
             None => Ok(()),
         }
+    }
+
+    /// Whether the source does not come back from a call. Nothing but a new process helps then.
+    pub fn hangs(&self) -> bool {
+        let called_ns = self.called_ns.load(Ordering::Relaxed);
+        called_ns != 0 && self.clock.now_ns().saturating_sub(called_ns) > HANG_NS
     }
 
     /// Frames that never came out of the source.
@@ -63,19 +82,32 @@ impl Capture {
     }
 }
 
+/// A source, and what others see of it.
+struct Watched {
+    source: Box<dyn Source>,
+    clock: Arc<dyn Clock>,
+    called_ns: Arc<AtomicU64>,
+    losses: Arc<Mutex<Losses>>,
+}
+
+impl Watched {
+    fn next(&mut self, buffer: Vec<u8>) -> Result<Captured, SourceError> {
+        let now_ns = self.clock.now_ns();
+        self.called_ns.store(if self.source.waits_for_input() { 0 } else { now_ns }, Ordering::Relaxed);
+        let captured = self.source.next(now_ns, buffer);
+        self.called_ns.store(0, Ordering::Relaxed);
+        *self.losses.lock().unwrap_or_else(PoisonError::into_inner) = self.source.losses();
+        captured
+    }
+}
+
 /// ```text
 /// a rhythm:  wait until the next beat, capture, put (the newest wins)
 /// zero:      capture, wait until the mailbox is empty, put (nothing is dropped)
 /// none:      capture (the source waits), put
 /// ```
-fn capture(
-    mut source: Box<dyn Source>,
-    clock: &dyn Clock,
-    mailbox: &Mailbox<Frame>,
-    pool: &Pool,
-    losses: &Mutex<Losses>,
-) -> Result<(), SourceError> {
-    let interval = source.interval();
+fn capture(mut watched: Watched, mailbox: &Mailbox<Frame>, pool: &Pool) -> Result<(), SourceError> {
+    let interval = watched.source.interval();
     let mut beat = Instant::now();
     let mut complained = false;
     while !mailbox.is_closed() {
@@ -86,9 +118,7 @@ fn capture(
             wait_until(beat, mailbox);
             beat += interval;
         }
-        let captured = source.next(clock.now_ns(), pool.take());
-        *losses.lock().unwrap_or_else(PoisonError::into_inner) = source.losses();
-        let frame = match captured {
+        let frame = match watched.next(pool.take()) {
             Ok(Captured::Frame(frame)) => frame,
             Ok(Captured::NotYet(buffer)) => {
                 pool.give_back(buffer);
@@ -121,5 +151,76 @@ fn wait_until(beat: Instant, mailbox: &Mailbox<Frame>) {
             return;
         }
         std::thread::sleep(left.min(Duration::from_millis(100)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::{FixedClock, Taken};
+    use std::sync::mpsc::{Receiver, channel};
+
+    /// Panics, or stays in its call until it is told to end.
+    struct Bad {
+        end: Option<Receiver<()>>,
+        waits: bool,
+    }
+
+    impl Source for Bad {
+        fn describe(&self) -> String {
+            "a bad source".to_owned()
+        }
+
+        fn max_size(&self) -> (u32, u32) {
+            (1, 1)
+        }
+
+        fn interval(&self) -> Option<Duration> {
+            None
+        }
+
+        fn waits_for_input(&self) -> bool {
+            self.waits
+        }
+
+        fn next(&mut self, _: u64, _: Vec<u8>) -> Result<Captured, SourceError> {
+            let _ = self.end.as_ref().expect("this source panics on purpose").recv();
+            Ok(Captured::End)
+        }
+    }
+
+    #[test]
+    fn a_source_that_panics_ends_the_run_as_a_failure() {
+        let capture = Capture::start(Box::new(Bad { end: None, waits: false }), Arc::new(FixedClock(1)));
+        assert!(matches!(capture.mailbox.take(Duration::from_secs(60)), Taken::Closed));
+        assert!(capture.outcome().unwrap_err().to_string().contains("a bad source"));
+    }
+
+    /// A clock that is set by hand.
+    #[derive(Debug)]
+    struct Dial(AtomicU64);
+
+    impl Clock for Dial {
+        fn now_ns(&self) -> u64 {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn a_source_that_does_not_come_back_hangs_unless_it_waits_for_input() {
+        for waits in [false, true] {
+            let (ends, end) = channel();
+            let clock = Arc::new(Dial(AtomicU64::new(5)));
+            let mut capture = Capture::start(Box::new(Bad { end: Some(end), waits }), clock.clone());
+            assert!(matches!(capture.mailbox.take(Duration::from_millis(200)), Taken::TimedOut));
+            clock.0.store(5 + HANG_NS, Ordering::SeqCst);
+            assert!(!capture.hangs());
+            clock.0.store(6 + HANG_NS, Ordering::SeqCst);
+            assert_eq!(capture.hangs(), !waits);
+            ends.send(()).unwrap();
+            assert!(matches!(capture.mailbox.take(Duration::from_secs(60)), Taken::Closed));
+            assert!(!capture.hangs() && capture.outcome().is_ok());
+            capture.stop();
+        }
     }
 }

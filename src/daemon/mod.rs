@@ -59,6 +59,8 @@ pub enum DaemonError {
     Ring(#[from] RingError),
     #[error("cannot listen for signals: {0}")]
     Signals(String),
+    #[error("the source does not answer any more; a new start may help")]
+    SourceHangs,
     #[error("{failed} frames in a row failed, the last one because {reason}")]
     Frames { failed: u64, reason: String },
 }

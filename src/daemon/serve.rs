@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! until a signal, the end of the source, or enough frames:
-//!     SIGHUP?   read the configuration; model, thresholds and source change if the new ones work, else the old ones stay
+//!     SIGHUP?   read the configuration; model, thresholds and source change if the new ones work, else the old ones stay;
+//!               frames go on while a model is loaded
 //!     a frame:  pipeline → ring; a sign of life
 //!     none:     a sign of life; after a while "no signal" goes out on the ring, once a second
 //! ```
@@ -16,7 +17,7 @@ use super::screen::{Screen, check};
 use super::service::Service;
 use super::signals::Signals;
 use super::{Counters, DaemonError, ReadConfig};
-use crate::config::Config;
+use crate::config::{Config, ModelConfig};
 use crate::data::{Frame, State};
 use crate::pipeline::{Clock, Losses, PipelineError, Taken};
 use crate::preprocess::Developer;
@@ -27,6 +28,12 @@ const FAILURES_MAX: u64 = 100;
 
 /// The longest wait for a frame: signals are looked at this often.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The same while a model is loaded, whose end is looked for this often.
+const LOAD_PATIENCE: Duration = Duration::from_millis(20);
+
+/// A model that is not loaded by now hangs; the unit's TimeoutStartSec says the same of a start.
+const LOAD_MAX: Duration = Duration::from_secs(120);
 
 /// Between two "no signal" publications.
 const NO_SIGNAL_INTERVAL: Duration = Duration::from_secs(1);
@@ -86,6 +93,7 @@ impl Server {
                         break Err(fatal);
                     }
                 }
+                Taken::TimedOut if self.capture.hangs() => break Err(DaemonError::SourceHangs),
                 Taken::TimedOut => self.idle(),
                 Taken::Closed => break self.capture.outcome(),
             }
@@ -187,10 +195,10 @@ impl Server {
         (self.last_status, self.published_at_status) = (Instant::now(), published);
     }
 
-    /// Reads the configuration again. Frames wait meanwhile; whatever fails leaves everything as it was.
+    /// Reads the configuration again; whatever fails leaves everything as it was.
     fn reload(&mut self) {
         self.service.reloading();
-        let status = match self.try_reload() {
+        let mut status = match self.try_reload() {
             Ok(()) => "reloaded".to_owned(),
             Err(reason) => {
                 log::error!("reload refused, the old configuration stays: {reason}");
@@ -199,8 +207,37 @@ impl Server {
                 status
             }
         };
+        if self.last_no_signal.is_some() {
+            status += "; no signal: waiting for frames";
+        }
         self.service.ready(&status);
-        (self.last_frame, self.last_status) = (Instant::now(), Instant::now());
+        self.last_status = Instant::now();
+    }
+
+    /// The network of a new configuration, loaded by a thread of its own: frames go on meanwhile, and so do signs of life, for as
+    /// long as a start may take.
+    fn load(&mut self, config: &ModelConfig) -> Result<Network, String> {
+        let config = config.clone();
+        let work = move || Network::start(&config).map_err(|error| error.to_string());
+        let loader = std::thread::Builder::new().name("eomt-load".to_owned()).spawn(work).map_err(|error| error.to_string())?;
+        let started = Instant::now();
+        while !loader.is_finished() {
+            if self.signals.stop_requested() {
+                // it ends with the process
+                return Err("the daemon stops".to_owned());
+            }
+            if started.elapsed() > LOAD_MAX {
+                std::thread::sleep(PATIENCE);
+                continue;
+            }
+            match self.capture.mailbox.take(LOAD_PATIENCE) {
+                // the main loop meets whatever ends the run again
+                Taken::Value(frame) => drop(self.process(frame)),
+                Taken::TimedOut => self.idle(),
+                Taken::Closed => std::thread::sleep(LOAD_PATIENCE),
+            }
+        }
+        loader.join().unwrap_or_else(|_| Err("loading the model panicked, which is a bug".to_owned()))
     }
 
     fn try_reload(&mut self) -> Result<(), String> {
@@ -210,7 +247,7 @@ impl Server {
         let spec = source_spec(&config).map_err(|error| error.to_string())?;
         check(&config).map_err(|error| error.to_string())?;
         // the file may have changed under the same name, so the model is always loaded anew
-        let network = Network::start(&config.model).map_err(|error| error.to_string())?;
+        let network = self.load(&config.model)?;
         let source = match (&config.source, &config.camera) == (&self.config.source, &self.config.camera) {
             true => None,
             false => Some(open_source(&spec, &config).map_err(|error| error.to_string())?),
@@ -224,6 +261,8 @@ impl Server {
             self.capture.stop();
             self.capture = Capture::start(source, Arc::clone(&self.clock));
             self.developer = developer(&spec, &config);
+            // it gets the time that the first one got
+            (self.last_frame, self.last_no_signal) = (Instant::now(), None);
         }
         self.screen.set_labels(&network.pipeline.model().metadata().labels);
         self.screen.reconfigure(&config.display);

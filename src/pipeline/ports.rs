@@ -61,8 +61,13 @@ pub trait Source: Send {
     fn interval(&self) -> Option<Duration>;
 
     /// The next frame, taken at `now_ns` unless the device knows better. Returns within a fraction of a second, with a frame or
-    /// without, unless it reads from a pipe. `buffer` is an old frame's memory to reuse.
+    /// without, unless it [waits for input](Source::waits_for_input). `buffer` is an old frame's memory to reuse.
     fn next(&mut self, now_ns: u64, buffer: Vec<u8>) -> Result<Captured, SourceError>;
+
+    /// Whether [`Source::next`] may wait for as long as somebody else likes.
+    fn waits_for_input(&self) -> bool {
+        false
+    }
 
     /// Since the start.
     fn losses(&self) -> Losses {

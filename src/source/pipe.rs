@@ -56,6 +56,10 @@ impl<R: Read + Send> Source for PipeSource<R> {
         None
     }
 
+    fn waits_for_input(&self) -> bool {
+        true
+    }
+
     fn next(&mut self, now_ns: u64, mut buffer: Vec<u8>) -> Result<Captured, SourceError> {
         let PipeSource { width, height, format, colour, .. } = *self;
         let len = format.frame_len(width, height).ok_or_else(|| SourceError::fatal("pipe:-", "frames of this size fit no memory"))?;

@@ -1,7 +1,8 @@
 //! Which camera is meant, when its device number changes.
 //!
-//! A USB camera that is plugged in again may come as another `/dev/videoN`. udev names it after its serial number
-//! (`/dev/v4l/by-id`) and its place (`/dev/v4l/by-path`); without udev its card name and bus tell it apart.
+//! A USB camera that is plugged in again may come as another `/dev/videoN`. What stays is its serial number, its place (the bus path
+//! that VIDIOC_QUERYCAP gives) and which of its nodes it is. These are what udev makes `/dev/v4l/by-id` and `by-path` of; they are
+//! read where udev reads them, since its links come after the node, and cameras without a serial number share one name by id.
 
 use std::fs;
 use std::io;
@@ -9,17 +10,37 @@ use std::path::{Path, PathBuf};
 
 use super::sys::{Capability, Device};
 
-/// Below this directory the names lie: `/dev`, or a test's stand-in.
+/// Where devices are found.
 #[derive(Debug, Clone)]
-pub struct DeviceDirectory(pub PathBuf);
+pub struct DeviceDirectory {
+    /// `/dev`, or a test's stand-in.
+    nodes: PathBuf,
+    /// `/sys/class/video4linux`, the kernel's `Documentation/ABI/stable/sysfs-class-video4linux` and `sysfs-bus-usb`.
+    class: PathBuf,
+}
+
+impl Default for DeviceDirectory {
+    fn default() -> Self {
+        DeviceDirectory { nodes: PathBuf::from("/dev"), class: PathBuf::from("/sys/class/video4linux") }
+    }
+}
 
 /// What a camera can be found again by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Names below `/dev/v4l/by-id`, then `by-path`, that led to it.
-    links: Vec<PathBuf>,
+    /// Where it was.
+    node: PathBuf,
+    traits: Traits,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Traits {
     card: String,
     bus: String,
+    /// Which of the device's nodes it is; `None` without sysfs.
+    index: Option<String>,
+    /// Of a USB device that has one, and no other camera the same.
+    serial: Option<String>,
 }
 
 /// An open camera.
@@ -65,32 +86,39 @@ impl DeviceDirectory {
 
     /// What this camera can be found again by.
     pub fn identify(&self, found: &Found) -> Identity {
-        let links = ["v4l/by-id", "v4l/by-path"].into_iter().flat_map(|directory| self.links_to(directory, &found.path)).collect();
-        Identity { links, card: found.capability.card.clone(), bus: found.capability.bus.clone() }
+        Identity { node: found.path.clone(), traits: self.traits(&found.path, &found.capability) }
     }
 
-    /// The same camera, wherever it is now.
+    /// The same camera, wherever it is now; else another of its kind in its place.
     ///
     /// # Errors
-    /// What opening it gave, or `NotFound`.
+    /// What opening the node where it was gave, or `NotFound`.
     pub fn find(&self, identity: &Identity) -> io::Result<Found> {
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        // a name by serial number or place may lead to another camera by now: a name alone decides only by serial number
-        let candidates = identity.links.iter().cloned().chain(self.nodes());
-        for path in candidates {
-            match Found::open(&path) {
-                Ok(found) if identity.fits(&path, &found.capability) => return Ok(found),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => last = error,
+        let mut reason = io::Error::from(io::ErrorKind::NotFound);
+        let mut second: Option<(Likeness, Found)> = None;
+        let others = self.nodes().into_iter().filter(|node| *node != identity.node);
+        for path in std::iter::once(identity.node.clone()).chain(others) {
+            let found = match Found::open(&path) {
+                Ok(found) if is_camera(&found.capability) => found,
+                Ok(_) => continue,
+                Err(error) => {
+                    // that another device cannot be opened says nothing of this camera
+                    reason = if path == identity.node && error.kind() != io::ErrorKind::NotFound { error } else { reason };
+                    continue;
+                }
+            };
+            match identity.traits.likeness(&self.traits(&found.path, &found.capability)) {
+                Some(Likeness::Same) => return Ok(found),
+                Some(likeness) if second.as_ref().is_none_or(|(best, _)| likeness < *best) => second = Some((likeness, found)),
+                _ => {}
             }
         }
-        Err(last)
+        second.map(|(_, found)| found).ok_or(reason)
     }
 
     /// `/dev/video0`, `/dev/video1`, … in the order of their numbers.
     pub fn nodes(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let entries = fs::read_dir(&self.nodes).into_iter().flatten().flatten();
         let number = |name: &str| name.strip_prefix("video")?.parse::<u32>().ok();
         let mut nodes: Vec<(u32, PathBuf)> =
             entries.filter_map(|entry| Some((number(entry.file_name().to_str()?)?, entry.path()))).collect();
@@ -98,22 +126,54 @@ impl DeviceDirectory {
         nodes.into_iter().map(|(_, path)| path).collect()
     }
 
-    fn links_to(&self, directory: &str, node: &Path) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.0.join(directory)).into_iter().flatten().flatten();
-        let mut links: Vec<PathBuf> =
-            entries.map(|entry| entry.path()).filter(|link| fs::canonicalize(link).is_ok_and(|to| to == node)).collect();
-        links.sort();
-        links
+    fn traits(&self, node: &Path, capability: &Capability) -> Traits {
+        let class = self.class.join(node.file_name().unwrap_or_default());
+        let index = fs::read_to_string(class.join("index")).ok().map(|index| index.trim().to_owned());
+        Traits { card: capability.card.clone(), bus: capability.bus.clone(), index, serial: self.serial(&class) }
+    }
+
+    /// The serial number of the USB device that a class entry belongs to, unless a second device has the same: many cheap cameras do.
+    fn serial(&self, class: &Path) -> Option<String> {
+        let (device, serial) = usb_serial(class)?;
+        let entries = fs::read_dir(&self.class).ok()?.flatten();
+        let is_twin = |(other, number): (PathBuf, String)| other != device && number == serial;
+        let shared = entries.filter_map(|entry| usb_serial(&entry.path())).any(is_twin);
+        (!shared).then_some(serial)
     }
 }
 
-impl Identity {
-    /// Whether the device that `path` led to is this camera: by its serial number wherever it is plugged in; else card and bus
-    /// must both be the same, since two cameras of one kind differ in nothing but the bus.
-    fn fits(&self, path: &Path, capability: &Capability) -> bool {
-        let by_serial = self.links.iter().any(|link| link == path) && path.parent().is_some_and(|parent| parent.ends_with("by-id"));
-        let same_card = capability.card == self.card;
-        is_camera(capability) && same_card && (by_serial || capability.bus == self.bus)
+/// The USB device of a class entry and its serial number. The entry's `device` is one of the USB device's interfaces.
+fn usb_serial(class: &Path) -> Option<(PathBuf, String)> {
+    let interface = fs::canonicalize(class.join("device")).ok()?;
+    let device = interface.parent()?.to_owned();
+    let serial = fs::read_to_string(device.join("serial")).ok()?.trim().to_owned();
+    (!serial.is_empty()).then_some((device, serial))
+}
+
+/// From the most alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Likeness {
+    /// Its place, and no other serial number.
+    Same,
+    /// Its serial number at another place.
+    Moved,
+    /// One of its kind in its place, with another serial number.
+    Replaced,
+}
+
+impl Traits {
+    /// `None`: another camera. Two of one kind without serial numbers differ in nothing but their place.
+    fn likeness(&self, other: &Traits) -> Option<Likeness> {
+        let other_index = self.index.is_some() && other.index.is_some() && self.index != other.index;
+        if self.card != other.card || other_index {
+            return None;
+        }
+        match (self.bus == other.bus, self.serial == other.serial) {
+            (true, true) => Some(Likeness::Same),
+            (false, true) if self.serial.is_some() => Some(Likeness::Moved),
+            (true, false) => Some(Likeness::Replaced),
+            (false, _) => None,
+        }
     }
 }
 
@@ -128,40 +188,71 @@ mod tests {
     use super::*;
     use crate::source::v4l2::sys::Api;
 
-    fn capability(card: &str, bus: &str) -> Capability {
-        Capability { driver: "uvcvideo".to_owned(), card: card.to_owned(), bus: bus.to_owned(), capture: Some(Api::Single) }
+    fn traits(card: &str, bus: &str, index: &str, serial: &str) -> Traits {
+        let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Traits { card: card.to_owned(), bus: bus.to_owned(), index: known(index), serial: known(serial) }
     }
 
     #[test]
-    fn a_serial_number_decides_and_else_card_and_bus() {
-        let by_id = PathBuf::from("/dev/v4l/by-id/usb-046d_C920_1234-video-index0");
-        let by_path = PathBuf::from("/dev/v4l/by-path/pci-usb-0:1:1.0-video-index0");
-        let node = Path::new("/dev/video4");
-        let identity = Identity { links: vec![by_id.clone(), by_path.clone()], card: "C920".to_owned(), bus: "usb-1".to_owned() };
-        assert!(identity.fits(node, &capability("C920", "usb-1")), "the same place");
-        assert!(identity.fits(&by_id, &capability("C920", "usb-2")), "the same serial number at another place");
-        assert!(!identity.fits(&by_path, &capability("C920", "usb-2")), "a name by place does not decide");
-        assert!(!identity.fits(node, &capability("C920", "usb-2")), "a twin");
-        assert!(!identity.fits(&by_path, &capability("C270", "usb-1")), "another camera at its place");
-        let metadata = Capability { capture: None, ..capability("C920", "usb-1") };
-        assert!(!identity.fits(node, &metadata), "its metadata node");
-        assert!(!is_camera(&Capability { driver: "bcm2835-isp".to_owned(), ..capability("", "") }));
+    fn place_and_serial_number_decide_and_a_twin_is_another_camera() {
+        let with = traits("C920", "usb-1", "0", "1234");
+        let without = traits("C920", "usb-1", "0", "");
+        for (camera, other, expected) in [
+            (&with, traits("C920", "usb-1", "0", "1234"), Some(Likeness::Same)),
+            (&with, traits("C920", "usb-2", "0", "1234"), Some(Likeness::Moved)),
+            (&with, traits("C920", "usb-1", "0", "9"), Some(Likeness::Replaced)),
+            (&with, traits("C920", "usb-2", "0", "9"), None),
+            (&with, traits("C920", "usb-2", "0", ""), None),
+            (&with, traits("C270", "usb-1", "0", "1234"), None),
+            (&with, traits("C920", "usb-1", "2", "1234"), None),
+            (&with, traits("C920", "usb-1", "", "1234"), Some(Likeness::Same)),
+            (&without, traits("C920", "usb-1", "0", ""), Some(Likeness::Same)),
+            (&without, traits("C920", "usb-2", "0", ""), None),
+            (&without, traits("C920", "usb-2", "0", "1234"), None),
+        ] {
+            assert_eq!(camera.likeness(&other), expected, "{camera:?} and {other:?}");
+        }
+        let isp = Capability { driver: "bcm2835-isp".to_owned(), card: String::new(), bus: String::new(), capture: Some(Api::Single) };
+        assert!(!is_camera(&isp) && is_camera(&Capability { driver: "uvcvideo".to_owned(), ..isp.clone() }));
+        assert!(!is_camera(&Capability { driver: "uvcvideo".to_owned(), capture: None, ..isp }), "a metadata node");
+    }
+
+    /// A directory as sysfs has it: three USB cameras, two of which share a number, and one on the board.
+    #[test]
+    fn a_serial_number_that_two_cameras_share_is_none() {
+        let dir = std::env::temp_dir().join(format!("eomt-serial-{}", std::process::id()));
+        let class = dir.join("class");
+        for (node, port, serial) in
+            [("video0", "1-1", "SN0001\n"), ("video1", "1-1", "SN0001\n"), ("video2", "1-2", "SN0001\n"), ("video4", "1-3", "77\n")]
+        {
+            let interface = dir.join(port).join(format!("{port}:1.0"));
+            fs::create_dir_all(&interface).unwrap();
+            fs::write(dir.join(port).join("serial"), serial).unwrap();
+            fs::create_dir_all(class.join(node)).unwrap();
+            fs::write(class.join(node).join("index"), if node == "video1" { "1\n" } else { "0\n" }).unwrap();
+            std::os::unix::fs::symlink(&interface, class.join(node).join("device")).unwrap();
+        }
+        fs::create_dir_all(class.join("video6")).unwrap();
+        let devices = DeviceDirectory { nodes: dir.clone(), class };
+        let capability =
+            Capability { driver: "uvcvideo".to_owned(), card: "C".to_owned(), bus: "b".to_owned(), capture: Some(Api::Single) };
+        let of = |node: &str| devices.traits(Path::new(node), &capability);
+        let found = ["/dev/video0", "/dev/video1", "/dev/video4", "/dev/video6"].map(of);
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(found, [traits("C", "b", "0", ""), traits("C", "b", "1", ""), traits("C", "b", "0", "77"), traits("C", "b", "", "")]);
     }
 
     #[test]
-    fn nodes_come_in_the_order_of_their_numbers_and_links_are_followed() {
+    fn nodes_come_in_the_order_of_their_numbers() {
         let dir = std::env::temp_dir().join(format!("eomt-identity-{}", std::process::id()));
-        fs::create_dir_all(dir.join("v4l/by-id")).unwrap();
+        fs::create_dir_all(&dir).unwrap();
         for name in ["video10", "video2", "video", "videox", "vbi0"] {
             fs::write(dir.join(name), "").unwrap();
         }
-        std::os::unix::fs::symlink("../../video10", dir.join("v4l/by-id/usb-cam-index0")).unwrap();
-        let devices = DeviceDirectory(fs::canonicalize(&dir).unwrap());
-        let (nodes, links) = (devices.nodes(), devices.links_to("v4l/by-id", &devices.0.join("video10")));
-        let first = devices.first_camera();
+        let devices = DeviceDirectory { nodes: dir.clone(), ..DeviceDirectory::default() };
+        let (nodes, first) = (devices.nodes(), devices.first_camera());
         fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(nodes, ["video2", "video10"].map(|name| devices.0.join(name)));
-        assert_eq!(links, [devices.0.join("v4l/by-id/usb-cam-index0")]);
+        assert_eq!(nodes, ["video2", "video10"].map(|name| dir.join(name)));
         assert!(first.is_err(), "files are no cameras");
     }
 }

@@ -51,6 +51,8 @@ pub struct Layout {
     pub height: u32,
     pub colour: Colour,
     planes: Vec<Plane>,
+    /// Grey or RGB levels that the driver says run from 16 to 235 (V4L2_QUANTIZATION_LIM_RANGE), as some HDMI receivers have them.
+    limited_levels: bool,
     /// Bytes of a frame without padding; unknown when it is compressed.
     len: Option<usize>,
 }
@@ -73,9 +75,22 @@ impl Layout {
         if !(1..=16384).contains(&width) || !(1..=16384).contains(&height) {
             return Err(format!("the driver gives frames of {width}x{height}"));
         }
+        use v4l::v4l_sys::*;
+        // one field after the other would be two small pictures; drivers that do not fill the field have whole ones
+        #[allow(non_upper_case_globals, reason = "names of the C header")]
+        if let v4l2_field_V4L2_FIELD_SEQ_TB | v4l2_field_V4L2_FIELD_SEQ_BT | v4l2_field_V4L2_FIELD_ALTERNATE = driver.field {
+            return Err("the driver gives fields one by one instead of whole pictures (V4L2_FIELD_ALTERNATE or SEQ)".to_owned());
+        }
         let len = format.frame_len(width, height);
         let planes = if format == PixelFormat::Mjpg { Vec::new() } else { planes(format, driver)? };
-        Ok(Layout { format, width, height, colour: colour(driver, format), planes, len })
+        let plain = matches!(format, PixelFormat::Rgb24 | PixelFormat::Bgr24 | PixelFormat::Grey);
+        let limited_levels = plain && driver.quantization == v4l2_quantization_V4L2_QUANTIZATION_LIM_RANGE;
+        Ok(Layout { format, width, height, colour: colour(driver, format), planes, limited_levels, len })
+    }
+
+    /// Whether a copied frame can be what was agreed on: a JPEG picture must be one, and of this size.
+    pub fn agrees(&self, frame: &[u8]) -> bool {
+        self.format != PixelFormat::Mjpg || jpeg_size(frame) == Some((self.width, self.height))
     }
 
     /// Copies a frame without its padding. `memory` holds what the driver says is used of each memory area.
@@ -108,7 +123,38 @@ impl Layout {
             }
             rest = others;
         }
+        if self.limited_levels {
+            frame.iter_mut().for_each(|level| *level = FULL_RANGE[usize::from(*level)]);
+        }
         Ok(())
+    }
+}
+
+/// 16 to 235 as 0 to 255, rounded.
+const FULL_RANGE: [u8; 256] = {
+    let mut levels = [0; 256];
+    let mut level = 16;
+    while level < 256 {
+        let full = ((level - 16) * 255 + 109) / 219;
+        levels[level] = if full > 255 { 255 } else { full as u8 };
+        level += 1;
+    }
+    levels
+};
+
+/// (width, height) as a JPEG picture's frame header has it (ITU-T T.81 B.2.2); `None` when there is none.
+fn jpeg_size(jpeg: &[u8]) -> Option<(u32, u32)> {
+    let mut segments = jpeg.strip_prefix(&[0xFF, 0xD8])?;
+    loop {
+        match *segments {
+            [0xFF, 0xFF, ..] => segments = &segments[1..],
+            // start of frame, whichever coding; C4, C8 and CC are other segments
+            [0xFF, 0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF, _, _, _, a, b, c, d, ..] => {
+                return Some((u16::from_be_bytes([c, d]).into(), u16::from_be_bytes([a, b]).into()));
+            }
+            [0xFF, kind, high, low, ..] if kind != 0xDA => segments = segments.get(2 + usize::from(u16::from_be_bytes([high, low]))..)?,
+            _ => return None,
+        }
     }
 }
 
@@ -235,12 +281,46 @@ mod tests {
     }
 
     #[test]
+    fn limited_levels_of_grey_become_full_ones_and_others_stay() {
+        let limited = |code: &[u8; 4], quantization: u32| DriverFormat { quantization, ..driver(code, (2, 2), &[(2, 4)]) };
+        let mut frame = Vec::new();
+        for (quantization, expected) in [(2, [0, 0, 128, 255]), (1, [3, 16, 126, 235]), (0, [3, 16, 126, 235])] {
+            let layout = Layout::of(&limited(b"GREY", quantization)).unwrap();
+            layout.copy(&[&[3, 16, 126, 235]], &mut frame).unwrap();
+            assert_eq!(frame, expected);
+        }
+        for level in 0..=255u8 {
+            let truth = ((f64::from(level) - 16.0) * 255.0 / 219.0).round().clamp(0.0, 255.0);
+            assert_eq!(f64::from(FULL_RANGE[usize::from(level)]), truth, "{level}");
+        }
+    }
+
+    #[test]
+    fn a_jpeg_picture_must_be_one_and_of_the_size_that_was_agreed_on() {
+        let layout = Layout::of(&driver(b"MJPG", (6, 5), &[(0, 100)])).unwrap();
+        let picture = |width: u32, height: u32| {
+            let mut bytes = Vec::new();
+            let encoder = image::codecs::jpeg::JpegEncoder::new(&mut bytes);
+            let pixels = vec![90; (3 * width * height) as usize];
+            image::ImageEncoder::write_image(encoder, &pixels, width, height, image::ExtendedColorType::Rgb8).unwrap();
+            bytes
+        };
+        let good = picture(6, 5);
+        assert!(layout.agrees(&good) && !layout.agrees(&picture(5, 6)));
+        let header = good.windows(2).position(|bytes| bytes == [0xFF, 0xC0]).unwrap();
+        assert!((0..header + 9).all(|len| !layout.agrees(&good[..len])), "cut off before its size");
+        assert!(!layout.agrees(&[0; 64]) && !layout.agrees(&[]));
+        assert!(Layout::of(&driver(b"GREY", (6, 5), &[(6, 30)])).unwrap().agrees(&[]), "other formats have no header");
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for (driver, word) in [
             (driver(b"H264", (640, 480), &[(0, 0)]), "H264"),
             (driver(b"YUYV", (640, 480), &[(640, 0)]), "1280"),
             (driver(b"YUYV", (0, 480), &[(0, 0)]), "0x480"),
             (driver(b"NM12", (64, 48), &[(64, 0), (64, 0), (64, 0)]), "3 memory planes"),
+            (DriverFormat { field: 7, ..driver(b"GREY", (64, 48), &[(64, 0)]) }, "ALTERNATE"),
         ] {
             assert!(Layout::of(&driver).unwrap_err().contains(word), "{word}");
         }

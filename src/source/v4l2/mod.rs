@@ -31,7 +31,7 @@ use stream::{BUFFERS, Outcome, take_newest};
 use sys::{Api, Buffers, Device};
 
 use crate::data::{ControlValue, Frame, Matrix, PixelFormat, View};
-use crate::pipeline::{Captured, Losses, Source, SourceError};
+use crate::pipeline::{Captured, Clock, Losses, MonotonicClock, Source, SourceError};
 
 /// The longest stay in one call of `next`.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -70,6 +70,8 @@ pub struct V4l2Source {
     trouble: Option<String>,
     /// The choice that was last logged.
     logged: String,
+    /// What was last said of controls that could not be set.
+    complaints: Vec<String>,
     losses: Losses,
     delivered: u64,
 }
@@ -103,6 +105,7 @@ impl From<io::Error> for Trouble {
         match Errno::from_io_error(&error) {
             // unplugged, and not plugged in again: one state
             Some(Errno::NOENT | Errno::NXIO | Errno::NODEV) => Trouble::passing("it is not there"),
+            Some(Errno::NOLINK | Errno::NOLCK | Errno::RANGE) => Trouble::passing("there is no signal at its input"),
             Some(Errno::BUSY) => Trouble::passing("another program uses it"),
             Some(Errno::ACCESS | Errno::PERM) => Trouble::passing("this user may not open it (is the user in the group video?)"),
             Some(Errno::NOTTY | Errno::ISDIR) => Trouble { reason: "it is no V4L2 device".to_owned(), fatal: true },
@@ -126,7 +129,7 @@ impl V4l2Source {
     /// Only when the path leads to something that is no camera. One that is not there is waited for.
     pub fn open(path: Option<&Path>, options: CameraOptions) -> Result<V4l2Source, SourceError> {
         let mut source = V4l2Source {
-            devices: DeviceDirectory(PathBuf::from("/dev")),
+            devices: DeviceDirectory::default(),
             path: path.map(Path::to_owned),
             size: options.wish.size,
             options,
@@ -136,6 +139,7 @@ impl V4l2Source {
             pause_ns: PAUSE_MIN_NS,
             trouble: None,
             logged: String::new(),
+            complaints: Vec::new(),
             losses: Losses::default(),
             delivered: 0,
         };
@@ -155,10 +159,17 @@ impl V4l2Source {
     /// Opens the camera and chooses among its formats.
     fn plan(&self) -> Result<Plan, Trouble> {
         let found = match (&self.identity, &self.path) {
-            (Some(identity), _) => self.devices.find(identity),
+            (Some(identity), path) => self.devices.find(identity).or_else(|gone| match path {
+                // the user named a place, not a camera: what is there now will do
+                Some(path) if names_a_place(path) => self.devices.open(path),
+                _ => Err(gone),
+            }),
             (None, Some(path)) => self.devices.open(path),
             (None, None) => self.devices.first_camera(),
         }?;
+        // before the format is read, so that no change falls in between; a driver without events simply has none
+        let _ = found.device.watch_source_changes();
+        found.device.follow_input()?;
         let no_camera = || Trouble { reason: format!("{} captures no video", found.name()), fatal: true };
         let api = found.capability.capture.ok_or_else(no_camera)?;
         let offers = offers(&found.device, api, &self.options.wish)?;
@@ -169,7 +180,7 @@ impl V4l2Source {
     }
 
     /// From a closed camera to one that streams.
-    fn connect(&mut self, now_ns: u64) -> Result<Streaming, Trouble> {
+    fn connect(&mut self) -> Result<Streaming, Trouble> {
         let Plan { found, api, offer } = self.plan()?;
         let wish = self.options.wish;
         let identity = self.devices.identify(&found);
@@ -179,16 +190,17 @@ impl V4l2Source {
         if u64::from(layout.width) * u64::from(layout.height) > self.options.max_pixels {
             return Err(Trouble::passing(format!("frames of {}x{} are more than source.max_pixels allows", layout.width, layout.height)));
         }
-        let rate = if wish.fps > 0.0 { found.device.set_rate(api, offer.fps.unwrap_or(wish.fps)).unwrap_or_default() } else { None };
+        let rate = match wish.fps > 0.0 {
+            true => found.device.set_rate(api, offer.fps.unwrap_or(wish.fps)).unwrap_or_default().or(offer.fps),
+            false => found.device.rate(api).unwrap_or_default(),
+        };
         let complaints = self.set_controls(&found.device)?;
         let buffers = Buffers::start(found.device, api, BUFFERS)?;
-        // a driver without events simply has none
-        let _ = buffers.device().watch_source_changes();
-        let rate = rate.or(offer.fps);
         self.say_choice(&name, &layout, code_name(driver.fourcc), rate, complaints);
         (self.identity, self.size) = (Some(identity), (layout.width, layout.height));
         let stall_ns = STALL_NS.max(rate.map_or(0, |rate| (4e9 / rate.max(0.01)) as u64));
-        Ok(Streaming { buffers, layout, last: None, last_frame_ns: now_ns, stall_ns, name })
+        // the time now: what came before may have taken seconds
+        Ok(Streaming { buffers, layout, last: None, last_frame_ns: MonotonicClock.now_ns(), stall_ns, name })
     }
 
     fn set_controls(&self, device: &Device) -> Result<Vec<String>, Trouble> {
@@ -214,10 +226,10 @@ impl V4l2Source {
             _ => format!(", {matrix}{}", if layout.colour.full_range { " full range" } else { "" }),
         };
         let said = format!("{name}: {}x{} {code} {rate}{colour}", layout.width, layout.height);
-        if self.logged != said {
+        if self.logged != said || self.complaints != complaints {
             log::info!("camera: {said}");
             complaints.iter().for_each(|complaint| log::warn!("{complaint}"));
-            self.logged = said;
+            (self.logged, self.complaints) = (said, complaints);
         }
     }
 
@@ -230,10 +242,10 @@ impl V4l2Source {
     }
 
     /// Closes the camera, if it is open; the next attempt comes after a pause that grows until frames come.
-    fn wait_after(&mut self, now_ns: u64, trouble: Trouble) {
+    fn wait_after(&mut self, trouble: Trouble) {
         let subject = self.streaming.take().map_or_else(|| self.subject(), |streaming| streaming.name);
         self.complain(&subject, trouble.reason);
-        self.retry_at_ns = now_ns + self.pause_ns;
+        self.retry_at_ns = MonotonicClock.now_ns() + self.pause_ns;
         self.pause_ns = (2 * self.pause_ns).min(PAUSE_MAX_NS);
     }
 
@@ -263,21 +275,25 @@ impl Source for V4l2Source {
         None
     }
 
+    /// Takes the time itself, after each call that may take long: `now_ns` is that of the call.
     fn next(&mut self, now_ns: u64, mut buffer: Vec<u8>) -> Result<Captured, SourceError> {
         let Some(streaming) = &mut self.streaming else {
             if now_ns < self.retry_at_ns {
                 std::thread::sleep(PATIENCE.min(Duration::from_nanos(self.retry_at_ns - now_ns)));
                 return Ok(Captured::NotYet(buffer));
             }
-            match self.connect(now_ns) {
+            match self.connect() {
                 Ok(streaming) => self.streaming = Some(streaming),
-                Err(trouble) => self.wait_after(now_ns, trouble),
+                Err(trouble) => self.wait_after(trouble),
             }
             return Ok(Captured::NotYet(buffer));
         };
         let Streaming { buffers, layout, last, .. } = streaming;
-        let trouble = match take_newest(buffers, layout, PATIENCE, last, &mut self.losses, &mut buffer) {
-            Ok(Outcome::Frame { captured_ns, .. }) => {
+        let outcome = take_newest(buffers, layout, PATIENCE, last, &mut self.losses, &mut buffer);
+        let now_ns = MonotonicClock.now_ns();
+        let silent = now_ns.saturating_sub(streaming.last_frame_ns) >= streaming.stall_ns;
+        let trouble = match outcome {
+            Ok(Outcome::Frame { captured_ns, .. }) if layout.agrees(&buffer) => {
                 streaming.last_frame_ns = now_ns;
                 self.delivered += 1;
                 let Losses { missed, stale, broken } = self.losses;
@@ -293,20 +309,31 @@ impl Source for V4l2Source {
                 };
                 return Ok(self.deliver(frame));
             }
-            Ok(Outcome::Nothing) if now_ns.saturating_sub(streaming.last_frame_ns) < streaming.stall_ns => {
-                return Ok(Captured::NotYet(buffer));
+            Ok(Outcome::Frame { .. }) => {
+                self.losses.broken += 1;
+                if !silent {
+                    return Ok(Captured::NotYet(buffer));
+                }
+                Trouble::passing(format!("its pictures are no JPEG of {}x{}", layout.width, layout.height))
             }
+            Ok(Outcome::Nothing) if !silent => return Ok(Captured::NotYet(buffer)),
             Ok(Outcome::Nothing) => Trouble::passing("it gives no frames"),
             Ok(Outcome::Changed) => Trouble::passing("its picture has changed"),
             Err(error) => error.into(),
         };
-        self.wait_after(now_ns, trouble);
+        self.wait_after(trouble);
         Ok(Captured::NotYet(buffer))
     }
 
     fn losses(&self) -> Losses {
         self.losses
     }
+}
+
+/// A link by place, or one that the user's own udev rule makes: it says itself what is meant. Names by id do not, when two cameras
+/// without serial numbers share one.
+fn names_a_place(path: &Path) -> bool {
+    path.is_symlink() && path.parent().is_none_or(|parent| !parent.ends_with("by-id"))
 }
 
 /// What the camera can do, of what we can take.
@@ -338,7 +365,7 @@ fn nothing_fits(offers: &[Offer], wish: &Wish) -> String {
 
 /// A camera for `doctor`: its name and formats as lines, or why it cannot be asked. `None` when the node is no camera.
 pub fn describe(path: &Path) -> Option<Result<Vec<String>, String>> {
-    let devices = DeviceDirectory(PathBuf::from("/dev"));
+    let devices = DeviceDirectory::default();
     let wish = Wish { size: (640, 480), fps: 30.0, format: None };
     let ask = || -> io::Result<Option<Vec<String>>> {
         let found = devices.open(path)?;

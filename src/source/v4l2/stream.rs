@@ -26,6 +26,8 @@ pub(super) const BUFFERS: u32 = 4;
 
 /// What the loop needs of a driver; `Buffers` is the real one.
 pub(super) trait Queue {
+    /// How many buffers there are: the driver may have given more than it was asked for.
+    fn count(&self) -> usize;
     /// Waits for at most this long.
     fn wait(&self, timeout: Duration) -> io::Result<PollFlags>;
     fn dequeue(&mut self) -> io::Result<Dequeued>;
@@ -71,7 +73,7 @@ pub(super) fn take_newest(
     }
     let mut newest: Option<Dequeued> = None;
     // no more than once round: a driver that fills buffers as fast as they come back must not hold us
-    for _ in 0..BUFFERS {
+    for _ in 0..queue.count() {
         let buffer = match queue.dequeue() {
             Ok(buffer) => buffer,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -116,6 +118,10 @@ impl Queue for Buffers {
             Ok(_) => Ok(fds[0].revents()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    fn count(&self) -> usize {
+        Buffers::count(self)
     }
 
     fn dequeue(&mut self) -> io::Result<Dequeued> {

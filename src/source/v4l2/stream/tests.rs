@@ -19,6 +19,10 @@ struct Script {
 }
 
 impl Queue for Script {
+    fn count(&self) -> usize {
+        6
+    }
+
     fn wait(&self, _: Duration) -> io::Result<PollFlags> {
         Ok(self.ready.front().copied().unwrap_or(PollFlags::empty()))
     }
@@ -90,6 +94,16 @@ fn the_newest_good_frame_wins_and_every_buffer_goes_back() {
     assert_eq!(frame, [1]);
     assert_eq!(losses, Losses { missed: 2, stale: 1, broken: 1 });
     assert_eq!((last, script.requeued.as_slice()), (Some(7), [0, 2, 1].as_slice()));
+}
+
+#[test]
+fn all_that_is_ready_is_taken_also_when_the_driver_gave_more_buffers_than_asked_for() {
+    let mut script = Script { ready: [PollFlags::IN].into(), ..Script::default() };
+    script.answers = (0..6).map(|index| buffer(index, index)).collect();
+    let mut losses = Losses::default();
+    let (outcome, frame) = turn(&mut script, &mut None, &mut losses);
+    assert!(matches!(outcome.unwrap(), Outcome::Frame { sequence: 5, .. }));
+    assert_eq!((frame, losses.stale), (vec![5], 5));
 }
 
 #[test]

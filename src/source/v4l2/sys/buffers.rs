@@ -84,6 +84,11 @@ impl Buffers {
         Ok(buffers)
     }
 
+    /// How many the driver has given.
+    pub fn count(&self) -> usize {
+        self.maps.len()
+    }
+
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -115,8 +120,7 @@ impl Buffers {
             // SAFETY: mapped readable at this length as long as `self` lives. The driver writes into queued buffers only; this one
             // is not, and `queue` needs `&mut self`, which the slices' borrow forbids.
             let bytes = unsafe { std::slice::from_raw_parts(map.start.as_ptr(), map.len) };
-            // a driver that does not say how much it has filled has filled it all
-            let end = if end == 0 { bytes.len() } else { (end as usize).min(bytes.len()) };
+            let end = (end as usize).min(bytes.len());
             *area = &bytes[(start as usize).min(end)..end];
         }
         areas

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::io::Errno;
 use v4l::v4l_sys::*;
 use v4l::v4l2::vidioc;
 
@@ -12,6 +13,29 @@ plain!(v4l2_query_ext_ctrl, v4l2_querymenu, v4l2_ext_control, v4l2_ext_controls)
 const QUERY_EXT_CTRL: Request<v4l2_query_ext_ctrl> = Request::new(vidioc::VIDIOC_QUERY_EXT_CTRL);
 const QUERYMENU: Request<v4l2_querymenu> = Request::new(vidioc::VIDIOC_QUERYMENU);
 const S_EXT_CTRLS: Request<v4l2_ext_controls> = Request::new(vidioc::VIDIOC_S_EXT_CTRLS);
+
+/// What cameras have in common: <https://docs.kernel.org/userspace-api/media/v4l/control.html>, `ext-ctrls-camera.html`.
+const COMMON: [u32; 19] = [
+    V4L2_CID_BRIGHTNESS,
+    V4L2_CID_CONTRAST,
+    V4L2_CID_SATURATION,
+    V4L2_CID_HUE,
+    V4L2_CID_AUTO_WHITE_BALANCE,
+    V4L2_CID_GAMMA,
+    V4L2_CID_EXPOSURE,
+    V4L2_CID_AUTOGAIN,
+    V4L2_CID_GAIN,
+    V4L2_CID_POWER_LINE_FREQUENCY,
+    V4L2_CID_WHITE_BALANCE_TEMPERATURE,
+    V4L2_CID_SHARPNESS,
+    V4L2_CID_BACKLIGHT_COMPENSATION,
+    V4L2_CID_EXPOSURE_AUTO,
+    V4L2_CID_EXPOSURE_ABSOLUTE,
+    V4L2_CID_FOCUS_ABSOLUTE,
+    V4L2_CID_FOCUS_AUTO,
+    V4L2_CID_ZOOM_ABSOLUTE,
+    V4L2_CID_ANALOGUE_GAIN,
+];
 
 /// How a control's value is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,24 +62,41 @@ pub struct ControlInfo {
 }
 
 impl Device {
-    /// VIDIOC_QUERY_EXT_CTRL and VIDIOC_QUERYMENU: every control with a number for a value.
+    /// VIDIOC_QUERY_EXT_CTRL and VIDIOC_QUERYMENU: every control with a number for a value. Some cameras fail at one of their
+    /// controls (EIO, EPIPE, ETIMEDOUT) and so end the list early: then the common ones are asked for by their ids.
+    ///
+    /// # Errors
+    /// ENODEV only: the camera is gone.
     pub fn controls(&self) -> io::Result<Vec<ControlInfo>> {
         let mut found = Vec::new();
         let mut id = 0;
         // a driver has some dozens; one that does not end its list must not hold us
         for _ in 0..4 * ENTRIES_MAX {
-            let mut raw = v4l2_query_ext_ctrl { id: id | V4L2_CTRL_FLAG_NEXT_CTRL, ..v4l2_query_ext_ctrl::zeroed() };
-            match self.call(&QUERY_EXT_CTRL, &mut raw) {
-                Ok(()) => {}
-                Err(error) => match rustix::io::Errno::from_io_error(&error) {
-                    Some(rustix::io::Errno::INVAL | rustix::io::Errno::NOTTY) => break,
-                    _ => return Err(error),
+            match self.query(id | V4L2_CTRL_FLAG_NEXT_CTRL) {
+                Ok(raw) => {
+                    id = raw.id;
+                    found.push(raw);
+                }
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::INVAL | Errno::NOTTY) => break,
+                    Some(Errno::NODEV) => return Err(error),
+                    _ => {
+                        let missing = COMMON.iter().filter(|common| found.iter().all(|raw| raw.id != **common));
+                        let more: Vec<v4l2_query_ext_ctrl> = missing.filter_map(|id| self.query(*id).ok()).collect();
+                        found.extend(more);
+                        break;
+                    }
                 },
             }
-            id = raw.id;
-            found.extend(self.describe(&raw).filter(|_| raw.flags & V4L2_CTRL_FLAG_DISABLED == 0));
         }
-        Ok(found)
+        let usable = found.iter().filter(|raw| raw.flags & V4L2_CTRL_FLAG_DISABLED == 0);
+        Ok(usable.filter_map(|raw| self.describe(raw)).collect())
+    }
+
+    fn query(&self, id: u32) -> io::Result<v4l2_query_ext_ctrl> {
+        let mut raw = v4l2_query_ext_ctrl { id, ..v4l2_query_ext_ctrl::zeroed() };
+        self.call(&QUERY_EXT_CTRL, &mut raw)?;
+        Ok(raw)
     }
 
     #[allow(non_upper_case_globals, reason = "names of the C header")]

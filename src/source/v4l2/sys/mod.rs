@@ -72,6 +72,7 @@ plain!(
     v4l2_frmivalenum,
     v4l2_format,
     v4l2_streamparm,
+    v4l2_dv_timings,
     v4l2_event_subscription,
     v4l2_event
 );
@@ -82,6 +83,9 @@ const ENUM_FRAMESIZES: Request<v4l2_frmsizeenum> = Request::new(vidioc::VIDIOC_E
 const ENUM_FRAMEINTERVALS: Request<v4l2_frmivalenum> = Request::new(vidioc::VIDIOC_ENUM_FRAMEINTERVALS);
 const S_FMT: Request<v4l2_format> = Request::new(vidioc::VIDIOC_S_FMT);
 const S_PARM: Request<v4l2_streamparm> = Request::new(vidioc::VIDIOC_S_PARM);
+const G_PARM: Request<v4l2_streamparm> = Request::new(vidioc::VIDIOC_G_PARM);
+const QUERY_DV_TIMINGS: Request<v4l2_dv_timings> = Request::numbered(2, 99);
+const S_DV_TIMINGS: Request<v4l2_dv_timings> = Request::numbered(3, 87);
 const DQEVENT: Request<v4l2_event> = Request::numbered(2, 89);
 const SUBSCRIBE_EVENT: Request<v4l2_event_subscription> = Request::numbered(1, 90);
 
@@ -276,6 +280,33 @@ impl Device {
         // SAFETY: for a capture type the driver fills this member.
         let answer = rate(unsafe { raw.parm.capture.timeperframe });
         Ok((answer > 0.0).then_some(answer))
+    }
+
+    /// VIDIOC_G_PARM: the frame rate as it is, if the driver knows it.
+    pub fn rate(&self, api: Api) -> io::Result<Option<f64>> {
+        let mut raw = v4l2_streamparm { type_: api.buffer_type(), ..v4l2_streamparm::zeroed() };
+        self.call(&G_PARM, &mut raw)?;
+        // SAFETY: for a capture type the driver fills this member.
+        let answer = rate(unsafe { raw.parm.capture.timeperframe });
+        Ok((answer > 0.0).then_some(answer))
+    }
+
+    /// VIDIOC_QUERY_DV_TIMINGS and VIDIOC_S_DV_TIMINGS: a receiver (HDMI) is set to what comes in, on which its formats depend. A
+    /// camera has no such timings.
+    ///
+    /// # Errors
+    /// ENOLINK, ENOLCK or ERANGE when nothing comes in that the receiver understands.
+    pub fn follow_input(&self) -> io::Result<()> {
+        let mut timings = v4l2_dv_timings::zeroed();
+        match self.call(&QUERY_DV_TIMINGS, &mut timings) {
+            Ok(()) => self.call(&S_DV_TIMINGS, &mut timings),
+            Err(error) => match rustix::io::Errno::from_io_error(&error) {
+                Some(rustix::io::Errno::NOLINK | rustix::io::Errno::NOLCK | rustix::io::Errno::RANGE | rustix::io::Errno::NODEV) => {
+                    Err(error)
+                }
+                _ => Ok(()),
+            },
+        }
     }
 
     /// VIDIOC_SUBSCRIBE_EVENT: a change of the source's format makes `poll` say PRI.
