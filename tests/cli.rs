@@ -346,3 +346,38 @@ fn an_instruction_set_is_one_that_there_is() {
         }
     }
 }
+
+#[test]
+fn doctor_names_what_the_configuration_names_and_the_machine_lacks() {
+    let scratch = Scratch::new("doctor");
+    let config = scratch.path("eomt-edge.toml");
+    let doctor = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        let output = eomt_edge().arg("doctor").arg("--config").arg(&config).arg("--model").arg(shipped_model()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    for (text, problem) in [
+        ("[source]\nuri = \"v4l2:/dev/video-not-here\"\n", "PROBLEM: source.uri: /dev/video-not-here is not there"),
+        ("[source]\nuri = \"v4l2:/dev/null\"\n", "PROBLEM: source.uri: /dev/null: it is no V4L2 device"),
+        ("[source]\nuri = \"replay:/not/here\"\n", "PROBLEM: source.uri: /not/here is no directory"),
+        (
+            "[source]\nuri = \"scenes\"\n[display]\nkind = \"oled\"\ndevice = \"/dev/i2c-not-here\"\n",
+            "PROBLEM: display.device: /dev/i2c-not-here",
+        ),
+        (
+            "[source]\nuri = \"scenes\"\n[display]\nkind = \"spi\"\ngpio_chip = \"/dev/gpio-not-here\"\n",
+            "PROBLEM: display.gpio_chip: /dev/gpio-not-here",
+        ),
+        ("[source]\nuri = \"scenes\"\n[ring]\ngroup = \"no-such-group\"\n", "PROBLEM: ring.group:"),
+        ("[source]\nuri = \"scenes\"\nsise = 3\n", "sise"),
+    ] {
+        let (code, report) = doctor(text);
+        assert_eq!(code, Some(1), "{report}");
+        assert!(report.contains(problem), "'{problem}' is missing in:\n{report}");
+    }
+    let (_, report) = doctor("[source]\nuri = \"scenes\"\n");
+    assert!(
+        !report.contains("PROBLEM: source") && !report.contains("PROBLEM: display") && !report.contains("PROBLEM: ring.group"),
+        "{report}"
+    );
+}

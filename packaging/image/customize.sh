@@ -21,6 +21,8 @@ rm "$root/tmp/eomt-edge.deb"
 inside systemctl enable eomt-edge-setup eomt-edge-grow eomt-edge-hostkeys systemd-networkd systemd-resolved systemd-timesyncd ssh
 inside systemctl disable systemd-networkd-wait-online
 inside passwd -l root
+# I2C displays are reached through /dev/i2c-*, which no device asks for by itself
+echo i2c-dev | text etc/modules-load.d/eomt-edge-display.conf
 
 # systemd-boot at the place where firmware looks on removable disks, and an entry for each kernel
 if [ "$IMAGE_KIND" = uefi ]; then

@@ -1,5 +1,6 @@
 //! `doctor`: what this machine offers, and what is wrong with it.
 
+mod configured;
 mod service;
 
 use std::fmt::Write as _;
@@ -48,7 +49,11 @@ pub struct DoctorOptions {
 /// Prints the report; returns how many problems it found.
 pub fn doctor(options: &DoctorOptions) -> Result<usize> {
     let mut report = Report { text: String::new(), problems: 0 };
-    let config = configuration(&mut report, &options.config);
+    let found = configuration(&mut report, &options.config);
+    if let Some(config) = &found {
+        configured::configured(&mut report, config);
+    }
+    let config = found.unwrap_or_default();
     let model_path = options.model.as_ref().unwrap_or(&config.model.path);
     let socket = options.socket.as_ref().unwrap_or(&config.ring.socket);
     machine(&mut report);
@@ -66,27 +71,27 @@ pub fn doctor(options: &DoctorOptions) -> Result<usize> {
     Ok(report.problems)
 }
 
-/// The configuration, or the default one.
-fn configuration(report: &mut Report, path: &Path) -> Config {
+/// The configuration; `None` when there is none that can be read.
+fn configuration(report: &mut Report, path: &Path) -> Option<Config> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             report.line("config", format!("no {}; every key has its default", path.display()));
-            return Config::default();
+            return None;
         }
         Err(error) => {
             report.problem("config", format!("{}: {error}", path.display()));
-            return Config::default();
+            return None;
         }
     };
     match Config::parse(&text, &[]) {
         Ok(config) => {
             report.line("config", format!("{}: frames from {}", path.display(), config.source.uri));
-            config
+            Some(config)
         }
         Err(error) => {
             report.problem("config", format!("{}: {error}", path.display()));
-            Config::default()
+            None
         }
     }
 }
@@ -195,8 +200,12 @@ fn framebuffer(_: &Path) -> String {
 fn access(report: &mut Report, topic: &str, path: &Path) {
     match std::fs::OpenOptions::new().read(true).write(true).open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            let owner = std::fs::metadata(path).map(|data| format!(", group {}", data.gid())).unwrap_or_default();
-            report.problem(topic, format!("{} may not be opened by this user{owner}; join its group", path.display()));
+            let advice = match std::fs::metadata(path).map(|data| data.gid()) {
+                Ok(0) => "it is root's alone: /usr/lib/udev/rules.d/60-eomt-edge.rules gives such devices to a group".to_owned(),
+                Ok(group) => format!("join its group, {group}"),
+                Err(_) => "join its group".to_owned(),
+            };
+            report.problem(topic, format!("{} may not be opened by this user; {advice}", path.display()));
         }
         _ => {}
     }

@@ -158,6 +158,14 @@ fn ask_pid(probe: &OwnedFd) -> Option<i32> {
     known.then(|| i32::from_le_bytes([hello[AT], hello[AT + 1], hello[AT + 2], hello[AT + 3]]))
 }
 
+/// Whether a group of this name or number can own the socket.
+///
+/// # Errors
+/// [`RingError::Group`] when there is no such group.
+pub fn check_group(group: &str) -> Result<(), RingError> {
+    find_group(group).map(drop)
+}
+
 /// A group by number, or by its name in `/etc/group`.
 fn find_group(group: &str) -> Result<Gid, RingError> {
     let unknown = || RingError::Group { group: group.into() };

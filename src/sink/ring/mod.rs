@@ -36,6 +36,7 @@ mod writer;
 use std::io;
 use std::path::PathBuf;
 
+pub use bind::check_group;
 pub use reaper::{ReaperCommand, reap_socket_main};
 pub use server::{MaskServer, ServerConfig};
 pub use writer::{RingWriter, SlotWriter};

@@ -1,0 +1,65 @@
+//! Whether what the configuration names is there.
+
+use std::path::Path;
+
+use super::Report;
+use crate::config::{Config, DisplayKind};
+use crate::sink::ring::check_group;
+use crate::source::SourceSpec;
+#[cfg(feature = "camera")]
+use crate::source::v4l2;
+
+pub(super) fn configured(report: &mut Report, config: &Config) {
+    source(report, &config.source.uri);
+    display(report, config);
+    if !config.ring.group.is_empty()
+        && let Err(error) = check_group(&config.ring.group)
+    {
+        report.problem("config", format!("ring.group: {error}"));
+    }
+}
+
+fn source(report: &mut Report, uri: &str) {
+    match uri.parse() {
+        Err(reason) => report.problem("config", format!("source.uri: {reason}")),
+        Ok(SourceSpec::V4l2 { device: Some(path) }) if !path.exists() => {
+            report.problem("config", format!("source.uri: {} is not there; the service waits for it", path.display()));
+        }
+        Ok(SourceSpec::V4l2 { device: Some(path) }) => camera(report, &path),
+        Ok(SourceSpec::Replay { directory, .. }) if !directory.is_dir() => {
+            report.problem("config", format!("source.uri: {} is no directory", directory.display()));
+        }
+        Ok(_) => {}
+    }
+}
+
+#[cfg(feature = "camera")]
+fn camera(report: &mut Report, path: &Path) {
+    match v4l2::describe(path) {
+        None => report.problem("config", format!("source.uri: {} captures no video", path.display())),
+        Some(Err(reason)) => report.problem("config", format!("source.uri: {}: {reason}", path.display())),
+        Some(Ok(_)) => {}
+    }
+}
+
+#[cfg(not(feature = "camera"))]
+fn camera(report: &mut Report, _path: &Path) {
+    report.problem("config", "source.uri: this program was built without cameras");
+}
+
+fn display(report: &mut Report, config: &Config) {
+    let display = &config.display;
+    let hint = match display.kind {
+        DisplayKind::None => return,
+        DisplayKind::Framebuffer => "no screen is connected, or the kernel has no driver for it",
+        DisplayKind::Spi => "the bus is off (Raspberry Pi OS: dtparam=spi=on in config.txt)",
+        DisplayKind::Oled => "the bus is off (Raspberry Pi OS: dtparam=i2c_arm=on in config.txt) or the module i2c-dev is not loaded",
+    };
+    let device = display.device();
+    if !device.exists() {
+        report.problem("config", format!("display.device: {} is not there: {hint}", device.display()));
+    }
+    if display.kind == DisplayKind::Spi && !display.gpio_chip.exists() {
+        report.problem("config", format!("display.gpio_chip: {} is not there", display.gpio_chip.display()));
+    }
+}
