@@ -1,16 +1,11 @@
 #!/bin/sh
 # Compiles the test suite for 64-bit ARM and runs it under qemu-user: all of it as a core with everything (-cpu max), and what
-# computes or shares memory as a Cortex-A72 (no dot product, no half precision) too. RUSTC may name a compiler
-# that has the aarch64 standard library.
+# computes or shares memory as a Cortex-A72 (no dot product, no half precision) too. Installs what is missing.
 set -eu
 cd "$(dirname "$0")/.."
 . ./scripts/env.sh
-for tool in aarch64-linux-gnu-gcc qemu-aarch64-static; do
-    command -v $tool >/dev/null 2>&1 || {
-        echo "aarch64-test: $tool is missing; apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static" >&2
-        exit 1
-    }
-done
+. ./scripts/aarch64-env.sh
+command -v qemu-aarch64-static >/dev/null 2>&1 || apt_install qemu-user-static
 # a folder of its own: another compiler would throw away what the native one built
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/aarch64}"
 export EOMT_EDGE_TEST_CC=aarch64-linux-gnu-gcc

@@ -13,6 +13,7 @@ fi
 (unset CARGO_TARGET_DIR RUSTC; cargo run --quiet --release --example manual -- target/manual)
 mkdir -p target/debian
 if [ "${1:-}" = arm64 ]; then
+    . ./scripts/aarch64-env.sh
     export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/aarch64}"
     cargo deb --target aarch64-unknown-linux-gnu --output target/debian/
 else

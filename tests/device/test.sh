@@ -10,6 +10,7 @@ output=$repo/device-test-output
 started=$SECONDS
 bash "$here/setup.sh"
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+mkdir -p "$WORK" # before root does, who would own it
 as_root bash "$here/make-root.sh" "$WORK"
 rm -rf "$output"
 mkdir -p "$output"

@@ -1,0 +1,33 @@
+# Sourced after env.sh by what builds for 64-bit ARM: a compiler that has that machine's standard library, and a linker. Installs
+# what is missing and says so.
+aarch64=aarch64-unknown-linux-gnu
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+apt_install() {
+    command -v apt-get >/dev/null 2>&1 || {
+        echo "aarch64: this machine has no apt-get; install by hand: $*" >&2
+        exit 1
+    }
+    echo "aarch64: installing $*"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+has_aarch64() { # has_aarch64 RUSTC
+    [ -d "$("$1" --print target-libdir --target $aarch64 2>/dev/null || echo /nowhere)" ]
+}
+if [ "$(uname -m)" != aarch64 ] && ! { command -v aarch64-linux-gnu-gcc && command -v aarch64-linux-gnu-g++; } >/dev/null 2>&1; then
+    apt_install gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross
+fi
+if ! has_aarch64 "${RUSTC:-rustc}"; then
+    if command -v rustup >/dev/null 2>&1 && rustup target add $aarch64 >/dev/null 2>&1; then
+        echo "aarch64: rustup has added $aarch64"
+    else
+        # Debian's compiler has it, in whichever of its two versions is there; rust-web is the newer one
+        if ! has_aarch64 /usr/bin/rustc; then
+            as_root dpkg --add-architecture arm64
+            apt_install rustc-web libstd-rust-web-dev:arm64
+        fi
+        export RUSTC=/usr/bin/rustc
+    fi
+fi
