@@ -87,7 +87,9 @@ fn one_thread_per_operator() -> anyhow::Result<()> {
 #[cfg(feature = "train")]
 fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
     use eomt_edge::cli::MaskingArg;
-    use eomt_edge::tools::train::{Augmentation, LossOptions, Masking, Pictures, RateOptions, Sizes, Start, TrainOptions, train};
+    use eomt_edge::tools::train::{
+        Annealing, Augmentation, LossOptions, Masking, Pictures, RateOptions, Sizes, Start, TrainOptions, train,
+    };
     one_thread_per_operator()?;
     let start = match args.from {
         Some(path) => Start::Checkpoint(path),
@@ -112,7 +114,7 @@ fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
     };
     let defaults = TrainOptions::new(args.output, start, pictures);
     train(&TrainOptions {
-        steps: args.steps,
+        steps: args.steps.unwrap_or(defaults.steps),
         batch: args.batch,
         seed: args.seed,
         rates: RateOptions {
@@ -128,6 +130,7 @@ fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
             MaskingArg::Kept => Masking::Kept,
             MaskingArg::Never => Masking::Never,
         }),
+        annealing: args.anneal.map(|spans| Annealing { spans: spans.0, power: args.anneal_power }),
         loss: LossOptions { points: args.points, ..LossOptions::default() },
         augmentation: Augmentation { flip: !args.no_flip, scale: args.scale, colour: args.colour, degrade: args.degrade },
         save_every: args.save_every,
@@ -203,6 +206,7 @@ fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
             AnomalyArg::Max => Anomaly::Max,
             AnomalyArg::Rba => Anomaly::Rba,
         },
+        anomaly_values: args.anomaly_values.unwrap_or([0, 1]),
         limit: args.limit.map(|limit| limit as usize),
         threads: args.threads,
         max_pixels: args.max_pixels,

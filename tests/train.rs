@@ -102,6 +102,36 @@ fn killed_runs_end_as_others_do() {
     assert!(leftovers.iter().filter(|name| !name.ends_with(".part")).count() == 6, "{leftovers:?}");
 }
 
+/// Each state has its checkpoint, whose probabilities of masked attention are those of the spans that were asked for; a run from it
+/// anneals the blocks that are left.
+#[test]
+fn a_checkpoint_says_how_far_its_masks_are_annealed() {
+    let scratch = Scratch::new("train-anneal");
+    let (run, next) = (scratch.path("run"), scratch.path("next"));
+    let probabilities = |folder: &Path| common::floats(&folder.join("model.safetensors"), "attn_mask_probs").1;
+    succeed(train(&run, 4).args(["--scenes", "1", "--anneal", "0-0,2-4", "--anneal-power", "1"]));
+    assert_eq!(probabilities(&run), [0.0, 0.0]);
+    // the same steps of a run that masks the second block for longer
+    let half = scratch.path("half");
+    let mut command = train(&half, 8);
+    command.args(["--scenes", "1", "--anneal", "0-2,2-8", "--anneal-power", "1"]).stdout(Stdio::null());
+    let mut child = command.spawn().expect("the program starts");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !half.join("config.json").exists() {
+        assert!(Instant::now() < deadline, "no checkpoint in two minutes");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let _ = child.kill(); // it may have ended just now
+    child.wait().expect("it can be waited for");
+    let [first, second] = probabilities(&half)[..] else { panic!("two blocks") };
+    let expected = [2.0, 4.0, 6.0, 8.0].map(|step: f32| 1.0 - (step - 2.0) / 6.0);
+    assert!(first == 0.0 && expected.iter().any(|p| (p - second).abs() < 1e-6), "{first} {second}");
+    let mut command = eomt_edge();
+    command.arg("train").arg("-o").arg(&next).arg("--from").arg(&half);
+    succeed(command.args(["--scenes", "1", "--steps", "2", "--batch", "2", "--points", "64", "--save-every", "1"]));
+    assert_eq!(probabilities(&next), [0.0, 0.0]);
+}
+
 /// Fine-tuning for a subset of the classes in another order, then converting and running what came out.
 #[test]
 fn a_checkpoint_learns_other_classes_and_converts() {
@@ -165,6 +195,10 @@ fn bad_input_gets_a_sentence() {
     says(train_with(&output, 1, &SMALL.replace("--size 32", "--size 30")).args(["--scenes", "1"]), 1, &["30", "patch"]);
     says(train(&output, 0).args(["--scenes", "1"]), 2, &["steps"]);
     says(train(&output, 1).args(["--scenes", "1", "--scale", "2,1"]), 2, &["--scale"]);
+    says(train(&output, 9).args(["--scenes", "1", "--anneal", "0-3"]), 2, &["--anneal", "1 spans for 2 blocks"]);
+    says(train(&output, 9).args(["--scenes", "1", "--anneal", "0-3,4-10"]), 2, &["4-10", "9 steps"]);
+    says(train(&output, 9).args(["--scenes", "1", "--anneal", "0-3,4"]), 2, &["START-END"]);
+    says(train(&output, 9).args(["--scenes", "1", "--anneal", "0-3,4-5", "--masking", "kept"]), 2, &["--masking annealed"]);
     says(&mut train(&output, 1), 2, &["--scenes"]);
     let mut missing = train(&output, 1);
     pictures(&mut missing, &nothing);

@@ -45,6 +45,12 @@ fn class_list(text: &str) -> Result<ClassList, String> {
     Ok(ClassList(classes))
 }
 
+fn two_values(text: &str) -> Result<[u16; 2], String> {
+    let number = |text: &str| text.trim().parse::<u16>().ok();
+    let values = text.split_once(',').and_then(|(normal, foreign)| Some([number(normal)?, number(foreign)?]));
+    values.filter(|[a, b]| a != b).ok_or_else(|| "it is two different values, NORMAL,FOREIGN".to_owned())
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PrecisionArg {
     F32,
@@ -177,7 +183,7 @@ pub struct EvaluateArgs {
     /// Ground truth: PNGs whose values are classes, named as the pictures (or as in Cityscapes)
     #[arg(long, value_name = "DIR")]
     pub class_maps: Option<PathBuf>,
-    /// Ground truth: PNGs of 0 (normal), 1 (not among the classes of the training) and 255 (does not count)
+    /// Ground truth: PNGs of 0 (normal), 1 (foreign: not among the classes of the training) and 255 (does not count)
     #[arg(long, value_name = "DIR")]
     pub anomaly_dir: Option<PathBuf>,
     /// Class maps: values that do not count, separated by commas
@@ -192,6 +198,9 @@ pub struct EvaluateArgs {
     /// What counts as foreign with --anomaly-dir
     #[arg(long, value_enum, default_value = "max")]
     pub anomaly_score: AnomalyArg,
+    /// Values of normal and of foreign pixels with --anomaly-dir [default: 0,1]
+    #[arg(long, value_parser = two_values, value_name = "NORMAL,FOREIGN", requires = "anomaly_dir")]
+    pub anomaly_values: Option<[u16; 2]>,
     /// How labels of the model and categories of the dataset are paired
     #[arg(long = "match", value_enum, default_value = "name")]
     pub match_by: MatchArg,

@@ -18,6 +18,20 @@ fn steps(text: &str) -> Result<[u64; 2], String> {
     Ok([number(heads)?, number(encoder)?])
 }
 
+/// Of each block with queries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spans(pub Vec<[f64; 2]>);
+
+fn spans(text: &str) -> Result<Spans, String> {
+    let number = |text: &str| text.trim().parse::<u32>().ok().map(f64::from);
+    let span = |text: &str| {
+        let (start, end) = text.split_once('-')?;
+        Some([number(start)?, number(end)?])
+    };
+    let spans: Option<Vec<[f64; 2]>> = text.split(',').map(span).collect();
+    spans.map(Spans).ok_or_else(|| "it is START-END for each block with queries, in steps, separated by commas".to_owned())
+}
+
 fn part(text: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())
 }
@@ -58,9 +72,9 @@ pub struct TrainArgs {
     /// Their truth: the directory of its PNGs
     #[arg(long, value_name = "DIR", requires = "images")]
     pub panoptic_dir: Option<PathBuf>,
-    /// Steps of the optimizer
-    #[arg(long, default_value_t = 1000)]
-    pub steps: u64,
+    /// Steps of the optimizer [default: 5000 from scratch, 400 from a checkpoint]
+    #[arg(long)]
+    pub steps: Option<u64>,
     /// Images of a step
     #[arg(long, default_value_t = 16)]
     pub batch: usize,
@@ -85,6 +99,13 @@ pub struct TrainArgs {
     /// Masked attention in training [default: never for a checkpoint that needs no masks, else annealed]
     #[arg(long, value_enum)]
     pub masking: Option<MaskingArg>,
+    /// Mask annealing: per block with queries, the step until which it always masks and the step from which it never does, as
+    /// 100-200,200-300,300-400 [default: equal stretches of the run, one block after the other]
+    #[arg(long, value_name = "START-END,..", value_parser = spans)]
+    pub anneal: Option<Spans>,
+    /// Exponent of the fall between those steps
+    #[arg(long, default_value_t = 0.9, value_name = "POWER", value_parser = positive, requires = "anneal")]
+    pub anneal_power: f64,
     /// Points per mask at which the loss looks
     #[arg(long, default_value_t = 1024)]
     pub points: usize,
@@ -121,7 +142,7 @@ pub struct TrainArgs {
     /// Pixels of a patch (from scratch)
     #[arg(long, default_value_t = 16, conflicts_with = "from")]
     pub patch: usize,
-    /// Steps between two states on disk
+    /// Steps between two states on disk, each with its checkpoint
     #[arg(long, default_value_t = 100)]
     pub save_every: u64,
     /// Threads, 0 for all cores

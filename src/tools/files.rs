@@ -54,6 +54,13 @@ impl Drop for AtomicFile {
     }
 }
 
+/// SHA-256 in hexadecimal digits.
+#[cfg(feature = "train")]
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Writes `bytes` to `path`, whole or not at all.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;

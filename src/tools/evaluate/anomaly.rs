@@ -27,9 +27,7 @@ use crate::tools::{files, progress, say, usage};
 
 mod report;
 
-/// Values of a mask, as SegmentMeIfYouCan, Fishyscapes and RoadAnomaly publish them.
-const NORMAL: u16 = 0;
-const FOREIGN: u16 = 1;
+/// Does not count, unless it is one of the two values that do.
 const IGNORED: u16 = 255;
 
 /// Scores of pixels, apart by what they show.
@@ -42,6 +40,15 @@ pub struct Ranking {
 impl Ranking {
     pub fn push(&mut self, score: f32, is_foreign: bool) {
         if is_foreign { self.foreign.push(score) } else { self.normal.push(score) }
+    }
+
+    /// The kind of which there is no pixel, so that nothing can be measured.
+    fn missing(&self) -> Option<&'static str> {
+        match (self.normal.is_empty(), self.foreign.is_empty()) {
+            (_, true) => Some("foreign"),
+            (true, _) => Some("normal"),
+            _ => None,
+        }
     }
 
     /// Of all pixels pushed.
@@ -126,24 +133,32 @@ impl Run<'_> {
         for index in 0..self.dataset.images.len() {
             let mask = self.mask(index)?;
             let mut alone = new(&self.scorers);
+            let [normal, foreign] = self.options.anomaly_values;
+            let kind = |value: u16| if value == foreign { Some(true) } else { (value == normal).then_some(false) };
             for (scores, (all, alone)) in self.scores(index, &mask)?.into_iter().zip(rankings.iter_mut().zip(&mut alone)) {
-                for (score, value) in scores.into_iter().zip(&mask.values).filter(|(_, value)| **value != IGNORED) {
-                    all.push(score, *value == FOREIGN);
-                    alone.push(score, *value == FOREIGN);
+                for (score, is_foreign) in scores.into_iter().zip(&mask.values).filter_map(|(score, value)| Some((score, kind(*value)?))) {
+                    all.push(score, is_foreign);
+                    alone.push(score, is_foreign);
                 }
             }
             images.push(alone.into_iter().map(Ranking::measure).collect());
             bar.inc(1);
         }
         bar.finish_and_clear();
+        if let Some(missing) = rankings.first().and_then(Ranking::missing) {
+            let [normal, foreign] = self.options.anomaly_values;
+            bail!("no pixel of the masks is {missing}: normal is {normal} and foreign {foreign}; --anomaly-values says otherwise");
+        }
         Ok(Outcome { overall: rankings.into_iter().map(Ranking::measure).collect(), images })
     }
 
     /// The image's anomaly mask.
     fn mask(&self, index: usize) -> Result<maps::Map<u16>> {
         let (png, mask) = self.dataset.anomalies(index)?;
-        if let Some(value) = mask.values.iter().find(|value| ![NORMAL, FOREIGN, IGNORED].contains(value)) {
-            bail!("{}: an anomaly mask has 0 (normal), 1 (foreign) and 255 (does not count), not {value}", png.display());
+        let [normal, foreign] = self.options.anomaly_values;
+        if let Some(value) = mask.values.iter().find(|value| ![normal, foreign, IGNORED].contains(value)) {
+            let png = png.display();
+            bail!("{png}: an anomaly mask has {normal} (normal), {foreign} (foreign) and {IGNORED} (does not count), not {value}");
         }
         Ok(mask)
     }
@@ -211,22 +226,48 @@ fn print(run: &Run, outcome: &Outcome) -> Result<()> {
         let [ap, fpr] = columns(measure);
         json!({ "task": "anomaly", "images": images, "ap": ap, "fpr95": fpr })
     };
+    let name = |index: usize| run.dataset.images[index].name.as_str();
+    let apart = report::shown(outcome, run.options.shown);
     match &outcome.overall[..] {
         [one] if run.options.json => return say(object(one)),
         [a, b, ..] if run.options.json => {
-            return say(json!({ "task": "anomaly", "images": images, "a": object(a), "b": object(b), "models": run.names }));
+            let [ap, fpr] = difference(a, b);
+            let image = |&index: &usize| {
+                let [a, b] = [0, 1].map(|scorer| columns(&outcome.images[index][scorer])[0]);
+                json!({ "image": name(index), "a": a, "b": b })
+            };
+            return say(json!({
+                "task": "anomaly", "images": images, "a": object(a), "b": object(b), "models": run.names,
+                "difference": { "ap": ap, "fpr95": fpr }, "most_different": apart.iter().map(image).collect::<Vec<_>>(),
+            }));
         }
         _ => {}
     }
+    let line = |name: &str, values: [Option<f64>; 2]| {
+        let [ap, fpr] = values.map(scores::percent);
+        say(format_args!("{name:<40} {ap:>8} {fpr:>8}"))
+    };
     say(format_args!("{:<40} {:>8} {:>8}", "", "AP", "FPR@95"))?;
     for (name, measure) in run.names.iter().zip(&outcome.overall) {
-        let [ap, fpr] = columns(measure).map(scores::percent);
-        say(format_args!("{name:<40} {ap:>8} {fpr:>8}"))?;
+        line(name, columns(measure))?;
+    }
+    if let [a, b, ..] = &outcome.overall[..] {
+        line("difference", difference(a, b))?;
+        say(format_args!("{:<40} {:>8} {:>8}", "most different images: AP", "A", "B"))?;
+        for index in apart {
+            line(name(index), [0, 1].map(|scorer| columns(&outcome.images[index][scorer])[0]))?;
+        }
     }
     match &run.options.report {
         Some(directory) => say(format_args!("report: {}", directory.join("index.html").display())),
         None => Ok(()),
     }
+}
+
+/// What the second has more than the first.
+fn difference(a: &Measure, b: &Measure) -> [Option<f64>; 2] {
+    let ([ap, fpr], [other_ap, other_fpr]) = (columns(a), columns(b));
+    [other_ap.zip(ap), other_fpr.zip(fpr)].map(|pair| pair.map(|(b, a)| b - a))
 }
 
 /// AP and FPR@95, each with or without a value.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use hotcoco::Segmentation;
@@ -78,6 +79,7 @@ pub struct Dataset {
     pub images: Vec<Image>,
     values: ClassValues,
     max_pixels: u64,
+    told_of_unlisted: AtomicBool,
 }
 
 /// Classes of a folder of class maps of which no model tells the number: those that do not occur count nowhere.
@@ -132,7 +134,7 @@ impl Dataset {
             bail!("there is no image to evaluate on: the ground truth is empty");
         }
         let unnamed = labels.is_none() && matches!(truth, TruthFiles::ClassMaps { .. });
-        Ok(Dataset { classes, unnamed, images, values, max_pixels })
+        Ok(Dataset { classes, unnamed, images, values, max_pixels, told_of_unlisted: AtomicBool::new(false) })
     }
 
     /// The truth of an image in the form that `task` compares.
@@ -141,7 +143,12 @@ impl Dataset {
         match (&image.record, task) {
             (Record::Panoptic { png, segments }, task) => {
                 let map = panoptic_map(png, segments.clone(), self.max_pixels)?;
-                map.check(&png.display().to_string(), false)?;
+                if let Some(id) = map.check(&png.display().to_string(), true)?
+                    && !self.told_of_unlisted.swap(true, Ordering::Relaxed)
+                {
+                    let png = png.display();
+                    log::warn!("{png}: segment {id} is in the PNG and not in the JSON: its pixels are no class's (said once)");
+                }
                 Ok(match task {
                     Task::Panoptic => Labels::Panoptic(map),
                     Task::Semantic => Labels::Semantic(map.class_map()),

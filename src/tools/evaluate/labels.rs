@@ -76,11 +76,15 @@ pub enum Labels {
 }
 
 impl PanopticMap {
-    /// Whether every id of the map is a segment, and every segment in the map when `all_occur`.
+    /// Whether map and segments agree. Returns an id that only the map has, if there is one and `is_truth`.
     ///
-    /// The COCO panoptic API demands both of predictions; a truth's segment without a pixel is one that nobody finds. It reads a
-    /// truth's areas from the JSON, and one that is too small would make intersections over union of more than 1.
-    pub fn check(&self, image: &str, all_occur: bool) -> Result<()> {
+    /// The COCO panoptic API demands of predictions that every id of the map is a segment and the other way round. A truth's segment
+    /// without a pixel is one that nobody finds, and its pixels without a segment count neither as void nor as anything's. It
+    /// reads a truth's areas from the JSON, and one that is too small would make intersections over union of more than 1.
+    ///
+    /// # Errors
+    /// A sentence that names the image and the segment.
+    pub fn check(&self, image: &str, is_truth: bool) -> Result<Option<u32>> {
         let mut pixels: BTreeMap<u32, u64> = BTreeMap::new();
         for run in self.ids.chunk_by(|a, b| a == b) {
             *pixels.entry(run[0]).or_default() += run.len() as u64;
@@ -96,15 +100,16 @@ impl PanopticMap {
         if let Some(twice) = known.windows(2).find(|pair| pair[0] == pair[1]) {
             bail!("{image}: segment {} stands twice in the JSON", twice[0]);
         }
-        if let Some(id) = ids.iter().find(|id| **id != 0 && known.binary_search(id).is_err()) {
+        let unlisted = ids.iter().copied().find(|id| *id != 0 && known.binary_search(id).is_err());
+        if let Some(id) = unlisted.filter(|_| !is_truth) {
             bail!("{image}: segment {id} is in the PNG and not in the JSON");
         }
         if known.first() == Some(&0) {
             bail!("{image}: segment 0 is in the JSON, and 0 means nothing");
         }
         match known.iter().find(|id| ids.binary_search(id).is_err()) {
-            Some(id) if all_occur => bail!("{image}: segment {id} is in the JSON and not in the PNG"),
-            _ => Ok(()),
+            Some(id) if !is_truth => bail!("{image}: segment {id} is in the JSON and not in the PNG"),
+            _ => Ok(unlisted),
         }
     }
 

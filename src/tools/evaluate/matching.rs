@@ -20,7 +20,7 @@ pub enum MatchBy {
 /// The class of each label; `None`: the dataset has none, and what the model finds of it does not count.
 ///
 /// # Errors
-/// When a class has no label, so that the model could never find it, or several.
+/// When no class has a label, or by number one has none, or one has several.
 pub fn match_labels(labels: &[String], classes: &[Class], by: MatchBy, model: &str) -> Result<Vec<Option<usize>>> {
     let mut order: Vec<usize> = (0..classes.len()).collect();
     order.sort_by_key(|class| classes[*class].id);
@@ -33,11 +33,15 @@ pub fn match_labels(labels: &[String], classes: &[Class], by: MatchBy, model: &s
     let matched: Vec<Option<usize>> = labels.iter().enumerate().map(find).collect();
     let labels_of = |class: usize| matched.iter().filter(move |matched| **matched == Some(class)).count();
     let missing: Vec<&str> = (0..classes.len()).filter(|class| labels_of(*class) == 0).map(|class| classes[class].name.as_str()).collect();
-    if !missing.is_empty() {
-        let shown = missing.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-        let more = if missing.len() > 5 { format!(" and {} more", missing.len() - 5) } else { String::new() };
-        let others = if by == MatchBy::Name { "; --match id or --match order pairs them by number" } else { "" };
+    let shown = missing.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    let more = if missing.len() > 5 { format!(" and {} more", missing.len() - 5) } else { String::new() };
+    let others = if by == MatchBy::Name { "; --match id or --match order pairs them by number" } else { "" };
+    // by number, one that is missing says that the numbers mean something else
+    if missing.len() == classes.len() || (!missing.is_empty() && by != MatchBy::Name) {
         return usage(format!("{model}: no label is the dataset's class {shown}{more}{others}"));
+    }
+    if !missing.is_empty() {
+        log::warn!("{model}: no label is the dataset's class {shown}{more}, of which it can find nothing{others}");
     }
     if let Some(class) = (0..classes.len()).find(|class| labels_of(*class) > 1) {
         return usage(format!(
@@ -60,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_need_a_label_each() {
+    fn a_class_without_a_label_is_found_by_nobody_and_none_at_all_is_an_error() {
         let class = |id: u64, name: &str| Class { id, name: name.to_owned(), is_thing: None };
         let classes = [class(9, "Dog"), class(1, "cat")];
         let labels = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
@@ -68,7 +72,9 @@ mod tests {
         assert_eq!(by(&["cat", "dog", "cow"], MatchBy::Name).unwrap(), [Some(1), Some(0), None]);
         assert_eq!(by(&["x", "y"], MatchBy::Order).unwrap(), [Some(1), Some(0)]);
         assert!(by(&["x", "y"], MatchBy::Id).unwrap_err().to_string().contains("Dog"));
-        assert!(by(&["cat", "cow"], MatchBy::Name).unwrap_err().to_string().contains("Dog"));
+        assert_eq!(by(&["cat", "cow"], MatchBy::Name).unwrap(), [Some(1), None]);
+        let none = by(&["cow", "hen"], MatchBy::Name).unwrap_err().to_string();
+        assert!(none.contains("Dog, cat") && none.contains("--match id"), "{none}");
         assert!(by(&["cat", "dog", "DOG"], MatchBy::Name).unwrap_err().to_string().contains("several"));
     }
 }

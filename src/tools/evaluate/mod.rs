@@ -22,8 +22,8 @@
 //! | mask AP | pycocotools | hotcoco; candidates as the EoMT authors take them |
 //! | AP, FPR@95 of anomalies | scikit-learn's definitions | [`anomaly`] |
 //!
-//! Invariants: values are 0 to 1, or absent when there was nothing to score; images are read one at a time; truths and predictions
-//! that contradict themselves are errors, as in the COCO panoptic API. Refuses: to guess which label is which class.
+//! Invariants: values are 0 to 1, or absent when there was nothing to score; images are read one at a time; predictions
+//! that contradict themselves are errors, as in the COCO panoptic API, and so is a truth whose areas are too small. Refuses: to guess which label is which class.
 
 pub mod anomaly;
 pub mod panoptic;
@@ -81,6 +81,8 @@ pub struct EvaluateOptions {
     pub windows: bool,
     /// Which score of a pixel says that it is foreign (binary anomaly masks only).
     pub anomaly: Anomaly,
+    /// Values of normal and of foreign pixels in the masks: 0 and 1 as SegmentMeIfYouCan, Fishyscapes and RoadAnomaly publish them.
+    pub anomaly_values: [u16; 2],
     /// Only the first images.
     pub limit: Option<usize>,
     pub threads: usize,
@@ -106,6 +108,7 @@ impl EvaluateOptions {
             overlap_threshold: None,
             windows: false,
             anomaly: Anomaly::default(),
+            anomaly_values: [0, 1],
             limit: None,
             threads: 0,
             max_pixels: 64 << 20,

@@ -135,7 +135,7 @@ impl FileSource {
                 segments.iter_mut().for_each(|segment| segment.area = u64::MAX); // the pixels decide
                 let png = directory.join(png);
                 let map = dataset::panoptic_map(&png, segments, max_pixels)?;
-                map.check(&png.display().to_string(), true)?;
+                map.check(&png.display().to_string(), false)?;
                 of_map(map, task)
             }
             FileSource::Results { objects } => {
@@ -202,7 +202,7 @@ fn of_directory(dataset: &Dataset, index: usize, directory: &Path, by: MatchBy, 
     };
     let segments = document.segments.iter().map(segment).collect::<Result<_>>()?;
     let map = dataset::panoptic_map(&png, segments, max_pixels)?;
-    map.check(&png.display().to_string(), true)?;
+    map.check(&png.display().to_string(), false)?;
     of_map(map, task)
 }
 

@@ -45,7 +45,7 @@ pub use curves::Row;
 pub use loss::{LossOptions, Terms};
 pub use parameters::Sizes;
 pub use samples::{Augmentation, Pictures};
-pub use schedule::{Masking, RateOptions};
+pub use schedule::{Annealing, Masking, RateOptions};
 
 use curves::Curves;
 use optimizer::Moments;
@@ -83,6 +83,8 @@ pub struct TrainOptions {
     pub clip: f64,
     /// `None`: never for a checkpoint that needs no masks, annealed otherwise.
     pub masking: Option<Masking>,
+    /// `None`: [`Annealing::even`].
+    pub annealing: Option<Annealing>,
     pub loss: LossOptions,
     pub augmentation: Augmentation,
     /// Steps between two states on disk.
@@ -99,7 +101,7 @@ impl TrainOptions {
             output,
             start,
             pictures,
-            steps: 1000,
+            steps: if scratch { 5000 } else { 400 },
             batch: 16,
             seed: 0,
             rates: RateOptions {
@@ -111,6 +113,7 @@ impl TrainOptions {
             weight_decay: 0.05,
             clip: 1.0,
             masking: None,
+            annealing: None,
             loss: LossOptions::default(),
             augmentation: Augmentation::default(),
             save_every: 100,
@@ -135,6 +138,7 @@ pub(crate) struct Recipe {
     weight_decay: f64,
     clip: f64,
     masking: Masking,
+    annealing: Annealing,
     loss: LossOptions,
     augmentation: Augmentation,
 }
@@ -222,16 +226,17 @@ fn run(options: &TrainOptions, stepper: &Stepper, state: &mut State, curves: &mu
             // Curves before the state: rows beyond it are forgotten, rows that lack could not be made up.
             curves.save()?;
             state::save(&options.output, state, recipe)?;
+            state::export(&options.output, state, recipe)?;
         }
     }
-    let probabilities = state::probabilities(recipe.masking, &recipe.sizes, state.step, recipe.steps);
-    state::export(&options.output, state, recipe, &probabilities)
+    // again: the run that wrote the last state may have been killed before its checkpoint
+    state::export(&options.output, state, recipe)
 }
 
 /// One step of the optimizer.
 fn advance(stepper: &Stepper, state: &mut State) -> Result<Row> {
     let (recipe, step) = (stepper.recipe, state.step);
-    let probabilities = state::probabilities(recipe.masking, &recipe.sizes, step, recipe.steps);
+    let probabilities = state::probabilities(recipe, step);
     let mut gradient = stepper.gradient(&state.parameters, step, &probabilities)?;
     let norm = optimizer::clip(&mut gradient.values, recipe.clip);
     if !gradient.loss.is_finite() || !norm.is_finite() {
@@ -258,12 +263,13 @@ fn check(options: &TrainOptions) -> Result<()> {
 /// The recipe, and the weights of a run that has not begun.
 fn prepare(options: &TrainOptions, supply: &Supply) -> Result<(Recipe, Vec<(String, Array)>)> {
     let (labels, _) = supply.labels();
-    let (sizes, weights, start, mean, std, masked) = match &options.start {
+    let (sizes, weights, start, mean, std, masks) = match &options.start {
         Start::Scratch(sizes) => {
             let sizes = Sizes { classes: labels.len(), ..sizes.clone() };
             sizes.check()?;
             let weights = parameters::random(&sizes, options.seed);
-            (sizes, weights, format!("scratch, seed {}", options.seed), MEAN, STD, true)
+            let masks = vec![1.0; sizes.query_blocks];
+            (sizes, weights, format!("scratch, seed {}", options.seed), MEAN, STD, masks)
         }
         Start::Checkpoint(path) => {
             let checkpoint = checkpoint::read(path, &checkpoint::Options::default())?;
@@ -274,12 +280,14 @@ fn prepare(options: &TrainOptions, supply: &Supply) -> Result<(Recipe, Vec<(Stri
                 adopt_classes(&mut weights, &checkpoint.labels, &labels, sizes.hidden, options.seed);
                 sizes.classes = labels.len();
             }
-            let masked = parameters::mask_probabilities(&checkpoint.network).iter().any(|p| *p > 0.0);
+            let masks = parameters::mask_probabilities(&checkpoint.network);
             let start = format!("checkpoint {}", checkpoint.source_sha256);
-            (sizes, weights, start, checkpoint.image_mean, checkpoint.image_std, masked)
+            (sizes, weights, start, checkpoint.image_mean, checkpoint.image_std, masks)
         }
     };
-    let masking = options.masking.unwrap_or(if masked { Masking::Annealed } else { Masking::Never });
+    let masked = masks.iter().any(|probability| *probability > 0.0);
+    let masking = options.masking.unwrap_or(if masked || options.annealing.is_some() { Masking::Annealed } else { Masking::Never });
+    let annealing = annealing(options, &sizes, &masks)?;
     let recipe = Recipe {
         sizes,
         labels,
@@ -294,10 +302,29 @@ fn prepare(options: &TrainOptions, supply: &Supply) -> Result<(Recipe, Vec<(Stri
         weight_decay: options.weight_decay,
         clip: options.clip,
         masking,
+        annealing,
         loss: options.loss,
         augmentation: options.augmentation,
     };
     Ok((recipe, weights))
+}
+
+/// The spans that were asked for; else even ones, in which blocks of a checkpoint that has annealed them already stay without masks.
+fn annealing(options: &TrainOptions, sizes: &Sizes, masks: &[f32]) -> Result<Annealing> {
+    let Some(annealing) = &options.annealing else {
+        let mut even = Annealing::even(sizes.query_blocks, options.steps);
+        let annealed = masks.iter().any(|probability| *probability > 0.0);
+        let done = even.spans.iter_mut().zip(masks).filter(|(_, probability)| annealed && **probability == 0.0);
+        done.for_each(|(span, _)| *span = [0.0, 0.0]);
+        return Ok(even);
+    };
+    if options.masking.is_some_and(|masking| masking != Masking::Annealed) {
+        return usage("--anneal is for --masking annealed");
+    }
+    match annealing.check(sizes.query_blocks, options.steps) {
+        Ok(()) => Ok(annealing.clone()),
+        Err(reason) => usage(format!("--anneal: {reason}")),
+    }
 }
 
 /// A class head for other labels: rows of classes that had the same name, the row for "no object", and small random rows.

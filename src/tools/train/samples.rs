@@ -12,6 +12,7 @@ use super::loss::Targets;
 use crate::source::read_picture;
 use crate::source::scenes::{LABELS, Rng, still};
 use crate::tools::evaluate::{Dataset, TruthFiles};
+use crate::tools::files;
 
 /// Where pictures come from.
 #[derive(Debug, Clone)]
@@ -68,15 +69,24 @@ const VOID: u16 = u16::MAX;
 
 /// A supply of pictures.
 pub(super) enum Supply {
-    Scenes { seed: u64 },
-    Panoptic(Box<Dataset>),
+    Scenes {
+        seed: u64,
+    },
+    /// And the SHA-256 of its JSON.
+    Panoptic(Box<Dataset>, String),
 }
 
 impl Supply {
     pub(super) fn open(pictures: &Pictures) -> Result<Supply> {
         Ok(match pictures {
             Pictures::Scenes { seed } => Supply::Scenes { seed: *seed },
-            Pictures::Panoptic { images, truth } => Supply::Panoptic(Box::new(Dataset::open(truth, Some(images), None, MAX_PIXELS)?)),
+            Pictures::Panoptic { images, truth } => {
+                let hash = match truth {
+                    TruthFiles::Panoptic { json, .. } => files::sha256(&files::read(json)?),
+                    _ => String::new(),
+                };
+                Supply::Panoptic(Box::new(Dataset::open(truth, Some(images), None, MAX_PIXELS)?), hash)
+            }
         })
     }
 
@@ -84,7 +94,7 @@ impl Supply {
     pub(super) fn labels(&self) -> (Vec<String>, Vec<usize>) {
         match self {
             Supply::Scenes { .. } => (LABELS.map(String::from).to_vec(), SCENE_STUFF.to_vec()),
-            Supply::Panoptic(truth) => {
+            Supply::Panoptic(truth, _) => {
                 let stuff = truth.classes.iter().enumerate().filter(|(_, class)| class.is_thing == Some(false));
                 (truth.classes.iter().map(|class| class.name.clone()).collect(), stuff.map(|(index, _)| index).collect())
             }
@@ -95,7 +105,7 @@ impl Supply {
     pub(super) fn describe(&self) -> String {
         match self {
             Supply::Scenes { seed } => format!("procedural scenes, seed {seed}"),
-            Supply::Panoptic(truth) => format!("{} annotated images", truth.images.len()),
+            Supply::Panoptic(truth, hash) => format!("{} annotated images (JSON {:.12})", truth.images.len(), hash),
         }
     }
 
@@ -103,7 +113,7 @@ impl Supply {
     fn picture(&self, position: u64, seed: u64) -> Result<Picture> {
         match self {
             Supply::Scenes { seed } => Ok(scene(*seed, position)),
-            Supply::Panoptic(truth) => {
+            Supply::Panoptic(truth, _) => {
                 let count = truth.images.len() as u64;
                 let index = permuted(position % count, count, Rng::new(seed, position / count).bits());
                 annotated(truth, index as usize)

@@ -54,21 +54,52 @@ pub enum Masking {
     Never,
 }
 
-/// Exponent of the annealing.
-const ANNEALING_POWER: f64 = 0.9;
+/// When each of the last L2 blocks loses its masks (`attn_mask_annealing_*` of the authors' configurations).
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Annealing {
+    /// Per block: the step until which it always masks, and the step from which it never does.
+    pub spans: Vec<[f64; 2]>,
+    /// Exponent of the fall in between.
+    pub power: f64,
+}
+
+impl Annealing {
+    /// The authors' exponent.
+    pub const POWER: f64 = 0.9;
+
+    /// The run in `blocks + 2` equal stretches: block i fades out in stretch i + 1, the last stretch is without masks.
+    pub fn even(blocks: usize, steps: u64) -> Annealing {
+        let stretch = steps as f64 / (blocks + 2) as f64;
+        let span = |place: usize| [stretch * (place + 1) as f64, stretch * (place + 2) as f64];
+        Annealing { spans: (0..blocks).map(span).collect(), power: Annealing::POWER }
+    }
+
+    /// # Errors
+    /// A sentence when there is not one span for each of the last `blocks`, or one does not lie in the run.
+    pub(super) fn check(&self, blocks: usize, steps: u64) -> Result<(), String> {
+        if self.spans.len() != blocks {
+            return Err(format!("{} spans for {blocks} blocks with queries", self.spans.len()));
+        }
+        match self.spans.iter().find(|[start, end]| !(0.0 <= *start && start <= end && *end <= steps as f64)) {
+            Some([start, end]) => Err(format!("{start}-{end} is no span of a run of {steps} steps")),
+            None => Ok(()),
+        }
+    }
+
+    fn probability(&self, place: usize, step: u64) -> f64 {
+        let ([start, end], step) = (self.spans[place], step as f64);
+        if step >= end { 0.0 } else { (1.0 - ((step - start) / (end - start)).max(0.0)).powf(self.power) }
+    }
+}
 
 impl Masking {
-    /// The probability that block `place` of the last `blocks` masks a query, at `step` of `steps`. Annealed: the run is parted in
-    /// `blocks + 2` equal stretches; block i fades out in stretch i + 1, the last stretch is without masks.
-    pub(super) fn probability(self, place: usize, blocks: usize, step: u64, steps: u64) -> f64 {
+    /// The probability that block `place` of the last L2 masks a query at `step`.
+    pub(super) fn probability(self, annealing: &Annealing, place: usize, step: u64) -> f64 {
         match self {
             Masking::Kept => 1.0,
             Masking::Never => 0.0,
-            Masking::Annealed => {
-                let stretch = steps as f64 / (blocks + 2) as f64;
-                let progress = step as f64 / stretch - (place + 1) as f64;
-                (1.0 - progress.clamp(0.0, 1.0)).powf(ANNEALING_POWER)
-            }
+            Masking::Annealed => annealing.probability(place, step),
         }
     }
 }
@@ -91,10 +122,24 @@ mod tests {
 
     #[test]
     fn masks_fade_block_by_block() {
-        let at = |place, step| Masking::Annealed.probability(place, 3, step, 500);
+        let even = Annealing::even(3, 500);
+        let at = |place, step| Masking::Annealed.probability(&even, place, step);
         assert_eq!((at(0, 0), at(0, 100), at(0, 200), at(0, 500)), (1.0, 1.0, 0.0, 0.0));
         assert_eq!((at(1, 200), at(1, 300), at(2, 300), at(2, 400)), (1.0, 0.0, 1.0, 0.0));
         assert!((at(0, 150) - 0.5f64.powf(0.9)).abs() < 1e-12);
-        assert_eq!((Masking::Kept.probability(0, 3, 499, 500), Masking::Never.probability(0, 3, 0, 500)), (1.0, 0.0));
+        assert_eq!((Masking::Kept.probability(&even, 0, 499), Masking::Never.probability(&even, 0, 0)), (1.0, 0.0));
+        assert!(even.check(3, 500).is_ok() && even.check(2, 500).is_err() && even.check(3, 399).is_err());
+    }
+
+    #[test]
+    fn spans_and_exponent_are_taken_as_they_are_given() {
+        let own = Annealing { spans: vec![[10.0, 20.0], [0.0, 0.0], [5.0, 5.0]], power: 2.0 };
+        let at = |place, step| Masking::Annealed.probability(&own, place, step);
+        assert_eq!((at(0, 10), at(0, 15), at(0, 20)), (1.0, 0.25, 0.0));
+        assert_eq!((at(1, 0), at(2, 4), at(2, 5)), (0.0, 1.0, 0.0), "at once");
+        assert!(own.check(3, 20).is_ok());
+        for bad in [[3.0, 2.0], [0.0, 21.0], [-1.0, 2.0], [f64::NAN, 2.0]] {
+            assert!(Annealing { spans: vec![bad], power: 1.0 }.check(1, 20).is_err(), "{bad:?}");
+        }
     }
 }

@@ -14,9 +14,9 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
+use super::Recipe;
 use super::optimizer::Moments;
 use super::parameters::{Parameters, Sizes, shapes};
-use super::{Recipe, schedule::Masking};
 use crate::tools::checkpoint::Array;
 use crate::tools::files;
 
@@ -101,14 +101,15 @@ pub(super) fn load(directory: &Path, recipe: &Recipe) -> Result<Option<State>> {
     Ok(Some(State { step, parameters: Parameters::new(read("weight")?)?, moments }))
 }
 
-/// Writes the checkpoint. `probabilities` are those of masked attention, block by block, as the run stands.
-pub(super) fn export(directory: &Path, state: &State, recipe: &Recipe, probabilities: &[f32]) -> Result<()> {
+/// Writes the checkpoint as the run stands, with the probabilities of masked attention.
+pub(super) fn export(directory: &Path, state: &State, recipe: &Recipe) -> Result<()> {
+    let probabilities = probabilities(recipe, state.step);
     let sizes = &recipe.sizes;
     let mut entries: Vec<Entry> = state.parameters.arrays()?.into_iter().map(|(name, a)| Entry::new(name, &a.shape, &a.data)).collect();
     let mut class_weights = vec![1.0; sizes.classes + 1];
     class_weights[sizes.classes] = recipe.loss.no_object_weight;
     entries.push(Entry::new("criterion.empty_weight".into(), &[class_weights.len()], &class_weights));
-    entries.push(Entry::new("attn_mask_probs".into(), &[probabilities.len()], probabilities));
+    entries.push(Entry::new("attn_mask_probs".into(), &[probabilities.len()], &probabilities));
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     // The configuration last: without it nothing reads the folder.
     write(&directory.join("model.safetensors"), &entries, metadata)?;
@@ -168,7 +169,7 @@ fn config(sizes: &Sizes, recipe: &Recipe) -> serde_json::Value {
     })
 }
 
-/// Probabilities of masked attention after `step` steps.
-pub(super) fn probabilities(masking: Masking, sizes: &Sizes, step: u64, steps: u64) -> Vec<f32> {
-    (0..sizes.query_blocks).map(|place| masking.probability(place, sizes.query_blocks, step, steps) as f32).collect()
+/// Probabilities of masked attention after `step` steps, block by block.
+pub(super) fn probabilities(recipe: &Recipe, step: u64) -> Vec<f32> {
+    (0..recipe.sizes.query_blocks).map(|place| recipe.masking.probability(&recipe.annealing, place, step) as f32).collect()
 }

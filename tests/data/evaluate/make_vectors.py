@@ -162,6 +162,25 @@ def make_panoptic():
     write(f"{path}/expected.json", expected)
 
 
+def make_trimmed():
+    """The same vectors when the truth's JSON lacks the first segment of each image: those pixels are neither void nor a segment."""
+    path = os.path.join(ROOT, "panoptic")
+
+    def ids(directory, name):
+        rgb = np.asarray(Image.open(f"{path}/{directory}/{name}")).astype(np.int64)
+        return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+
+    truths, founds = (json.load(open(f"{path}/{name}.json"))["annotations"] for name in ("truth", "predicted"))
+    cases = [
+        (ids("truth", t["file_name"]), t["segments_info"][1:], ids("predicted", f["file_name"]), f["segments_info"])
+        for t, f in zip(truths, founds)
+    ]
+    stat = panoptic_quality(cases)
+    expected = {"all": group(stat, None), "things": group(stat, 1), "stuff": group(stat, 0)}
+    expected["per_class"] = {c["name"]: quality(*stat[c["id"]]) for c in CATEGORIES}
+    write(f"{path}/expected_trimmed.json", expected)
+
+
 def compare_with_torchmetrics(cases):
     """Cases without crowds, which torchmetrics does not know, and with every pixel predicted: of predicted nothing, torchmetrics takes
     the truth below it out of the union, which the API does not. Stuff is one segment a class."""
@@ -375,6 +394,7 @@ def make_anomalies():
 
 if __name__ == "__main__":
     make_panoptic()
+    make_trimmed()
     make_semantic()
     make_instances()
     make_anomalies()

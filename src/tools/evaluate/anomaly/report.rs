@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::super::scores::{Row, percent};
 use super::super::{pictures, report};
-use super::{FOREIGN, Outcome, Run, columns};
+use super::{Outcome, Run, columns};
 use crate::tools::{files, progress};
 
 /// Writes the pictures, then `index.html`.
@@ -27,7 +27,7 @@ pub fn write(directory: &Path, run: &mut Run, outcome: &Outcome) -> Result<()> {
 }
 
 /// Indices of the images with the lowest AP, or with the largest difference of two. Images without foreign pixels have none.
-fn shown(outcome: &Outcome, count: usize) -> Vec<usize> {
+pub(super) fn shown(outcome: &Outcome, count: usize) -> Vec<usize> {
     let order = |measures: &Vec<super::Measure>| match measures[..] {
         [one] => Some(one?.0),
         [a, b, ..] => Some(-(a?.0 - b?.0).abs()),
@@ -43,7 +43,7 @@ fn shown(outcome: &Outcome, count: usize) -> Vec<usize> {
 fn show(directory: &Path, run: &mut Run, outcome: &Outcome, index: usize, place: usize) -> Result<String> {
     let mask = run.mask(index)?;
     let frame = run.frame(index, &mask)?;
-    let foreign: Vec<bool> = mask.values.iter().map(|value| *value == FOREIGN).collect();
+    let foreign: Vec<bool> = mask.values.iter().map(|value| *value == run.options.anomaly_values[1]).collect();
     let mut panels = vec![
         ("picture".to_owned(), frame.data.clone()),
         ("foreign by the ground truth".to_owned(), pictures::differences(&frame, &foreign)),
