@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a random EoMT ViT-S checkpoint in Hugging Face layout, for timing and for comparing kernels.
 
-    make_vits.py OUT_DIR SIZE SEED [--outliers]
+    make_vits.py OUT_DIR SIZE SEED [--outliers] [--quiet-scaleblocks]
 
 Makes OUT_DIR/config.json and OUT_DIR/model.safetensors (f32), which `eomt-edge convert OUT_DIR -o FILE` reads: a DINOv2-style ViT of
 width 384 with 12 layers, 6 heads, patch 16 and 4 registers; 200 queries, which join for the last 3 layers; 133 classes; 2 ScaleBlocks.
@@ -10,7 +10,8 @@ SIZE is the side of the square input in pixels, a multiple of 16. The same argum
 The numbers mean nothing, but their scale is that of a network that keeps its signal: matrices and convolutions N(0,1)/sqrt(fan-in),
 queries N(0,1), vectors 0.2 N(0,1), around 1 where they multiply (norm weights, layer scales) and around 0 elsewhere. Trained ViTs
 have a few channels far larger than the rest, which is hard on int8; --outliers imitates that: ten random channels of every layer
-scale are 30 times as large.
+scale are 30 times as large. --quiet-scaleblocks halves the transposed convolutions, as generators do that count the
+four outputs of an input pixel as inputs; masks then depend more on the biases and less on the patch tokens.
 
 Needs numpy and safetensors.
 """
@@ -38,7 +39,7 @@ OUTLIER_CHANNELS = 10
 OUTLIER_FACTOR = 30
 
 
-def checkpoint(size, rng, outliers):
+def checkpoint(size, rng, outliers, scaleblock_fan_in):
     """All tensors by name."""
     tensors = {}
 
@@ -91,7 +92,7 @@ def checkpoint(size, rng, outliers):
     for block in range(SCALE_BLOCKS):
         prefix = f"upscale_block.block.{block}"
         # Transposed (inputs, outputs, 2, 2) with stride 2: every output pixel sees one input pixel.
-        matrix(f"{prefix}.conv1.weight", (WIDTH, WIDTH, 2, 2), WIDTH)
+        matrix(f"{prefix}.conv1.weight", (WIDTH, WIDTH, 2, 2), scaleblock_fan_in)
         vector(f"{prefix}.conv1.bias")
         # Depthwise, without a bias.
         matrix(f"{prefix}.conv2.weight", (WIDTH, 1, 3, 3), 3 * 3)
@@ -145,9 +146,11 @@ def main():
     parser.add_argument("size", metavar="SIZE", type=image_size, help="side of the input in pixels, a multiple of 16")
     parser.add_argument("seed", metavar="SEED", type=int)
     parser.add_argument("--outliers", action="store_true", help="ten channels of every layer scale 30 times as large")
+    parser.add_argument("--quiet-scaleblocks", action="store_true", help="transposed convolutions at half the scale")
     args = parser.parse_args()
 
-    tensors = checkpoint(args.size, np.random.default_rng(args.seed), args.outliers)
+    fan_in = 4 * WIDTH if args.quiet_scaleblocks else WIDTH
+    tensors = checkpoint(args.size, np.random.default_rng(args.seed), args.outliers, fan_in)
     args.out_dir.mkdir(parents=True, exist_ok=True)
     save_file(tensors, args.out_dir / "model.safetensors", metadata={"format": "pt"})
     (args.out_dir / "config.json").write_text(json.dumps(config(args.size), indent=2) + "\n")
