@@ -21,7 +21,7 @@ check_formats() { # check_formats API
     offered=$(v4l2-ctl -d /dev/video0 --list-formats | sed -n "s/.*'\([A-Z0-9 ]*\)'.*/\1/p" | tr '\n' ' ')
     for pair in yuyv:YUYV uyvy:UYVY nv12:NV12 nv21:NV21 yuv420:YU12 grey:GREY rgb24:RGB3 bgr24:BGR3; do
         name=${pair%:*}
-        case " $offered " in *" ${pair#*:} "*) ;; *) echo "note: vivid ($1) does not offer ${pair#*:}"; continue ;; esac
+        case " $offered " in *" ${pair#*:} "*) ;; *) fail "format-$1-$name" "vivid does not offer ${pair#*:}"; continue ;; esac
         camera_config "$name"
         stamp
         systemctl reload eomt-edge
@@ -84,7 +84,12 @@ check_reloads() {
 check_kill() {
     local pid
     pid=$(property MainPID)
+    /test/clients/subscriber --frames 1000000 > "$out/kill-reader.txt" 2>&1 &
+    local reader=$!
+    until_true 60 grep -q . "$out/kill-reader.txt"
     kill -9 "$pid"
+    timeout 60 tail --pid=$reader -f /dev/null && wait $reader
+    [ $? = 1 ] && ok kill-reader "a reader learns it: $(tail -n 1 "$out/kill-reader.txt")" || fail kill-reader "$(tail -n 1 "$out/kill-reader.txt")"
     until_true 90 other_pid "$pid" && until_true 60 picture_comes && ok kill "restarted ($(property NRestarts)), frames again" || fail kill "$(property ActiveState)"
 }
 check_hang() {
@@ -95,8 +100,8 @@ check_hang() {
     systemctl restart eomt-edge
     pid=$(property MainPID)
     stamp
-    kill -STOP "$pid"
-    until_true 120 other_pid "$pid" && journal_says 'Watchdog timeout' && until_true 60 picture_comes && ok hang "the watchdog killed it, frames again" || fail hang "$(journalctl -u eomt-edge -n 4 -o cat --no-pager)"
+    python3 /test/hang.py "$pid" > "$out/hang.txt" 2>&1 &
+    until_true 120 other_pid "$pid" && journal_says 'Watchdog timeout' && grep -q stopped "$out/hang.txt" && until_true 60 picture_comes && ok hang "inference stood still, the watchdog ended it, frames again" || fail hang "$(journalctl -u eomt-edge -n 4 -o cat --no-pager)"
     rm -r /run/systemd/system/eomt-edge.service.d
     systemctl daemon-reload
 }
