@@ -42,8 +42,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             return Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Scenes(args) => {
-            let ScenesArgs { output, count, seed, size, classes } = args;
-            scenes(&ScenesOptions { output, count, seed, size, classes })?;
+            let ScenesArgs { output, count, seed, size, classes, degrade } = args;
+            scenes(&ScenesOptions { output, count, seed, size, classes, degrade })?;
         }
         #[cfg(feature = "train")]
         Command::Train(args) => run_train(*args)?,

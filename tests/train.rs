@@ -61,6 +61,25 @@ fn scenes_of_few_classes_say_nothing_of_the_rest() {
     assert_eq!(scores["all"]["pq"], 1.0);
 }
 
+/// What a bad camera sees is the same scene: another picture of the same truth, the same each time.
+#[test]
+fn degraded_scenes_keep_their_truth() {
+    let scratch = Scratch::new("scenes-degraded");
+    let folders = ["plain", "bad", "again"].map(|name| scratch.path(name));
+    for (folder, degrade) in folders.iter().zip(["0", "1", "1"]) {
+        succeed(eomt_edge().arg("scenes").arg(folder).args(["--size", "64", "--count", "2", "--seed", "5", "--degrade", degrade]));
+    }
+    let [plain, bad, again] = folders
+        .map(|folder| ["images/000001.png", "panoptic/000001.png", "panoptic.json"].map(|name| std::fs::read(folder.join(name)).unwrap()));
+    assert!(plain[1..] == bad[1..] && plain[0] != bad[0] && bad == again);
+    let mean = |png: &[u8]| {
+        let levels = image::load_from_memory(png).unwrap().into_rgb8().into_raw();
+        levels.iter().map(|level| f64::from(*level)).sum::<f64>() / levels.len() as f64
+    };
+    assert!(mean(&bad[0]) < 0.95 * mean(&plain[0]), "darker: {} and {}", mean(&bad[0]), mean(&plain[0]));
+    assert!(fail(eomt_edge().arg("scenes").arg(scratch.path("no")).args(["--degrade", "2"]), 2).contains("between 0 and 1"));
+}
+
 /// `kill -9` whenever a state has appeared, until the run gets through: the same files as a run that was left alone.
 #[test]
 fn killed_runs_end_as_others_do() {

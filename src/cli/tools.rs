@@ -31,10 +31,6 @@ fn threads(text: &str) -> Result<usize, String> {
 /// What `--isa` takes: `kernels::arch` says which of them this CPU has.
 const ISA_NAMES: [&str; 10] = ["auto", "amx", "avx512bf16", "avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "scalar"];
 
-fn probability(text: &str) -> Result<f64, String> {
-    text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())
-}
-
 /// Class indices.
 #[derive(Debug, Clone)]
 pub struct ClassList(pub Vec<u16>);
@@ -43,6 +39,10 @@ fn class_list(text: &str) -> Result<ClassList, String> {
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     let classes = items.map(|item| item.parse().map_err(|_| format!("'{item}' is not a class index"))).collect::<Result<_, _>>()?;
     Ok(ClassList(classes))
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())
 }
 
 fn two_values(text: &str) -> Result<[u16; 2], String> {
@@ -377,4 +377,7 @@ pub struct ScenesArgs {
     /// Say only where these are, as for a task with fewer classes: box,floor [default: all]
     #[arg(long, value_delimiter = ',', value_name = "CLASSES")]
     pub classes: Vec<String>,
+    /// Probability of each of blur, darkness and noise, 0 to 1; the truth stays that of the seed
+    #[arg(long, default_value_t = 0.0, value_parser = probability)]
+    pub degrade: f64,
 }

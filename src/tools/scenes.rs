@@ -3,12 +3,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use image::RgbImage;
 use serde_json::json;
 
 use super::annotations::coco_panoptic;
 use super::{files, progress, say};
-use crate::source::scenes::{LABELS, Still, still};
+use crate::source::scenes::{LABELS, Rng, Still, spoil, still};
 
 /// Things come first among the labels.
 const THINGS: u16 = 6;
@@ -25,6 +26,8 @@ pub struct ScenesOptions {
     pub size: u32,
     /// Names of the classes that the truth knows; all when empty. What else is drawn it says nothing of.
     pub classes: Vec<String>,
+    /// Probability of each of: blur, darkness, noise. The truth is that of the same seed without.
+    pub degrade: f64,
 }
 
 /// Writes the pictures, then the JSON: a folder without it is not finished.
@@ -45,6 +48,9 @@ pub fn scenes(options: &ScenesOptions) -> Result<()> {
     for index in 0..options.count {
         let mut picture = still(options.seed, index, options.size);
         forget(&mut picture, &known);
+        if options.degrade > 0.0 {
+            picture.rgb = degraded(picture.rgb, options, index)?;
+        }
         let name = format!("{index:06}.png");
         files::write(&images.join(&name), &files::png_rgb(&picture.rgb, options.size, options.size)?)?;
         let ids = coco_panoptic(&picture.ids);
@@ -59,6 +65,11 @@ pub fn scenes(options: &ScenesOptions) -> Result<()> {
     files::write(&list, document.to_string().as_bytes())?;
     bar.finish_and_clear();
     say(format!("{} pictures of {}x{}, seed {}, in {}", options.count, options.size, options.size, options.seed, options.output.display()))
+}
+
+fn degraded(rgb: Vec<u8>, options: &ScenesOptions, index: u64) -> Result<Vec<u8>> {
+    let picture = RgbImage::from_raw(options.size, options.size, rgb).context("a scene of this size")?;
+    Ok(spoil(picture, options.degrade, &mut Rng::new(options.seed ^ 0xbad, index)).into_raw())
 }
 
 /// Class indices of the names, in the order of the labels.

@@ -25,6 +25,7 @@ mod exact;
 mod grain;
 mod object;
 mod outline;
+mod spoil;
 mod still;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub(crate) use exact::Rng;
 use grain::Grain;
 use object::{Object, Path};
 use outline::{Form, Outline};
+pub(crate) use spoil::spoil;
 pub use still::{Still, still};
 use texture::{ONE, Window};
 

@@ -10,7 +10,7 @@ use image::imageops::{FilterType, resize};
 
 use super::loss::Targets;
 use crate::source::read_picture;
-use crate::source::scenes::{LABELS, Rng, still};
+use crate::source::scenes::{LABELS, Rng, spoil, still};
 use crate::tools::evaluate::{Dataset, TruthFiles};
 use crate::tools::files;
 
@@ -244,19 +244,6 @@ fn tint(rgb: &mut RgbImage, strength: f64, rng: &mut Rng) {
             ((mean + (saturated - mean) * contrast) * brightness) as u8 // saturates at 0 and 255
         });
     }
-}
-
-/// What a bad camera does: out of focus, noise, too little light.
-fn spoil(rgb: RgbImage, probability: f64, rng: &mut Rng) -> RgbImage {
-    let mut rgb = if rng.chance(probability) { image::imageops::fast_blur(&rgb, rng.uniform(0.4, 1.6) as f32) } else { rgb };
-    let light = if rng.chance(probability) { rng.uniform(0.3, 0.9) } else { 1.0 };
-    let noise = if rng.chance(probability) { rng.uniform(2.0, 20.0) } else { 0.0 };
-    if light < 1.0 || noise > 0.0 {
-        for level in rgb.iter_mut() {
-            *level = (f64::from(*level) * light + noise * rng.normal()) as u8;
-        }
-    }
-    rgb
 }
 
 /// Normalizes, cuts into patches, and takes the segments that are left apart.
