@@ -1,5 +1,5 @@
 # Sourced after env.sh by what builds for 64-bit ARM: a compiler that has that machine's standard library, and a linker. Installs
-# what is missing and says so.
+# what is missing and says so. `emulator CPU` prints what runs such programs here.
 aarch64=aarch64-unknown-linux-gnu
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
@@ -31,3 +31,10 @@ if ! has_aarch64 "${RUSTC:-rustc}"; then
         export RUSTC=/usr/bin/rustc
     fi
 fi
+emulator() {
+    if [ "$(uname -m)" = aarch64 ]; then echo env; return; fi # which runs it as it is
+    # Where the system has an arm64 libc of its own, the emulator finds it without -L, and the cross compiler's would get in its way:
+    # a mix of two versions hangs when the first thread starts.
+    [ -e /lib/aarch64-linux-gnu/libc.so.6 ] && echo "qemu-aarch64-static -cpu $1" || echo "qemu-aarch64-static -cpu $1 -L /usr/aarch64-linux-gnu"
+}
+[ "$(uname -m)" = aarch64 ] || command -v qemu-aarch64-static >/dev/null 2>&1 || apt_install qemu-user-static

@@ -5,18 +5,13 @@ set -eu
 cd "$(dirname "$0")/.."
 . ./scripts/env.sh
 . ./scripts/aarch64-env.sh
-command -v qemu-aarch64-static >/dev/null 2>&1 || apt_install qemu-user-static
 # a folder of its own: another compiler would throw away what the native one built
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/aarch64}"
 export EOMT_EDGE_TEST_CC=aarch64-linux-gnu-gcc
 # the programs that the tests start; `cargo test --tests` builds none of the examples
 cargo build --release --target aarch64-unknown-linux-gnu --bins --examples
-# Where the system has an arm64 libc of its own, the emulator finds it without -L, and the cross compiler's would get in its way:
-# a mix of two versions hangs when the first thread starts.
-root="-L /usr/aarch64-linux-gnu"
-[ -e /lib/aarch64-linux-gnu/libc.so.6 ] && root=""
 for cpu in max cortex-a72; do
-    runner="qemu-aarch64-static -cpu $cpu $root"
+    runner=$(emulator $cpu)
     echo "aarch64-test: $runner"
     # What differs between the cores is the kernels, and how atomics are compiled: the second core runs what computes or shares memory.
     tests="--bins --tests"
