@@ -15,6 +15,7 @@
 //! (the pipeline does), talking to clients (the ring's server does).
 
 mod capture;
+mod loader;
 mod parts;
 mod screen;
 mod serve;
@@ -111,6 +112,7 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
         network,
         sink,
         capture,
+        loader: None,
         screen,
         clock,
         service: Service::from_environment(),

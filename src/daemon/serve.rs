@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::capture::Capture;
+use super::loader::Loader;
 use super::parts::{Network, developer, open_source, ring_config, ring_metadata, source_spec};
 use super::screen::{Screen, check};
 use super::service::Service;
@@ -58,6 +59,8 @@ pub(super) struct Server {
     pub developer: Developer,
     pub sink: RingSink,
     pub capture: Capture,
+    /// Once there was a reload.
+    pub loader: Option<Loader>,
     pub screen: Screen,
     pub clock: Arc<dyn Clock>,
     pub service: Service,
@@ -214,30 +217,30 @@ impl Server {
         self.last_status = Instant::now();
     }
 
-    /// The network of a new configuration, loaded by a thread of its own: frames go on meanwhile, and so do signs of life, for as
-    /// long as a start may take.
+    /// The network of a new configuration. Frames go on while it is loaded, and so do signs of life, for as long as a start may take.
     fn load(&mut self, config: &ModelConfig) -> Result<Network, String> {
-        let config = config.clone();
-        let work = move || Network::start(&config).map_err(|error| error.to_string());
-        let loader = std::thread::Builder::new().name("eomt-load".to_owned()).spawn(work).map_err(|error| error.to_string())?;
+        let loader = match self.loader.take() {
+            Some(loader) => loader,
+            None => Loader::start().map_err(|error| format!("no thread to load the model: {error}"))?,
+        };
+        loader.order(config);
         let started = Instant::now();
-        while !loader.is_finished() {
-            if self.signals.stop_requested() {
-                // it ends with the process
-                return Err("the daemon stops".to_owned());
-            }
-            if started.elapsed() > LOAD_MAX {
-                std::thread::sleep(PATIENCE);
-                continue;
-            }
-            match self.capture.mailbox.take(LOAD_PATIENCE) {
-                // the main loop meets whatever ends the run again
-                Taken::Value(frame) => drop(self.process(frame)),
-                Taken::TimedOut => self.idle(),
-                Taken::Closed => std::thread::sleep(LOAD_PATIENCE),
+        loop {
+            match loader.take() {
+                Some(result) => {
+                    self.loader = loader.is_alive().then_some(loader);
+                    return result;
+                }
+                None if self.signals.stop_requested() => return Err("the daemon stops".to_owned()),
+                None if started.elapsed() > LOAD_MAX => std::thread::sleep(PATIENCE),
+                None => match self.capture.mailbox.take(LOAD_PATIENCE) {
+                    // the main loop meets whatever ends the run again
+                    Taken::Value(frame) => drop(self.process(frame)),
+                    Taken::TimedOut => self.idle(),
+                    Taken::Closed => std::thread::sleep(LOAD_PATIENCE),
+                },
             }
         }
-        loader.join().unwrap_or_else(|_| Err("loading the model panicked, which is a bug".to_owned()))
     }
 
     fn try_reload(&mut self) -> Result<(), String> {

@@ -25,6 +25,7 @@ mod exact;
 mod grain;
 mod object;
 mod outline;
+#[cfg(feature = "tools")]
 mod spoil;
 mod still;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub(crate) use exact::Rng;
 use grain::Grain;
 use object::{Object, Path};
 use outline::{Form, Outline};
+#[cfg(feature = "tools")]
 pub(crate) use spoil::spoil;
 pub use still::{Still, still};
 use texture::{ONE, Window};
