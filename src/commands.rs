@@ -206,7 +206,7 @@ fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
             AnomalyArg::Max => Anomaly::Max,
             AnomalyArg::Rba => Anomaly::Rba,
         },
-        anomaly_values: args.anomaly_values.unwrap_or([0, 1]),
+        anomaly_values: args.anomaly_values,
         limit: args.limit.map(|limit| limit as usize),
         threads: args.threads,
         max_pixels: args.max_pixels,

@@ -41,7 +41,7 @@ fn class_list(text: &str) -> Result<ClassList, String> {
     Ok(ClassList(classes))
 }
 
-fn probability(text: &str) -> Result<f64, String> {
+pub(super) fn probability(text: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())
 }
 
@@ -198,9 +198,9 @@ pub struct EvaluateArgs {
     /// What counts as foreign with --anomaly-dir
     #[arg(long, value_enum, default_value = "max")]
     pub anomaly_score: AnomalyArg,
-    /// Values of normal and of foreign pixels with --anomaly-dir [default: 0,1]
-    #[arg(long, value_parser = two_values, value_name = "NORMAL,FOREIGN", requires = "anomaly_dir")]
-    pub anomaly_values: Option<[u16; 2]>,
+    /// Values of normal and of foreign pixels with --anomaly-dir
+    #[arg(long, value_parser = two_values, default_value = "0,1", value_name = "NORMAL,FOREIGN", requires = "anomaly_dir")]
+    pub anomaly_values: [u16; 2],
     /// How labels of the model and categories of the dataset are paired
     #[arg(long = "match", value_enum, default_value = "name")]
     pub match_by: MatchArg,

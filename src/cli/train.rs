@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
+use super::tools::probability;
 use crate::config::THREADS_MAX;
 
 fn pair(text: &str) -> Result<[f64; 2], String> {
@@ -30,10 +31,6 @@ fn spans(text: &str) -> Result<Spans, String> {
     };
     let spans: Option<Vec<[f64; 2]>> = text.split(',').map(span).collect();
     spans.map(Spans).ok_or_else(|| "it is START-END for each block with queries, in steps, separated by commas".to_owned())
-}
-
-fn part(text: &str) -> Result<f64, String> {
-    text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -85,13 +82,13 @@ pub struct TrainArgs {
     #[arg(long, value_name = "RATE", value_parser = positive)]
     pub lr: Option<f64>,
     /// Every block of the encoder learns slower than the next one by this factor [default: 1 from scratch, 0.8 from a checkpoint]
-    #[arg(long, value_name = "FACTOR", value_parser = part)]
+    #[arg(long, value_name = "FACTOR", value_parser = probability)]
     pub layer_decay: Option<f64>,
     /// Steps of warm-up: of queries and heads while the encoder rests, then of the encoder [default: 100,0 or 50,50]
     #[arg(long, value_name = "HEADS,ENCODER", value_parser = steps)]
     pub warmup: Option<[u64; 2]>,
     /// AdamW's weight decay, of matrices
-    #[arg(long, default_value_t = 0.05, value_parser = part)]
+    #[arg(long, default_value_t = 0.05, value_parser = probability)]
     pub weight_decay: f64,
     /// Largest norm of the gradient
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
@@ -113,10 +110,10 @@ pub struct TrainArgs {
     #[arg(long, default_value = "0.8,1.25", value_name = "LOW,HIGH", value_parser = pair)]
     pub scale: [f64; 2],
     /// Strength of random brightness, contrast and saturation, 0 to 1
-    #[arg(long, default_value_t = 0.2, value_parser = part)]
+    #[arg(long, default_value_t = 0.2, value_parser = probability)]
     pub colour: f64,
     /// Probability of each of blur, noise and darkness
-    #[arg(long, default_value_t = 0.0, value_parser = part)]
+    #[arg(long, default_value_t = 0.0, value_parser = probability)]
     pub degrade: f64,
     /// Never mirror pictures
     #[arg(long)]

@@ -53,7 +53,7 @@ impl Ranking {
 
     /// Of all pixels pushed.
     pub fn measure(mut self) -> Measure {
-        if self.normal.is_empty() || self.foreign.is_empty() {
+        if self.missing().is_some() {
             return None;
         }
         self.normal.sort_unstable_by(|a, b| b.total_cmp(a));

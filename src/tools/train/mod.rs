@@ -205,6 +205,10 @@ fn order(recipe: &Recipe) -> Order {
 
 fn run(options: &TrainOptions, stepper: &Stepper, state: &mut State, curves: &mut Curves) -> Result<()> {
     let recipe = stepper.recipe;
+    if state.step == recipe.steps {
+        // the run that wrote the last state may have been killed before its checkpoint
+        return state::export(&options.output, state, recipe);
+    }
     let mut since = (Instant::now(), state.step);
     while state.step < recipe.steps {
         let step = state.step;
@@ -229,8 +233,7 @@ fn run(options: &TrainOptions, stepper: &Stepper, state: &mut State, curves: &mu
             state::export(&options.output, state, recipe)?;
         }
     }
-    // again: the run that wrote the last state may have been killed before its checkpoint
-    state::export(&options.output, state, recipe)
+    Ok(())
 }
 
 /// One step of the optimizer.

@@ -277,18 +277,14 @@ impl Device {
         let mut raw = v4l2_streamparm { type_: api.buffer_type(), ..v4l2_streamparm::zeroed() };
         raw.parm.capture.timeperframe = v4l2_fract { numerator: 1000, denominator: (fps * 1000.0).round() as u32 };
         self.call(&S_PARM, &mut raw)?;
-        // SAFETY: for a capture type the driver fills this member.
-        let answer = rate(unsafe { raw.parm.capture.timeperframe });
-        Ok((answer > 0.0).then_some(answer))
+        Ok(answered_rate(&raw))
     }
 
     /// VIDIOC_G_PARM: the frame rate as it is, if the driver knows it.
     pub fn rate(&self, api: Api) -> io::Result<Option<f64>> {
         let mut raw = v4l2_streamparm { type_: api.buffer_type(), ..v4l2_streamparm::zeroed() };
         self.call(&G_PARM, &mut raw)?;
-        // SAFETY: for a capture type the driver fills this member.
-        let answer = rate(unsafe { raw.parm.capture.timeperframe });
-        Ok((answer > 0.0).then_some(answer))
+        Ok(answered_rate(&raw))
     }
 
     /// VIDIOC_QUERY_DV_TIMINGS and VIDIOC_S_DV_TIMINGS: a receiver (HDMI) is set to what comes in, on which its formats depend. A
@@ -365,6 +361,13 @@ fn multi(pix: v4l2_pix_format_mplane) -> DriverFormat {
         ycbcr_encoding: u32::from(unsafe { pix.__bindgen_anon_1.ycbcr_enc }),
         quantization: u32::from(pix.quantization),
     }
+}
+
+/// The rate in a driver's answer for a capture type, if it knows one.
+fn answered_rate(raw: &v4l2_streamparm) -> Option<f64> {
+    // SAFETY: for a capture type the driver fills this member.
+    let answer = rate(unsafe { raw.parm.capture.timeperframe });
+    (answer > 0.0).then_some(answer)
 }
 
 /// Frames per second of a frame interval in seconds; 0 when it is no interval.
