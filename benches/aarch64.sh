@@ -3,7 +3,7 @@
 # ours and ONNX Runtime's, on the same files. Instructions are counted under an emulator, cycles are modelled: not a speed on a board.
 #
 # SIZE is the network's input, N or HEIGHTxWIDTH. The lab is set up in target/a64count, or is the one in $A64LAB.
-# RUSTC may name a compiler that has the aarch64 standard library; EOMT_EDGE_AARCH64 a finished program, which is then not built.
+# EOMT_EDGE_AARCH64 may name a finished program, which is then not built.
 set -euo pipefail
 if [ $# -lt 2 ] || [ $# -gt 3 ]; then
     echo "usage: $0 MODEL.onnx SIZE [MODEL.f32.onnx]" >&2
@@ -24,8 +24,8 @@ mkdir -p "$A64LAB"
 A64LAB=$(cd "$A64LAB" && pwd)
 program=${EOMT_EDGE_AARCH64:-}
 if [ -z "$program" ]; then
-    (cd "$root" && RUSTC="${RUSTC:-rustc}" CARGO_TARGET_DIR=target/aarch64 \
-        cargo build --release --target aarch64-unknown-linux-gnu --bin eomt-edge >&2)
+    . "$root/scripts/aarch64-env.sh" >&2
+    (cd "$root" && CARGO_TARGET_DIR=target/aarch64 cargo build --release --target aarch64-unknown-linux-gnu --bin eomt-edge >&2)
     program=$root/target/aarch64/aarch64-unknown-linux-gnu/release/eomt-edge
 fi
 bash "$root/benches/a64count/setup.sh" >&2

@@ -91,7 +91,7 @@ pub struct Block {
 pub struct ScaleBlock {
     /// `[in, out, 2, 2]`, in = out = D
     pub up_weight: Array,
-    /// `[D]`
+    /// `[D]`; one for each of the four pixels, `[4 D]` in the order (dy, dx, channel), once `convert` has centred the input.
     pub up_bias: Vec<f32>,
     /// `[D, 1, 3, 3]`
     pub depthwise: Array,

@@ -4,7 +4,7 @@
 //! conversion stays a matter of seconds. Besides the pictures there is one input of normalized noise, so that what no
 //! picture shows does not come as a surprise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -15,30 +15,36 @@ use tract_onnx::tract_core::ops::array::Gather;
 use tract_onnx::tract_core::runtime::RunOptions;
 use tract_onnx::tract_hir::internal::InferenceFact;
 
+use super::centre::subtract;
 use super::graph::{self, Form};
 use super::smooth::divided;
 use super::{layers, onnx};
 use crate::data::{Frame, Tensor};
 use crate::preprocess::Preprocessor;
 use crate::source::{read_picture, scenes};
-use crate::tools::checkpoint::{Checkpoint, Network};
+use crate::tools::checkpoint::{Checkpoint, Mlp, Network};
 use crate::tools::usage;
 
 /// At most so many pictures of a directory are used.
 pub const PICTURES_MAX: usize = 16;
 /// Without pictures of the user, so many procedural scenes.
-const SCENES: u64 = 3;
+const SCENES: u64 = 11;
 /// 20 x 20, the grid of a 320 x 320 input.
 const PATCHES_MAX: usize = 400;
-/// Rows of each linear's input, over all pictures.
-const ROWS: usize = 1024;
+/// Rows of each linear's input, over all pictures: a few times the channels of the widest (the MLP's 1536 in ViT-S), else weights
+/// are fitted to the rows that happen to be there. Mask logits of random ViT-S at 320 are off by 0.0157 with 2048, 0.0151 with 4096.
+const ROWS_MAX: usize = 4096;
+/// Wide and deep networks get fewer.
+const ROWS_MIN: usize = 1024;
+/// What all rows may take: ViT-S and ViT-B have room for [`ROWS_MAX`].
+const BYTES_MAX: usize = 1 << 30;
 /// One row in so many is kept to measure with, the others are what weights are fitted to.
 const HELD_OUT: usize = 8;
 /// Larger pictures are refused.
 const PIXELS_MAX: u64 = 64 << 20;
 
 /// Rows of one linear's input.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Samples {
     pub columns: usize,
     /// `[rows, columns]`
@@ -62,27 +68,50 @@ impl Samples {
     }
 }
 
-/// Inputs by the name of the linear.
+/// Inputs by the name of the linear; those that see the same input share its rows.
 #[derive(Debug, Default)]
-pub struct Calibration(BTreeMap<String, Samples>);
+pub struct Calibration {
+    inputs: Vec<Samples>,
+    input_of: BTreeMap<String, usize>,
+}
 
 impl Calibration {
+    /// For linears that see the named inputs: those with the same list share their rows.
+    fn of_inputs<Input: PartialEq>(layers: BTreeMap<String, Vec<Input>>) -> (Calibration, Vec<Vec<Input>>) {
+        let (mut calibration, mut distinct) = (Calibration::default(), Vec::new());
+        for (layer, inputs) in layers {
+            let known = distinct.iter().position(|known| *known == inputs);
+            calibration.input_of.insert(layer, known.unwrap_or(distinct.len()));
+            if known.is_none() {
+                distinct.push(inputs);
+                calibration.inputs.push(Samples::default());
+            }
+        }
+        (calibration, distinct)
+    }
+
     pub fn get(&self, layer: &str) -> Option<&Samples> {
-        self.0.get(layer)
+        self.inputs.get(*self.input_of.get(layer)?)
+    }
+
+    /// Whether both linears are known to see the same input.
+    pub fn same_input(&self, a: &str, b: &str) -> bool {
+        self.input_of.get(a).is_some_and(|input| self.input_of.get(b) == Some(input))
     }
 
     /// The inputs of `layers` will arrive divided by `factors`.
     pub fn divide(&mut self, layers: &[&str], factors: &[f32]) {
-        for layer in layers {
-            if let Some(samples) = self.0.get_mut(*layer) {
-                samples.values = divided(&samples.values, factors);
-            }
-        }
+        self.each_of(layers, |samples| samples.values = divided(&samples.values, factors));
     }
 
-    fn add(&mut self, layer: &str, columns: usize, values: &[f32]) {
-        let samples = self.0.entry(layer.to_owned()).or_insert_with(|| Samples { columns, values: Vec::new() });
-        samples.values.extend_from_slice(values);
+    /// The inputs of `layers` will arrive less `mean`.
+    pub fn subtract(&mut self, layers: &[&str], mean: &[f32]) {
+        self.each_of(layers, |samples| samples.values.chunks_exact_mut(mean.len()).for_each(|row| subtract(row, mean)));
+    }
+
+    fn each_of(&mut self, layers: &[&str], change: impl Fn(&mut Samples)) {
+        let inputs: BTreeSet<usize> = layers.iter().filter_map(|layer| self.input_of.get(*layer).copied()).collect();
+        inputs.into_iter().for_each(|input| change(&mut self.inputs[input]));
     }
 }
 
@@ -129,23 +158,38 @@ pub fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[PathBuf]) 
         inputs.extend((0..SCENES).map(|index| prepare(&Frame::rgb(side, side, scenes::still(0, index, side).rgb))));
     }
     inputs.push(noise(size));
-    let rows = ROWS.div_ceil(inputs.len());
-    let (model, names) = tapped(network.clone(), size, rows).context("the network cannot be calibrated")?;
+    let rows = rows(network).div_ceil(inputs.len());
+    let (model, mut taps) = tapped(network.clone(), size, rows).context("the network cannot be calibrated")?;
     let options = RunOptions { executor: Some(executor()), ..RunOptions::default() };
     let plan = TypedSimplePlan::new_with_options(model, &options).context("the network cannot be calibrated")?;
     let mut state = plan.spawn().context("the network cannot be calibrated")?;
-    let mut calibration = Calibration::default();
+    taps.insert(layers::PATCH_EMBED.to_owned(), Vec::new()); // of the picture itself, in front of the graph
+    let (mut calibration, distinct) = Calibration::of_inputs(taps);
     for input in &inputs {
         let tensor = TractTensor::from_shape(&[1, 3, size.0, size.1], &input.values)?;
         let outputs = state.run(tvec![tensor.into()]).context("the network cannot be calibrated")?;
-        for (layers, output) in names.iter().zip(&outputs) {
-            let values = output.try_as_plain_ram()?.as_slice::<f32>()?;
-            layers.iter().for_each(|layer| calibration.add(layer, output.shape()[1], values));
+        for (samples, taps) in calibration.inputs.iter_mut().zip(&distinct) {
+            for output in taps.iter().map(|tap| &outputs[*tap]) {
+                samples.columns = output.shape()[1];
+                samples.values.extend_from_slice(output.try_as_plain_ram()?.as_slice::<f32>()?);
+            }
+            if taps.is_empty() {
+                samples.columns = 3 * network.patch_size[0] * network.patch_size[1];
+                samples.values.extend(patches(input, network.patch_size, rows));
+            }
         }
-        let columns = 3 * network.patch_size[0] * network.patch_size[1];
-        calibration.add(layers::PATCH_EMBED, columns, &patches(input, network.patch_size, rows));
     }
     Ok(calibration)
+}
+
+/// Rows of each linear's input that fit into [`BYTES_MAX`].
+fn rows(network: &Network) -> usize {
+    let inner = network.blocks.iter().map(|block| match &block.mlp {
+        Mlp::Plain { up, .. } | Mlp::Gated { up, .. } => up.weight.shape[0],
+    });
+    // of a block: both norms, the attention, what is between the linears of the MLP
+    let row: usize = inner.map(|inner| (3 * network.hidden + inner) * size_of::<f32>()).sum();
+    (BYTES_MAX / row.max(1)).clamp(ROWS_MIN, ROWS_MAX)
 }
 
 fn executor() -> Executor {
@@ -194,14 +238,16 @@ fn spread(count: usize, wanted: usize) -> impl Iterator<Item = usize> {
     (0..used).map(move |index| index * count / used)
 }
 
-/// The f32 network with rows of every linear's input as its outputs, and the names of the linears that see each.
-fn tapped(network: Network, size: (usize, usize), rows: usize) -> Result<(TypedModel, Vec<Vec<String>>)> {
+/// The f32 network with rows of every linear's input as its outputs, and for each linear which of them it sees: a head that
+/// leaves attention masks behind sees several.
+fn tapped(network: Network, size: (usize, usize), rows: usize) -> Result<(TypedModel, BTreeMap<String, Vec<usize>>)> {
     let graph::Built { mut graph, inputs } = graph::build(network, size, Form::Tokens { int8: BTreeMap::new() });
-    let mut layers_of: BTreeMap<onnx::Value, Vec<String>> = BTreeMap::new();
-    for (layer, value) in inputs {
-        layers_of.entry(value).or_default().push(layer);
+    let values: BTreeSet<onnx::Value> = inputs.iter().map(|(_, value)| value.clone()).collect();
+    let mut taps_of: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (tap, value) in values.iter().enumerate() {
+        graph.tap(value);
+        inputs.iter().filter(|(_, seen)| seen == value).for_each(|(layer, _)| taps_of.entry(layer.clone()).or_default().push(tap));
     }
-    layers_of.keys().for_each(|value| graph.tap(value));
     let proto = graph.finish("calibration", Vec::new());
     let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
     let mut model = onnx.model_for_proto_model(&proto)?;
@@ -211,14 +257,14 @@ fn tapped(network: Network, size: (usize, usize), rows: usize) -> Result<(TypedM
     let outlets = model.output_outlets()?.to_vec();
     let mut taps = Vec::new();
     // the logits come first
-    for (index, outlet) in outlets[outlets.len() - layers_of.len()..].iter().enumerate() {
+    for (index, outlet) in outlets[outlets.len() - values.len()..].iter().enumerate() {
         let count = model.outlet_fact(*outlet)?.shape[0].to_usize()?;
         let chosen: Vec<i64> = spread(count, rows).map(|row| row as i64).collect();
         let chosen = model.add_const(format!("rows.{index}"), TractTensor::from_shape(&[chosen.len()], &chosen)?.into_arc_tensor())?;
         taps.extend(model.wire_node(format!("tap.{index}"), Gather::new(0), &[*outlet, chosen])?);
     }
     model.select_output_outlets(&taps)?;
-    Ok((model.into_optimized()?, layers_of.into_values().collect()))
+    Ok((model.into_optimized()?, taps_of))
 }
 
 #[cfg(test)]
@@ -231,6 +277,23 @@ mod tests {
         assert_eq!(reduced((96, 96), [16, 16]), (96, 96));
         assert_eq!(reduced((480, 640), [16, 16]), (272, 368));
         assert_eq!(reduced((16, 65_536), [16, 16]), (16, 20_480));
+    }
+
+    #[test]
+    fn what_sees_the_same_is_changed_once() {
+        let layers = [("q", vec![1]), ("k", vec![1]), ("class", vec![2]), ("masks", vec![0, 2])];
+        let (mut calibration, distinct) = Calibration::of_inputs(layers.map(|(layer, inputs)| (layer.to_owned(), inputs)).into());
+        assert_eq!(distinct.len(), 3);
+        for samples in &mut calibration.inputs {
+            *samples = Samples { columns: 2, values: vec![4.0, 6.0, 8.0, 2.0] };
+        }
+        calibration.subtract(&["q", "k", "unknown"], &[1.0, 2.0]);
+        calibration.divide(&["class", "masks"], &[2.0, 0.5]);
+        let values = |layer: &str| calibration.get(layer).expect("known").values.clone();
+        assert_eq!((values("q"), values("k")), (vec![3.0, 4.0, 7.0, 0.0], vec![3.0, 4.0, 7.0, 0.0]));
+        assert_eq!((values("class"), values("masks")), (vec![2.0, 12.0, 4.0, 4.0], vec![2.0, 12.0, 4.0, 4.0]));
+        assert!(calibration.same_input("q", "k"));
+        assert!(!calibration.same_input("class", "masks") && !calibration.same_input("unknown", "unknown"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use crate::tools::checkpoint::{Array, Linear, Mlp, Network, Norm};
 
 /// Norm scale and shift into the linears behind, LayerScale into the projection before. The norms before the heads and in
-/// the scale blocks keep theirs: the shift does not fit into a transposed convolution, whose bias is shared by four pixels.
+/// the scale blocks keep theirs: a norm of its own costs nothing more there, and the heads stay f32.
 pub fn fold(network: &mut Network) {
     for block in &mut network.blocks {
         fold_norm(&mut block.norm1, &mut [&mut block.q, &mut block.k, &mut block.v]);

@@ -42,7 +42,8 @@ pub fn weights(network: &Network) -> Vec<(String, Cow<'_, Array>)> {
     layers
 }
 
-/// The transposed convolution (2x2, stride 2) as a linear on tokens: outputs in the order (dy, dx, channel).
+/// The transposed convolution (2x2, stride 2) as a linear on tokens: outputs in the order (dy, dx, channel), as a bias of its own for
+/// each of the four pixels has them.
 pub fn up_linear(block: &ScaleBlock) -> Linear {
     let (inputs, outputs) = (block.up_weight.shape[0], block.up_weight.shape[1]);
     let mut data = vec![0.0; 4 * outputs * inputs];
@@ -51,5 +52,5 @@ pub fn up_linear(block: &ScaleBlock) -> Linear {
             pixels.iter().enumerate().for_each(|(pixel, w)| data[(pixel * outputs + o) * inputs + i] = *w);
         }
     }
-    Linear { weight: Array { shape: vec![4 * outputs, inputs], data }, bias: Some(block.up_bias.repeat(4)) }
+    Linear { weight: Array { shape: vec![4 * outputs, inputs], data }, bias: Some(block.up_bias.repeat(4 * outputs / block.up_bias.len())) }
 }

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! checkpoint ─▶ network ─────────────────────────────────────────────────▶ graph ─▶ ONNX    (f32)
-//!                  └─▶ fold ─▶ calibrate ─▶ smooth ─▶ report (which layers) ─┘              (int8)
+//!                  └─▶ fold ─▶ calibrate ─▶ centre ─▶ smooth ─▶ report (which layers) ─┘    (int8)
 //! ```
 
 mod calibrate;
+mod centre;
 mod fold;
 mod graph;
 mod layers;
@@ -136,6 +137,7 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
 fn prepare_int8(checkpoint: &mut Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<(Form, Vec<report::Layer>)> {
     fold::fold(&mut checkpoint.network);
     let mut calibration = calibrate::run(checkpoint, size, pictures)?;
+    centre::centre(&mut checkpoint.network, &mut calibration);
     smooth::smooth(&mut checkpoint.network, &mut calibration);
     let (table, int8) = report::judge(&checkpoint.network, &calibration);
     Ok((Form::Tokens { int8 }, table))

@@ -90,18 +90,24 @@ pub fn power(values: &[f32]) -> f64 {
     values.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>() / values.len().max(1) as f64
 }
 
+/// Mean of each column of `x`.
+pub fn column_means(x: &[f32], columns: usize) -> Vec<f32> {
+    let mut sums = vec![0f64; columns];
+    x.chunks_exact(columns).for_each(|row| row.iter().zip(&mut sums).for_each(|(value, sum)| *sum += f64::from(*value)));
+    let rows = (x.len() / columns).max(1) as f64;
+    sums.iter().map(|sum| (sum / rows) as f32).collect()
+}
+
 /// What rounding `w` to `rounded` takes from the mean of `x W^T`, per output: `(W - W_rounded) mean(x)`.
 ///
 /// Tokens have much in common, so most of the error of the weights is this constant, and a bias gives it back (bias correction,
 /// Nagel et al. 2019).
 pub fn bias_correction(x: &[f32], w: &[f32], rounded: &[f32], columns: usize) -> Vec<f32> {
-    let rows = (x.len() / columns).max(1) as f64;
-    let mut mean = vec![0f64; columns];
-    x.chunks_exact(columns).for_each(|row| row.iter().zip(&mut mean).for_each(|(value, mean)| *mean += f64::from(*value) / rows));
+    let mean = column_means(x, columns);
     let each_output = w.chunks_exact(columns).zip(rounded.chunks_exact(columns));
     let lost = |(exact, rounded): (&[f32], &[f32])| {
         let each = exact.iter().zip(rounded).zip(&mean);
-        each.map(|((exact, rounded), mean)| f64::from(exact - rounded) * mean).sum::<f64>() as f32
+        each.map(|((exact, rounded), mean)| f64::from(exact - rounded) * f64::from(*mean)).sum::<f64>() as f32
     };
     each_output.map(lost).collect()
 }

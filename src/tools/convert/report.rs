@@ -56,8 +56,7 @@ pub struct Int8Layer {
 pub fn judge(network: &Network, calibration: &Calibration) -> (Vec<Layer>, BTreeMap<String, Int8Layer>) {
     let layers = layers::weights(network);
     // one after the other where the input is the same, else at the same time
-    let groups: Vec<_> =
-        layers.chunk_by(|(a, _), (b, _)| calibration.get(a).is_some() && calibration.get(a) == calibration.get(b)).collect();
+    let groups: Vec<_> = layers.chunk_by(|(a, _), (b, _)| calibration.same_input(a, b)).collect();
     let next = AtomicUsize::new(0);
     let judged = Mutex::new(Vec::new());
     let work = || {
