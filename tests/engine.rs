@@ -112,7 +112,8 @@ fn instruction_sets_agree_in_f32() {
 }
 
 /// Those with half-precision products round attention values and mask features to 16 bits, and that moves int8 roundings behind them.
-/// Seen with avx512bf16: class logits 0.0066, masks 0.0149; int8 itself is 0.008 to 0.032 from f32 (tests/int8.rs).
+/// Seen with avx512bf16 and amx: class logits 0.0104, masks 0.0163. int8 itself is 0.011 and 0.017 from f32 (tests/int8.rs), and the
+/// difference of two results with unrelated roundings, sqrt(2) times that, is the bound.
 #[test]
 fn instruction_sets_agree_in_int8() {
     let bytes = converted("dinov2", Precision::Int8, "isa-int8");
@@ -125,7 +126,7 @@ fn instruction_sets_agree_in_int8() {
         }
         let class = relative_error(&logits.class.values, &scalar.class.values);
         let masks = relative_error(&logits.masks, &scalar.masks);
-        assert!(class < 0.01 && masks < 0.02, "{}: class logits {class}, masks {masks}", isa.name());
+        assert!(class < 0.016 && masks < 0.024, "{}: class logits {class}, masks {masks}", isa.name());
     }
 }
 

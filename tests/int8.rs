@@ -42,15 +42,16 @@ macro_rules! cases {
     ($($test:ident: $case:literal, $tolerance:literal;)*) => { $( #[test] fn $test() { check($case, $tolerance); } )* };
 }
 
-// Twice what was seen: 0.008 to 0.032. The tokens are 48 wide, so a product averages over few roundings.
+// Twice what was seen with avx2, avx512bf16 and amx, mask logits 0.012 to 0.022, class logits below. The tokens are 48 wide, so a product
+// averages over few roundings.
 cases! {
-    dinov2: "reference/dinov2", 0.05;
-    dinov2_swiglu: "reference/dinov2-swiglu", 0.07;
-    dinov2_patch8: "reference/dinov2-patch8", 0.05;
-    dinov3: "reference/dinov3", 0.04;
+    dinov2: "reference/dinov2", 0.035;
+    dinov2_swiglu: "reference/dinov2-swiglu", 0.045;
+    dinov2_patch8: "reference/dinov2-patch8", 0.027;
+    dinov3: "reference/dinov3", 0.028;
     // more, as a mask logit near 0 opens or closes the view of a patch
-    dinov2_masked: "reference/dinov2-masked", 0.1;
-    dinov3_masked: "reference/dinov3-masked", 0.1;
+    dinov2_masked: "reference/dinov2-masked", 0.05;
+    dinov3_masked: "reference/dinov3-masked", 0.05;
 }
 
 /// The file says what it is and is smaller; the same command gives the same bytes.

@@ -82,7 +82,7 @@ pub struct ConvertArgs {
     /// Directory with the DINOv3 weights that a delta checkpoint builds on
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
-    /// Pictures like those to come, to calibrate int8 with; of many, 16 are used [default: procedural scenes]
+    /// Pictures like those to come, to calibrate int8 with; of many, 16 are used, few are filled up to 11 [default: procedural scenes]
     #[arg(long, value_name = "DIR")]
     pub calibrate: Option<PathBuf>,
     #[command(flatten)]

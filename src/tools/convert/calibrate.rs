@@ -1,13 +1,13 @@
 //! What the linears of a network get to see: rows of their inputs, from running the f32 network on a few pictures.
 //!
 //! The network runs with at most [`PATCHES_MAX`] patches: statistics of channels hardly depend on the number of tokens, and the
-//! conversion stays a matter of seconds. Besides the pictures there is one input of normalized noise, so that what no
-//! picture shows does not come as a surprise.
+//! conversion of a ViT-S stays a matter of seconds. Few pictures are filled up with procedural scenes, since a picture has a few
+//! hundred tokens only. There is also one input of normalized noise, so that what no picture shows does not come as a surprise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tract_linalg::multithread::Executor;
 use tract_onnx::prelude::{Framework, InferenceModelExt, IntoArcTensor, Tensor as TractTensor, TypedModel, TypedSimplePlan, tvec};
 use tract_onnx::tract_core::internal::{Datum, DimLike, SpecialOps};
@@ -27,17 +27,17 @@ use crate::tools::usage;
 
 /// At most so many pictures of a directory are used.
 pub const PICTURES_MAX: usize = 16;
-/// Without pictures of the user, so many procedural scenes.
-const SCENES: u64 = 11;
+/// So many at least: procedural scenes make up for those that the user did not give.
+const PICTURES_MIN: usize = 11;
 /// 20 x 20, the grid of a 320 x 320 input.
 const PATCHES_MAX: usize = 400;
-/// Rows of each linear's input, over all pictures: a few times the channels of the widest (the MLP's 1536 in ViT-S), else weights
-/// are fitted to the rows that happen to be there. Mask logits of random ViT-S at 320 are off by 0.0157 with 2048, 0.0151 with 4096.
+/// Rows of each linear's input, over all pictures: more than the widest has channels (the MLP's 1536 in ViT-S), else weights are fitted
+/// to the rows that happen to be there. Mask logits of random ViT-S at 320 are off by 0.0157 with 2048, 0.0151 with 4096.
 const ROWS_MAX: usize = 4096;
-/// Wide and deep networks get fewer.
+/// Wide and deep networks get fewer, but not less than this.
 const ROWS_MIN: usize = 1024;
-/// What all rows may take: ViT-S and ViT-B have room for [`ROWS_MAX`].
-const BYTES_MAX: usize = 1 << 30;
+/// What the rows of all blocks are to take: ViT-S and ViT-B have room for [`ROWS_MAX`], ViT-L for 1560.
+const BYTES: usize = 1 << 30;
 /// One row in so many is kept to measure with, the others are what weights are fitted to.
 const HELD_OUT: usize = 8;
 /// Larger pictures are refused.
@@ -138,8 +138,10 @@ pub fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok((0..used).map(|index| files[index * files.len() / used].clone()).collect())
 }
 
-/// Runs the network of `checkpoint` for inputs like `size` (height, width) on `pictures`, or on procedural scenes when there
-/// are none.
+/// Runs the network of `checkpoint` for inputs like `size` (height, width) on `pictures`, and on procedural scenes when there are few.
+///
+/// # Errors
+/// A picture that cannot be read; a network that does not run, or whose values are not finite.
 pub fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<Calibration> {
     let network = &checkpoint.network;
     let size = reduced(size, network.patch_size);
@@ -153,10 +155,9 @@ pub fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[PathBuf]) 
     for picture in pictures {
         inputs.push(prepare(&read_picture(picture, PIXELS_MAX)?));
     }
-    if pictures.is_empty() {
-        let side = size.0.max(size.1) as u32;
-        inputs.extend((0..SCENES).map(|index| prepare(&Frame::rgb(side, side, scenes::still(0, index, side).rgb))));
-    }
+    let side = size.0.max(size.1) as u32;
+    let scenes = PICTURES_MIN.saturating_sub(pictures.len()) as u64;
+    inputs.extend((0..scenes).map(|index| prepare(&Frame::rgb(side, side, scenes::still(0, index, side).rgb))));
     inputs.push(noise(size));
     let rows = rows(network).div_ceil(inputs.len());
     let (model, mut taps) = tapped(network.clone(), size, rows).context("the network cannot be calibrated")?;
@@ -179,17 +180,23 @@ pub fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[PathBuf]) 
             }
         }
     }
+    // a mean of such values would spoil what stays f32 as well
+    if let Some((layer, _)) =
+        calibration.input_of.iter().find(|(_, input)| !calibration.inputs[**input].values.iter().all(|v| v.is_finite()))
+    {
+        bail!("the network cannot be calibrated: {layer} sees values that are not finite; its weights are broken");
+    }
     Ok(calibration)
 }
 
-/// Rows of each linear's input that fit into [`BYTES_MAX`].
+/// Rows of each linear's input that fit into [`BYTES`].
 fn rows(network: &Network) -> usize {
     let inner = network.blocks.iter().map(|block| match &block.mlp {
         Mlp::Plain { up, .. } | Mlp::Gated { up, .. } => up.weight.shape[0],
     });
     // of a block: both norms, the attention, what is between the linears of the MLP
     let row: usize = inner.map(|inner| (3 * network.hidden + inner) * size_of::<f32>()).sum();
-    (BYTES_MAX / row.max(1)).clamp(ROWS_MIN, ROWS_MAX)
+    (BYTES / row.max(1)).clamp(ROWS_MIN, ROWS_MAX)
 }
 
 fn executor() -> Executor {
@@ -294,6 +301,19 @@ mod tests {
         assert_eq!((values("class"), values("masks")), (vec![2.0, 12.0, 4.0, 4.0], vec![2.0, 12.0, 4.0, 4.0]));
         assert!(calibration.same_input("q", "k"));
         assert!(!calibration.same_input("class", "masks") && !calibration.same_input("unknown", "unknown"));
+    }
+
+    #[test]
+    fn deep_networks_get_fewer_rows() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/nano");
+        let options = crate::tools::checkpoint::Options { hints: None, base: None };
+        let mut network = crate::tools::checkpoint::read(&directory, &options).expect("reads").network;
+        assert_eq!(rows(&network), ROWS_MAX);
+        let block = network.blocks[0].clone(); // 3 x 192 + 768 values a row
+        network.blocks = vec![block.clone(); 100];
+        assert_eq!(rows(&network), BYTES / (100 * 4 * 1344));
+        network.blocks = vec![block; 1000];
+        assert_eq!(rows(&network), ROWS_MIN);
     }
 
     #[test]

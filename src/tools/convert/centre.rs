@@ -29,7 +29,8 @@ pub fn centre(network: &mut Network, calibration: &mut Calibration) {
     centre_upscaling(network, calibration);
 }
 
-/// Each scale block's input comes from a norm; the first one's also feeds the heads.
+/// Each scale block's input comes from a norm; the first one's also feeds the heads, whose own inputs, the query tokens, are moved by it
+/// and not centred.
 fn centre_upscaling(network: &mut Network, calibration: &mut Calibration) {
     for index in 0..network.scale_blocks.len() {
         let name = layers::up(index);
@@ -90,7 +91,7 @@ mod tests {
     use crate::tools::checkpoint::Array;
     use crate::tools::convert::quantize::{Int8Rows, power};
 
-    /// Tokens that have more in common than they differ in: the noise falls as far as their range, by more than a factor of four.
+    /// Tokens that have more in common than they differ in: the noise falls as far as their range, by more than a factor of four (16 in power).
     #[test]
     fn what_tokens_share_costs_no_steps() {
         let (columns, outputs) = (64, 16);

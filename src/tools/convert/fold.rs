@@ -7,7 +7,7 @@
 use crate::tools::checkpoint::{Array, Linear, Mlp, Network, Norm};
 
 /// Norm scale and shift into the linears behind, LayerScale into the projection before. The norms before the heads and in
-/// the scale blocks keep theirs: a norm of its own costs nothing more there, and the heads stay f32.
+/// the scale blocks keep theirs: folding would gain nothing there, where norm and product are separate operators anyway.
 pub fn fold(network: &mut Network) {
     for block in &mut network.blocks {
         fold_norm(&mut block.norm1, &mut [&mut block.q, &mut block.k, &mut block.v]);

@@ -1,7 +1,10 @@
-//! Symmetric int8: one scale per row, values in -127..=127, rounded to the nearest, ties to even.
+//! int8 as this program's own product has it, one scale per row, rounded to the nearest.
 //!
-//! A row is an output channel of a weight matrix, or a token's activations: the same arithmetic on both sides of a product, as
-//! this program's own int8 product does it. The noise figures of a conversion are measured with it.
+//! A row is an output channel of a weight matrix, whose values are symmetric, -127..=127 with ties to even, or a token's
+//! activations, which have a zero point ([`restored_tokens`]). The noise figures of a conversion are measured with them.
+
+use crate::kernels::arch::Isa;
+use crate::kernels::quantize::{Activations, Row};
 
 /// Largest magnitude: -128 has no counterpart, and leaving it out keeps every product of two values within 14 bits.
 pub const LEVEL_MAX: f32 = 127.0;
@@ -44,6 +47,20 @@ impl Int8Rows {
         let rows = self.values.chunks_exact(self.columns).zip(&self.scales);
         rows.flat_map(|(row, scale)| row.iter().map(move |value| f32::from(*value) * scale)).collect()
     }
+}
+
+/// What 8 bits keep of every token of `x`, by the kernel that quantizes them at run time.
+pub fn restored_tokens(x: &[f32], columns: usize) -> Vec<f32> {
+    let isa = Isa::SCALAR; // the same integers on every instruction set, and here in their own order
+    let mut quantized = Activations::default();
+    quantized.resize(isa, 1, columns);
+    let mut restored = x.to_vec();
+    for row in restored.chunks_exact_mut(columns) {
+        quantized.set_row(isa, 0, row);
+        let Row { scale, zero } = quantized.parameters(0, 1)[0];
+        row.iter_mut().zip(quantized.rows(0).0).for_each(|(value, byte)| *value = scale * (i32::from(*byte as i8) - zero) as f32);
+    }
+    restored
 }
 
 /// Scale of a row. A row of zeros gets 1, so that nothing divides by zero; so does one too small for its scale to be a normal number.
@@ -116,7 +133,7 @@ pub fn bias_correction(x: &[f32], w: &[f32], rounded: &[f32], columns: usize) ->
 /// added to every row of the result; infinite when nothing is lost.
 pub fn signal_to_noise_db(x: &[f32], w: &[f32], rounded: &[f32], columns: usize, correction: &[f32]) -> f64 {
     let exact = products(x, w, columns);
-    let rounded = products(&Int8Rows::quantize(x, columns).restored(), rounded, columns);
+    let rounded = products(&restored_tokens(x, columns), rounded, columns);
     let each = rounded.iter().zip(&exact).zip(correction.iter().cycle());
     let noise: Vec<f32> = each.map(|((rounded, exact), correction)| rounded + correction - exact).collect();
     decibels(power(&exact), power(&noise))
@@ -195,6 +212,14 @@ mod tests {
         assert_eq!(bias_correction(&x, &w, &w, columns), [0.0; 40], "nothing is lost");
     }
 
+    #[test]
+    fn tokens_keep_255_steps_and_zero() {
+        let x = [-1.0, 254.0, 0.0, 7.4, 0.0, 0.0, 0.0, 0.0, -3.0, -2.0, -1.0, 0.0];
+        assert_eq!(restored_tokens(&x, 4)[..8], [-1.0, 254.0, 0.0, 7.0, 0.0, 0.0, 0.0, 0.0]);
+        let last = &restored_tokens(&x, 4)[8..]; // steps of 3/255
+        assert!(last.iter().zip(&x[8..]).all(|(restored, exact)| (restored - exact).abs() <= 1.5 / 255.0 + 1e-6) && last[3] == 0.0);
+    }
+
     /// Uniform values: the noise of a product is that of both factors, each 1/12 of a squared step of 1/127.
     #[test]
     fn noise_is_as_theory_says() {
@@ -202,6 +227,6 @@ mod tests {
         let theory = 10.0 * ((1.0 / 3.0) / (2.0 / 12.0 / (127.0 * 127.0f64))).log10();
         let rounded = Int8Rows::quantize(&w, 256).restored();
         assert!((signal_to_noise_db(&x, &w, &rounded, 256, &[0.0; 64]) - theory).abs() < 0.5);
-        assert_eq!(signal_to_noise_db(&[127.0, 1.0], &[0.0, 127.0], &[0.0, 127.0], 2, &[0.0]), f64::INFINITY);
+        assert_eq!(signal_to_noise_db(&[255.0, 1.0], &[0.0, 127.0], &[0.0, 127.0], 2, &[0.0]), f64::INFINITY);
     }
 }

@@ -1,7 +1,8 @@
 //! Which layers become int8, decided by the noise that each would add, and the table that says so.
 //!
-//! The measure is the ratio of signal to quantization noise of a layer's product (without its bias) on calibration rows that no
-//! weight was fitted to, with weights and activations in int8 and the bias corrected ([`super::quantize`]). The rule:
+//! The measure is the ratio of signal to quantization noise of a layer's product (without its bias, and so without what all tokens
+//! share where that moved there) on calibration rows that no weight was fitted to, with weights and activations in int8 and the bias
+//! corrected ([`super::quantize`]). The rule:
 //!
 //! - **Blocks and upscaling** are int8 from [`MIDDLE_MIN_DB`] on. A sound layer has about 40 dB; at 20 dB, one layer adds as much
 //!   noise as a hundred sound ones, more than a whole ViT-S has (74), so below that it costs more than all others do.
@@ -14,8 +15,9 @@
 //!   skips the masks of hopeless queries has little left of it.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{self, AtomicUsize};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
@@ -31,6 +33,9 @@ use crate::tools::say;
 pub const MIDDLE_MIN_DB: f64 = 20.0;
 /// Heads below this stay f32: half a percent of error.
 pub const EDGE_MIN_DB: f64 = 46.0;
+
+/// Each thread holds copies of a layer's rows and a square matrix of its channels.
+const THREADS_MAX: usize = 8;
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +57,7 @@ pub struct Int8Layer {
     pub correction: Vec<f32>,
 }
 
-/// Measures every layer of the (folded and smoothed) network; also gives those that become int8, by name.
+/// Measures every layer of the (folded, centred and smoothed) network; also gives those that become int8, by name.
 pub fn judge(network: &Network, calibration: &Calibration) -> (Vec<Layer>, BTreeMap<String, Int8Layer>) {
     let layers = layers::weights(network);
     // one after the other where the input is the same, else at the same time
@@ -60,12 +65,13 @@ pub fn judge(network: &Network, calibration: &Calibration) -> (Vec<Layer>, BTree
     let next = AtomicUsize::new(0);
     let judged = Mutex::new(Vec::new());
     let work = || {
-        while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(group) = groups.get(next.fetch_add(1, atomic::Ordering::Relaxed)) {
             let result = judge_group(group, calibration);
             judged.lock().unwrap_or_else(PoisonError::into_inner).extend(result);
         }
     };
-    std::thread::scope(|scope| (0..std::thread::available_parallelism().map_or(1, usize::from)).for_each(|_| drop(scope.spawn(work))));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     let mut judged: BTreeMap<String, (Layer, Option<Int8Layer>)> = judged
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)
@@ -114,12 +120,14 @@ fn judge_mask_product(network: &Network, calibration: &Calibration) -> Option<La
 
 /// Empty for int8.
 fn reason_for_f32(name: &str, int8_db: f64) -> &'static str {
+    // written so that NaN is below every bound
+    let below = |bound: f64| !matches!(int8_db.partial_cmp(&bound), Some(Ordering::Greater | Ordering::Equal));
     let is_head = name == layers::CLASS_HEAD || name.starts_with("mask_head.");
     if name == layers::PATCH_EMBED {
         "convolution on the picture itself"
-    } else if is_head && int8_db < EDGE_MIN_DB {
+    } else if is_head && below(EDGE_MIN_DB) {
         "next to the logits: below 46 dB"
-    } else if !is_head && int8_db < MIDDLE_MIN_DB {
+    } else if !is_head && below(MIDDLE_MIN_DB) {
         "below 20 dB"
     } else {
         ""
@@ -152,5 +160,7 @@ mod tests {
         assert_ne!(reason_for_f32(layers::PATCH_EMBED, 60.0), "");
         // a layer that always gives 0 has no signal, and nothing to lose in f32
         assert_ne!(reason_for_f32("block.0.mlp.up", f64::NEG_INFINITY), "");
+        assert_ne!(reason_for_f32("block.0.mlp.up", f64::NAN), "");
+        assert_ne!(reason_for_f32(layers::CLASS_HEAD, f64::NAN), "");
     }
 }

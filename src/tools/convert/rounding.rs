@@ -2,7 +2,7 @@
 //! how much their inputs have in common, so that the errors of a product cancel instead of adding up.
 //!
 //! GPTQ (Frantar et al. 2022) in the form of QuIP's LDLQ (Chee et al. 2023), which needs no inverse. Scales and range are those
-//! of plain rounding. On random ViT-S it takes the error of int8 weights to about a third.
+//! of plain rounding. On random ViT-S it takes the error of int8 weights to a third or less.
 //!
 //! ```text
 //! H = X^T X of the inputs = U D U^T, U unit upper triangular

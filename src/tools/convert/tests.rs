@@ -47,3 +47,12 @@ fn preparations_change_no_logit() {
         }
     }
 }
+
+#[test]
+fn a_network_that_overflows_is_refused() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/reference/dinov2");
+    let mut checkpoint = checkpoint::read(&directory, &Options { hints: None, base: None }).expect("reads");
+    checkpoint.network.norm.scale.fill(f32::MAX);
+    let error = prepare_int8(&mut checkpoint, (96, 96), &[]).expect_err("infinite tokens").to_string();
+    assert!(error.contains("sees values that are not finite"), "{error}");
+}
