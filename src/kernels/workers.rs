@@ -29,6 +29,17 @@ impl Workers {
         self.0.as_ref()
     }
 
+    /// Does `work` on a thread of the pool, if there is one.
+    ///
+    /// Whoever gives rows to the pool from outside sleeps until they are done, and wakes a thread for each; from inside, the thread takes
+    /// its share itself, and the others are still looking for work when the next rows come.
+    pub fn inside<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match &self.0 {
+            None => work(),
+            Some(pool) => pool.install(work),
+        }
+    }
+
     /// Calls `work(first row, rows)` for blocks that together make up `out`, rows of `width` values.
     ///
     /// A block has at most `most` rows and, but for the last, a multiple of `tile`. Blocks come from halving, so that threads get

@@ -131,24 +131,35 @@ impl Model {
     /// list.
     ///
     /// `logits` is overwritten; its buffers are reused from call to call.
-    pub fn run(&mut self, input: &Tensor, keep: impl FnOnce(&ClassLogits, &mut Vec<usize>), logits: &mut Logits) -> Result<(), ModelError> {
-        let tensor = self.feed(input)?;
-        let outputs = self.state.run(tvec![tensor]).map_err(ModelError::engine("run"))?;
-        self.heads(&outputs, keep, logits, None)
+    pub fn run(
+        &mut self,
+        input: &Tensor,
+        keep: impl FnOnce(&ClassLogits, &mut Vec<usize>) + Send,
+        logits: &mut Logits,
+    ) -> Result<(), ModelError> {
+        let workers = self.engine.workers.clone();
+        workers.inside(|| {
+            let tensor = self.feed(input)?;
+            let outputs = self.state.run(tvec![tensor]).map_err(ModelError::engine("run"))?;
+            self.heads(&outputs, keep, logits, None)
+        })
     }
 
     /// [`Model::run`] with `observer` told before and after each operator.
     pub fn run_observed(
         &mut self,
         input: &Tensor,
-        keep: impl FnOnce(&ClassLogits, &mut Vec<usize>),
+        keep: impl FnOnce(&ClassLogits, &mut Vec<usize>) + Send,
         logits: &mut Logits,
         observer: &mut dyn Observer,
     ) -> Result<(), ModelError> {
-        let tensor = self.feed(input)?;
-        let operators = observe::operators(self.plan.model());
-        let outputs = observe::run(&mut self.state, tvec![tensor], &operators, observer).map_err(ModelError::engine("run"))?;
-        self.heads(&outputs, keep, logits, Some(observer))
+        let workers = self.engine.workers.clone();
+        workers.inside(|| {
+            let tensor = self.feed(input)?;
+            let operators = observe::operators(self.plan.model());
+            let outputs = observe::run(&mut self.state, tvec![tensor], &operators, observer).map_err(ModelError::engine("run"))?;
+            self.heads(&outputs, keep, logits, Some(observer))
+        })
     }
 
     fn feed(&self, input: &Tensor) -> Result<TValue, ModelError> {

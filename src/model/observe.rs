@@ -22,7 +22,7 @@ pub struct Operator {
 }
 
 /// Is told before and after each operator of a run, in the order of execution.
-pub trait Observer {
+pub trait Observer: Send {
     fn before(&mut self);
     fn after(&mut self, operator: &Operator);
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""hang.py PID: stops the process's first thread, which is the one that computes, and no other, until the process is gone.
+"""hang.py PID: stops the process's first thread, which takes frames through the network, and no other, until the process is gone.
 
 What a hung inference looks like from outside: the socket answers, the camera is read, and no frame is done. ptrace(2), PTRACE_SEIZE.
 """
