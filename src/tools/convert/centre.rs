@@ -7,9 +7,10 @@
 //! their mean, which softmax does not see (SageAttention, Zhang et al. 2025); rotated keys keep it.
 
 use super::calibrate::{Calibration, Samples};
+use super::fold::shift_inputs;
 use super::layers::{self, in_block};
-use super::quantize::{column_means, products};
-use crate::tools::checkpoint::{Block, Linear, Mlp, Network, Position};
+use super::quantize::column_means;
+use crate::tools::checkpoint::{Block, Mlp, Network, Position};
 
 /// Centres every input whose maker can give the mean up; keeps `calibration` true to it.
 pub fn centre(network: &mut Network, calibration: &mut Calibration) {
@@ -21,8 +22,8 @@ pub fn centre(network: &mut Network, calibration: &mut Calibration) {
         let Some(mean) = calibration.get(&up).map(mean) else { continue };
         subtract(&mut block.norm2.shift, &mean);
         match &mut block.mlp {
-            Mlp::Plain { up: linear, .. } => absorb(linear, &mean),
-            Mlp::Gated { gate, up: linear, .. } => [gate, linear].into_iter().for_each(|linear| absorb(linear, &mean)),
+            Mlp::Plain { up: linear, .. } => shift_inputs(linear, &mean),
+            Mlp::Gated { gate, up: linear, .. } => [gate, linear].into_iter().for_each(|linear| shift_inputs(linear, &mean)),
         }
         calibration.subtract(&[&up, &gate], &mean);
     }
@@ -36,7 +37,7 @@ fn centre_upscaling(network: &mut Network, calibration: &mut Calibration) {
         let name = layers::up(index);
         let Some(mean) = calibration.get(&name).map(mean) else { continue };
         let mut linear = layers::up_linear(&network.scale_blocks[index]);
-        absorb(&mut linear, &mean);
+        shift_inputs(&mut linear, &mean);
         network.scale_blocks[index].up_bias = linear.bias.unwrap_or_default();
         calibration.subtract(&[&name], &mean);
         if index > 0 {
@@ -44,8 +45,8 @@ fn centre_upscaling(network: &mut Network, calibration: &mut Calibration) {
             continue;
         }
         subtract(&mut network.norm.shift, &mean);
-        absorb(&mut network.class_head, &mean);
-        absorb(&mut network.mask_head[0], &mean);
+        shift_inputs(&mut network.class_head, &mean);
+        shift_inputs(&mut network.mask_head[0], &mean);
         calibration.subtract(&[layers::CLASS_HEAD, &layers::mask_head(0)], &mean);
     }
 }
@@ -53,7 +54,7 @@ fn centre_upscaling(network: &mut Network, calibration: &mut Calibration) {
 fn centre_attention(block: &mut Block, calibration: &mut Calibration, [q, k, v]: &[String; 3], out: &str, rotary: bool) {
     if let Some(mean) = calibration.get(q).map(mean) {
         subtract(&mut block.norm1.shift, &mean);
-        [&mut block.q, &mut block.k, &mut block.v].into_iter().for_each(|linear| absorb(linear, &mean));
+        [&mut block.q, &mut block.k, &mut block.v].into_iter().for_each(|linear| shift_inputs(linear, &mean));
         calibration.subtract(&[q, k, v], &mean);
         if !rotary && let Some(bias) = &mut block.k.bias {
             bias.fill(0.0); // the mean of the keys, now that their inputs have none
@@ -62,7 +63,7 @@ fn centre_attention(block: &mut Block, calibration: &mut Calibration, [q, k, v]:
     if let Some(mean) = calibration.get(out).map(mean) {
         let values = block.v.bias.get_or_insert_with(|| vec![0.0; mean.len()]);
         subtract(values, &mean);
-        absorb(&mut block.out, &mean);
+        shift_inputs(&mut block.out, &mean);
         calibration.subtract(&[out], &mean);
     }
 }
@@ -77,21 +78,15 @@ pub fn subtract(from: &mut [f32], mean: &[f32]) {
     from.iter_mut().zip(mean).for_each(|(value, mean)| *value -= mean);
 }
 
-/// `W (x + mean) + b` as `W x + (b + W mean)`.
-fn absorb(linear: &mut Linear, mean: &[f32]) {
-    let added = products(mean, &linear.weight.data, mean.len());
-    let bias = linear.bias.get_or_insert_with(|| vec![0.0; added.len()]);
-    bias.iter_mut().zip(added).for_each(|(bias, added)| *bias += added);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernels::testing::numbers;
-    use crate::tools::checkpoint::Array;
-    use crate::tools::convert::quantize::{Int8Rows, power};
+    use crate::tools::checkpoint::{Array, Linear};
+    use crate::tools::convert::quantize::{Int8Rows, power, products};
 
-    /// Tokens that have more in common than they differ in: the noise falls as far as their range, by more than a factor of four (16 in power).
+    /// Tokens that have more in common than they differ in: the noise falls as far as their range, by more than a factor of four (16 in
+    /// power).
     #[test]
     fn what_tokens_share_costs_no_steps() {
         let (columns, outputs) = (64, 16);
@@ -106,10 +101,10 @@ mod tests {
             power(&each.map(|((rounded, bias), exact)| rounded + bias - exact).collect::<Vec<f32>>())
         };
         let mean = mean(&Samples { columns, values: values.clone() });
-        absorb(&mut linear, &mean);
+        shift_inputs(&mut linear, &mean);
         let mut centred = values.clone();
         centred.chunks_exact_mut(columns).for_each(|row| subtract(row, &mean));
-        let (before, after) = (noise(&values, &[0.0; 16]), noise(&centred, linear.bias.as_deref().expect("absorbed")));
+        let (before, after) = (noise(&values, &[0.0; 16]), noise(&centred, linear.bias.as_deref().expect("given")));
         assert!(after < before / 16.0, "{after} after {before}");
     }
 }

@@ -28,12 +28,7 @@ pub fn fold(network: &mut Network) {
 /// `W (x * scale + shift) + b = (W diag(scale)) x + (b + W shift)`
 fn fold_norm(norm: &mut Norm, linears: &mut [&mut Linear]) {
     for linear in linears {
-        let outputs = linear.weight.shape[0];
-        let bias = linear.bias.get_or_insert_with(|| vec![0.0; outputs]);
-        for (bias, row) in bias.iter_mut().zip(linear.weight.data.chunks_exact(norm.shift.len())) {
-            let shift: f64 = row.iter().zip(&norm.shift).map(|(w, shift)| f64::from(*w) * f64::from(*shift)).sum();
-            *bias = (f64::from(*bias) + shift) as f32;
-        }
+        shift_inputs(linear, &norm.shift);
         scale_inputs(&mut linear.weight, &norm.scale);
     }
     norm.scale.fill(1.0);
@@ -43,6 +38,16 @@ fn fold_norm(norm: &mut Norm, linears: &mut [&mut Linear]) {
 fn fold_layer_scale(linear: &mut Linear, scale: Option<Vec<f32>>) {
     if let Some(scale) = scale {
         scale_outputs(linear, &scale);
+    }
+}
+
+/// `W (x + shift) + b = W x + (b + W shift)`: the bias for inputs that arrive less `shift`.
+pub fn shift_inputs(linear: &mut Linear, shift: &[f32]) {
+    let outputs = linear.weight.shape[0];
+    let bias = linear.bias.get_or_insert_with(|| vec![0.0; outputs]);
+    for (bias, row) in bias.iter_mut().zip(linear.weight.data.chunks_exact(shift.len())) {
+        let shift: f64 = row.iter().zip(shift).map(|(w, shift)| f64::from(*w) * f64::from(*shift)).sum();
+        *bias = (f64::from(*bias) + shift) as f32;
     }
 }
 

@@ -15,9 +15,8 @@
 //!   skips the masks of hopeless queries has little left of it.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::atomic::{self, AtomicUsize};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
@@ -65,7 +64,7 @@ pub fn judge(network: &Network, calibration: &Calibration) -> (Vec<Layer>, BTree
     let next = AtomicUsize::new(0);
     let judged = Mutex::new(Vec::new());
     let work = || {
-        while let Some(group) = groups.get(next.fetch_add(1, atomic::Ordering::Relaxed)) {
+        while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
             let result = judge_group(group, calibration);
             judged.lock().unwrap_or_else(PoisonError::into_inner).extend(result);
         }
@@ -120,8 +119,7 @@ fn judge_mask_product(network: &Network, calibration: &Calibration) -> Option<La
 
 /// Empty for int8.
 fn reason_for_f32(name: &str, int8_db: f64) -> &'static str {
-    // written so that NaN is below every bound
-    let below = |bound: f64| !matches!(int8_db.partial_cmp(&bound), Some(Ordering::Greater | Ordering::Equal));
+    let below = |bound: f64| int8_db.is_nan() || int8_db < bound;
     let is_head = name == layers::CLASS_HEAD || name.starts_with("mask_head.");
     if name == layers::PATCH_EMBED {
         "convolution on the picture itself"
