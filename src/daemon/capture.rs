@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::DaemonError;
+use super::rhythm::Rhythm;
 use crate::data::Frame;
 use crate::pipeline::{Captured, Clock, Losses, Mailbox, Pool, Source, SourceError};
 
@@ -108,15 +109,11 @@ impl Watched {
 /// ```
 fn capture(mut watched: Watched, mailbox: &Mailbox<Frame>, pool: &Pool) -> Result<(), SourceError> {
     let interval = watched.source.interval();
-    let mut beat = Instant::now();
+    let mut rhythm = interval.filter(|interval| !interval.is_zero()).map(|interval| Rhythm::new(interval, Instant::now()));
     let mut complained = false;
     while !mailbox.is_closed() {
-        if let Some(interval) = interval.filter(|interval| !interval.is_zero()) {
-            let now = Instant::now();
-            // late: start the rhythm anew instead of catching up with a burst
-            beat = if beat + interval < now { now } else { beat };
-            wait_until(beat, mailbox);
-            beat += interval;
+        if let Some(rhythm) = &mut rhythm {
+            wait_until(rhythm.next(Instant::now()), mailbox);
         }
         let frame = match watched.next(pool.take()) {
             Ok(Captured::Frame(frame)) => frame,
@@ -158,11 +155,14 @@ fn wait_until(beat: Instant, mailbox: &Mailbox<Frame>) {
 mod tests {
     use super::*;
     use crate::pipeline::{FixedClock, Taken};
-    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
-    /// Panics, or stays in its call until it is told to end.
+    /// Waiting for so long means that it never comes.
+    const PATIENCE: Duration = Duration::from_secs(120);
+
+    /// Panics, or says that it was called and stays in its call until it is told to end.
     struct Bad {
-        end: Option<Receiver<()>>,
+        end: Option<(Sender<()>, Receiver<()>)>,
         waits: bool,
     }
 
@@ -184,7 +184,9 @@ mod tests {
         }
 
         fn next(&mut self, _: u64, _: Vec<u8>) -> Result<Captured, SourceError> {
-            let _ = self.end.as_ref().expect("this source panics on purpose").recv();
+            let (called, end) = self.end.as_ref().expect("this source panics on purpose");
+            called.send(()).expect("the test listens");
+            let _ = end.recv();
             Ok(Captured::End)
         }
     }
@@ -192,7 +194,7 @@ mod tests {
     #[test]
     fn a_source_that_panics_ends_the_run_as_a_failure() {
         let capture = Capture::start(Box::new(Bad { end: None, waits: false }), Arc::new(FixedClock(1)));
-        assert!(matches!(capture.mailbox.take(Duration::from_secs(60)), Taken::Closed));
+        assert!(matches!(capture.mailbox.take(PATIENCE), Taken::Closed));
         assert!(capture.outcome().unwrap_err().to_string().contains("a bad source"));
     }
 
@@ -209,16 +211,17 @@ mod tests {
     #[test]
     fn a_source_that_does_not_come_back_hangs_unless_it_waits_for_input() {
         for waits in [false, true] {
-            let (ends, end) = channel();
+            let ((calls, called), (ends, end)) = (channel(), channel());
             let clock = Arc::new(Dial(AtomicU64::new(5)));
-            let mut capture = Capture::start(Box::new(Bad { end: Some(end), waits }), clock.clone());
-            assert!(matches!(capture.mailbox.take(Duration::from_millis(200)), Taken::TimedOut));
+            let mut capture = Capture::start(Box::new(Bad { end: Some((calls, end)), waits }), clock.clone());
+            called.recv_timeout(PATIENCE).expect("the thread asks for a frame");
+            assert!(matches!(capture.mailbox.take(Duration::ZERO), Taken::TimedOut));
             clock.0.store(5 + HANG_NS, Ordering::SeqCst);
             assert!(!capture.hangs());
             clock.0.store(6 + HANG_NS, Ordering::SeqCst);
             assert_eq!(capture.hangs(), !waits);
             ends.send(()).unwrap();
-            assert!(matches!(capture.mailbox.take(Duration::from_secs(60)), Taken::Closed));
+            assert!(matches!(capture.mailbox.take(PATIENCE), Taken::Closed));
             assert!(!capture.hangs() && capture.outcome().is_ok());
             capture.stop();
         }

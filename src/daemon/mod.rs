@@ -17,6 +17,7 @@
 mod capture;
 mod loader;
 mod parts;
+mod rhythm;
 mod screen;
 mod serve;
 mod service;

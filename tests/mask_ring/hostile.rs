@@ -4,7 +4,6 @@ use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
 
 use eomt_edge::client::Subscriber;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -184,6 +183,6 @@ fn without_descriptors_left_the_writer_goes_on() {
     assert_alive(&mut honest);
     drop(crowd);
     limit(1024);
-    let mut late = Subscriber::connect_retry(scratch.socket(), Duration::from_secs(20)).expect("room again");
+    let mut late = Subscriber::connect_retry(scratch.socket(), PATIENCE).expect("room again");
     check_content(&next(&mut late));
 }

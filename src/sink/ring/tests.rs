@@ -12,7 +12,8 @@ use super::{MaskServer, RingConfig, RingError, RingWriter, ServerConfig};
 use crate::client::{ClientError, MaskFrame, Subscriber};
 use crate::data::{FrameReport, Segment};
 
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
+/// Waiting for so long means that it never comes.
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(120));
 
 /// A directory of its own per test, removed at its end.
 struct Scratch(PathBuf);
@@ -180,7 +181,7 @@ fn a_replaced_ring_sends_its_readers_to_the_new_one() {
     drop(old);
     assert!(matches!(reader.next(PATIENCE), Err(ClientError::Ended { clean: true, .. })));
     let mut reader = loop {
-        let reader = Subscriber::connect_retry(server.path(), Duration::from_secs(20)).expect("the same socket");
+        let reader = Subscriber::connect_retry(server.path(), PATIENCE.expect("set")).expect("the same socket");
         if reader.generation() == 2 {
             break reader;
         }
@@ -200,7 +201,7 @@ fn one_reader_too_many_hears_why() {
     let error = Subscriber::connect(server.path()).expect_err("no room for three");
     assert!(error.to_string().ends_with("refused this client: it serves 2 readers already, its limit"), "{error}");
     drop(first);
-    Subscriber::connect_retry(server.path(), Duration::from_secs(20)).expect("room again");
+    Subscriber::connect_retry(server.path(), PATIENCE.expect("set")).expect("room again");
 }
 
 #[test]
