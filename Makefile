@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup unit-check aarch64-test device-setup device-test device-test-quick onnxruntime-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check soak clean
+.PHONY: demo test build lint fmt setup unit-check aarch64-test device-setup device-test device-test-quick onnxruntime-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak clean
 
 # Masks of a moving scene, from the daemon to a second process, as pictures in demo-output/.
 demo: setup
@@ -77,6 +77,10 @@ image-check:
 	bash packaging/image/setup.sh check
 	python3 packaging/image/setup_test.py
 	bash packaging/image/try.sh
+
+# Set-up and a build in fresh roots of Debian 12 and 13 with nothing but git and make, as root and as a user with sudo. An hour on two cores.
+bare-check:
+	bash scripts/bare-check.sh
 
 # The daemon at full speed for so many seconds: memory, descriptors and threads stay as they were.
 SECONDS ?= 1200

@@ -1,6 +1,14 @@
 # Sourced by the other scripts: finds cargo, and a Python that has numpy.
+RUST_MIN=91 # Rust 1.91, as Cargo.toml says
+rust_minor() { # rust_minor RUSTC: 95 of 1.95.0, 0 of what does not run
+    "$1" --version 2>/dev/null | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p' | grep . || echo 0
+}
 # rustup puts cargo here; a shell that has not logged in again since does not know
 [ -d "$HOME/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
+# a rustup without a toolchain, or with an old one, gives way to the distribution's
+if [ "$(rust_minor rustc)" -lt $RUST_MIN ] && [ "$(rust_minor /usr/bin/rustc)" -ge $RUST_MIN ]; then
+    PATH="/usr/bin:$PATH"
+fi
 if [ -z "${EOMT_EDGE_TEST_PYTHON:-}" ]; then
     EOMT_EDGE_TEST_PYTHON=python3
     for python in python3 /usr/bin/python3; do
