@@ -34,9 +34,12 @@ inside() { # inside ROOT USER COMMAND: with /proc and /dev/null, a clean environ
 }
 
 try() { # try NAME SUITE PACKAGES USER
-    local root=$work/root packages=git,make,sudo${3:+,$3} seconds=$SECONDS
+    local root=$work/root packages=git,make,sudo${3:+,$3} seconds
     rm -rf --one-file-system "$root"
-    [ -e "$work/$1.tar" ] || mmdebstrap --quiet --variant=minbase --include="$packages" "$2" "$work/$1.tar"
+    if [ ! -e "$work/$1.tar" ]; then
+        mmdebstrap --quiet --variant=minbase --include="$packages" "$2" "$work/part.tar"
+        mv "$work/part.tar" "$work/$1.tar"
+    fi
     mkdir "$root"
     tar -C "$root" -xf "$work/$1.tar"
     cp /etc/resolv.conf "$root/etc/"
@@ -55,7 +58,8 @@ try() { # try NAME SUITE PACKAGES USER
     rm -f "$work/built" "$work/built.mib"
     watch_memory "$root" "$work/built" &
     seconds=$SECONDS
-    inside "$root" "$4" "cd eomt-edge && make build > build.log 2>&1" || { tail -n 20 "$root$home/eomt-edge/build.log"; touch "$work/built"; return 1; }
+    trap "touch '$work/built'" EXIT # ends the watch
+    inside "$root" "$4" "cd eomt-edge && make build > build.log 2>&1 || { tail -n 20 build.log; exit 1; }"
     touch "$work/built"
     inside "$root" "$4" "cd eomt-edge && target/release/eomt-edge scenes --count 1 /tmp/scene && target/release/eomt-edge segment --model models/eomt-nano-scenes.onnx /tmp/scene/images/*.png -o /tmp/out"
     [ -e "$root/tmp/out/000000.overlay.png" ]
@@ -70,7 +74,11 @@ for root in ${ROOTS:-bookworm bookworm-llvm trixie}; do
         *) suite=$root packages="" ;;
     esac
     for user in ${USERS:-root builder}; do
-        try "$root" "$suite" "$packages" "$user" || { echo "bare-check: $root as $user FAILED"; failures=$((failures + 1)); }
+        set +e # `try || ..` would make bash go on after a failing line
+        (set -e; try "$root" "$suite" "$packages" "$user")
+        result=$?
+        set -e
+        [ $result = 0 ] || { echo "bare-check: $root as $user FAILED"; failures=$((failures + 1)); }
     done
 done
 rm -rf --one-file-system "$work/root"

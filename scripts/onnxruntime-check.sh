@@ -4,7 +4,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 environment=target/onnxruntime-check
-if [ ! -x $environment/bin/python ]; then
+if ! $environment/bin/python -c 'import numpy, onnx, onnxruntime, safetensors' 2>/dev/null; then
+    rm -rf $environment # what was interrupted half-way
     python3 -m venv $environment
     $environment/bin/pip install --quiet onnxruntime onnx numpy safetensors
 fi
