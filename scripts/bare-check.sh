@@ -16,12 +16,13 @@ bundle=/etc/ssl/certs/ca-certificates.crt
 
 # The largest sum of resident memory, in MiB, of the processes whose root directory is $1; until the file $2 appears.
 watch_memory() {
-    local most=0 sum process
+    local most=0 sum process rss
     while [ ! -e "$2" ]; do
         sum=0
         for process in /proc/[0-9]*; do
             [ "$(readlink "$process/root" 2>/dev/null)" = "$1" ] || continue
-            sum=$((sum + $(awk '/^RssAnon/ { print $2 }' "$process/status" 2>/dev/null || echo 0)))
+            rss=$(awk '/^RssAnon/ { print $2 }' "$process/status" 2>/dev/null || true)
+            sum=$((sum + ${rss:-0}))
         done
         [ $sum -gt $most ] && most=$sum
         echo $((most / 1024)) > "$2.mib"
