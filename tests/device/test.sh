@@ -1,5 +1,6 @@
 #!/bin/bash
-# `make device-test` (all), `make device-test-quick` and `make device-test-16k` (the quick part with pages of 16 KiB): installs on a booted arm64 machine, boots it again, and checks.
+# `make device-test` (all), `make device-test-quick` and `make device-test-16k` (the quick part with pages of 16 KiB): installs on a
+# booted arm64 machine, boots it again, and checks.
 # ONLY="check_hang check_disk" runs some of the full part's checks. One line per check, `ok NAME: fact` or `FAIL NAME: fact`; evidence in device-test-output/.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
