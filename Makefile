@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup unit-check aarch64-test device-setup device-test device-test-quick onnxruntime-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak clean
+.PHONY: demo test build lint fmt setup unit-check aarch64-test device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak clean
 
 # Masks of a moving scene, from the daemon to a second process, as pictures in demo-output/.
 demo: setup
@@ -41,6 +41,10 @@ device-test: device-setup deb-arm64
 device-test-quick: device-setup deb-arm64
 	bash tests/device/test.sh quick
 
+# The quick part on Debian 13 with its kernel of 16 KiB pages, as a Raspberry Pi 5 has.
+device-test-16k: device-setup deb-arm64
+	bash tests/device/test.sh quick 16k
+
 device-setup:
 	bash tests/device/setup.sh
 
@@ -60,6 +64,10 @@ deb: setup
 
 deb-arm64: setup
 	sh scripts/package.sh arm64
+
+# Both packages run from glibc 2.31 on: what their programs need, what they say, and a start in Debian 11 (arm64 under an emulator).
+glibc-check: deb deb-arm64
+	bash scripts/glibc-check.sh
 
 # What is in this machine's package, what Debian's policy says of it, and that installing, upgrading and purging it leave what they should.
 package-check: deb

@@ -24,9 +24,8 @@ mkdir -p "$A64LAB"
 A64LAB=$(cd "$A64LAB" && pwd)
 program=${EOMT_EDGE_AARCH64:-}
 if [ -z "$program" ]; then
-    . "$root/scripts/aarch64-env.sh" >&2
-    (cd "$root" && CARGO_TARGET_DIR=target/aarch64 cargo build --release --target aarch64-unknown-linux-gnu --bin eomt-edge >&2)
-    program=$root/target/aarch64/aarch64-unknown-linux-gnu/release/eomt-edge
+    (cd "$root" && . scripts/aarch64-env.sh && CARGO_TARGET_DIR=target/portable cargo build --release --target $aarch64 --bin eomt-edge) >&2
+    program=$root/target/portable/aarch64-unknown-linux-gnu/release/eomt-edge
 fi
 bash "$root/benches/a64count/setup.sh" >&2
 library=$(ls "$A64LAB"/ort/onnxruntime/capi/libonnxruntime.so.* | head -n 1)

@@ -1,18 +1,8 @@
-# Sourced after env.sh by what builds for 64-bit ARM: a compiler that has that machine's standard library, and a linker. Installs
-# what is missing and says so. `emulator CPU` prints what runs such programs here.
+# Sourced in the repository's root, after env.sh, by what builds for 64-bit ARM: portable-env.sh and a Rust compiler that has that
+# machine's standard library, a C compiler and a libc for the tests. Installs what is missing and says so. `emulator CPU` prints what
+# runs such programs here.
+. ./scripts/portable-env.sh
 aarch64=aarch64-unknown-linux-gnu
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
-}
-apt_install() {
-    command -v apt-get >/dev/null 2>&1 || {
-        echo "aarch64: this machine has no apt-get; install by hand: $*" >&2
-        exit 1
-    }
-    echo "aarch64: installing $*"
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
-}
 has_aarch64() { # has_aarch64 RUSTC
     [ -d "$("$1" --print target-libdir --target $aarch64 2>/dev/null || echo /nowhere)" ]
 }

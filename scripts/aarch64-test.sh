@@ -1,12 +1,10 @@
 #!/bin/sh
-# Compiles the test suite for 64-bit ARM and runs it under qemu-user: all of it as a core with everything (-cpu max), and what
+# Compiles the test suite for 64-bit ARM, as the package is compiled, and runs it under qemu-user: all of it as a core with everything (-cpu max), and what
 # computes or shares memory as a Cortex-A72 (no dot product, no half precision) too. Installs what is missing.
 set -eu
 cd "$(dirname "$0")/.."
 . ./scripts/env.sh
 . ./scripts/aarch64-env.sh
-# a folder of its own: another compiler would throw away what the native one built
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/aarch64}"
 export EOMT_EDGE_TEST_CC=aarch64-linux-gnu-gcc
 # the programs that the tests start; `cargo test --tests` builds none of the examples
 cargo build --release --target aarch64-unknown-linux-gnu --bins --examples

@@ -1,5 +1,6 @@
 #!/bin/sh
-# The package: Debian's policy (lintian), what is in it, and an installation, an upgrade, a removal and a purge in a fresh Debian.
+# The package: Debian's policy (lintian), what is in it, and an installation, an upgrade, a removal and a purge in a fresh Debian:
+# this machine's, or SUITE (bullseye is the oldest that will do).
 set -eu
 cd "$(dirname "$0")/.."
 deb=$(ls target/debian/eomt-edge_*_"$(dpkg --print-architecture)".deb)
@@ -22,6 +23,7 @@ for page in target/manual/man/*; do
     [ -z "$complaints" ] || { echo "package-check: $page: $complaints"; exit 1; }
 done
 
+suite=${SUITE:-$(. /etc/os-release; echo "${VERSION_CODENAME:-bookworm}")}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp "$deb" "$work/first.deb"
@@ -32,6 +34,6 @@ echo '# a new default' >> "$work/next/etc/eomt-edge/eomt-edge.toml"
 dpkg-deb --root-owner-group -b "$work/next" "$work/next.deb" >/dev/null
 cp packaging/check-inside.sh "$work/"
 mmdebstrap --quiet --variant=minbase --include=systemd --customize-hook="copy-in $work/first.deb $work/next.deb $work/check-inside.sh /tmp" \
-    --customize-hook='chroot "$1" sh /tmp/check-inside.sh' "$(. /etc/os-release; echo "${VERSION_CODENAME:-bookworm}")" /dev/null
+    --customize-hook='chroot "$1" sh /tmp/check-inside.sh' "$suite" /dev/null
 size=$(stat -c %s "$deb")
-echo "package-check: $(basename "$deb"): $((size / 1000000)) MB, installed $(dpkg-deb -f "$deb" Installed-Size) KiB"
+echo "package-check: $(basename "$deb"), in $suite: $((size / 1000000)) MB, installed $(dpkg-deb -f "$deb" Installed-Size) KiB"

@@ -1,5 +1,6 @@
 #!/bin/sh
-# The Debian package for this machine, or for arm64: sh scripts/package.sh [arm64]. Leaves it in target/debian/.
+# The Debian package for this machine, or for arm64: sh scripts/package.sh [arm64]. Leaves it in target/debian/. It runs from glibc
+# 2.31 on, whatever this machine has; scripts/glibc-check.sh looks.
 set -eu
 cd "$(dirname "$0")/.."
 . ./scripts/env.sh
@@ -10,14 +11,16 @@ if ! command -v cargo-deb >/dev/null 2>&1; then
     cargo install --quiet --locked --root "$tools" cargo-deb@3.8.0
 fi
 mkdir -p target/debian
-if [ "${1:-}" = arm64 ]; then
+if [ "${1:-}" = arm64 ] || [ "$(uname -m)" = aarch64 ]; then
     . ./scripts/aarch64-env.sh
-    export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/aarch64}"
-    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(emulator max)"
+    target=$aarch64
     # the pages by the emulator: to build them for this machine as well would take as long again
-    cargo run --quiet --release --target $aarch64 --example manual -- target/manual
-    cargo deb --target $aarch64 --output target/debian/
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(emulator max)"
 else
-    cargo run --quiet --release --example manual -- target/manual
-    cargo deb --output target/debian/
+    . ./scripts/portable-env.sh
+    target=x86_64-unknown-linux-gnu
 fi
+# everything in one go, as aarch64-test.sh does
+cargo build --release --target $target --bins --examples
+cargo run --quiet --release --target $target --example manual -- target/manual
+cargo deb --no-build --target $target --output target/debian/

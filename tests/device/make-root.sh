@@ -1,16 +1,18 @@
 #!/bin/bash
 # An arm64 Debian with its own kernel and systemd, unpacked on this machine and packed as an initramfs: WORK/root.cpio, WORK/vmlinuz.
 #
-#     make-root.sh WORK          needs root, and the packages of setup.sh
+#     make-root.sh WORK [16k]    needs root, and the packages of setup.sh
 #
+# 16k: Debian 13 with its kernel of 16 KiB pages, which is what Raspberry Pi OS starts on a Raspberry Pi 5.
 # No arm64 code runs here (a bootstrap under an emulator takes most of an hour), so nothing is configured: what maintainer scripts
 # would have made is made below. Done once; again when this file changes.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 work=$(cd "$1" && pwd)
-suite=bookworm
-stamp=$(sha256sum "$here/make-root.sh" | cut -c 1-64)
+suite=bookworm linux=linux-image-arm64
+[ "${2:-}" != 16k ] || suite=trixie linux=linux-image-arm64-16k
+stamp="$(sha256sum "$here/make-root.sh" | cut -c 1-64) $linux"
 if [ "$(cat "$work/root.stamp" 2>/dev/null)" = "$stamp" ]; then exit 0; fi
 rm -rf "$work/root" "$work/root.stamp" "$work/debs"
 mkdir -p "$work/tmp" "$work/debs"
@@ -18,14 +20,14 @@ root=$work/root
 
 packages=(
     # the machine
-    linux-image-arm64 systemd-sysv udev kmod base-files base-passwd libc-bin mount login passwd util-linux hostname procps
+    $linux systemd-sysv udev kmod base-files base-passwd libc-bin mount login passwd util-linux hostname procps
     libpam-modules libpam-runtime bash dash coreutils findutils grep sed mawk tar gzip diffutils
     # what installs a package
     dpkg init-system-helpers perl-base debianutils
     # what the checks use
     v4l-utils python3-minimal python3-numpy
 )
-# Debian's mirror as this machine knows it, or mmdebstrap's own choice (Ubuntu has no bookworm)
+# Debian's mirror as this machine knows it, or mmdebstrap's own choice (Ubuntu has no $suite)
 sources=$(grep -ls "$suite" /etc/apt/sources.list.d/debian*.sources /etc/apt/sources.list 2>/dev/null | head -n 1) || true
 # names of the unpacked packages, for dpkg's database
 export DEVICE_DEBS=$work/debs
@@ -79,7 +81,7 @@ done
 link() { [ -e "$root/$2" ] || ln -s "$1" "$root/$2"; }
 link dash usr/bin/sh
 link mawk usr/bin/awk
-link python3.11 usr/bin/python3
+link "$(basename "$root"/usr/bin/python3.?*)" usr/bin/python3
 for library in blas lapack; do # alternatives
     link "$library/lib$library.so.3" "usr/lib/aarch64-linux-gnu/lib$library.so.3"
 done

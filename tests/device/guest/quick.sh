@@ -6,6 +6,11 @@ check_boot() {
     until_true 120 active || { systemctl status eomt-edge --no-pager > "$out/status.txt"; fail boot "$(property ActiveState), see status.txt"; return; }
     ok boot "active by itself, type $(property Type), watchdog $(property WatchdogUSec), status '$(property StatusText)'"
 }
+check_pages() {
+    local got
+    got=$(getconf PAGESIZE)
+    [ "$got" = "$page_size" ] && ok pages "$got bytes, $(uname -r), glibc $(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)" || fail pages "$got bytes, not $page_size"
+}
 check_scenes() {
     local got
     got=$(frame 90)
@@ -41,4 +46,4 @@ uri = "v4l2:/dev/video0"'
         fail camera "$(journalctl -u eomt-edge --since "@$since" --no-pager -o cat | tail -n 3)"
 }
 # $only: some checks instead of all, for development
-[ -n "${only:-}" ] || for check in check_boot check_scenes check_ring check_camera; do $check; done
+[ -n "${only:-}" ] || for check in check_boot check_pages check_scenes check_ring check_camera; do $check; done
