@@ -10,16 +10,37 @@ pub enum PixelFormat {
     Rgb24,
     /// Interleaved 8-bit B, G, R.
     Bgr24,
+    /// R, G, B and a byte without meaning (or alpha, which is left out), in this order in memory; so the next three.
+    Rgbx,
+    Xrgb,
+    Bgrx,
+    Xbgr,
+    /// 16 bits a pixel, little-endian: 5 of red from the highest, 6 of green, 5 of blue.
+    Rgb565,
     /// One byte a pixel, 0 = black, 255 = white whatever the range of [`Colour`].
     Grey,
+    /// Two bytes a pixel, little-endian, 0 = black, 65535 = white; becomes 8 bits, rounded.
+    Grey16,
     /// Packed 4:2:2: Y U Y V for two pixels.
     Yuyv,
     /// Packed 4:2:2: U Y V Y for two pixels.
     Uyvy,
+    /// Packed 4:2:2: Y V Y U for two pixels.
+    Yvyu,
+    /// Packed 4:2:2: V Y U Y for two pixels.
+    Vyuy,
     /// 4:2:0: a plane of Y, then one of alternating U and V.
     Nv12,
     /// 4:2:0: a plane of Y, then one of alternating V and U.
     Nv21,
+    /// 4:2:2: a plane of Y, then one of alternating U and V for two pixels of each row.
+    Nv16,
+    /// 4:2:2: as [`PixelFormat::Nv16`], V before U.
+    Nv61,
+    /// 4:4:4: a plane of Y, then one of alternating U and V for each pixel: twice as wide.
+    Nv24,
+    /// 4:4:4: as [`PixelFormat::Nv24`], V before U.
+    Nv42,
     /// 4:2:0: planes of Y, U and V, as `rpicam-vid` and `ffmpeg -pix_fmt yuv420p` write it.
     Yuv420,
     /// One JPEG picture, as cameras send it (Motion-JPEG). Only between a source and the developer that decodes it
@@ -29,26 +50,77 @@ pub enum PixelFormat {
 
 impl PixelFormat {
     /// Every format and its name in the configuration.
-    pub const NAMES: [(PixelFormat, &str); 9] = [
+    pub const NAMES: [(PixelFormat, &str); 21] = [
         (PixelFormat::Rgb24, "rgb24"),
         (PixelFormat::Bgr24, "bgr24"),
+        (PixelFormat::Rgbx, "rgbx"),
+        (PixelFormat::Xrgb, "xrgb"),
+        (PixelFormat::Bgrx, "bgrx"),
+        (PixelFormat::Xbgr, "xbgr"),
+        (PixelFormat::Rgb565, "rgb565"),
         (PixelFormat::Grey, "grey"),
+        (PixelFormat::Grey16, "grey16"),
         (PixelFormat::Yuyv, "yuyv"),
         (PixelFormat::Uyvy, "uyvy"),
+        (PixelFormat::Yvyu, "yvyu"),
+        (PixelFormat::Vyuy, "vyuy"),
         (PixelFormat::Nv12, "nv12"),
         (PixelFormat::Nv21, "nv21"),
+        (PixelFormat::Nv16, "nv16"),
+        (PixelFormat::Nv61, "nv61"),
+        (PixelFormat::Nv24, "nv24"),
+        (PixelFormat::Nv42, "nv42"),
         (PixelFormat::Yuv420, "yuv420"),
         (PixelFormat::Mjpg, "mjpg"),
     ];
+
+    /// What `ffmpeg -pix_fmts` calls them, where that is another name; with alpha in the place of the byte without meaning, too.
+    const FFMPEG: [(PixelFormat, &str); 16] = [
+        (PixelFormat::Rgbx, "rgb0"),
+        (PixelFormat::Rgbx, "rgba"),
+        (PixelFormat::Xrgb, "0rgb"),
+        (PixelFormat::Xrgb, "argb"),
+        (PixelFormat::Bgrx, "bgr0"),
+        (PixelFormat::Bgrx, "bgra"),
+        (PixelFormat::Xbgr, "0bgr"),
+        (PixelFormat::Xbgr, "abgr"),
+        (PixelFormat::Rgb565, "rgb565le"),
+        (PixelFormat::Grey, "gray"),
+        (PixelFormat::Grey16, "gray16le"),
+        (PixelFormat::Yuyv, "yuyv422"),
+        (PixelFormat::Uyvy, "uyvy422"),
+        (PixelFormat::Yvyu, "yvyu422"),
+        (PixelFormat::Yuv420, "yuv420p"),
+        (PixelFormat::Mjpg, "mjpeg"),
+    ];
+
+    /// The name in the configuration.
+    pub fn name(self) -> &'static str {
+        PixelFormat::NAMES.iter().find(|(format, _)| *format == self).map_or("", |(_, name)| name)
+    }
+
+    /// Whether there is no colour in it.
+    pub fn is_grey(self) -> bool {
+        matches!(self, PixelFormat::Grey | PixelFormat::Grey16)
+    }
+
+    /// Whether [`Colour`] matters: samples of luma and chroma.
+    pub fn is_yuv(self) -> bool {
+        use PixelFormat::{Nv12, Nv16, Nv21, Nv24, Nv42, Nv61, Uyvy, Vyuy, Yuv420, Yuyv, Yvyu};
+        matches!(self, Yuyv | Uyvy | Yvyu | Vyuy | Nv12 | Nv21 | Nv16 | Nv61 | Nv24 | Nv42 | Yuv420)
+    }
 
     /// Bytes that one `width` x `height` frame takes, or `None` when it does not fit a `usize` or, compressed, has no fixed length.
     pub fn frame_len(self, width: u32, height: u32) -> Option<usize> {
         let (w, h) = (width as usize, height as usize);
         let luma = w.checked_mul(h)?;
         match self {
-            PixelFormat::Rgb24 | PixelFormat::Bgr24 => luma.checked_mul(3),
+            PixelFormat::Rgb24 | PixelFormat::Bgr24 | PixelFormat::Nv24 | PixelFormat::Nv42 => luma.checked_mul(3),
+            PixelFormat::Rgbx | PixelFormat::Xrgb | PixelFormat::Bgrx | PixelFormat::Xbgr => luma.checked_mul(4),
+            PixelFormat::Rgb565 | PixelFormat::Grey16 => luma.checked_mul(2),
             PixelFormat::Grey => Some(luma),
-            PixelFormat::Yuyv | PixelFormat::Uyvy => w.div_ceil(2).checked_mul(4)?.checked_mul(h),
+            PixelFormat::Yuyv | PixelFormat::Uyvy | PixelFormat::Yvyu | PixelFormat::Vyuy => w.div_ceil(2).checked_mul(4)?.checked_mul(h),
+            PixelFormat::Nv16 | PixelFormat::Nv61 => w.div_ceil(2).checked_mul(2)?.checked_add(w)?.checked_mul(h),
             PixelFormat::Nv12 | PixelFormat::Nv21 | PixelFormat::Yuv420 => {
                 let chroma = w.div_ceil(2).checked_mul(h.div_ceil(2))?;
                 luma.checked_add(chroma.checked_mul(2)?)
@@ -63,12 +135,7 @@ impl FromStr for PixelFormat {
 
     fn from_str(text: &str) -> Result<PixelFormat, String> {
         let lower = text.to_ascii_lowercase();
-        let plain = match lower.as_str() {
-            "yuv420p" => "yuv420",
-            "mjpeg" => "mjpg",
-            plain => plain,
-        };
-        let known = PixelFormat::NAMES.iter().find(|(_, name)| *name == plain);
+        let known = PixelFormat::NAMES.iter().chain(&PixelFormat::FFMPEG).find(|(_, name)| *name == lower);
         let names = || PixelFormat::NAMES.map(|(_, name)| name).join(", ");
         known.map(|(format, _)| *format).ok_or_else(|| format!("unknown format '{text}': {}", names()))
     }

@@ -53,6 +53,25 @@ per_isa! {
     pub fn spread_chroma(space: &YuvToRgb, u: &[u8], v: &[u8], offsets: &mut [i32]) = spread_chroma_body;
 }
 
+/// As [`spread_chroma_body`], for one sample a pixel.
+#[inline(always)]
+fn full_chroma_body(space: &YuvToRgb, u: &[u8], v: &[u8], offsets: &mut [i32]) {
+    let space = *space;
+    let (red, others) = offsets.split_at_mut(u.len());
+    let (green, blue) = others.split_at_mut(u.len());
+    for (((red, green), blue), (u, v)) in red.iter_mut().zip(green).zip(blue).zip(u.iter().zip(v)) {
+        let (u, v) = (i32::from(*u) - 128, i32::from(*v) - 128);
+        *red = space.v_to_red * v;
+        *green = space.u_to_green * u + space.v_to_green * v;
+        *blue = space.u_to_blue * u;
+    }
+}
+
+per_isa! {
+    /// What a row of chroma at full resolution adds to `[red, green, blue]`, of `u.len()` values each.
+    pub fn full_chroma(space: &YuvToRgb, u: &[u8], v: &[u8], offsets: &mut [i32]) = full_chroma_body;
+}
+
 #[inline(always)]
 fn levels_body(space: &YuvToRgb, luma: &[u8], offsets: &[i32], levels: &mut [u8]) {
     let space = *space;
@@ -103,6 +122,63 @@ per_isa! {
     pub fn swap_red_blue(pixels: &[u8], swapped: &mut [u8]) = swap_red_blue_body;
 }
 
+/// Bytes `R`, `G` and `B` of four.
+#[inline(always)]
+fn three_of_four_body<const R: usize, const G: usize, const B: usize>(pixels: &[u8], rgb: &mut [u8]) {
+    for (pixel, target) in pixels.as_chunks::<4>().0.iter().zip(rgb.as_chunks_mut::<3>().0) {
+        *target = [pixel[R], pixel[G], pixel[B]];
+    }
+}
+
+per_isa! {
+    /// Pixels of R, G, B and a byte without meaning to RGB.
+    pub fn rgbx_to_rgb(pixels: &[u8], rgb: &mut [u8]) = three_of_four_body::<0, 1, 2>;
+}
+
+per_isa! {
+    /// Pixels of a byte without meaning, R, G and B to RGB.
+    pub fn xrgb_to_rgb(pixels: &[u8], rgb: &mut [u8]) = three_of_four_body::<1, 2, 3>;
+}
+
+per_isa! {
+    /// Pixels of B, G, R and a byte without meaning to RGB.
+    pub fn bgrx_to_rgb(pixels: &[u8], rgb: &mut [u8]) = three_of_four_body::<2, 1, 0>;
+}
+
+per_isa! {
+    /// Pixels of a byte without meaning, B, G and R to RGB.
+    pub fn xbgr_to_rgb(pixels: &[u8], rgb: &mut [u8]) = three_of_four_body::<3, 2, 1>;
+}
+
+#[inline(always)]
+fn rgb565_to_rgb_body(pixels: &[u8], rgb: &mut [u8]) {
+    for (pixel, target) in pixels.as_chunks::<2>().0.iter().zip(rgb.as_chunks_mut::<3>().0) {
+        let bits = u32::from(u16::from_le_bytes(*pixel));
+        // 31 and 63 steps to 255, rounded: the same as dividing, checked below for every level
+        let five = |level: u32| ((level * 527 + 23) >> 6) as u8;
+        let six = |level: u32| ((level * 259 + 33) >> 6) as u8;
+        *target = [five(bits >> 11), six(bits >> 5 & 63), five(bits & 31)];
+    }
+}
+
+per_isa! {
+    /// 16-bit pixels, little-endian, of 5 bits of red, 6 of green and 5 of blue to RGB.
+    pub fn rgb565_to_rgb(pixels: &[u8], rgb: &mut [u8]) = rgb565_to_rgb_body;
+}
+
+#[inline(always)]
+fn narrow_levels_body(wide: &[u8], levels: &mut [u8]) {
+    for (wide, level) in wide.as_chunks::<2>().0.iter().zip(levels) {
+        // 65535 steps to 255, rounded: the same as (v + 128) / 257, checked below for every level
+        *level = ((u32::from(u16::from_le_bytes(*wide)) * 255 + 32_895) >> 16) as u8;
+    }
+}
+
+per_isa! {
+    /// 16-bit levels, little-endian, to 8 bits.
+    pub fn narrow_levels(wide: &[u8], levels: &mut [u8]) = narrow_levels_body;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,5 +189,22 @@ mod tests {
         let expected =
             YuvToRgb { black: 16, luma: 76_309, v_to_red: 104_597, u_to_green: -25_675, v_to_green: -53_279, u_to_blue: 132_201 };
         assert_eq!(YuvToRgb::new(0.299, 0.114, false), expected);
+    }
+
+    #[test]
+    fn levels_of_few_and_of_many_bits_are_scaled_and_rounded() {
+        for isa in super::super::arch::Isa::available() {
+            let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+            let mut levels = vec![0; 65_536];
+            narrow_levels(isa, &all, &mut levels);
+            let mut rgb = vec![0; 3 * 65_536];
+            rgb565_to_rgb(isa, &all, &mut rgb);
+            let scaled = |value: usize, max: f64| (value as f64 * 255.0 / max).round() as u8;
+            for value in 0..65_536 {
+                assert_eq!(levels[value], scaled(value, 65_535.0), "{value}");
+                let expected = [scaled(value >> 11, 31.0), scaled(value >> 5 & 63, 63.0), scaled(value & 31, 31.0)];
+                assert_eq!(rgb[3 * value..][..3], expected, "{value:#06x}");
+            }
+        }
     }
 }

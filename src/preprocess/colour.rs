@@ -2,7 +2,10 @@
 
 use crate::data::{Colour, Frame, Matrix, PixelFormat};
 use crate::kernels::arch::Isa;
-use crate::kernels::colour::{YuvToRgb, interleave, levels, split_pairs, spread_chroma, swap_red_blue};
+use crate::kernels::colour::{
+    YuvToRgb, bgrx_to_rgb, full_chroma, interleave, levels, narrow_levels, rgb565_to_rgb, rgbx_to_rgb, split_pairs, spread_chroma,
+    swap_red_blue, xbgr_to_rgb, xrgb_to_rgb,
+};
 
 /// Gives frames as interleaved RGB; buffers are reused from frame to frame.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ impl Default for RgbConverter {
     }
 }
 
-/// A row's samples: one luma a pixel, one U and V for two.
+/// A row's samples: one luma a pixel, one U and V for two or, at full resolution, for one.
 struct Samples<'a> {
     luma: &'a [u8],
     u: &'a [u8],
@@ -46,7 +49,19 @@ impl RgbConverter {
         self.rgb.resize(width * height * 3, 0);
         match frame.format {
             PixelFormat::Bgr24 => swap_red_blue(isa, &frame.data, &mut self.rgb),
+            PixelFormat::Rgbx => rgbx_to_rgb(isa, &frame.data, &mut self.rgb),
+            PixelFormat::Xrgb => xrgb_to_rgb(isa, &frame.data, &mut self.rgb),
+            PixelFormat::Bgrx => bgrx_to_rgb(isa, &frame.data, &mut self.rgb),
+            PixelFormat::Xbgr => xbgr_to_rgb(isa, &frame.data, &mut self.rgb),
+            PixelFormat::Rgb565 => rgb565_to_rgb(isa, &frame.data, &mut self.rgb),
             PixelFormat::Grey => interleave(isa, &frame.data, &frame.data, &frame.data, &mut self.rgb),
+            PixelFormat::Grey16 => {
+                self.samples.resize(width, 0);
+                for (row, rgb) in frame.data.chunks_exact(2 * width).zip(self.rgb.chunks_exact_mut(3 * width)) {
+                    narrow_levels(isa, row, &mut self.samples);
+                    interleave(isa, &self.samples, &self.samples, &self.samples, rgb);
+                }
+            }
             PixelFormat::Mjpg => unreachable!("the developer decodes JPEG frames first"),
             _ => self.yuv(frame, width),
         }
@@ -57,16 +72,18 @@ impl RgbConverter {
     fn yuv(&mut self, frame: &Frame, width: usize) {
         let RgbConverter { isa, rgb, offsets, planes, samples } = self;
         let (isa, space) = (*isa, space(frame.colour));
-        let chroma_width = width.div_ceil(2);
-        let wide = 2 * chroma_width;
+        let full_width = matches!(frame.format, PixelFormat::Nv24 | PixelFormat::Nv42);
+        let wide = if full_width { width } else { 2 * width.div_ceil(2) };
         offsets.resize(wide * 3, 0);
         planes.resize(width * 3, 0);
-        samples.resize(wide * 3, 0);
+        samples.resize(3 * (width + 1), 0);
         let half_height = matches!(frame.format, PixelFormat::Yuv420 | PixelFormat::Nv12 | PixelFormat::Nv21);
         for (y, row) in rgb.chunks_exact_mut(width * 3).enumerate() {
             let Samples { luma, u, v } = row_samples(isa, frame, y, samples);
-            if !half_height || y % 2 == 0 {
-                spread_chroma(isa, &space, u, v, offsets);
+            match full_width {
+                true => full_chroma(isa, &space, u, v, offsets),
+                false if !half_height || y % 2 == 0 => spread_chroma(isa, &space, u, v, offsets),
+                false => {}
             }
             for (offsets, plane) in offsets.chunks_exact(wide).zip(planes.chunks_exact_mut(width)) {
                 levels(isa, &space, luma, offsets, plane);
@@ -82,34 +99,43 @@ impl RgbConverter {
 fn row_samples<'a>(isa: Isa, frame: &'a Frame, y: usize, scratch: &'a mut [u8]) -> Samples<'a> {
     let (width, height, data) = (frame.width as usize, frame.height as usize, frame.data.as_slice());
     let half = width.div_ceil(2);
-    let (first, chroma) = scratch.split_at_mut(2 * half);
-    let (pairs, apart) = chroma.split_at_mut(2 * half);
     let luma = |data: &'a [u8]| &data[y * width..][..width];
-    match frame.format {
+    // samples of U and V in a row of chroma, and which row that is
+    let (chroma, line) = match frame.format {
         PixelFormat::Yuv420 => {
             let planes = &data[width * height..];
             let (u, v) = planes.split_at(half * height.div_ceil(2));
             let at = y / 2 * half;
-            Samples { luma: luma(data), u: &u[at..at + half], v: &v[at..at + half] }
+            return Samples { luma: luma(data), u: &u[at..at + half], v: &v[at..at + half] };
         }
-        PixelFormat::Nv12 | PixelFormat::Nv21 => {
-            let row = &data[width * height + y / 2 * 2 * half..][..2 * half];
-            let (a, b) = apart.split_at_mut(half);
-            split_pairs(isa, row, a, b);
-            let (u, v): (&[u8], &[u8]) = if frame.format == PixelFormat::Nv12 { (a, b) } else { (b, a) };
-            Samples { luma: luma(data), u, v }
-        }
-        _ => {
-            let row = &data[y * 4 * half..][..4 * half];
-            match frame.format {
-                PixelFormat::Uyvy => split_pairs(isa, row, pairs, first),
-                _ => split_pairs(isa, row, first, pairs),
-            }
-            let (u, v) = apart.split_at_mut(half);
-            split_pairs(isa, pairs, u, v);
-            Samples { luma: &first[..width], u, v }
-        }
+        PixelFormat::Nv12 | PixelFormat::Nv21 => (half, y / 2),
+        PixelFormat::Nv16 | PixelFormat::Nv61 => (half, y),
+        PixelFormat::Nv24 | PixelFormat::Nv42 => (width, y),
+        _ => return packed_samples(isa, frame, y, scratch),
+    };
+    let row = &data[width * height + line * 2 * chroma..][..2 * chroma];
+    let (a, b) = scratch[..2 * chroma].split_at_mut(chroma);
+    split_pairs(isa, row, a, b);
+    let v_first = matches!(frame.format, PixelFormat::Nv21 | PixelFormat::Nv61 | PixelFormat::Nv42);
+    let (u, v): (&[u8], &[u8]) = if v_first { (b, a) } else { (a, b) };
+    Samples { luma: luma(data), u, v }
+}
+
+/// Row `y` of a packed 4:2:2 frame, taken apart in `scratch`.
+fn packed_samples<'a>(isa: Isa, frame: &'a Frame, y: usize, scratch: &'a mut [u8]) -> Samples<'a> {
+    let (width, half) = (frame.width as usize, frame.width.div_ceil(2) as usize);
+    let row = &frame.data[y * 4 * half..][..4 * half];
+    let (luma, chroma) = scratch.split_at_mut(2 * half);
+    let (pairs, apart) = chroma.split_at_mut(2 * half);
+    match frame.format {
+        PixelFormat::Uyvy | PixelFormat::Vyuy => split_pairs(isa, row, pairs, luma),
+        _ => split_pairs(isa, row, luma, pairs),
     }
+    let (a, b) = apart.split_at_mut(half);
+    split_pairs(isa, pairs, a, b);
+    let v_first = matches!(frame.format, PixelFormat::Yvyu | PixelFormat::Vyuy);
+    let (u, v): (&[u8], &[u8]) = if v_first { (b, a) } else { (a, b) };
+    Samples { luma: &luma[..width], u, v }
 }
 
 fn space(colour: Colour) -> YuvToRgb {
@@ -123,7 +149,10 @@ fn space(colour: Colour) -> YuvToRgb {
 mod tests {
     use super::*;
 
-    const YUV: [PixelFormat; 5] = [PixelFormat::Yuyv, PixelFormat::Uyvy, PixelFormat::Nv12, PixelFormat::Nv21, PixelFormat::Yuv420];
+    /// Every format of luma and chroma.
+    fn yuv() -> Vec<PixelFormat> {
+        PixelFormat::NAMES.into_iter().map(|(format, _)| format).filter(|format| format.is_yuv()).collect()
+    }
 
     /// What each standard says of one pixel, in floating point.
     fn truth([y, u, v]: [u8; 3], colour: Colour) -> [f64; 3] {
@@ -137,19 +166,32 @@ mod tests {
 
     /// A frame that has `yuv` at every pixel and block.
     fn frame(format: PixelFormat, (width, height): (usize, usize), yuv: impl Fn(usize, usize) -> [u8; 3]) -> Frame {
-        let (half, half_rows) = (width.div_ceil(2), height.div_ceil(2));
+        use PixelFormat::{Nv12, Nv16, Nv21, Nv24, Nv42, Nv61, Uyvy, Vyuy, Yuv420, Yvyu};
+        let half = width.div_ceil(2);
         let luma: Vec<u8> = (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).map(|(x, y)| yuv(x, y)[0]).collect();
-        let block = |x: usize, y: usize| [yuv(2 * x, y)[1], yuv(2 * x, y)[2]];
-        let blocks: Vec<[u8; 2]> = (0..half_rows).flat_map(|y| (0..half).map(move |x| (x, y))).map(|(x, y)| block(x, 2 * y)).collect();
+        // pixels that share a sample, across and down
+        let (across, down) = match format {
+            Nv24 | Nv42 => (1, 1),
+            Yuv420 | Nv12 | Nv21 => (2, 2),
+            _ => (2, 1),
+        };
+        let chroma = (0..height.div_ceil(down)).flat_map(|y| (0..width.div_ceil(across)).map(move |x| (x, y)));
+        let chroma: Vec<[u8; 2]> = chroma.map(|(x, y)| yuv(across * x, down * y)).map(|[_, u, v]| [u, v]).collect();
+        let reversed = || chroma.iter().flat_map(|[u, v]| [*v, *u]).collect::<Vec<u8>>();
         let data = match format {
-            PixelFormat::Nv12 => [luma, blocks.concat()].concat(),
-            PixelFormat::Nv21 => [luma, blocks.iter().flat_map(|[u, v]| [*v, *u]).collect()].concat(),
-            PixelFormat::Yuv420 => [luma, blocks.iter().map(|b| b[0]).collect(), blocks.iter().map(|b| b[1]).collect::<Vec<u8>>()].concat(),
+            Nv12 | Nv16 | Nv24 => [luma, chroma.concat()].concat(),
+            Nv21 | Nv61 | Nv42 => [luma, reversed()].concat(),
+            Yuv420 => [luma, chroma.iter().map(|b| b[0]).collect(), chroma.iter().map(|b| b[1]).collect::<Vec<u8>>()].concat(),
             _ => (0..height)
                 .flat_map(|y| (0..half).map(move |x| (x, y)))
                 .flat_map(|(x, y)| {
-                    let (left, right, [u, v]) = (yuv(2 * x, y)[0], yuv((2 * x + 1).min(width - 1), y)[0], block(x, y));
-                    if format == PixelFormat::Yuyv { [left, u, right, v] } else { [u, left, v, right] }
+                    let (left, right, [u, v]) = (yuv(2 * x, y)[0], yuv((2 * x + 1).min(width - 1), y)[0], chroma[y * half + x]);
+                    match format {
+                        Uyvy => [u, left, v, right],
+                        Vyuy => [v, left, u, right],
+                        Yvyu => [left, v, right, u],
+                        _ => [left, u, right, v],
+                    }
                 })
                 .collect(),
         };
@@ -165,7 +207,7 @@ mod tests {
             |x: usize, y: usize| [(x * 53 + y * 91) as u8, (x / 2 * 117 + y / 2 * 61 + 3) as u8, (255 - x / 2 * 87 - y / 2 * 39) as u8];
         for (matrix, full_range) in [(Matrix::Bt601, false), (Matrix::Bt601, true), (Matrix::Bt709, false), (Matrix::Bt709, true)] {
             let colour = Colour { matrix, full_range };
-            for format in YUV {
+            for format in self::yuv() {
                 let frame = Frame { colour, ..frame(format, size, yuv) };
                 let rgb = RgbConverter::new().rgb(&frame).to_vec();
                 for (at, pixel) in rgb.chunks(3).enumerate() {
@@ -214,7 +256,7 @@ mod tests {
         let yuv = |x: usize, y: usize| [(x * 40 + y * 9) as u8, (x / 2 * 90) as u8, (y / 2 * 70) as u8];
         let mut converter = RgbConverter::new();
         for size in [(6, 4), (2, 2), (7, 5)] {
-            for format in YUV {
+            for format in self::yuv() {
                 let frame = frame(format, size, yuv);
                 assert_eq!(converter.rgb(&frame), RgbConverter::new().rgb(&frame), "{format:?} {size:?}");
             }
@@ -224,11 +266,43 @@ mod tests {
     #[test]
     fn every_instruction_set_gives_the_same_picture() {
         let (width, height) = (37u32, 11);
-        for format in YUV.into_iter().chain([PixelFormat::Grey, PixelFormat::Bgr24]) {
+        for format in PixelFormat::NAMES.map(|(format, _)| format).into_iter().filter(|format| *format != PixelFormat::Mjpg) {
             let data = (0..format.frame_len(width, height).unwrap()).map(|at| (at * 89 % 256) as u8).collect();
             let frame = Frame { format, data, ..Frame::rgb(width, height, vec![0; 3 * 37 * 11]) };
             let on = |isa: Isa| RgbConverter { isa, ..RgbConverter::new() }.rgb(&frame).to_vec();
             assert!(Isa::available().into_iter().all(|isa| on(isa) == on(Isa::SCALAR)), "{format:?}");
         }
+    }
+
+    /// What ffmpeg repacked: `tests/data/pixels/make_pixels.py`.
+    #[test]
+    fn what_ffmpeg_writes_is_read_as_the_same_picture() {
+        let raw = |name: &str| std::fs::read(format!("{}/tests/data/pixels/{name}.raw", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let rgb = |name: &str, format: PixelFormat, (width, height): (u32, u32)| {
+            let data = raw(name);
+            assert_eq!(Some(data.len()), format.frame_len(width, height), "{name}");
+            let frame = Frame { format, data, ..Frame::rgb(width, height, vec![0; (3 * width * height) as usize]) };
+            RgbConverter::new().rgb(&frame).to_vec()
+        };
+        for name in ["rgb0", "0rgb", "bgr0", "0bgr"] {
+            assert_eq!(rgb(name, name.parse().unwrap(), (7, 5)), raw("rgb24"), "{name}");
+        }
+        assert_eq!(rgb("rgb565le", PixelFormat::Rgb565, (7, 5)), raw("rgb565-of.rgb24"));
+        let grey: Vec<u8> = raw("gray").iter().flat_map(|level| [*level; 3]).collect();
+        assert_eq!(rgb("gray16le", PixelFormat::Grey16, (7, 5)), grey);
+        // planes of luma, U and V, the latter `across` times narrower
+        let check = |planar: &str, across: usize, (width, height): (usize, usize), names: &[&str]| {
+            let (planes, wide) = (raw(planar), width / across);
+            for name in names {
+                let ours = rgb(name, name.parse().unwrap(), (width as u32, height as u32));
+                for (at, pixel) in ours.chunks(3).enumerate() {
+                    let (sample, chroma) = (at / width * wide + at % width / across, &planes[width * height..]);
+                    let truth = truth([planes[at], chroma[sample], chroma[wide * height + sample]], Colour::default());
+                    assert!(pixel.iter().zip(truth).all(|(ours, truth)| (f64::from(*ours) - truth).abs() <= 1.0), "{name} pixel {at}");
+                }
+            }
+        };
+        check("yuv422p", 2, (8, 4), &["yuyv422", "uyvy422", "yvyu422", "nv16", "nv61", "vyuy"]);
+        check("yuv444p", 1, (7, 5), &["nv24", "nv42"]);
     }
 }

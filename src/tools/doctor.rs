@@ -3,6 +3,7 @@
 mod configured;
 mod service;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -57,7 +58,7 @@ pub fn doctor(options: &DoctorOptions) -> Result<usize> {
     let model_path = options.model.as_ref().unwrap_or(&config.model.path);
     let socket = options.socket.as_ref().unwrap_or(&config.ring.socket);
     machine(&mut report);
-    cameras(&mut report);
+    cameras(&mut report, &config);
     displays(&mut report, config.display.kind);
     shared_memory(&mut report, socket);
     model(&mut report, model_path);
@@ -119,34 +120,67 @@ fn meminfo(key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key))?.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
-fn cameras(report: &mut Report) {
-    let mut nodes: Vec<_> = std::fs::read_dir("/sys/class/video4linux").into_iter().flatten().flatten().map(|e| e.file_name()).collect();
-    nodes.sort();
+/// Of `/dev` and of sysfs: a container may lack either. Sub-devices (`v4l-subdev*`), radio and VBI nodes are no cameras.
+fn cameras(report: &mut Report, config: &Config) {
+    let folders = ["/dev", "/sys/class/video4linux"].into_iter().flat_map(std::fs::read_dir).flatten().flatten();
+    let number = |name: std::ffi::OsString| name.to_str()?.strip_prefix("video")?.parse::<u32>().ok();
+    let nodes: BTreeSet<u32> = folders.filter_map(|entry| number(entry.file_name())).collect();
     if nodes.is_empty() {
         report.line("camera", "no V4L2 device; replay:, scenes and pipe: need none");
+        return;
     }
     for node in nodes {
-        let node = node.to_string_lossy();
-        let name = std::fs::read_to_string(format!("/sys/class/video4linux/{node}/name")).unwrap_or_default();
-        report.line("camera", format!("/dev/{node}: {}", name.trim()));
-        let path = format!("/dev/{node}");
+        let name = std::fs::read_to_string(format!("/sys/class/video4linux/video{node}/name")).unwrap_or_default();
+        let path = format!("/dev/video{node}");
+        let details = camera_details(Path::new(&path), config);
+        let name = if name.trim().is_empty() { &details.name } else { name.trim() };
+        report.line("camera", format!("{path}: {name}").trim_end_matches([':', ' ']));
         access(report, "camera", Path::new(&path));
-        camera_details(report, Path::new(&path));
+        details.lines.iter().for_each(|line| report.line("", line));
+    }
+    what_would_be_taken(report, config);
+}
+
+/// What is known of a camera.
+#[derive(Default)]
+struct CameraDetails {
+    /// Its own, if it could be asked.
+    name: String,
+    lines: Vec<String>,
+}
+
+#[cfg(feature = "camera")]
+fn camera_details(path: &Path, config: &Config) -> CameraDetails {
+    let only = |line: &str| CameraDetails { lines: vec![line.to_owned()], ..CameraDetails::default() };
+    match v4l2::describe(path, &wish(config)) {
+        None => only("captures no video"),
+        Some(Ok((name, lines))) => CameraDetails { name, lines },
+        Some(Err(reason)) => only(&reason),
     }
 }
 
 #[cfg(feature = "camera")]
-fn camera_details(report: &mut Report, path: &Path) {
-    match v4l2::describe(path) {
-        None => report.line("", "captures no video"),
-        Some(Ok(lines)) => lines.iter().skip(1).for_each(|line| report.line("", line)),
-        Some(Err(reason)) => report.line("", reason),
+fn what_would_be_taken(report: &mut Report, config: &Config) {
+    match v4l2::pick(&wish(config)) {
+        Ok(lines) => lines.iter().for_each(|line| report.line("camera", line)),
+        Err(reason) => report.line("camera", format!("v4l2: alone would wait for a camera: {reason}")),
     }
 }
 
+/// What `[camera]` asks for.
+#[cfg(feature = "camera")]
+fn wish(config: &Config) -> v4l2::Wish {
+    v4l2::Wish { size: config.camera.size(), fps: config.camera.fps, format: config.camera.format }
+}
+
 #[cfg(not(feature = "camera"))]
-fn camera_details(report: &mut Report, _path: &Path) {
-    report.line("", "this program was built without cameras");
+fn camera_details(_: &Path, _: &Config) -> CameraDetails {
+    CameraDetails::default()
+}
+
+#[cfg(not(feature = "camera"))]
+fn what_would_be_taken(report: &mut Report, _: &Config) {
+    report.line("camera", "this program was built without cameras");
 }
 
 /// Framebuffers, and the buses and lines that panels of `[display]` hang on.

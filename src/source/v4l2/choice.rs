@@ -25,18 +25,30 @@ pub struct Offer {
     pub fps: Option<f64>,
 }
 
-/// What a frame of a format costs until it is a tensor, from the cheapest: `benches/processing.rs`, lines "preprocess 320". Grey is
-/// cheap but has no colour, so it comes last unless nothing else is there.
-const BY_COST: [PixelFormat; 9] = [
+/// What a frame of a format costs until it is a tensor, from the cheapest: `benches/processing.rs`, lines "preprocess 320". RGB of 16
+/// bits is cheap but has few colours, so it comes before JPEG only; grey has none and is last unless nothing else is there.
+const BY_COST: [PixelFormat; 21] = [
     PixelFormat::Rgb24,
     PixelFormat::Bgr24,
+    PixelFormat::Rgbx,
+    PixelFormat::Xrgb,
+    PixelFormat::Bgrx,
+    PixelFormat::Xbgr,
     PixelFormat::Yuv420,
     PixelFormat::Nv12,
     PixelFormat::Nv21,
+    PixelFormat::Nv16,
+    PixelFormat::Nv61,
     PixelFormat::Yuyv,
     PixelFormat::Uyvy,
+    PixelFormat::Yvyu,
+    PixelFormat::Vyuy,
+    PixelFormat::Nv24,
+    PixelFormat::Nv42,
+    PixelFormat::Rgb565,
     PixelFormat::Mjpg,
     PixelFormat::Grey,
+    PixelFormat::Grey16,
 ];
 
 /// A rate this much below the wish is as good: 29.97 for 30.
@@ -47,8 +59,8 @@ const RATE_TOLERANCE: f64 = 0.95;
 pub fn choose<'a>(offers: &'a [Offer], wish: &Wish) -> Option<&'a Offer> {
     let wanted = |offer: &&Offer| wish.format.is_none_or(|format| offer.format == format);
     // grey only when asked for, or alone
-    let colourful = wish.format.is_some() || offers.iter().all(|offer| offer.format == PixelFormat::Grey);
-    let usable = |offer: &&Offer| wanted(offer) && (colourful || offer.format != PixelFormat::Grey);
+    let any = wish.format.is_some() || offers.iter().all(|offer| offer.format.is_grey());
+    let usable = |offer: &&Offer| wanted(offer) && (any || !offer.format.is_grey());
     let pixels = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
     let rank = |offer: &Offer| {
         let size = (offer.width, offer.height);

@@ -14,9 +14,9 @@ use super::sys::{Capability, Device};
 #[derive(Debug, Clone)]
 pub struct DeviceDirectory {
     /// `/dev`, or a test's stand-in.
-    nodes: PathBuf,
+    pub(super) nodes: PathBuf,
     /// `/sys/class/video4linux`, the kernel's `Documentation/ABI/stable/sysfs-class-video4linux` and `sysfs-bus-usb`.
-    class: PathBuf,
+    pub(super) class: PathBuf,
 }
 
 impl Default for DeviceDirectory {
@@ -71,17 +71,9 @@ impl DeviceDirectory {
         Found::open(path)
     }
 
-    /// The first node that captures video.
-    pub fn first_camera(&self) -> io::Result<Found> {
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for path in self.nodes() {
-            match Found::open(&path) {
-                Ok(found) if is_camera(&found.capability) => return Ok(found),
-                Ok(_) => {}
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+    /// Opens a node; `None` when it captures no video, or only what a board's own image pipeline puts in.
+    pub fn open_camera(&self, path: &Path) -> io::Result<Option<Found>> {
+        Found::open(path).map(|found| is_camera(&found.capability).then_some(found))
     }
 
     /// What this camera can be found again by.
@@ -98,9 +90,9 @@ impl DeviceDirectory {
         let mut second: Option<(Likeness, Found)> = None;
         let others = self.nodes().into_iter().filter(|node| *node != identity.node);
         for path in std::iter::once(identity.node.clone()).chain(others) {
-            let found = match Found::open(&path) {
-                Ok(found) if is_camera(&found.capability) => found,
-                Ok(_) => continue,
+            let found = match self.open_camera(&path) {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
                 Err(error) => {
                     // that another device cannot be opened says nothing of this camera
                     reason = if path == identity.node && error.kind() != io::ErrorKind::NotFound { error } else { reason };
@@ -212,7 +204,13 @@ mod tests {
         ] {
             assert_eq!(camera.likeness(&other), expected, "{camera:?} and {other:?}");
         }
-        let isp = Capability { driver: "bcm2835-isp".to_owned(), card: String::new(), bus: String::new(), capture: Some(Api::Single) };
+        let isp = Capability {
+            driver: "bcm2835-isp".to_owned(),
+            card: String::new(),
+            bus: String::new(),
+            capture: Some(Api::Single),
+            media_centric: false,
+        };
         assert!(!is_camera(&isp) && is_camera(&Capability { driver: "uvcvideo".to_owned(), ..isp.clone() }));
         assert!(!is_camera(&Capability { driver: "uvcvideo".to_owned(), capture: None, ..isp }), "a metadata node");
     }
@@ -234,8 +232,13 @@ mod tests {
         }
         fs::create_dir_all(class.join("video6")).unwrap();
         let devices = DeviceDirectory { nodes: dir.clone(), class };
-        let capability =
-            Capability { driver: "uvcvideo".to_owned(), card: "C".to_owned(), bus: "b".to_owned(), capture: Some(Api::Single) };
+        let capability = Capability {
+            driver: "uvcvideo".to_owned(),
+            card: "C".to_owned(),
+            bus: "b".to_owned(),
+            capture: Some(Api::Single),
+            media_centric: false,
+        };
         let of = |node: &str| devices.traits(Path::new(node), &capability);
         let found = ["/dev/video0", "/dev/video1", "/dev/video4", "/dev/video6"].map(of);
         fs::remove_dir_all(&dir).unwrap();
@@ -250,7 +253,8 @@ mod tests {
             fs::write(dir.join(name), "").unwrap();
         }
         let devices = DeviceDirectory { nodes: dir.clone(), ..DeviceDirectory::default() };
-        let (nodes, first) = (devices.nodes(), devices.first_camera());
+        let nodes = devices.nodes();
+        let first = devices.open_camera(&nodes[0]);
         fs::remove_dir_all(&dir).unwrap();
         assert_eq!(nodes, ["video2", "video10"].map(|name| dir.join(name)));
         assert!(first.is_err(), "files are no cameras");

@@ -7,18 +7,41 @@ use super::sys::{DriverFormat, PLANES_MAX};
 use crate::data::{Colour, Matrix, PixelFormat};
 
 /// Four-character codes of the formats we take. A code with `M` keeps its planes in separate memory areas.
-const CODES: [(&[u8; 4], PixelFormat); 13] = [
+///
+/// `RGB4` and `BGR4` are the older codes of `BX24` and `XR24`, with a byte that some drivers fill with alpha. The names of the newer
+/// codes are those of DRM, which go by significance in a little-endian word: backwards in memory.
+const CODES: [(&[u8; 4], PixelFormat); 33] = [
     (b"YUYV", PixelFormat::Yuyv),
     (b"UYVY", PixelFormat::Uyvy),
+    (b"YVYU", PixelFormat::Yvyu),
+    (b"VYUY", PixelFormat::Vyuy),
     (b"NV12", PixelFormat::Nv12),
     (b"NM12", PixelFormat::Nv12),
     (b"NV21", PixelFormat::Nv21),
     (b"NM21", PixelFormat::Nv21),
     (b"YU12", PixelFormat::Yuv420),
     (b"YM12", PixelFormat::Yuv420),
+    (b"NV16", PixelFormat::Nv16),
+    (b"NM16", PixelFormat::Nv16),
+    (b"NV61", PixelFormat::Nv61),
+    (b"NM61", PixelFormat::Nv61),
+    (b"NV24", PixelFormat::Nv24),
+    (b"NV42", PixelFormat::Nv42),
     (b"GREY", PixelFormat::Grey),
+    (b"Y16 ", PixelFormat::Grey16),
     (b"RGB3", PixelFormat::Rgb24),
     (b"BGR3", PixelFormat::Bgr24),
+    (b"RGB4", PixelFormat::Xrgb),
+    (b"BX24", PixelFormat::Xrgb),
+    (b"BA24", PixelFormat::Xrgb),
+    (b"BGR4", PixelFormat::Bgrx),
+    (b"XR24", PixelFormat::Bgrx),
+    (b"AR24", PixelFormat::Bgrx),
+    (b"XB24", PixelFormat::Rgbx),
+    (b"AB24", PixelFormat::Rgbx),
+    (b"RX24", PixelFormat::Xbgr),
+    (b"RA24", PixelFormat::Xbgr),
+    (b"RGBP", PixelFormat::Rgb565),
     (b"MJPG", PixelFormat::Mjpg),
     (b"JPEG", PixelFormat::Mjpg),
 ];
@@ -28,9 +51,9 @@ pub fn pixel_format(fourcc: [u8; 4]) -> Option<PixelFormat> {
     CODES.iter().find(|(code, _)| **code == fourcc).map(|(_, format)| *format)
 }
 
-/// A code for people: `YUYV`, whatever bytes it has.
+/// A code for people: `YUYV`, whatever bytes it has; short ones are filled up with spaces, which are left out.
 pub fn code_name(fourcc: [u8; 4]) -> String {
-    fourcc.iter().map(|&byte| if byte.is_ascii_graphic() { char::from(byte) } else { '?' }).collect()
+    fourcc.trim_ascii_end().iter().map(|&byte| if byte.is_ascii_graphic() { char::from(byte) } else { '?' }).collect()
 }
 
 /// One plane of pixels: `rows` rows of `len` bytes, `stride` bytes apart, from `start` in memory area `memory`.
@@ -51,7 +74,8 @@ pub struct Layout {
     pub height: u32,
     pub colour: Colour,
     planes: Vec<Plane>,
-    /// Grey or RGB levels that the driver says run from 16 to 235 (V4L2_QUANTIZATION_LIM_RANGE), as some HDMI receivers have them.
+    /// Grey or RGB levels that the driver says run from 16 to 235 (V4L2_QUANTIZATION_LIM_RANGE), as some HDMI receivers have them: 16
+    /// bits from 4096 to 60160, 5 and 6 bits in proportion.
     limited_levels: bool,
     /// Bytes of a frame without padding; unknown when it is compressed.
     len: Option<usize>,
@@ -83,7 +107,7 @@ impl Layout {
         }
         let len = format.frame_len(width, height);
         let planes = if format == PixelFormat::Mjpg { Vec::new() } else { planes(format, driver)? };
-        let plain = matches!(format, PixelFormat::Rgb24 | PixelFormat::Bgr24 | PixelFormat::Grey);
+        let plain = !format.is_yuv() && format != PixelFormat::Mjpg;
         let limited_levels = plain && driver.quantization == v4l2_quantization_V4L2_QUANTIZATION_LIM_RANGE;
         Ok(Layout { format, width, height, colour: colour(driver, format), planes, limited_levels, len })
     }
@@ -124,9 +148,29 @@ impl Layout {
             rest = others;
         }
         if self.limited_levels {
-            frame.iter_mut().for_each(|level| *level = FULL_RANGE[usize::from(*level)]);
+            to_full_range(self.format, frame);
         }
         Ok(())
+    }
+}
+
+/// Levels of grey or RGB that run from 16 to 235, or as much of what the format's bits hold, to all that they hold.
+fn to_full_range(format: PixelFormat, frame: &mut [u8]) {
+    match format {
+        PixelFormat::Grey16 => {
+            for level in frame.as_chunks_mut::<2>().0 {
+                let above = u32::from(u16::from_le_bytes(*level)).saturating_sub(16 << 8);
+                *level = ((above * 0xFFFF / (219 << 8)).min(0xFFFF) as u16).to_le_bytes();
+            }
+        }
+        PixelFormat::Rgb565 => {
+            for pixel in frame.as_chunks_mut::<2>().0 {
+                let bits = u32::from(u16::from_le_bytes(*pixel));
+                let full = |level: u32, max: u32| u32::from(FULL_RANGE[((level * 255 + max / 2) / max) as usize]) * max / 255;
+                *pixel = ((full(bits >> 11, 31) << 11 | full(bits >> 5 & 63, 63) << 5 | full(bits & 31, 31)) as u16).to_le_bytes();
+            }
+        }
+        _ => frame.iter_mut().for_each(|level| *level = FULL_RANGE[usize::from(*level)]),
     }
 }
 
@@ -162,13 +206,17 @@ fn jpeg_size(jpeg: &[u8]) -> Option<(u32, u32)> {
 fn planes(format: PixelFormat, driver: &DriverFormat) -> Result<Vec<Plane>, String> {
     let (width, height) = (driver.width as usize, driver.height as usize);
     let (half, half_rows) = (width.div_ceil(2), height.div_ceil(2));
-    // (bytes, rows) of each plane, and how its stride follows from the first one's
-    let shapes: &[(usize, usize, usize)] = match format {
-        PixelFormat::Yuyv | PixelFormat::Uyvy => &[(4 * half, height, 1)],
-        PixelFormat::Rgb24 | PixelFormat::Bgr24 => &[(3 * width, height, 1)],
-        PixelFormat::Grey => &[(width, height, 1)],
-        PixelFormat::Nv12 | PixelFormat::Nv21 => &[(width, height, 1), (2 * half, half_rows, 1)],
-        PixelFormat::Yuv420 | PixelFormat::Mjpg => &[(width, height, 1), (half, half_rows, 2), (half, half_rows, 2)],
+    // (bytes, rows) of each plane, and its stride as a fraction of the first one's
+    let shapes: &[(usize, usize, (usize, usize))] = match format {
+        PixelFormat::Yuyv | PixelFormat::Uyvy | PixelFormat::Yvyu | PixelFormat::Vyuy => &[(4 * half, height, (1, 1))],
+        PixelFormat::Rgb24 | PixelFormat::Bgr24 => &[(3 * width, height, (1, 1))],
+        PixelFormat::Rgbx | PixelFormat::Xrgb | PixelFormat::Bgrx | PixelFormat::Xbgr => &[(4 * width, height, (1, 1))],
+        PixelFormat::Rgb565 | PixelFormat::Grey16 => &[(2 * width, height, (1, 1))],
+        PixelFormat::Grey => &[(width, height, (1, 1))],
+        PixelFormat::Nv12 | PixelFormat::Nv21 => &[(width, height, (1, 1)), (2 * half, half_rows, (1, 1))],
+        PixelFormat::Nv16 | PixelFormat::Nv61 => &[(width, height, (1, 1)), (2 * half, height, (1, 1))],
+        PixelFormat::Nv24 | PixelFormat::Nv42 => &[(width, height, (1, 1)), (2 * width, height, (2, 1))],
+        PixelFormat::Yuv420 | PixelFormat::Mjpg => &[(width, height, (1, 1)), (half, half_rows, (1, 2)), (half, half_rows, (1, 2))],
     };
     let separate = driver.planes.len() > 1;
     if separate && (driver.planes.len() != shapes.len() || shapes.len() > PLANES_MAX) {
@@ -177,8 +225,8 @@ fn planes(format: PixelFormat, driver: &DriverFormat) -> Result<Vec<Plane>, Stri
     let stride_of = |memory: usize| driver.planes.get(memory).map_or(0, |plane| plane.0 as usize);
     let mut start = 0;
     let mut found = Vec::new();
-    for (index, &(len, rows, share)) in shapes.iter().enumerate() {
-        let (memory, given) = if separate { (index, stride_of(index)) } else { (0, stride_of(0) / share) };
+    for (index, &(len, rows, (times, parts))) in shapes.iter().enumerate() {
+        let (memory, given) = if separate { (index, stride_of(index)) } else { (0, stride_of(0) * times / parts) };
         // a driver that says nothing has no padding
         let stride = if given == 0 { len } else { given };
         if stride < len {
@@ -263,6 +311,48 @@ mod tests {
         assert_eq!(frame, yuv420);
     }
 
+    /// Strides as the kernel's `v4l2_fill_pixfmt` gives them: the chroma of 4:2:2 is as wide as the luma, that of 4:4:4 twice.
+    #[test]
+    fn chroma_rows_are_as_far_apart_as_their_format_says() {
+        let luma: [&[u8]; 2] = [&[1, 2, 3], &[4, 5, 6]];
+        let mut frame = Vec::new();
+        for (code, chroma) in [(b"NV16", [[11u8, 12, 13, 14].as_slice(), &[15, 16, 17, 18]]), (b"NV24", [&[11; 6], &[12; 6]])] {
+            let (one, two) = (padded(&luma, 16), padded(&chroma, if code == b"NV24" { 32 } else { 16 }));
+            let tight = [luma.concat(), chroma.concat()].concat();
+            Layout::of(&driver(code, (3, 2), &[(16, 96)])).unwrap().copy(&[&[one, two].concat()], &mut frame).unwrap();
+            assert_eq!(frame, tight, "{}", code_name(*code));
+        }
+        let layout = Layout::of(&driver(b"NM16", (3, 2), &[(16, 32), (8, 16)])).unwrap();
+        let (pairs, one): ([&[u8]; 2], _) = ([&[11, 12, 13, 14], &[15, 16, 17, 18]], padded(&luma, 16));
+        layout.copy(&[&one, &padded(&pairs, 8)], &mut frame).unwrap();
+        assert_eq!(frame, [luma.concat(), pairs.concat()].concat());
+    }
+
+    /// `<linux/videodev2.h>` says the order in memory: `V4L2_PIX_FMT_XBGR32 v4l2_fourcc('X', 'R', '2', '4') /* 32  BGRX-8-8-8-8 */`. Its
+    /// two oldest codes leave out the fourth byte, which follows BGR and precedes RGB (`pixfmt-rgb.html`).
+    #[test]
+    fn the_codes_of_32_bits_have_their_bytes_where_the_header_says() {
+        for (code, order) in [
+            (b"BGR4", b"BGRX"),
+            (b"AR24", b"BGRA"),
+            (b"XR24", b"BGRX"),
+            (b"RA24", b"ABGR"),
+            (b"RX24", b"XBGR"),
+            (b"RGB4", b"XRGB"),
+            (b"AB24", b"RGBA"),
+            (b"XB24", b"RGBX"),
+            (b"BA24", b"ARGB"),
+            (b"BX24", b"XRGB"),
+        ] {
+            let mut frame = crate::data::Frame::rgb(1, 1, vec![0; 3]);
+            let layout = Layout::of(&driver(code, (1, 1), &[(16, 16)])).unwrap();
+            layout.copy(&[order], &mut frame.data).unwrap();
+            frame.format = layout.format;
+            assert_eq!(crate::preprocess::RgbConverter::new().rgb(&frame), b"RGB", "{}", code_name(*code));
+        }
+        assert_eq!((code_name(*b"Y16 "), pixel_format(*b"Y16 ")), ("Y16".to_owned(), Some(PixelFormat::Grey16)));
+    }
+
     #[test]
     fn every_code_takes_as_many_bytes_as_its_format_says() {
         for (code, format) in CODES.into_iter().filter(|(_, format)| *format != PixelFormat::Mjpg) {
@@ -284,6 +374,14 @@ mod tests {
     fn limited_levels_of_grey_become_full_ones_and_others_stay() {
         let limited = |code: &[u8; 4], quantization: u32| DriverFormat { quantization, ..driver(code, (2, 2), &[(2, 4)]) };
         let mut frame = Vec::new();
+        // 16 bits hold 256 times as much; of 5 and 6 bits, 2 is 16 of 255 (4) and 29 is 238 (59 of 63)
+        let wide = |levels: [u32; 4]| levels.map(|level| (level as u16).to_le_bytes()).concat();
+        let layout = Layout::of(&DriverFormat { quantization: 2, ..driver(b"Y16 ", (2, 2), &[(4, 8)]) }).unwrap();
+        layout.copy(&[&wide([0, 16 << 8, 126 << 8, 235 << 8])], &mut frame).unwrap();
+        assert_eq!(frame, wide([0, 0, 110 * 65_535 / 219, 65_535]));
+        let layout = Layout::of(&DriverFormat { quantization: 2, ..driver(b"RGBP", (2, 2), &[(4, 8)]) }).unwrap();
+        layout.copy(&[&wide([2 << 11 | 4 << 5 | 2, 29 << 11 | 59 << 5 | 29, 0, 0xFFFF])], &mut frame).unwrap();
+        assert_eq!(frame, wide([0, 0xFFFF, 0, 0xFFFF]));
         for (quantization, expected) in [(2, [0, 0, 128, 255]), (1, [3, 16, 126, 235]), (0, [3, 16, 126, 235])] {
             let layout = Layout::of(&limited(b"GREY", quantization)).unwrap();
             layout.copy(&[&[3, 16, 126, 235]], &mut frame).unwrap();

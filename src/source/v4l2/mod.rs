@@ -1,36 +1,42 @@
 //! Cameras through Video4Linux: <https://docs.kernel.org/userspace-api/media/v4l/v4l2.html>.
 //!
 //! ```text
-//! waiting    open the camera (again, by what it is known by), choose a format, set controls, start to stream
+//! waiting    open the camera (again, by what it is known by; without a name, whichever works), start it
 //!            fails: wait, twice as long each time, at most two seconds
 //! streaming  the newest frame; unplugged, stalled, stopped, another format: waiting
 //! ```
-//! [`choice`] picks the format, [`controls`] checks what is to be set, [`identity`] finds a camera again, [`layout`] takes frames out of
-//! the driver's memory, [`stream`] is the loop, [`sys`] the calls. Invariants: whatever the camera does, the source goes on; one log
+//! [`search`] finds the camera that works, [`camera`] starts one, [`choice`] picks the format, [`controls`] checks what is to be set,
+//! [`identity`] finds a camera again, [`layout`] takes frames out of the driver's memory, [`stream`] is the loop, [`times`] doubts its
+//! clock, [`trouble`] says what is wrong, [`sys`] has the calls. A camera is known by what it is from its first frame on. Invariants: whatever the camera does, the source goes on; one log
 //! line per change of its state; frames and their losses are counted. Refuses: decoding and turning pictures
 //! ([`crate::preprocess::Developer`] does, and only those that are used), anything at a device that is no camera.
 
+mod camera;
 mod choice;
 mod controls;
 mod identity;
 mod layout;
+mod search;
 mod stream;
 mod sys;
+mod times;
+mod trouble;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::io::Errno;
-
+use camera::{Before, Camera, Started};
 pub use choice::{Offer, Wish};
 use identity::{DeviceDirectory, Found, Identity};
-use layout::{Layout, code_name, pixel_format};
-use stream::{BUFFERS, Outcome, take_newest};
-use sys::{Api, Buffers, Device};
+use layout::{Layout, code_name};
+use search::PassedOver;
+use stream::{Outcome, take_newest};
+use sys::Buffers;
+use times::Stamps;
+use trouble::{Kind, Trouble};
 
-use crate::data::{ControlValue, Frame, Matrix, PixelFormat, View};
+use crate::data::{ControlValue, Frame, Matrix, View};
 use crate::pipeline::{Captured, Clock, Losses, MonotonicClock, Source, SourceError};
 
 /// The longest stay in one call of `next`.
@@ -53,14 +59,26 @@ pub struct CameraOptions {
     pub max_pixels: u64,
 }
 
+/// What a camera can do.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Offers {
+    /// Every format that it lists, whether or not we read it.
+    codes: Vec<[u8; 4]>,
+    usable: Vec<Offer>,
+}
+
 /// A camera, there or not.
 pub struct V4l2Source {
     devices: DeviceDirectory,
     /// `None` = the first camera.
     path: Option<PathBuf>,
     options: CameraOptions,
-    /// Once it was there.
+    /// Once it gave a frame.
     identity: Option<Identity>,
+    /// Nodes that streamed without ever giving a frame, the latest last: others are tried before them.
+    silent: Vec<PathBuf>,
+    /// What was last logged of cameras that were not taken.
+    passed_over: Vec<PassedOver>,
     streaming: Option<Streaming>,
     /// (width, height) of its frames, as far as known.
     size: (u32, u32),
@@ -83,43 +101,11 @@ struct Streaming {
     last: Option<u32>,
     last_frame_ns: u64,
     stall_ns: u64,
+    stamps: Stamps,
     name: String,
-}
-
-/// Why a camera cannot be used.
-#[derive(Debug)]
-struct Trouble {
-    reason: String,
-    /// Waiting will not help: it is no camera.
-    fatal: bool,
-}
-
-impl Trouble {
-    fn passing(reason: impl Into<String>) -> Trouble {
-        Trouble { reason: reason.into(), fatal: false }
-    }
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Trouble {
-        match Errno::from_io_error(&error) {
-            // unplugged, and not plugged in again: one state
-            Some(Errno::NOENT | Errno::NXIO | Errno::NODEV) => Trouble::passing("it is not there"),
-            Some(Errno::NOLINK | Errno::NOLCK | Errno::RANGE) => Trouble::passing("there is no signal at its input"),
-            Some(Errno::BUSY) => Trouble::passing("another program uses it"),
-            Some(Errno::ACCESS | Errno::PERM) => Trouble::passing("this user may not open it (is the user in the group video?)"),
-            Some(Errno::NOTTY | Errno::ISDIR) => Trouble { reason: "it is no V4L2 device".to_owned(), fatal: true },
-            None if error.kind() == io::ErrorKind::NotFound => Trouble::passing("it is not there"),
-            _ => Trouble::passing(error.to_string()),
-        }
-    }
-}
-
-/// A camera and the format to take.
-struct Plan {
-    found: Found,
-    api: Api,
-    offer: Offer,
+    path: PathBuf,
+    /// Until the first frame: what it is known by from then on, and how it was set before.
+    unproven: Option<(Identity, Before)>,
 }
 
 impl V4l2Source {
@@ -128,12 +114,18 @@ impl V4l2Source {
     /// # Errors
     /// Only when the path leads to something that is no camera. One that is not there is waited for.
     pub fn open(path: Option<&Path>, options: CameraOptions) -> Result<V4l2Source, SourceError> {
+        V4l2Source::look(DeviceDirectory::default(), path, options)
+    }
+
+    fn look(devices: DeviceDirectory, path: Option<&Path>, options: CameraOptions) -> Result<V4l2Source, SourceError> {
         let mut source = V4l2Source {
-            devices: DeviceDirectory::default(),
+            devices,
             path: path.map(Path::to_owned),
             size: options.wish.size,
             options,
             identity: None,
+            silent: Vec::new(),
+            passed_over: Vec::new(),
             streaming: None,
             retry_at_ns: 0,
             pause_ns: PAUSE_MIN_NS,
@@ -143,9 +135,9 @@ impl V4l2Source {
             losses: Losses::default(),
             delivered: 0,
         };
-        match source.plan() {
-            Ok(plan) => source.size = (plan.offer.width, plan.offer.height),
-            Err(trouble) if trouble.fatal => return Err(SourceError::fatal(source.subject(), trouble.reason)),
+        match source.likely_size() {
+            Ok(size) => source.size = size,
+            Err(trouble) if trouble.kind == Kind::Fatal => return Err(SourceError::fatal(source.subject(), trouble.reason)),
             Err(trouble) => source.complain(&source.subject(), trouble.reason),
         }
         Ok(source)
@@ -153,11 +145,22 @@ impl V4l2Source {
 
     /// How the user called it.
     fn subject(&self) -> String {
-        self.path.as_ref().map_or_else(|| "camera".to_owned(), |path| path.display().to_string())
+        self.path.as_ref().map_or_else(|| "v4l2:".to_owned(), |path| path.display().to_string())
     }
 
-    /// Opens the camera and chooses among its formats.
-    fn plan(&self) -> Result<Plan, Trouble> {
+    /// (width, height) of what will be tried first.
+    fn likely_size(&self) -> Result<(u32, u32), Trouble> {
+        let wish = &self.options.wish;
+        let size = |camera: &Camera| camera.choose(wish).map(|offer| (offer.width, offer.height));
+        if self.path.is_some() {
+            return size(&Camera::ask(self.find()?, wish)?);
+        }
+        let (cameras, others) = search::candidates(&self.devices, wish);
+        cameras.first().map_or_else(|| Err(search::none_works(&others)), size)
+    }
+
+    /// Opens the camera that is named or known.
+    fn find(&self) -> Result<Found, Trouble> {
         let found = match (&self.identity, &self.path) {
             (Some(identity), path) => self.devices.find(identity).or_else(|gone| match path {
                 // the user named a place, not a camera: what is there now will do
@@ -165,65 +168,64 @@ impl V4l2Source {
                 _ => Err(gone),
             }),
             (None, Some(path)) => self.devices.open(path),
-            (None, None) => self.devices.first_camera(),
-        }?;
-        // before the format is read, so that no change falls in between; a driver without events simply has none
-        let _ = found.device.watch_source_changes();
-        found.device.follow_input()?;
-        let no_camera = || Trouble { reason: format!("{} captures no video", found.name()), fatal: true };
-        let api = found.capability.capture.ok_or_else(no_camera)?;
-        let offers = offers(&found.device, api, &self.options.wish)?;
-        let offer = choice::choose(&offers, &self.options.wish)
-            .cloned()
-            .ok_or_else(|| Trouble::passing(nothing_fits(&offers, &self.options.wish)))?;
-        Ok(Plan { found, api, offer })
+            (None, None) => Err(std::io::ErrorKind::NotFound.into()),
+        };
+        Ok(found?)
     }
 
     /// From a closed camera to one that streams.
     fn connect(&mut self) -> Result<Streaming, Trouble> {
-        let Plan { found, api, offer } = self.plan()?;
-        let wish = self.options.wish;
-        let identity = self.devices.identify(&found);
-        let name = found.name();
-        let driver = found.device.set_format(api, offer.fourcc, offer.width, offer.height)?;
-        let layout = Layout::of(&driver).map_err(Trouble::passing)?;
-        if u64::from(layout.width) * u64::from(layout.height) > self.options.max_pixels {
-            return Err(Trouble::passing(format!("frames of {}x{} are more than source.max_pixels allows", layout.width, layout.height)));
-        }
-        let rate = match wish.fps > 0.0 {
-            true => found.device.set_rate(api, offer.fps.unwrap_or(wish.fps)).unwrap_or_default().or(offer.fps),
-            false => found.device.rate(api).unwrap_or_default(),
+        let (camera, started) = if self.path.is_none() && self.identity.is_none() {
+            let (camera, started, passed_over) = search::start_one(&self.devices, &self.options, &self.silent)?;
+            self.say_passed_over(passed_over);
+            (camera, started)
+        } else {
+            let camera = Camera::ask(self.find()?, &self.options.wish)?;
+            let started = camera.start(&self.options)?;
+            (camera, started)
         };
-        let complaints = self.set_controls(&found.device)?;
-        let buffers = Buffers::start(found.device, api, BUFFERS)?;
-        self.say_choice(&name, &layout, code_name(driver.fourcc), rate, complaints);
-        (self.identity, self.size) = (Some(identity), (layout.width, layout.height));
+        let (identity, name) = (self.devices.identify(&camera.found), camera.found.name());
+        let Started { buffers, layout, code, rate, complaints, before } = started;
+        self.say_choice(&name, &layout, code, rate, complaints);
+        self.size = (layout.width, layout.height);
         let stall_ns = STALL_NS.max(rate.map_or(0, |rate| (4e9 / rate.max(0.01)) as u64));
         // the time now: what came before may have taken seconds
-        Ok(Streaming { buffers, layout, last: None, last_frame_ns: MonotonicClock.now_ns(), stall_ns, name })
+        let now_ns = MonotonicClock.now_ns();
+        Ok(Streaming {
+            buffers,
+            layout,
+            last: None,
+            last_frame_ns: now_ns,
+            stall_ns,
+            stamps: Stamps::new(stall_ns, now_ns),
+            name,
+            path: camera.found.path,
+            unproven: Some((identity, before)),
+        })
     }
 
-    fn set_controls(&self, device: &Device) -> Result<Vec<String>, Trouble> {
-        if self.options.controls.is_empty() {
-            return Ok(Vec::new());
+    /// Logs which cameras were not taken, unless it was logged just so before: those that failed as a warning.
+    fn say_passed_over(&mut self, passed_over: Vec<PassedOver>) {
+        if self.passed_over == passed_over {
+            return;
         }
-        let offered = device.controls()?;
-        let controls::Plan { steps, mut complaints } = controls::plan(&offered, &self.options.controls);
-        for (control, value) in steps {
-            if let Err(error) = device.set_control(control, value) {
-                complaints.push(format!("camera.controls: {} = {value}: {error}", controls::key(&control.name)));
-            }
+        let (unread, failed): (Vec<_>, Vec<_>) = passed_over.iter().cloned().partition(|one| one.trouble.kind == Kind::Unreadable);
+        if !unread.is_empty() {
+            log::info!("camera: passed over {}", search::list(&unread));
         }
-        Ok(complaints)
+        if !failed.is_empty() {
+            log::warn!("camera: passed over {}", search::list(&failed));
+        }
+        self.passed_over = passed_over;
     }
 
     /// Logs what was chosen and what could not be set, unless it was logged just so before.
     fn say_choice(&mut self, name: &str, layout: &Layout, code: String, rate: Option<f64>, complaints: Vec<String>) {
         let rate = rate.map_or_else(|| "at its own rate".to_owned(), |rate| format!("at {rate:.4} frames a second").replace(".0000", ""));
         let matrix = if layout.colour.matrix == Matrix::Bt601 { "BT.601" } else { "BT.709" };
-        let colour = match layout.format {
-            PixelFormat::Rgb24 | PixelFormat::Bgr24 | PixelFormat::Grey | PixelFormat::Mjpg => String::new(),
-            _ => format!(", {matrix}{}", if layout.colour.full_range { " full range" } else { "" }),
+        let colour = match layout.format.is_yuv() {
+            false => String::new(),
+            true => format!(", {matrix}{}", if layout.colour.full_range { " full range" } else { "" }),
         };
         let said = format!("{name}: {}x{} {code} {rate}{colour}", layout.width, layout.height);
         if self.logged != said || self.complaints != complaints {
@@ -243,14 +245,32 @@ impl V4l2Source {
 
     /// Closes the camera, if it is open; the next attempt comes after a pause that grows until frames come.
     fn wait_after(&mut self, trouble: Trouble) {
-        let subject = self.streaming.take().map_or_else(|| self.subject(), |streaming| streaming.name);
+        let subject = match self.streaming.take() {
+            Some(streaming) => self.close(streaming),
+            None => self.subject(),
+        };
         self.complain(&subject, trouble.reason);
         self.retry_at_ns = MonotonicClock.now_ns() + self.pause_ns;
         self.pause_ns = (2 * self.pause_ns).min(PAUSE_MAX_NS);
     }
 
+    /// Closes a camera. One that never gave a frame is set as it was, and others are tried before it. Returns its name.
+    fn close(&mut self, streaming: Streaming) -> String {
+        let Streaming { buffers, name, path, unproven, .. } = streaming;
+        drop(buffers); // a driver with buffers takes no format
+        if let Some((_, before)) = unproven {
+            before.restore();
+            self.silent.retain(|other| *other != path);
+            self.silent.push(path);
+        }
+        name
+    }
+
     /// A frame has come.
     fn deliver(&mut self, frame: Frame) -> Captured {
+        if let Some((identity, _)) = self.streaming.as_mut().and_then(|streaming| streaming.unproven.take()) {
+            self.identity = Some(identity);
+        }
         self.pause_ns = PAUSE_MIN_NS;
         if self.trouble.take().is_some() {
             log::info!("camera: frames of {} come again", self.logged);
@@ -292,9 +312,11 @@ impl Source for V4l2Source {
         let outcome = take_newest(buffers, layout, PATIENCE, last, &mut self.losses, &mut buffer);
         let now_ns = MonotonicClock.now_ns();
         let silent = now_ns.saturating_sub(streaming.last_frame_ns) >= streaming.stall_ns;
+        streaming.stamps.turn(now_ns);
         let trouble = match outcome {
             Ok(Outcome::Frame { captured_ns, .. }) if layout.agrees(&buffer) => {
                 streaming.last_frame_ns = now_ns;
+                let captured_ns = streaming.stamps.believe(captured_ns, now_ns, &streaming.name);
                 self.delivered += 1;
                 let Losses { missed, stale, broken } = self.losses;
                 let frame = Frame {
@@ -304,7 +326,7 @@ impl Source for V4l2Source {
                     colour: layout.colour,
                     data: buffer,
                     sequence: self.delivered + missed + stale + broken,
-                    captured_ns: captured_ns.unwrap_or(now_ns),
+                    captured_ns,
                     truth: None,
                 };
                 return Ok(self.deliver(frame));
@@ -336,55 +358,79 @@ fn names_a_place(path: &Path) -> bool {
     path.is_symlink() && path.parent().is_none_or(|parent| !parent.ends_with("by-id"))
 }
 
-/// What the camera can do, of what we can take.
-fn offers(device: &Device, api: Api, wish: &Wish) -> io::Result<Vec<Offer>> {
-    let mut offers = Vec::new();
-    for fourcc in device.formats(api)? {
-        let Some(format) = pixel_format(fourcc) else { continue };
-        let mut sizes = choice::sizes_for(&device.sizes(fourcc)?, wish.size);
-        if sizes.is_empty() {
-            // the driver takes what it is asked for, or says what it makes of it
-            sizes.push(wish.size);
-        }
-        for (width, height) in sizes {
-            let fps = choice::rate_for(&device.rates(fourcc, width, height)?, wish.fps);
-            offers.push(Offer { fourcc, format, width, height, fps });
-        }
-    }
-    Ok(offers)
-}
-
-fn nothing_fits(offers: &[Offer], wish: &Wish) -> String {
-    let mut codes: Vec<String> = offers.iter().map(|offer| code_name(offer.fourcc)).collect();
-    codes.dedup();
-    match wish.format {
-        Some(format) if !codes.is_empty() => format!("it does not offer {format:?}, only {}", codes.join(", ")),
-        _ => "it offers no format that is supported".to_owned(),
-    }
-}
-
-/// A camera for `doctor`: its name and formats as lines, or why it cannot be asked. `None` when the node is no camera.
-pub fn describe(path: &Path) -> Option<Result<Vec<String>, String>> {
+/// A camera for `doctor`: its name, and its formats as lines, or why it cannot be asked. `None` when the node is no camera.
+pub fn describe(path: &Path, wish: &Wish) -> Option<Result<(String, Vec<String>), String>> {
     let devices = DeviceDirectory::default();
-    let wish = Wish { size: (640, 480), fps: 30.0, format: None };
-    let ask = || -> io::Result<Option<Vec<String>>> {
+    let ask = || -> Result<Option<(String, Vec<String>)>, Trouble> {
         let found = devices.open(path)?;
-        let Some(api) = found.capability.capture else { return Ok(None) };
-        let offers = offers(&found.device, api, &wish)?;
-        let mut lines = vec![found.name()];
-        let mut codes: Vec<[u8; 4]> = offers.iter().map(|offer| offer.fourcc).collect();
-        codes.dedup();
-        for code in codes {
-            let of_code = offers.iter().filter(|offer| offer.fourcc == code);
-            let size = |offer: &Offer| match offer.fps {
+        if found.capability.capture.is_none() {
+            return Ok(None);
+        }
+        let camera = Camera::ask(found, wish)?;
+        let (mut lines, mut unread) = (Vec::new(), Vec::new());
+        for code in &camera.offers.codes {
+            let of_code: Vec<&Offer> = camera.offers.usable.iter().filter(|offer| offer.fourcc == *code).collect();
+            let size = |offer: &&Offer| match offer.fps {
                 Some(fps) => format!("{}x{}@{fps:.0}", offer.width, offer.height),
                 None => format!("{}x{}", offer.width, offer.height),
             };
-            lines.push(format!("{}: {}", code_name(code), of_code.map(size).collect::<Vec<_>>().join(" ")));
+            match of_code.as_slice() {
+                [] => unread.push(code_name(*code)),
+                offers => lines.push(format!("{}: {}", code_name(*code), offers.iter().map(size).collect::<Vec<_>>().join(" "))),
+            }
         }
-        let names: Vec<String> = found.device.controls()?.iter().map(|control| controls::key(&control.name)).collect();
+        if !unread.is_empty() {
+            lines.push(format!("not read: {}", unread.join(", ")));
+        }
+        if camera.found.capability.media_centric {
+            lines.push("media-controller-centric: it streams once its pipeline is configured (media-ctl)".to_owned());
+        }
+        let names: Vec<String> = camera.found.device.controls()?.iter().map(|control| controls::key(&control.name)).collect();
         lines.push(format!("controls: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") }));
-        Ok(Some(lines))
+        Ok(Some((camera.found.capability.card, lines)))
     };
-    ask().map_err(|error| Trouble::from(error).reason).transpose()
+    ask().map_err(|trouble| trouble.reason).transpose()
 }
+
+/// For `doctor`: whether a camera has what is asked of it, as far as can be known before it streams.
+pub fn usable(path: &Path, wish: &Wish) -> Result<(), String> {
+    let ask = || -> Result<(), Trouble> {
+        let found = DeviceDirectory::default().open(path)?;
+        if found.capability.capture.is_none() {
+            return Err(Trouble::fatal("it captures no video"));
+        }
+        Camera::ask(found, wish)?.choose(wish).map(|_| ())
+    };
+    ask().map_err(|trouble| trouble.reason)
+}
+
+/// For `doctor`: what `v4l2:` would try first and why, then what it would pass over, as lines; nothing is started.
+pub fn pick(wish: &Wish) -> Result<Vec<String>, String> {
+    pick_among(&DeviceDirectory::default(), wish)
+}
+
+fn pick_among(devices: &DeviceDirectory, wish: &Wish) -> Result<Vec<String>, String> {
+    let (cameras, others) = search::candidates(devices, wish);
+    let Some((camera, offer)) = cameras.first().and_then(|camera| Some((camera, camera.choose(wish).ok()?))) else {
+        return Err(search::none_works(&others).reason);
+    };
+    let why = match (camera.found.capability.media_centric, offer.format.is_grey()) {
+        (true, _) => "no other one offers a format that is read; its media pipeline must be configured (media-ctl)",
+        (false, true) => "no other one offers colour without a media pipeline to be configured",
+        (false, false) => "the first one that offers a format that is read and needs no media pipeline to be configured",
+    };
+    let rate = offer.fps.map_or_else(String::new, |fps| format!(" at {fps:.0} frames a second"));
+    let what = format!("{}x{} {}{rate}", offer.width, offer.height, code_name(offer.fourcc));
+    let mut lines = vec![format!("v4l2: alone would take {}, {what}: {why}", camera.found.name())];
+    if cameras.len() > 1 {
+        let names: Vec<String> = cameras[1..].iter().map(|camera| camera.found.name()).collect();
+        lines.push(format!("when that does not stream: {}", names.join(", ")));
+    }
+    if !others.is_empty() {
+        lines.push(format!("passed over: {}", search::list(&others)));
+    }
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use crate::source::SourceSpec;
 use crate::source::v4l2;
 
 pub(super) fn configured(report: &mut Report, config: &Config) {
-    source(report, &config.source.uri);
+    source(report, config);
     display(report, config);
     if !config.ring.group.is_empty()
         && let Err(error) = check_group(&config.ring.group)
@@ -19,13 +19,13 @@ pub(super) fn configured(report: &mut Report, config: &Config) {
     }
 }
 
-fn source(report: &mut Report, uri: &str) {
-    match uri.parse() {
+fn source(report: &mut Report, config: &Config) {
+    match config.source.uri.parse() {
         Err(reason) => report.problem("config", format!("source.uri: {reason}")),
         Ok(SourceSpec::V4l2 { device: Some(path) }) if !path.exists() => {
             report.problem("config", format!("source.uri: {} is not there; the service waits for it", path.display()));
         }
-        Ok(SourceSpec::V4l2 { device: Some(path) }) => camera(report, &path),
+        Ok(SourceSpec::V4l2 { device: Some(path) }) => camera(report, &path, config),
         Ok(SourceSpec::Replay { directory, .. }) if !directory.is_dir() => {
             report.problem("config", format!("source.uri: {} is no directory", directory.display()));
         }
@@ -34,16 +34,15 @@ fn source(report: &mut Report, uri: &str) {
 }
 
 #[cfg(feature = "camera")]
-fn camera(report: &mut Report, path: &Path) {
-    match v4l2::describe(path) {
-        None => report.problem("config", format!("source.uri: {} captures no video", path.display())),
-        Some(Err(reason)) => report.problem("config", format!("source.uri: {}: {reason}", path.display())),
-        Some(Ok(_)) => {}
+fn camera(report: &mut Report, path: &Path, config: &Config) {
+    match v4l2::usable(path, &super::wish(config)) {
+        Err(reason) => report.problem("config", format!("source.uri: {}: {reason}", path.display())),
+        Ok(()) => {}
     }
 }
 
 #[cfg(not(feature = "camera"))]
-fn camera(report: &mut Report, _path: &Path) {
+fn camera(report: &mut Report, _: &Path, _: &Config) {
     report.problem("config", "source.uri: this program was built without cameras");
 }
 

@@ -66,8 +66,8 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// Asks for `count` buffers, queues all that the driver gives and starts to stream in the format that is set.
-    pub fn start(device: Device, api: Api, count: u32) -> io::Result<Buffers> {
+    /// Asks for `count` buffers for the format that is set and queues all that the driver gives.
+    pub fn prepare(device: Device, api: Api, count: u32) -> io::Result<Buffers> {
         let count = device.request_buffers(api, count)?;
         // from here on, whatever fails, the drop below gives back what was taken
         let mut buffers = Buffers { maps: Vec::new(), queued: Vec::new(), api, device };
@@ -80,8 +80,12 @@ impl Buffers {
             buffers.queued.push(false);
             buffers.queue(index)?;
         }
-        buffers.device.start(api)?;
         Ok(buffers)
+    }
+
+    /// VIDIOC_STREAMON: starts to stream.
+    pub fn start(&self) -> io::Result<()> {
+        self.device.call(&STREAMON, &mut { self.api.buffer_type() as std::os::raw::c_int })
     }
 
     /// How many the driver has given.
@@ -187,6 +191,7 @@ impl Device {
             }
         }
         let monotonic = raw.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
+        // a negative time becomes one far ahead, which nobody believes
         let (seconds, micros) = (raw.timestamp.tv_sec as u64, raw.timestamp.tv_usec as u64);
         Ok(Dequeued {
             index: raw.index,
@@ -205,11 +210,6 @@ impl Device {
         }
         self.call(request, &mut raw)?;
         Ok(raw)
-    }
-
-    /// VIDIOC_STREAMON.
-    fn start(&self, api: Api) -> io::Result<()> {
-        self.call(&STREAMON, &mut { api.buffer_type() as std::os::raw::c_int })
     }
 
     /// VIDIOC_STREAMOFF: also takes every buffer out of both queues.

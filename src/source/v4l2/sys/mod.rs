@@ -8,11 +8,14 @@
 
 mod buffers;
 mod controls;
+#[cfg(test)]
+pub mod fake;
 
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode, OFlags, major, open, stat};
 use v4l::v4l_sys::*;
@@ -21,10 +24,28 @@ use v4l::v4l2::vidioc;
 pub use buffers::{Buffers, Dequeued, PLANES_MAX};
 pub use controls::{ControlInfo, ControlType};
 
-/// An open device node.
-#[derive(Debug)]
+/// An open device node; clones are the same open file.
+#[derive(Debug, Clone)]
 pub struct Device {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
+    /// A driver in the place of the kernel.
+    #[cfg(test)]
+    fake: Option<fake::Handle>,
+}
+
+/// A format, and the rate if the driver knows it, as they were before they were changed.
+#[derive(Clone, Copy)]
+pub struct Settings {
+    format: Pix,
+    /// Seconds per frame.
+    interval: Option<v4l2_fract>,
+}
+
+/// The part of a `v4l2_format` that counts, by [`Api`].
+#[derive(Clone, Copy)]
+enum Pix {
+    Single(v4l2_pix_format),
+    Multi(v4l2_pix_format_mplane),
 }
 
 /// A request code and the structure that goes with it.
@@ -81,6 +102,7 @@ const QUERYCAP: Request<v4l2_capability> = Request::new(vidioc::VIDIOC_QUERYCAP)
 const ENUM_FMT: Request<v4l2_fmtdesc> = Request::new(vidioc::VIDIOC_ENUM_FMT);
 const ENUM_FRAMESIZES: Request<v4l2_frmsizeenum> = Request::new(vidioc::VIDIOC_ENUM_FRAMESIZES);
 const ENUM_FRAMEINTERVALS: Request<v4l2_frmivalenum> = Request::new(vidioc::VIDIOC_ENUM_FRAMEINTERVALS);
+const G_FMT: Request<v4l2_format> = Request::new(vidioc::VIDIOC_G_FMT);
 const S_FMT: Request<v4l2_format> = Request::new(vidioc::VIDIOC_S_FMT);
 const S_PARM: Request<v4l2_streamparm> = Request::new(vidioc::VIDIOC_S_PARM);
 const G_PARM: Request<v4l2_streamparm> = Request::new(vidioc::VIDIOC_G_PARM);
@@ -120,6 +142,9 @@ pub struct Capability {
     pub bus: String,
     /// `None` when the node captures no video into mapped buffers: a metadata node, a codec, an output.
     pub capture: Option<Api>,
+    /// V4L2_CAP_IO_MC: what comes in is a matter of the media controller. The node lists every format that its hardware knows,
+    /// whether or not the pipeline in front of it, which a program such as media-ctl or libcamera configures, can deliver it.
+    pub media_centric: bool,
 }
 
 /// Frame sizes of one pixel format.
@@ -153,15 +178,28 @@ pub struct DriverFormat {
 impl Device {
     /// Opens the node for non-blocking streaming; ENOTTY when it is none of Video4Linux.
     pub fn open(path: &Path) -> io::Result<Device> {
+        #[cfg(test)]
+        if let Some(device) = fake::open(path) {
+            return device;
+        }
         let node = stat(path)?;
         // before opening: opening somebody else's device may do something
         if FileType::from_raw_mode(node.st_mode) != FileType::CharacterDevice || major(node.st_rdev) != VIDEO_MAJOR {
             return Err(rustix::io::Errno::NOTTY.into());
         }
-        Ok(Device { fd: open(path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())? })
+        let fd = open(path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Device {
+            fd: Arc::new(fd),
+            #[cfg(test)]
+            fake: None,
+        })
     }
 
-    fn call<T: Plain>(&self, request: &Request<T>, argument: &mut T) -> io::Result<()> {
+    fn call<T: Plain + 'static>(&self, request: &Request<T>, argument: &mut T) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(fake) = &self.fake {
+            return fake.answer(request.code, argument);
+        }
         loop {
             let pointer: *mut T = argument;
             // SAFETY: the constants of this room pair every request with its structure, whose size the code repeats; the kernel
@@ -193,6 +231,7 @@ impl Device {
             card: text(&raw.card),
             bus: text(&raw.bus_info),
             capture: api.filter(|_| has(V4L2_CAP_STREAMING) && !codec),
+            media_centric: has(V4L2_CAP_IO_MC),
         })
     }
 
@@ -257,18 +296,57 @@ impl Device {
 
     /// VIDIOC_S_FMT with progressive fields; the driver answers with what it made of it.
     pub fn set_format(&self, api: Api, fourcc: [u8; 4], width: u32, height: u32) -> io::Result<DriverFormat> {
-        let mut raw = v4l2_format { type_: api.buffer_type(), ..v4l2_format::zeroed() };
         let (pixelformat, field) = (u32::from_le_bytes(fourcc), v4l2_field_V4L2_FIELD_NONE);
-        match api {
-            Api::Single => raw.fmt.pix = v4l2_pix_format { width, height, pixelformat, field, ..zeroed_pix() },
-            Api::Multi => raw.fmt.pix_mp = v4l2_pix_format_mplane { width, height, pixelformat, field, ..zeroed_pix_mp() },
+        self.call_format(
+            &S_FMT,
+            match api {
+                Api::Single => Pix::Single(v4l2_pix_format { width, height, pixelformat, field, ..zeroed_pix() }),
+                Api::Multi => Pix::Multi(v4l2_pix_format_mplane { width, height, pixelformat, field, ..zeroed_pix_mp() }),
+            },
+        )
+        .map(Pix::driver_format)
+    }
+
+    /// VIDIOC_G_FMT and VIDIOC_G_PARM: how the driver is set, to be put back.
+    pub fn settings(&self, api: Api) -> io::Result<Settings> {
+        let format = self.call_format(
+            &G_FMT,
+            match api {
+                Api::Single => Pix::Single(zeroed_pix()),
+                Api::Multi => Pix::Multi(zeroed_pix_mp()),
+            },
+        )?;
+        let mut raw = v4l2_streamparm { type_: api.buffer_type(), ..v4l2_streamparm::zeroed() };
+        let known = self.call(&G_PARM, &mut raw).is_ok() && answered_rate(&raw).is_some();
+        // SAFETY: for a capture type the driver fills this member.
+        let interval = known.then_some(unsafe { raw.parm.capture.timeperframe });
+        Ok(Settings { format, interval })
+    }
+
+    /// VIDIOC_S_FMT and VIDIOC_S_PARM with what [`Device::settings`] gave; the driver answers with what it made of it.
+    pub fn put_back(&self, api: Api, settings: &Settings) -> io::Result<DriverFormat> {
+        let format = self.call_format(&S_FMT, settings.format)?;
+        if let Some(interval) = settings.interval {
+            let mut raw = v4l2_streamparm { type_: api.buffer_type(), ..v4l2_streamparm::zeroed() };
+            raw.parm.capture.timeperframe = interval;
+            // a driver may know a rate and take none
+            let _ = self.call(&S_PARM, &mut raw);
         }
-        self.call(&S_FMT, &mut raw)?;
-        Ok(match api {
+        Ok(format.driver_format())
+    }
+
+    fn call_format(&self, request: &Request<v4l2_format>, pix: Pix) -> io::Result<Pix> {
+        let mut raw = v4l2_format::zeroed();
+        match pix {
+            Pix::Single(pix) => (raw.type_, raw.fmt.pix) = (Api::Single.buffer_type(), pix),
+            Pix::Multi(pix) => (raw.type_, raw.fmt.pix_mp) = (Api::Multi.buffer_type(), pix),
+        }
+        self.call(request, &mut raw)?;
+        Ok(match pix {
             // SAFETY: the type above says which member of the union counts.
-            Api::Single => single(unsafe { raw.fmt.pix }),
+            Pix::Single(_) => Pix::Single(unsafe { raw.fmt.pix }),
             // SAFETY: as above.
-            Api::Multi => multi(unsafe { raw.fmt.pix_mp }),
+            Pix::Multi(_) => Pix::Multi(unsafe { raw.fmt.pix_mp }),
         })
     }
 
@@ -315,6 +393,22 @@ impl Device {
         let mut raw = v4l2_event::zeroed();
         self.call(&DQEVENT, &mut raw)?;
         Ok(raw.type_ == V4L2_EVENT_SOURCE_CHANGE)
+    }
+}
+
+impl Settings {
+    /// What is set.
+    pub fn format(&self) -> DriverFormat {
+        self.format.driver_format()
+    }
+}
+
+impl Pix {
+    fn driver_format(self) -> DriverFormat {
+        match self {
+            Pix::Single(pix) => single(pix),
+            Pix::Multi(pix) => multi(pix),
+        }
     }
 }
 

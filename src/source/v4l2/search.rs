@@ -1,0 +1,105 @@
+//! Which camera is meant when none is named: the one that works.
+//!
+//! A board has nodes that capture video and give none: a receiver whose media pipeline nobody has configured (Raspberry Pi 5:
+//! rp1-cfe), a sensor's raw data (Jetson: tegra-video). So every node is asked, the likeliest is started first, and the next one when
+//! it does not stream.
+//!
+//! ```text
+//! asked         nodes that capture video and are no stage of a board's image processor, by number
+//! passed over   those that offer no format that is read, or cannot be asked (taken, no signal at its input)
+//! in this order colour; grey only; media-controller-centric ones, which stream if their pipeline is configured
+//! ```
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::CameraOptions;
+use super::camera::{Camera, Started};
+use super::choice::Wish;
+use super::identity::DeviceDirectory;
+use super::trouble::{Kind, Trouble};
+
+/// A camera that was not taken, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PassedOver {
+    pub card: String,
+    pub path: PathBuf,
+    pub trouble: Trouble,
+}
+
+/// The cameras that may work, the likeliest first, and the others.
+pub(super) fn candidates(devices: &DeviceDirectory, wish: &Wish) -> (Vec<Camera>, Vec<PassedOver>) {
+    let (mut cameras, mut others) = (Vec::new(), Vec::new());
+    for path in devices.nodes() {
+        let found = match devices.open_camera(&path) {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(error) => {
+                let trouble = Trouble::from(error);
+                // a file that is no device is not worth a word
+                if trouble.kind != Kind::Fatal {
+                    others.push(PassedOver { card: String::new(), path, trouble });
+                }
+                continue;
+            }
+        };
+        let card = found.capability.card.clone();
+        let asked = Camera::ask(found, wish).and_then(|camera| camera.choose(wish).map(|_| ()).map(|()| camera));
+        match asked {
+            Ok(camera) => cameras.push(camera),
+            Err(trouble) => others.push(PassedOver { card, path, trouble }),
+        }
+    }
+    // stable: by number among equals
+    cameras.sort_by_key(|camera| {
+        let grey = camera.offers.usable.iter().all(|offer| offer.format.is_grey());
+        (camera.found.capability.media_centric, grey)
+    });
+    (cameras, others)
+}
+
+/// Starts the first camera that streams; those in `silent` have streamed and given nothing, so they come last.
+pub(super) fn start_one(
+    devices: &DeviceDirectory,
+    options: &CameraOptions,
+    silent: &[PathBuf],
+) -> Result<(Camera, Started, Vec<PassedOver>), Trouble> {
+    let (mut cameras, mut passed_over) = candidates(devices, &options.wish);
+    cameras.sort_by_key(|camera| silent.iter().position(|path| path == camera.path()).map_or(0, |at| at + 1));
+    for camera in cameras {
+        match camera.start(options) {
+            Ok(started) => return Ok((camera, started, passed_over)),
+            Err(trouble) => {
+                passed_over.push(PassedOver { card: camera.found.capability.card.clone(), path: camera.path().clone(), trouble });
+            }
+        }
+    }
+    Err(none_works(&passed_over))
+}
+
+/// That no camera works, with what was tried.
+pub(super) fn none_works(passed_over: &[PassedOver]) -> Trouble {
+    Trouble::passing(match passed_over {
+        [] => "there is none (no /dev/video* captures video)".to_owned(),
+        tried => format!("none works: {}", list(tried)),
+    })
+}
+
+/// Several cameras as one sentence's part: those of one kind that fail alike together, since a board may have eight of them.
+pub(super) fn list(passed_over: &[PassedOver]) -> String {
+    let mut groups: Vec<(Vec<&Path>, &PassedOver)> = Vec::new();
+    for one in passed_over {
+        match groups.iter_mut().find(|(_, first)| (&first.card, &first.trouble) == (&one.card, &one.trouble)) {
+            Some((paths, _)) => paths.push(&one.path),
+            None => groups.push((vec![&one.path], one)),
+        }
+    }
+    let mut text = String::new();
+    for (at, (paths, first)) in groups.iter().enumerate() {
+        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let card = if first.card.is_empty() { String::new() } else { format!(" ({})", first.card) };
+        // a String takes everything
+        let _ = write!(text, "{}{}{card}: {}", if at > 0 { "; " } else { "" }, paths.join(", "), first.trouble.reason);
+    }
+    text
+}
