@@ -9,6 +9,7 @@ use eomt_edge::cli::{
 };
 use eomt_edge::data::Thresholds;
 use eomt_edge::model::Precision;
+use eomt_edge::model_file::Compute;
 use eomt_edge::segment::Anomaly;
 use eomt_edge::tools::bench::{BenchOptions, bench};
 use eomt_edge::tools::convert::{ConvertOptions, convert};
@@ -26,7 +27,9 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Convert(args) => run_convert(args)?,
         Command::Segment(args) => run_segment(&args)?,
         Command::Evaluate(args) => run_evaluate(*args)?,
-        Command::Logits(args) => logits(&args.model, &args.input, &args.output, args.threads)?,
+        Command::Logits(args) => {
+            logits(&args.model, &args.input, &args.output, &Compute::threads(args.threads).with_normalization(args.normalization))?
+        }
         Command::Preprocess(args) => preprocess(&args.image, (args.size.0, args.size.1), &args.output, args.max_pixels)?,
         Command::Postprocess(args) => run_postprocess(&args)?,
         Command::Bench(args) => run_bench(args)?,
@@ -64,7 +67,9 @@ fn run_convert(args: ConvertArgs) -> anyhow::Result<()> {
             PrecisionArg::Int8 => Precision::Int8,
         },
         calibrate: args.calibrate,
-        thresholds: thresholds(&args.thresholds),
+        threshold: args.thresholds.threshold,
+        mask_threshold: args.thresholds.mask_threshold,
+        overlap_threshold: args.thresholds.overlap_threshold,
         skip_check: args.no_check,
         ..ConvertOptions::default()
     };
@@ -142,6 +147,7 @@ fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
 fn run_bench(args: BenchArgs) -> anyhow::Result<()> {
     let options = BenchOptions {
         threads: args.threads,
+        normalization: args.normalization,
         frames: args.frames as usize,
         image: args.image,
         size: (640, 480),
@@ -171,6 +177,7 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
         windows: args.windows,
         all_queries: args.all_queries,
         threads: args.threads,
+        normalization: args.normalization,
         max_pixels: args.max_pixels,
     };
     segment(&args.model, &args.images, &args.output, &options)
@@ -209,6 +216,7 @@ fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
         anomaly_values: args.anomaly_values,
         limit: args.limit.map(|limit| limit as usize),
         threads: args.threads,
+        normalization: args.normalization,
         max_pixels: args.max_pixels,
         json: args.json,
         report: args.report,

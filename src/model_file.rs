@@ -13,9 +13,11 @@ use std::sync::Arc;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::data::Normalization;
 use crate::kernels::arch::{Isa, IsaError};
 use crate::kernels::workers::Workers;
-use crate::model::{LoadOptions, Model, ModelError};
+use crate::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Texts};
+use crate::model::{Companions, LoadOptions, Model, ModelError};
 
 /// Why there is no model; the sentence names the file.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +42,7 @@ impl ModelFileError {
 /// Names the instruction set when nothing else does; for tests of kernels that this CPU would not choose.
 pub const ISA_VARIABLE: &str = "EOMT_EDGE_ISA";
 
-/// On what a model computes.
+/// On what a model computes, and how its file is understood.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Compute {
     /// Threads of one inference; 0 = one per core.
@@ -49,12 +51,19 @@ pub struct Compute {
     pub isa: Option<String>,
     /// CPU numbers to pin the threads to, in turn; empty: the kernel moves them.
     pub cores: Vec<usize>,
+    /// Where a foreign export's pixel values are normalized.
+    pub normalization: Normalization,
 }
 
 impl Compute {
     /// All threads there are.
     pub fn threads(threads: usize) -> Compute {
         Compute { threads, ..Compute::default() }
+    }
+
+    /// The same for files that may be foreign exports.
+    pub fn with_normalization(self, normalization: Normalization) -> Compute {
+        Compute { normalization, ..self }
     }
 
     fn isa(&self) -> Result<Isa, ModelFileError> {
@@ -95,7 +104,7 @@ fn pin(cores: &[usize], index: usize) {
     }
 }
 
-/// Loads a model file, with the `config.json` beside it should it be a foreign export.
+/// Loads a model file, with the configurations beside it should it be a foreign export, and logs what is remarkable about it.
 /// Also returns the file's bytes.
 pub fn load(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
     let io = |source| ModelFileError::Io { path: path.to_owned(), source };
@@ -103,13 +112,29 @@ pub fn load(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFil
         return Err(io(std::io::Error::other("it is not a regular file")));
     }
     let bytes = std::fs::read(path).map_err(io)?;
-    let config_json = std::fs::read_to_string(path.with_file_name("config.json")).ok();
+    let [config, preprocessor, processor] = ["config.json", PREPROCESSOR_FILE, PROCESSOR_FILE].map(|name| beside(path, name));
+    let (config, preprocessor, processor) = (config?, preprocessor?, processor?);
+    let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref() };
+    let companions = Companions { config: config.as_deref(), processor: texts };
     let directory = path.parent().and_then(Path::to_str);
     let isa = compute.isa()?;
     let workers = compute.workers().map_err(ModelFileError::Threads)?;
-    let options = LoadOptions { isa, workers, directory, config_json: config_json.as_deref(), ..LoadOptions::default() };
+    let normalization = compute.normalization;
+    let options = LoadOptions { isa, workers, directory, companions, normalization, ..LoadOptions::default() };
     let model = Model::load(&bytes, &options).map_err(|source| ModelFileError::Model { path: path.to_owned(), source })?;
+    model.remarks().warnings.iter().for_each(|warning| log::warn!("{}: {warning}", path.display()));
+    model.remarks().facts.iter().for_each(|fact| log::info!("{}: {fact}", path.display()));
     Ok((model, bytes))
+}
+
+/// The text of a file beside the model; `None` when there is none.
+fn beside(path: &Path, name: &str) -> Result<Option<String>, ModelFileError> {
+    let path = path.with_file_name(name);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
+        Err(source) => Err(ModelFileError::Io { path, source }),
+    }
 }
 
 /// 0 means one thread per core.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum};
 
 use crate::config::THREADS_MAX;
-use crate::data::Task;
+use crate::data::{Normalization, Task};
 
 /// Pixels: three times the largest input of a published model.
 const INPUT_SIDE_MAX: usize = 4096;
@@ -127,6 +127,9 @@ pub struct SegmentArgs {
     /// Compute the masks of all queries, also of those that cannot survive (same result, slower)
     #[arg(long)]
     pub all_queries: bool,
+    /// Exports by others: normalization is inside or outside of the network [default: as its graph shows]
+    #[arg(long, default_value = "auto", hide_default_value = true, value_name = "WHERE")]
+    pub normalization: Normalization,
     /// Threads for one inference, 0 = one per core
     #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,
@@ -221,6 +224,9 @@ pub struct EvaluateArgs {
     /// Images that the report shows and --compare names
     #[arg(long, default_value_t = 12, value_name = "N")]
     pub shown: usize,
+    /// Exports by others: normalization is inside or outside of the network [default: as its graph shows]
+    #[arg(long, default_value = "auto", hide_default_value = true, value_name = "WHERE")]
+    pub normalization: Normalization,
     /// Threads for one inference, 0 = one per core
     #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,
@@ -242,6 +248,9 @@ pub struct LogitsArgs {
     /// safetensors with class_queries_logits and masks_queries_logits
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+    /// Exports by others: normalization is inside or outside of the network [default: as its graph shows]
+    #[arg(long, default_value = "auto", hide_default_value = true, value_name = "WHERE")]
+    pub normalization: Normalization,
     /// Threads for one inference, 0 = one per core
     #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,
@@ -297,6 +306,9 @@ pub struct BenchArgs {
     /// ONNX file
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
+    /// Exports by others: normalization is inside or outside of the network [default: as its graph shows]
+    #[arg(long, default_value = "auto", hide_default_value = true, value_name = "WHERE")]
+    pub normalization: Normalization,
     /// Threads for one inference, 0 = one per core
     #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,

@@ -19,7 +19,7 @@ use std::str::FromStr;
 pub use display::{Controller, DisplayConfig, DisplayKind};
 use serde::Deserialize;
 
-use crate::data::{Colour, PixelFormat, Task, Thresholds};
+use crate::data::{Colour, Normalization, PixelFormat, Task, Thresholds};
 pub use camera::{CameraConfig, Flip};
 
 /// CPU numbers that sched_setaffinity(2) can name.
@@ -66,6 +66,9 @@ pub struct ModelConfig {
     pub cores: Vec<usize>,
     /// Instruction set of the kernels by name; empty = the best that the CPU has.
     pub isa: String,
+    /// Where a foreign export's pixel values are normalized.
+    #[serde(deserialize_with = "from_str")]
+    pub normalization: Normalization,
     /// Default: what the model was trained for.
     #[serde(deserialize_with = "optional_from_str")]
     pub task: Option<Task>,
@@ -162,6 +165,7 @@ impl Default for ModelConfig {
             threads: 0,
             cores: Vec::new(),
             isa: String::new(),
+            normalization: Normalization::Auto,
             task: None,
             threshold: None,
             mask_threshold: None,

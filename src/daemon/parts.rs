@@ -30,7 +30,7 @@ impl Network {
     pub fn start(config: &ModelConfig) -> Result<Network, DaemonError> {
         let started = Instant::now();
         let isa = Some(config.isa.clone()).filter(|isa| !isa.is_empty());
-        let compute = Compute { threads: config.threads, isa, cores: config.cores.clone() };
+        let compute = Compute { threads: config.threads, isa, cores: config.cores.clone(), normalization: config.normalization };
         let (model, bytes) = model_file::load(&config.path, &compute)?;
         let metadata = model.metadata().clone();
         let (path, name, task, isa) = (config.path.display(), &metadata.name, metadata.task, model.isa().name());

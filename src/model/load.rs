@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost::Message;
-use serde::Deserialize;
 use tract_linalg::multithread::Executor;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{InferenceModel, InferenceModelExt, OutletId, TypedModel, TypedSimplePlan};
@@ -12,11 +11,12 @@ use tract_onnx::tract_core::internal::{Datum, TypedFact, tvec};
 use tract_onnx::tract_core::runtime::RunOptions;
 use tract_onnx::tract_hir::internal::InferenceFact;
 
+use super::foreign::{self, Companions};
 use super::fuse::{self, MaskProduct};
-use super::metadata::{IMAGENET_MEAN, IMAGENET_STD, names};
+use super::metadata::names;
 use super::ops::Engine;
-use super::{MaskOutput, Metadata, Model, ModelError, Precision};
-use crate::data::{Task, Thresholds};
+use super::{MaskOutput, Metadata, Model, ModelError, Remarks, masks};
+use crate::data::Normalization;
 use crate::kernels::arch::Isa;
 use crate::kernels::product::MaskProductScratch;
 use crate::kernels::workers::Workers;
@@ -28,8 +28,10 @@ pub struct LoadOptions<'a> {
     pub isa: Isa,
     /// The threads of one inference.
     pub workers: Workers,
-    /// The text of the `config.json` beside a foreign export; unused when the file describes itself.
-    pub config_json: Option<&'a str>,
+    /// The texts of the files beside a foreign export; unused when the file describes itself.
+    pub companions: Companions<'a>,
+    /// Where a foreign export's pixel values are normalized.
+    pub normalization: Normalization,
     /// Where weights in a second file are looked for (networks of more than 2 GiB); the one case in which this room reads a file.
     pub directory: Option<&'a str>,
     /// Compute only the masks of kept queries when the graph allows it. Off only to compare.
@@ -38,7 +40,14 @@ pub struct LoadOptions<'a> {
 
 impl Default for LoadOptions<'_> {
     fn default() -> Self {
-        LoadOptions { isa: Isa::detect(), workers: Workers::one(), config_json: None, directory: None, prune_masks: true }
+        LoadOptions {
+            isa: Isa::detect(),
+            workers: Workers::one(),
+            companions: Companions::default(),
+            normalization: Normalization::Auto,
+            directory: None,
+            prune_masks: true,
+        }
     }
 }
 
@@ -53,9 +62,9 @@ impl Model {
         if proto.graph.is_none() || proto.opset_import.is_empty() {
             return Err(ModelError::NotOnnx { reason: "it holds no graph".to_owned() });
         }
-        let metadata = describe(&proto, options.config_json)?;
+        let (metadata, remarks) = describe(&proto, options)?;
         let (model, outputs) = parse(proto, metadata.input_size, options.directory)?;
-        assemble(model, outputs, metadata, options)
+        assemble(model, outputs, metadata, remarks, options)
     }
 }
 
@@ -63,64 +72,13 @@ fn not_eomt(reason: impl Into<String>) -> ModelError {
     ModelError::NotEomt { reason: reason.into() }
 }
 
-/// Metadata from the file itself, else from the configuration beside it.
-fn describe(proto: &ModelProto, config_json: Option<&str>) -> Result<Metadata, ModelError> {
+/// Metadata from the file itself, else from its graph and the files beside it.
+fn describe(proto: &ModelProto, options: &LoadOptions) -> Result<(Metadata, Remarks), ModelError> {
     let props: BTreeMap<_, _> = proto.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
-    if let Some(metadata) = Metadata::from_props(&props)? {
-        return Ok(metadata);
-    }
-    // a graph that cannot be EoMT deserves that answer, not a request for a configuration
-    let graph = proto.graph.as_ref().expect("checked by the caller");
-    if graph.output.len() < 2 {
-        return Err(not_eomt(format!("it has {} output(s); class logits and mask logits are two", graph.output.len())));
-    }
-    let text = config_json.ok_or_else(|| ModelError::NeedsConfig { reason: "there is none".to_owned() })?;
-    ForeignConfig::parse(text)
-}
-
-/// The part of a transformers `config.json` that a foreign export needs.
-#[derive(Deserialize)]
-struct ForeignConfig {
-    model_type: String,
-    image_size: serde_json::Value,
-    #[serde(default)]
-    id2label: BTreeMap<String, String>,
-    #[serde(default)]
-    stuff_classes: Vec<u16>,
-}
-
-impl ForeignConfig {
-    fn parse(text: &str) -> Result<Metadata, ModelError> {
-        let needs = |reason: String| ModelError::NeedsConfig { reason };
-        let config: ForeignConfig = serde_json::from_str(text).map_err(|error| needs(error.to_string()))?;
-        if !config.model_type.starts_with("eomt") {
-            return Err(not_eomt(format!("its config.json says model_type '{}'", config.model_type)));
-        }
-        let side = |value: &serde_json::Value| value.as_u64().filter(|&n| n > 0).map(|n| n as usize);
-        let input_size = match &config.image_size {
-            serde_json::Value::Array(sides) if sides.len() == 2 => side(&sides[0]).zip(side(&sides[1])),
-            value => side(value).map(|n| (n, n)),
-        };
-        let input_size = input_size.ok_or_else(|| needs("its image_size is neither a size nor a pair of them".to_owned()))?;
-        let mut labels: Vec<(usize, String)> = Vec::new();
-        for (key, label) in config.id2label {
-            let index = key.parse().map_err(|_| needs(format!("its id2label has the key '{key}', which is no number")))?;
-            labels.push((index, label));
-        }
-        labels.sort();
-        Ok(Metadata {
-            name: "foreign".to_owned(),
-            task: Task::Panoptic,
-            labels: labels.into_iter().map(|(_, label)| label).collect(),
-            stuff_classes: config.stuff_classes,
-            image_mean: IMAGENET_MEAN,
-            image_std: IMAGENET_STD,
-            input_size,
-            thresholds: Thresholds::default(),
-            precision: Precision::F32,
-            source_sha256: String::new(),
-            converter: String::new(),
-        })
+    match Metadata::from_props(&props)? {
+        Some(_) if options.normalization != Normalization::Auto => Err(ModelError::NotForeign),
+        Some(metadata) => Ok((metadata, Remarks::default())),
+        None => foreign::describe(proto, &props, &options.companions, options.normalization),
     }
 }
 
@@ -177,7 +135,13 @@ fn concrete(fact: &TypedFact) -> Vec<usize> {
     fact.shape.as_concrete().map(<[usize]>::to_vec).unwrap_or_default()
 }
 
-fn assemble(mut model: TypedModel, outputs: Outputs, mut metadata: Metadata, options: &LoadOptions) -> Result<Model, ModelError> {
+fn assemble(
+    mut model: TypedModel,
+    outputs: Outputs,
+    mut metadata: Metadata,
+    mut remarks: Remarks,
+    options: &LoadOptions,
+) -> Result<Model, ModelError> {
     let optimizing = ModelError::engine("optimize");
     let class_shape = concrete(model.outlet_fact(outputs.class).map_err(&optimizing)?);
     let mask_shape = concrete(model.outlet_fact(outputs.masks).map_err(&optimizing)?);
@@ -197,6 +161,7 @@ fn assemble(mut model: TypedModel, outputs: Outputs, mut metadata: Metadata, opt
     model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(&optimizing)?;
     let engine = Engine::new(options.isa, options.workers.clone());
     let quantized = fuse::rewrite(&mut model, &engine).map_err(&optimizing)?;
+    let masked = masks::masked(&model);
     let masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
         Some(Ok(sizes)) => MaskOutput::Product { sizes, scratch: MaskProductScratch::new(options.isa, quantized) },
         Some(Err(reason)) => {
@@ -206,9 +171,11 @@ fn assemble(mut model: TypedModel, outputs: Outputs, mut metadata: Metadata, opt
         None => MaskOutput::Dense,
     };
     let model = model.into_optimized().map_err(&optimizing)?;
+    let mask_cost = masks::cost(&model, &masked);
+    remarks.warnings.extend(mask_cost.map(|cost| cost.to_string()));
     let executor = options.workers.thread_pool().map_or(Executor::SingleThread, |pool| Executor::MultiThread(Arc::clone(pool)));
     let run_options = RunOptions { executor: Some(executor), ..RunOptions::default() };
     let plan = TypedSimplePlan::new_with_options(model, &run_options).map_err(&optimizing)?;
     let state = plan.spawn().map_err(&optimizing)?;
-    Ok(Model { metadata, plan, state, masks, engine, queries, classes, mask_size: (mask_shape[2], mask_shape[3]) })
+    Ok(Model { metadata, plan, state, masks, engine, queries, classes, mask_size: (mask_shape[2], mask_shape[3]), mask_cost, remarks })
 }

@@ -70,6 +70,10 @@ struct ThresholdsJson {
 pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
+/// Entries by which a file of ours is known, even when some are missing.
+const OWN_KEYS: [&str; 8] =
+    ["labels", "stuff_classes", "image_mean", "image_std", "input_size", "thresholds", "source_sha256", "converter"];
+
 impl Metadata {
     /// Key and text of every entry, in a fixed order.
     pub fn to_props(&self) -> Vec<(String, String)> {
@@ -92,7 +96,8 @@ impl Metadata {
 
     /// Reads the entries back; `None` when the file carries none of ours.
     pub fn from_props(props: &BTreeMap<String, String>) -> Result<Option<Metadata>, ModelError> {
-        if !props.contains_key("task") && !props.contains_key("labels") {
+        // 'task' and 'name' alone are other exporters' keys as well
+        if OWN_KEYS.iter().filter(|key| props.contains_key(**key)).count() < 2 {
             return Ok(None);
         }
         let text = |key: &'static str| props.get(key).cloned().ok_or(ModelError::MissingMetadata { key });
@@ -183,5 +188,17 @@ mod tests {
             assert!(message.contains(key), "{message}");
         }
         assert_eq!(Metadata::from_props(&BTreeMap::new()).unwrap(), None);
+        for lost in ["task", "labels", "thresholds", "name"] {
+            let props: BTreeMap<_, _> = example().to_props().into_iter().filter(|(key, _)| key != lost).collect();
+            let message = Metadata::from_props(&props).unwrap_err().to_string();
+            assert!(message.contains(lost), "{message}");
+        }
+    }
+
+    #[test]
+    fn entries_of_others_are_not_ours() {
+        let pairs = [("task", "segment"), ("names", "{0: 'a'}"), ("imgsz", "[640, 640]"), ("stride", "32"), ("name", "yolo")];
+        let props = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect();
+        assert_eq!(Metadata::from_props(&props).unwrap(), None);
     }
 }

@@ -14,20 +14,26 @@
 //! ```
 //!
 //! Invariants: the graph has one input `[1, 3, H, W]`, class logits `[1, Q, C + 1]` and mask logits `[1, Q, h, w]`; H and W are
-//! fixed. Refuses: opening files (the caller does), guessing labels, training.
+//! fixed. Refuses: opening files (the caller does), guessing labels, training, networks other than EoMT.
 
+pub mod datasets;
+mod foreign;
 pub mod fuse;
 mod load;
+mod masks;
 mod metadata;
 mod observe;
 pub mod ops;
+pub mod processor;
 
 use std::sync::Arc;
 
 use tract_onnx::prelude::{TValue, TVec, TypedRunnableModel, TypedSimpleState, tvec};
 use tract_onnx::tract_core::internal::TractError;
 
+pub use foreign::Companions;
 pub use load::LoadOptions;
+pub use masks::MaskCost;
 pub use metadata::{IMAGENET_MEAN, IMAGENET_STD, Metadata, Precision, names};
 pub use observe::{Observer, Operator};
 
@@ -50,6 +56,15 @@ pub enum ModelError {
     InvalidMetadata { key: &'static str, reason: String },
     #[error("the model says nothing about itself, so it needs a config.json beside it: {reason}")]
     NeedsConfig { reason: String },
+    /// A file beside the model.
+    #[error("{reason}")]
+    Companion { reason: String },
+    #[error("{0} (it lies beside the model)")]
+    Processor(#[from] processor::ProcessorError),
+    #[error("where its pixel values are normalized is unclear: {reason}")]
+    Normalization { reason: String },
+    #[error("normalization inside or outside is said for foreign exports only; this file says itself what it takes")]
+    NotForeign,
     #[error("the inference engine cannot {action} this network: {reason}")]
     Engine { action: &'static str, reason: String },
     #[error("the network takes {expected_height}x{expected_width} pixels (height x width), not {height}x{width}")]
@@ -75,6 +90,15 @@ fn one_line(error: &TractError) -> String {
     parts.join(": ")
 }
 
+/// What the user of a model should hear; the caller adds the file's name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What is done otherwise than some file says, or costs more than it must.
+    pub warnings: Vec<String>,
+    /// How a foreign export was understood.
+    pub facts: Vec<String>,
+}
+
 /// Where the plan's mask output comes from.
 enum MaskOutput {
     /// Output 1 is `[1, Q, h, w]`.
@@ -94,6 +118,8 @@ pub struct Model {
     classes: usize,
     /// (height, width) of a mask.
     mask_size: (usize, usize),
+    mask_cost: Option<MaskCost>,
+    remarks: Remarks,
 }
 
 impl std::fmt::Debug for Model {
@@ -105,6 +131,16 @@ impl std::fmt::Debug for Model {
 impl Model {
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// What was noticed while loading.
+    pub fn remarks(&self) -> &Remarks {
+        &self.remarks
+    }
+
+    /// What attention through masks costs; `None`: no attention reads one.
+    pub fn mask_cost(&self) -> Option<MaskCost> {
+        self.mask_cost
     }
 
     /// Q.

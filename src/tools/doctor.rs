@@ -15,6 +15,7 @@ use rustix::system::uname;
 use super::say;
 use crate::client::Subscriber;
 use crate::config::{Config, DisplayKind};
+use crate::data::Normalization;
 use crate::kernels::arch;
 use crate::model_file::{self, Compute};
 #[cfg(feature = "camera")]
@@ -61,7 +62,7 @@ pub fn doctor(options: &DoctorOptions) -> Result<usize> {
     cameras(&mut report, &config);
     displays(&mut report, config.display.kind);
     shared_memory(&mut report, socket);
-    model(&mut report, model_path);
+    model(&mut report, model_path, config.model.normalization);
     service::service(&mut report);
     let summary = match report.problems {
         0 => "no problems".to_owned(),
@@ -259,8 +260,8 @@ fn shared_memory(report: &mut Report, socket: &Path) {
     }
 }
 
-fn model(report: &mut Report, path: &Path) {
-    match model_file::load(path, &Compute::threads(1)) {
+fn model(report: &mut Report, path: &Path, normalization: Normalization) {
+    match model_file::load(path, &Compute::threads(1).with_normalization(normalization)) {
         Err(error) => report.problem("model", error.to_string()),
         Ok((model, _)) => {
             let metadata = model.metadata();

@@ -10,13 +10,13 @@ use crate::model::names;
 use crate::model_file::{self, Compute};
 
 /// `pixel_values` of `input` (f32 `[1, 3, H, W]`, normalized) to both outputs in `output`.
-pub fn logits(model: &Path, input: &Path, output: &Path, threads: usize) -> Result<()> {
+pub fn logits(model: &Path, input: &Path, output: &Path, compute: &Compute) -> Result<()> {
     let bytes = files::read(input)?;
     let (shape, values) = tensors::read(&bytes, input, names::INPUT)?;
     let [1, 3, height, width] = shape[..] else {
         bail!("{}: the tensor '{}' has the shape {shape:?}, not [1, 3, H, W]", input.display(), names::INPUT);
     };
-    let (mut model, _) = model_file::load(model, &Compute::threads(threads))?;
+    let (mut model, _) = model_file::load(model, compute)?;
     let mut logits = Logits::default();
     model.run(&Tensor { height, width, values }, |class, kept| kept.extend(0..class.queries), &mut logits)?;
     let class_shape = vec![1, logits.class.queries, logits.class.classes];

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::{annotations, files, progress, say, usage};
-use crate::data::Task;
+use crate::data::{Normalization, Task};
 use crate::model::Model;
 use crate::model_file::{self, Compute};
 use crate::overlay;
@@ -26,6 +26,8 @@ pub struct SegmentOptions {
     /// Compute every mask, then drop: to compare with the pruned path.
     pub all_queries: bool,
     pub threads: usize,
+    /// Of a foreign export.
+    pub normalization: Normalization,
     pub max_pixels: u64,
 }
 
@@ -38,7 +40,7 @@ const WINDOWS_MAX: u32 = 64;
 /// When the model, the directory or a picture is unusable; pictures before the bad one keep their results.
 pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &SegmentOptions) -> Result<()> {
     let names = output_names(images)?;
-    let (model, _) = model_file::load(model, &Compute::threads(options.threads))?;
+    let (model, _) = model_file::load(model, &Compute::threads(options.threads).with_normalization(options.normalization))?;
     let mut pipeline = pipeline(model, options)?;
     let bar = progress::bar(images.len() as u64, "segmenting");
     for (image, name) in images.iter().zip(names) {

@@ -12,7 +12,8 @@ use crate::tools::say;
 
 /// Runs `options.frames` inferences; as in the daemon, with the masks of surviving queries, unless all are asked for.
 pub(super) fn run(path: &Path, options: &BenchOptions) -> Result<()> {
-    let compute = Compute { threads: options.threads, isa: options.isa.clone(), ..Compute::default() };
+    let compute =
+        Compute { threads: options.threads, isa: options.isa.clone(), normalization: options.normalization, ..Compute::default() };
     let (mut model, bytes) = model_file::load(path, &compute)?;
     drop(bytes);
     let tensor = fixed_tensor(model.metadata().input_size);

@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use super::say;
-use crate::data::{Frame, PixelFormat, Tensor};
+use crate::data::{Frame, Normalization, PixelFormat, Tensor};
 use crate::model_file::threads_or_cores;
 use crate::preprocess::Preprocessor;
 use crate::source::{read_picture, scenes::Scene};
@@ -31,6 +31,8 @@ use summary::{Summary, round};
 pub struct BenchOptions {
     /// 0 = one per core.
     pub threads: usize,
+    /// Of a foreign export.
+    pub normalization: Normalization,
     /// Frames that count; warm-up comes on top.
     pub frames: usize,
     /// A picture instead of a procedural scene.

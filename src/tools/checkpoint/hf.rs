@@ -10,7 +10,7 @@ use super::hints::Hints;
 use super::json::Object;
 use super::labels;
 use super::network::{Activation, Array, Block, Masking, Mlp, Network, Position};
-use super::parts::{self, Attention, Facts, Parts};
+use super::parts::{self, Attention, Classes, Facts, Parts};
 use super::tensors::Tensors;
 
 /// Reads the network. Errors: see [`CheckpointError`]; each names the key or tensor.
@@ -40,7 +40,8 @@ pub(super) fn read(object: &Object, mut tensors: Tensors, mut hints: Hints) -> R
     parts::check_preset(&mut hints, &facts, &mut warnings)?;
     let theta = if rotary { Some(theta(object)?) } else { None };
     check_hints(&config, &hints, theta)?;
-    let classes = parts::classes(&hints, Some(own_labels), classes, CLASS_HEAD)?;
+    let mut classes = parts::classes(&hints, Some(own_labels), classes, CLASS_HEAD)?;
+    own_kinds(object, &hints, &mut classes)?;
     let network = network(&config, &mut tensors, &hints, grid, theta, &mut warnings)?;
     tensors.finish()?;
     Ok(Parts { network, classes, image_mean: parts::IMAGENET_MEAN, image_std: parts::IMAGENET_STD, warnings })
@@ -61,6 +62,22 @@ fn own_labels(config: &Config, tensors: &Tensors) -> Result<(Vec<String>, usize)
     }
     let count = rows - 1;
     Ok((labels.unwrap_or_else(|| labels::unnamed(count)), count))
+}
+
+/// Task and stuff classes, should the configuration name them; transformers' own do not. Hints come first.
+fn own_kinds(object: &Object, hints: &Hints, classes: &mut Classes) -> Result<(), CheckpointError> {
+    if let (Some(text), None) = (object.text("task")?, hints.task) {
+        classes.task = Some(text.parse().map_err(|_| object.wrong("task", "panoptic, instance or semantic"))?);
+    }
+    if let (Some(mut stuff), None) = (object.sizes("stuff_classes")?, &hints.stuff_classes) {
+        stuff.sort_unstable();
+        stuff.dedup();
+        if stuff.last().is_some_and(|class| *class >= classes.labels.len()) {
+            return Err(object.wrong("stuff_classes", &format!("class numbers below {}", classes.labels.len())));
+        }
+        classes.stuff = Some(stuff);
+    }
+    Ok(())
 }
 
 /// The base of the rotary frequencies: in `rope_parameters`, before that in `rope_scaling`, or at the top.

@@ -115,15 +115,6 @@ impl Object {
         texts.map(Some).ok_or_else(|| self.wrong(key, "a list of texts"))
     }
 
-    /// Three finite numbers.
-    pub fn triple(&self, key: &str) -> Result<Option<[f32; 3]>, CheckpointError> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        let numbers: Option<Vec<f32>> =
-            value.as_array().and_then(|items| items.iter().map(|item| item.as_f64().map(|n| n as f32)).collect());
-        let triple = numbers.and_then(|numbers| <[f32; 3]>::try_from(numbers).ok()).filter(|triple| triple.iter().all(|n| n.is_finite()));
-        triple.map(Some).ok_or_else(|| self.wrong(key, "a list of three numbers"))
-    }
-
     /// Class names by number, `{"0": "wall", "1": "floor"}`: the numbers are 0, 1, … without a gap, in any order.
     pub fn numbered_texts(&self, key: &str) -> Result<Option<Vec<String>>, CheckpointError> {
         let Some(object) = self.object(key)? else { return Ok(None) };

@@ -44,6 +44,8 @@ use std::path::{Path, PathBuf};
 pub use error::CheckpointError;
 pub use network::{Activation, Array, Block, Checkpoint, Linear, Masking, Mlp, Network, Norm, Position, ScaleBlock};
 
+use crate::data::Thresholds;
+use crate::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Processor, ProcessorError, Texts};
 use hints::Hints;
 use json::Object;
 use parts::Parts;
@@ -67,6 +69,7 @@ pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointErro
     let hints = Hints::read(options.hints, path)?;
     let tensors = weights::open(&file)?;
     let source_sha256 = weights::sha256(&tensors)?;
+    let mut thresholds = Thresholds::default();
     let parts = if upstream::recognizes(&tensors) {
         // The authors' folders may hold a config.json that does not describe the network, which normalizes inside.
         upstream::read(tensors, hints, options.base)?
@@ -81,7 +84,7 @@ pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointErro
             return Err(CheckpointError::layout(path, problem));
         }
         let mut parts = hf::read(&Object::read(&config)?, tensors, hints)?;
-        read_preprocessor(&dir.join("preprocessor_config.json"), &mut parts)?;
+        thresholds = read_processor(&dir, &mut parts)?.thresholds;
         parts
     };
     Ok(Checkpoint {
@@ -91,6 +94,7 @@ pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointErro
         task: parts.classes.task,
         image_mean: parts.image_mean,
         image_std: parts.image_std,
+        thresholds,
         source_sha256,
         name: parts.classes.preset.map_or_else(|| name(path), |preset| preset.names[0].to_string()),
         warnings: parts.warnings,
@@ -110,27 +114,22 @@ fn name(path: &Path) -> String {
     error::quote(stem.or(dir).unwrap_or("checkpoint"))
 }
 
-/// Takes mean and standard deviation from transformers' image processor, when the folder has its configuration.
-fn read_preprocessor(file: &Path, parts: &mut Parts) -> Result<(), CheckpointError> {
-    if !file.is_file() {
-        return Ok(());
-    }
-    let object = Object::read(file)?;
-    if object.flag("do_normalize")? == Some(false) {
-        (parts.image_mean, parts.image_std) = ([0.0; 3], [1.0; 3]);
-        return Ok(());
-    }
-    parts.image_mean = object.triple("image_mean")?.unwrap_or(parts.image_mean);
-    parts.image_std = object.triple("image_std")?.unwrap_or(parts.image_std);
-    if parts.image_std.iter().any(|std| *std <= 0.0) {
-        return Err(object.wrong("image_std", "three numbers above 0"));
-    }
-    // Ours are in units of pixel value / 255; the processor's in units of pixel value * rescale_factor.
-    let factor = if object.flag("do_rescale")? == Some(false) { 1.0 } else { object.number("rescale_factor")?.unwrap_or(1.0 / 255.0) };
-    let unit = (255.0 * factor) as f32;
-    if (unit - 1.0).abs() > 1e-5 {
-        parts.image_mean = parts.image_mean.map(|mean| mean / unit);
-        parts.image_std = parts.image_std.map(|std| std / unit);
-    }
-    Ok(())
+/// Takes mean and standard deviation, thresholds and task from transformers' image processor, when the folder has its configuration.
+fn read_processor(dir: &Path, parts: &mut Parts) -> Result<Processor, CheckpointError> {
+    let [preprocessor, processor] = [PREPROCESSOR_FILE, PROCESSOR_FILE].map(|name| {
+        let file = dir.join(name);
+        file.is_file().then(|| std::fs::read_to_string(&file).map_err(error::io_error(&file))).transpose()
+    });
+    let (preprocessor, processor) = (preprocessor?, processor?);
+    let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref() };
+    let [height, width] = parts.network.image_size;
+    let wrong = |error: ProcessorError| match error {
+        ProcessorError::Damaged { file, reason } => CheckpointError::damaged(&dir.join(file), format!("it is not a JSON object: {reason}")),
+        ProcessorError::Key { file, key, problem } => CheckpointError::key(&dir.join(file), &key, problem),
+    };
+    let processor = Processor::read(&texts, (height, width)).map_err(wrong)?;
+    (parts.image_mean, parts.image_std) = (processor.mean, processor.std);
+    parts.classes.task = parts.classes.task.or(processor.task);
+    parts.warnings.extend(processor.warnings.iter().cloned());
+    Ok(processor)
 }

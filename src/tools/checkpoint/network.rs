@@ -3,7 +3,7 @@
 //! Every array is row-major `f32`, every value is finite, and every length follows from `hidden` (D), the number of
 //! blocks, queries (Q), classes (C), register tokens (R) and the patch size (P).
 
-use crate::data::Task;
+use crate::data::{Task, Thresholds};
 
 /// A row-major tensor; `data.len()` is the product of `shape`.
 #[derive(Debug, Clone, PartialEq)]
@@ -171,6 +171,8 @@ pub struct Checkpoint {
     pub image_mean: [f32; 3],
     /// Per channel (RGB), in units of pixel value / 255, above 0.
     pub image_std: [f32; 3],
+    /// Of its image processor, else the reference's.
+    pub thresholds: Thresholds,
     /// Lower-case hex SHA-256 of the weight file; of shards, of their contents one after the other in name order.
     pub source_sha256: String,
     /// The published model's name when it is one, else the folder's or file's.

@@ -26,10 +26,10 @@ use anyhow::{Context, Result};
 use prost::Message;
 use tract_onnx::pb::ModelProto;
 
-use super::checkpoint::{self, Checkpoint, Options};
+use super::checkpoint::{self, Checkpoint, Masking, Options};
 use super::files::AtomicFile;
 use super::{progress, say, usage};
-use crate::data::{Task, Thresholds};
+use crate::data::Task;
 use crate::model::{LoadOptions, Metadata, Model, Precision};
 use graph::Form;
 
@@ -53,8 +53,10 @@ pub struct ConvertOptions {
     pub precision: Precision,
     /// Pictures that show int8 what to expect; default: procedural scenes.
     pub calibrate: Option<PathBuf>,
-    /// Default thresholds to store in the file.
-    pub thresholds: Thresholds,
+    /// Thresholds to store in the file; default: what the checkpoint's image processor says, else the reference's.
+    pub threshold: Option<f64>,
+    pub mask_threshold: Option<f64>,
+    pub overlap_threshold: Option<f64>,
     /// Do not load the result to check it.
     pub skip_check: bool,
     /// More bytes of weights than this go into a second file beside the first, `OUTPUT.data`.
@@ -71,7 +73,9 @@ impl Default for ConvertOptions {
             base: None,
             precision: Precision::F32,
             calibrate: None,
-            thresholds: Thresholds::default(),
+            threshold: None,
+            mask_threshold: None,
+            overlap_threshold: None,
             skip_check: false,
             weights_inside_max: WEIGHTS_INSIDE_MAX,
         }
@@ -92,6 +96,7 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     let mut warnings = checkpoint.warnings.clone();
     let metadata = describe(&checkpoint, options, &mut warnings)?;
     let (height, width) = metadata.input_size;
+    let masked = checkpoint.network.masking.iter().filter(|masking| **masking != Masking::Off).count();
     let (form, table) = match options.precision {
         Precision::F32 => (Form::Float, Vec::new()),
         Precision::Int8 => {
@@ -106,6 +111,7 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     let beside = if weights > options.weights_inside_max { Some(write_beside(&mut proto, output)?) } else { None };
     let bytes = proto.encode_to_vec();
     drop(proto);
+    let mut mask_cost = None;
     match &beside {
         Some(_) => warnings.push(format!(
             "one ONNX file cannot hold these weights: they lie in {}.data beside it; the pair is not checked, try it with bench",
@@ -114,8 +120,15 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
         None if options.skip_check => {}
         None => {
             spinner.set_message("checking that it loads");
-            Model::load(&bytes, &LoadOptions::default()).context("the converted network does not load; nothing was written")?;
+            let loaded =
+                Model::load(&bytes, &LoadOptions::default()).context("the converted network does not load; nothing was written")?;
+            mask_cost = loaded.mask_cost().map(|cost| cost.to_string());
         }
+    }
+    if masked > 0 {
+        warnings.push(mask_cost.unwrap_or_else(|| {
+            format!("{masked} blocks attend through masks (attn_mask_probs is not 0), which costs time; loading the file says how much")
+        }));
     }
     if let Some(weights_file) = beside {
         weights_file.commit()?;
@@ -206,7 +219,7 @@ fn describe(checkpoint: &Checkpoint, options: &ConvertOptions, warnings: &mut Ve
         image_mean: checkpoint.image_mean,
         image_std: checkpoint.image_std,
         input_size: (height, width),
-        thresholds: options.thresholds,
+        thresholds: checkpoint.thresholds.with(options.threshold, options.mask_threshold, options.overlap_threshold),
         precision: options.precision,
         source_sha256: checkpoint.source_sha256.clone(),
         converter: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -46,7 +46,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::data::Task;
+use crate::data::{Normalization, Task};
 use crate::segment::Anomaly;
 use crate::tools::{files, say, usage};
 
@@ -86,6 +86,8 @@ pub struct EvaluateOptions {
     /// Only the first images.
     pub limit: Option<usize>,
     pub threads: usize,
+    /// Of a foreign export.
+    pub normalization: Normalization,
     pub max_pixels: u64,
     pub json: bool,
     /// Directory of an HTML report.
@@ -111,6 +113,7 @@ impl EvaluateOptions {
             anomaly_values: [0, 1],
             limit: None,
             threads: 0,
+            normalization: Normalization::Auto,
             max_pixels: 64 << 20,
             json: false,
             report: None,

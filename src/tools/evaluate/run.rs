@@ -214,7 +214,7 @@ pub fn share(pixels: &[bool]) -> f64 {
 
 /// The models and what they are called.
 fn load_models(options: &EvaluateOptions) -> Result<(Vec<Model>, Vec<String>)> {
-    let compute = Compute::threads(options.threads);
+    let compute = Compute::threads(options.threads).with_normalization(options.normalization);
     match &options.predictions {
         Predictions::Models(paths) => {
             let load = |path: &PathBuf| Ok(model_file::load(path, &compute)?.0);

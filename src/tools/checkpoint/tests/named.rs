@@ -1,9 +1,9 @@
 //! Hints, published models, their classes, and DINOv3 deltas.
 
-use super::super::labels::{ADE20K_STUFF, COCO_PANOPTIC, Dataset};
 use super::super::presets::{self, Named, PRESETS, Size};
 use super::*;
 use crate::data::Task;
+use crate::model::datasets::{ADE20K_STUFF, COCO_PANOPTIC, Dataset};
 
 fn hints_sentence(case: &str, edit: impl FnOnce(&Scratch)) -> String {
     let scratch = Scratch::of(case);
