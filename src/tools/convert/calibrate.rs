@@ -171,7 +171,7 @@ pub fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[PathBuf]) 
         let outputs = state.run(tvec![tensor.into()]).context("the network cannot be calibrated")?;
         for (samples, taps) in calibration.inputs.iter_mut().zip(&distinct) {
             for output in taps.iter().map(|tap| &outputs[*tap]) {
-                samples.columns = output.shape()[1];
+                samples.columns = output.shape()[2];
                 samples.values.extend_from_slice(output.try_as_plain_ram()?.as_slice::<f32>()?);
             }
             if taps.is_empty() {
@@ -265,10 +265,10 @@ fn tapped(network: Network, size: (usize, usize), rows: usize) -> Result<(TypedM
     let mut taps = Vec::new();
     // the logits come first
     for (index, outlet) in outlets[outlets.len() - values.len()..].iter().enumerate() {
-        let count = model.outlet_fact(*outlet)?.shape[0].to_usize()?;
+        let count = model.outlet_fact(*outlet)?.shape[1].to_usize()?;
         let chosen: Vec<i64> = spread(count, rows).map(|row| row as i64).collect();
         let chosen = model.add_const(format!("rows.{index}"), TractTensor::from_shape(&[chosen.len()], &chosen)?.into_arc_tensor())?;
-        taps.extend(model.wire_node(format!("tap.{index}"), Gather::new(0), &[*outlet, chosen])?);
+        taps.extend(model.wire_node(format!("tap.{index}"), Gather::new(1), &[*outlet, chosen])?);
     }
     model.select_output_outlets(&taps)?;
     Ok((model.into_optimized()?, taps_of))

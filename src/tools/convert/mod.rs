@@ -23,7 +23,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use prost::Message;
 use tract_onnx::pb::ModelProto;
 
 use super::checkpoint::{self, Checkpoint, Masking, Options};
@@ -109,8 +108,7 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     let mut proto = built.graph.finish(&metadata.name, metadata.to_props());
     let weights = onnx::weight_bytes(&proto);
     let beside = if weights > options.weights_inside_max { Some(write_beside(&mut proto, output)?) } else { None };
-    let bytes = proto.encode_to_vec();
-    drop(proto);
+    let bytes = onnx::encode(proto);
     let mut mask_cost = None;
     match &beside {
         Some(_) => warnings.push(format!(

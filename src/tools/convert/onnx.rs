@@ -5,7 +5,9 @@
 
 use std::collections::HashSet;
 use std::io::{self, Write};
+use std::mem::take;
 
+use prost::Message;
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto,
     TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataLocation, tensor_proto::DataType, tensor_shape_proto,
@@ -181,6 +183,65 @@ impl GraphBuilder {
     }
 }
 
+/// `model` as the bytes of a file. Each number of a list is a field of its own (`dims` of tensors, `ints` of attributes), as onnx.proto
+/// declares them and as other writers write them: prost packs them, and rten 0.27 cannot read that.
+pub fn encode(model: ModelProto) -> Vec<u8> {
+    let ModelProto { graph, opset_import, metadata_props, .. } = model;
+    let mut bytes = ModelProto { graph: None, opset_import: Vec::new(), metadata_props: Vec::new(), ..model }.encode_to_vec();
+    if let Some(graph) = graph {
+        push_message(7, &encode_graph(graph), &mut bytes);
+    }
+    bytes.extend(ModelProto { opset_import, metadata_props, ..ModelProto::default() }.encode_to_vec());
+    bytes
+}
+
+fn encode_graph(mut graph: GraphProto) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for mut node in take(&mut graph.node) {
+        let attributes = take(&mut node.attribute);
+        let mut inside = node.encode_to_vec();
+        for mut attribute in attributes {
+            let ints = take(&mut attribute.ints);
+            let mut innermost = attribute.encode_to_vec();
+            push_ints(8, &ints, &mut innermost);
+            push_message(5, &innermost, &mut inside);
+        }
+        push_message(1, &inside, &mut bytes);
+    }
+    for mut tensor in take(&mut graph.initializer) {
+        let dims = take(&mut tensor.dims);
+        let mut inside = tensor.encode_to_vec();
+        push_ints(1, &dims, &mut inside);
+        push_message(5, &inside, &mut bytes);
+    }
+    bytes.extend(graph.encode_to_vec());
+    bytes
+}
+
+/// Appends field `number`, a message (protobuf, "Encoding": wire type 2).
+fn push_message(number: u64, message: &[u8], to: &mut Vec<u8>) {
+    push_varint(number << 3 | 2, to);
+    push_varint(message.len() as u64, to);
+    to.extend_from_slice(message);
+}
+
+/// Appends field `number` once for each value (wire type 0).
+fn push_ints(number: u64, values: &[i64], to: &mut Vec<u8>) {
+    for value in values {
+        push_varint(number << 3, to);
+        push_varint(*value as u64, to);
+    }
+}
+
+/// Seven bits to a byte, the lowest first; the eighth says that more follow.
+fn push_varint(mut value: u64, to: &mut Vec<u8>) {
+    while value >= 0x80 {
+        to.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    to.push(value as u8);
+}
+
 /// Bytes of all weights inside `model`.
 pub fn weight_bytes(model: &ModelProto) -> usize {
     model.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| tensor.raw_data.len()).sum()
@@ -197,7 +258,7 @@ pub fn externalize(model: &mut ModelProto, file_name: &str, data: &mut impl Writ
         let padding = offset.next_multiple_of(64) - offset;
         data.write_all(&[0; 64][..padding])?;
         offset += padding;
-        let bytes = std::mem::take(&mut tensor.raw_data);
+        let bytes = take(&mut tensor.raw_data);
         data.write_all(&bytes)?;
         let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value };
         tensor.external_data =

@@ -9,12 +9,12 @@ use crate::tools::convert::onnx::{Attr, Value};
 const MASKED_OUT: f32 = -1e9;
 
 impl Writer {
-    /// Query tokens `[Q, hidden]` of normalized tokens that include the queries.
+    /// Query tokens `[1, Q, hidden]` of normalized tokens that include the queries.
     pub(super) fn query_tokens(&mut self, name: &str, normed: &Value) -> Value {
-        self.graph.slice(&format!("{name}.query_tokens"), normed, 0, 0, self.queries)
+        self.graph.slice(&format!("{name}.query_tokens"), normed, 1, 0, self.queries)
     }
 
-    /// Mask head times upscaled patch tokens: `[Q, grid << upscales]` flattened to `[Q, pixels]`.
+    /// Mask head times upscaled patch tokens: `[Q, grid << upscales]` flattened to `[1, Q, pixels]`.
     pub(super) fn mask_logits(&mut self, name: &str, normed: &Value, query_tokens: &Value, network: &Network) -> Value {
         let mut q = query_tokens.clone();
         for (i, linear) in network.mask_head.iter().enumerate() {
@@ -25,7 +25,7 @@ impl Writer {
             }
         }
         let start = self.queries + self.prefix;
-        let patches = self.graph.slice(&format!("{name}.patch_tokens"), normed, 0, start, start + self.grid[0] * self.grid[1]);
+        let patches = self.graph.slice(&format!("{name}.patch_tokens"), normed, 1, start, start + self.grid[0] * self.grid[1]);
         self.inputs.push((layers::MASK_QUERIES.to_owned(), q.clone()));
         let features = match self.form {
             Form::Float => self.features_of_maps(name, &patches, network),
@@ -38,16 +38,16 @@ impl Writer {
         (self.grid[0] << self.upscales, self.grid[1] << self.upscales)
     }
 
-    /// Features `[hidden, pixels]` of patch tokens by way of maps `[1, hidden, height, width]`.
+    /// Features `[1, hidden, pixels]` of patch tokens by way of maps `[1, hidden, height, width]`.
     fn features_of_maps(&mut self, name: &str, patches: &Value, network: &Network) -> Value {
-        let x = self.graph.transpose(&format!("{name}.patch_tokens.channels_first"), patches, &[1, 0]);
+        let x = self.graph.transpose(&format!("{name}.patch_tokens.channels_first"), patches, &[0, 2, 1]);
         let mut x = self.graph.reshape(&format!("{name}.patch_map"), &x, &[1, self.hidden, self.grid[0], self.grid[1]]);
         for (i, block) in network.scale_blocks.iter().enumerate() {
             let weights = format!("scale_block.{i}");
             x = self.scale_map(&format!("{name}.{weights}"), &weights, &x, block, network.head_activation);
         }
         let (height, width) = self.mask_size();
-        self.graph.reshape(&format!("{name}.features"), &x, &[self.hidden, height * width])
+        self.graph.reshape(&format!("{name}.features"), &x, &[1, self.hidden, height * width])
     }
 
     /// The same with channels last from end to end, so that the transposed convolutions are linears on tokens.
@@ -60,7 +60,7 @@ impl Writer {
             (height, width) = (2 * height, 2 * width);
         }
         self.inputs.push((layers::MASK_FEATURES.to_owned(), x.clone()));
-        self.graph.transpose(&format!("{name}.features"), &x, &[1, 0])
+        self.graph.transpose(&format!("{name}.features"), &x, &[0, 2, 1])
     }
 
     /// Doubles height and width (EoMT paper, section 3.2: transposed convolution, GELU, depthwise 3x3, LayerNorm over channels).
@@ -74,7 +74,7 @@ impl Writer {
         self.graph.transpose(&format!("{name}.channels_first"), &x, &[0, 3, 1, 2])
     }
 
-    /// [`Writer::scale_map`] on tokens `[height * width, hidden]`; the result is `[4 * height * width, hidden]`.
+    /// [`Writer::scale_map`] on tokens `[1, height * width, hidden]`; the result is `[1, 4 * height * width, hidden]`.
     fn scale_tokens(
         &mut self,
         name: &str,
@@ -92,7 +92,7 @@ impl Writer {
         let x = self.activation(&format!("{name}.activation"), &x, activation);
         let x = self.graph.transpose(&format!("{name}.channels_first"), &x, &[0, 3, 1, 2]);
         let x = self.smooth_map(name, weights, &x, block);
-        self.graph.reshape(&format!("{name}.tokens"), &x, &[4 * height * width, hidden])
+        self.graph.reshape(&format!("{name}.tokens"), &x, &[1, 4 * height * width, hidden])
     }
 
     /// Depthwise convolution and norm, from channels first to channels last.
@@ -109,7 +109,7 @@ impl Writer {
         self.norm_with(&format!("{name}.norm"), &format!("{weights}.norm"), &x, &block.norm)
     }
 
-    /// Additive attention mask `[tokens, tokens]`: a query may look at a patch where its own mask, predicted from the tokens
+    /// Additive attention mask `[1, tokens, tokens]`: a query may look at a patch where its own mask, predicted from the tokens
     /// before this block and reduced bilinearly to the patch grid, is positive (EoMT paper, section 3.3).
     pub(super) fn attention_mask(&mut self, name: &str, x: &Value, network: &Network) -> Value {
         let normed = self.norm_with(&format!("{name}.norm"), "norm", x, &network.norm);
@@ -119,12 +119,12 @@ impl Writer {
         let logits = self.graph.reshape(&format!("{name}.map"), &logits, &[1, self.queries, height, width]);
         let logits = self.halve(&format!("{name}.patch_grid"), &logits);
         let patches = self.grid[0] * self.grid[1];
-        let logits = self.graph.reshape(&format!("{name}.flat"), &logits, &[self.queries, patches]);
+        let logits = self.graph.reshape(&format!("{name}.flat"), &logits, &[1, self.queries, patches]);
         let (zero, masked_out) = (self.scalar("zero", 0.0), self.scalar("masked_out", MASKED_OUT));
         let open = self.graph.node("Greater", &format!("{name}.open"), &[&logits, &zero], &[]);
         let bias = self.graph.node("Where", &format!("{name}.bias"), &[&open, &zero, &masked_out], &[]);
         // queries x patches sits at the upper right; every other pair of tokens sees each other
-        let pads = [0, self.queries + self.prefix, self.prefix + patches, 0].map(|p| p as i64);
+        let pads = [0, 0, self.queries + self.prefix, 0, self.prefix + patches, 0].map(|p| p as i64);
         let pads = self.graph.ints(&format!("{name}.pads"), &pads);
         self.graph.node("Pad", name, &[&bias, &pads, &zero], &[Attr::Text("mode", "constant")])
     }

@@ -1,6 +1,7 @@
 //! The network as an ONNX graph, at one fixed input size.
 //!
-//! The encoder works on rank-2 tensors `[tokens, hidden]`; tokens are queries (from block `depth - L2` on), class token,
+//! The encoder works on `[1, tokens, hidden]`: the first axis is there for converters that take whatever comes first for the batch
+//! (pnnx, on the way to ncnn). Tokens are queries (from block `depth - L2` on), class token,
 //! registers, patches, in this order. Exact folds: the attention's 1/sqrt(head_dim) into the query projection and LayerScale
 //! into the projection before it (EoMT paper, section 3; DINOv2 for LayerScale).
 //!
@@ -13,8 +14,8 @@ mod masks;
 use std::collections::BTreeMap;
 
 use super::onnx::{Attr, GraphBuilder, Value};
-use super::position;
 use super::report::Int8Layer;
+use super::{layers, position};
 use crate::model::names;
 use crate::tools::checkpoint::{Block, Linear, Masking, Mlp, Network, Norm, Position};
 
@@ -91,8 +92,8 @@ impl Writer {
         for (index, block) in std::mem::take(&mut network.blocks).into_iter().enumerate() {
             let name = format!("block.{index}");
             if index == joins_at {
-                let queries = self.graph.floats("queries", &[self.queries, self.hidden], &network.queries.data);
-                x = self.graph.node("Concat", "tokens_with_queries", &[&queries, &x], &[Attr::Int("axis", 0)]);
+                let queries = self.graph.floats("queries", &[1, self.queries, self.hidden], &network.queries.data);
+                x = self.graph.node("Concat", "tokens_with_queries", &[&queries, &x], &[Attr::Int("axis", 1)]);
                 rotary = self.rotary("with_queries", self.queries + self.prefix, &network);
             }
             if index >= joins_at {
@@ -107,7 +108,7 @@ impl Writer {
         self.outputs(&x, &network);
     }
 
-    /// Patch projection, position embeddings, prefix tokens: `[prefix + patches, hidden]`.
+    /// Patch projection, position embeddings, prefix tokens: `[1, prefix + patches, hidden]`.
     fn embed(&mut self, pixels: &Value, network: &Network) -> Value {
         let [ph, pw] = network.patch_size;
         let patches = self.grid[0] * self.grid[1];
@@ -116,17 +117,17 @@ impl Writer {
         let kernel = [ph as i64, pw as i64];
         let attrs = [Attr::Ints("kernel_shape", &kernel), Attr::Ints("strides", &kernel)];
         let x = self.graph.node("Conv", "patch_embed", &[pixels, &weight, &bias], &attrs);
-        let x = self.graph.reshape("patch_embed.flat", &x, &[self.hidden, patches]);
-        let mut x = self.graph.transpose("patch_embed.tokens", &x, &[1, 0]);
+        let x = self.graph.reshape("patch_embed.flat", &x, &[1, self.hidden, patches]);
+        let mut x = self.graph.transpose("patch_embed.tokens", &x, &[0, 2, 1]);
         if let Position::Learned { grid, table } = &network.position {
             let table = position::interpolate(&table.data, *grid, self.grid, self.hidden);
-            let table = self.graph.floats("position_embeddings", &[patches, self.hidden], &table);
+            let table = self.graph.floats("position_embeddings", &[1, patches, self.hidden], &table);
             x = self.graph.node("Add", "patch_embed.positioned", &[&x, &table], &[]);
         }
         let mut prefix = network.cls_token.clone();
         prefix.extend_from_slice(&network.register_tokens.data);
-        let prefix = self.graph.floats("prefix_tokens", &[self.prefix, self.hidden], &prefix);
-        self.graph.node("Concat", "tokens", &[&prefix, &x], &[Attr::Int("axis", 0)])
+        let prefix = self.graph.floats("prefix_tokens", &[1, self.prefix, self.hidden], &prefix);
+        self.graph.node("Concat", "tokens", &[&prefix, &x], &[Attr::Int("axis", 1)])
     }
 
     fn rotary(&mut self, name: &str, unrotated: usize, network: &Network) -> Option<Rotary> {
@@ -152,7 +153,7 @@ impl Writer {
         self.graph.node("Add", &format!("{name}.mlp.residual"), &[&x, &out], &[])
     }
 
-    /// `softmax(q k^T + mask) v` per head; `[tokens, hidden]` in and out.
+    /// `softmax(q k^T + mask) v` per head; `[1, tokens, hidden]` in and out.
     fn attention(&mut self, name: &str, x: &Value, qkv: [Linear; 3], rotary: Option<&Rotary>, mask: Option<&Value>) -> Value {
         let head_dim = self.hidden / self.heads;
         let scale = vec![1.0 / (head_dim as f32).sqrt(); self.hidden];
@@ -160,15 +161,15 @@ impl Writer {
         let q = self.linear(&format!("{name}.q"), x, q, Some(&scale));
         let k = self.linear(&format!("{name}.k"), x, k, None);
         let v = self.linear(&format!("{name}.v"), x, v, None);
-        let mut q = self.heads_first(&format!("{name}.q"), &q, &[1, 0, 2]);
-        let v = self.heads_first(&format!("{name}.v"), &v, &[1, 0, 2]);
+        let mut q = self.heads_first(&format!("{name}.q"), &q, &[0, 2, 1, 3]);
+        let v = self.heads_first(&format!("{name}.v"), &v, &[0, 2, 1, 3]);
         let k = match rotary {
-            None => self.heads_first(&format!("{name}.k"), &k, &[1, 2, 0]),
+            None => self.heads_first(&format!("{name}.k"), &k, &[0, 2, 3, 1]),
             Some(rotary) => {
                 q = self.rotate(&format!("{name}.q.rotary"), &q, rotary);
-                let k = self.heads_first(&format!("{name}.k"), &k, &[1, 0, 2]);
+                let k = self.heads_first(&format!("{name}.k"), &k, &[0, 2, 1, 3]);
                 let k = self.rotate(&format!("{name}.k.rotary"), &k, rotary);
-                self.graph.transpose(&format!("{name}.k.transposed"), &k, &[0, 2, 1])
+                self.graph.transpose(&format!("{name}.k.transposed"), &k, &[0, 1, 3, 2])
             }
         };
         let mut scores = self.graph.node("MatMul", &format!("{name}.scores"), &[&q, &k], &[]);
@@ -177,22 +178,22 @@ impl Writer {
         }
         let weights = self.graph.node("Softmax", &format!("{name}.weights"), &[&scores], &[Attr::Int("axis", -1)]);
         let x = self.graph.node("MatMul", &format!("{name}.values"), &[&weights, &v], &[]);
-        let x = self.graph.transpose(&format!("{name}.values.tokens_first"), &x, &[1, 0, 2]);
-        let tokens_first = [0, self.hidden];
+        let x = self.graph.transpose(&format!("{name}.values.tokens_first"), &x, &[0, 2, 1, 3]);
+        let tokens_first = [0, 0, self.hidden];
         self.graph.reshape(&format!("{name}.values.merged"), &x, &tokens_first)
     }
 
-    /// `[tokens, hidden]` to `[tokens, heads, head_dim]`, then permuted.
+    /// `[1, tokens, hidden]` to `[1, tokens, heads, head_dim]`, then permuted.
     fn heads_first(&mut self, name: &str, x: &Value, perm: &[i64]) -> Value {
-        let split = self.graph.reshape(&format!("{name}.split"), x, &[0, self.heads, self.hidden / self.heads]);
+        let split = self.graph.reshape(&format!("{name}.split"), x, &[0, 0, self.heads, self.hidden / self.heads]);
         self.graph.transpose(&format!("{name}.heads"), &split, perm)
     }
 
     fn rotate(&mut self, name: &str, x: &Value, rotary: &Rotary) -> Value {
         let head_dim = self.hidden / self.heads;
-        let first = self.graph.slice(&format!("{name}.first_half"), x, 2, 0, head_dim / 2);
-        let second = self.graph.slice(&format!("{name}.second_half"), x, 2, head_dim / 2, head_dim);
-        let swapped = self.graph.node("Concat", &format!("{name}.swapped"), &[&second, &first], &[Attr::Int("axis", 2)]);
+        let first = self.graph.slice(&format!("{name}.first_half"), x, 3, 0, head_dim / 2);
+        let second = self.graph.slice(&format!("{name}.second_half"), x, 3, head_dim / 2, head_dim);
+        let swapped = self.graph.node("Concat", &format!("{name}.swapped"), &[&second, &first], &[Attr::Int("axis", 3)]);
         let straight = self.graph.node("Mul", &format!("{name}.cos"), &[x, &rotary.cos], &[]);
         let crossed = self.graph.node("Mul", &format!("{name}.sin"), &[&swapped, &rotary.sin], &[]);
         self.graph.node("Add", name, &[&straight, &crossed], &[])
@@ -237,8 +238,7 @@ impl Writer {
         let normed = self.norm("norm", x, &network.norm);
         let queries = self.query_tokens("head", &normed);
         let classes = network.class_head.weight.shape[0];
-        let class_logits = self.linear("head.class", &queries, network.class_head.clone(), None);
-        let class_logits = self.graph.reshape(names::CLASS_LOGITS, &class_logits, &[1, self.queries, classes]);
+        let class_logits = self.linear_with(names::CLASS_LOGITS, layers::CLASS_HEAD, &queries, network.class_head.clone(), None);
         self.graph.output(&class_logits, &[1, self.queries, classes]);
         let masks = self.mask_logits("head", &normed, &queries, network);
         let (height, width) = self.mask_size();
