@@ -27,7 +27,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Segment(args) => run_segment(&args)?,
         Command::Evaluate(args) => run_evaluate(*args)?,
         Command::Logits(args) => logits(&args.model, &args.input, &args.output, args.threads)?,
-        Command::Preprocess(args) => preprocess(&args.image, (args.size.0, args.size.1), &args.output, args.max_pixels)?,
+        Command::Preprocess(args) => preprocess(&args.image, (args.size.0, args.size.1), &args.output, (args.max_pixels, args.exif))?,
         Command::Postprocess(args) => run_postprocess(&args)?,
         Command::Bench(args) => run_bench(args)?,
         Command::View(args) => view(&ViewOptions {
@@ -125,6 +125,7 @@ fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
         },
         weight_decay: args.weight_decay,
         clip: args.clip,
+        exif: args.exif,
         masking: args.masking.map(|masking| match masking {
             MaskingArg::Annealed => Masking::Annealed,
             MaskingArg::Kept => Masking::Kept,
@@ -172,6 +173,7 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
         all_queries: args.all_queries,
         threads: args.threads,
         max_pixels: args.max_pixels,
+        exif: args.exif,
     };
     segment(&args.model, &args.images, &args.output, &options)
 }
@@ -210,6 +212,7 @@ fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
         limit: args.limit.map(|limit| limit as usize),
         threads: args.threads,
         max_pixels: args.max_pixels,
+        exif: args.exif,
         json: args.json,
         report: args.report,
         shown: args.shown,

@@ -46,7 +46,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::data::Task;
+use crate::data::{Exif, Task};
 use crate::segment::Anomaly;
 use crate::tools::{files, say, usage};
 
@@ -87,6 +87,7 @@ pub struct EvaluateOptions {
     pub limit: Option<usize>,
     pub threads: usize,
     pub max_pixels: u64,
+    pub exif: Exif,
     pub json: bool,
     /// Directory of an HTML report.
     pub report: Option<PathBuf>,
@@ -112,6 +113,7 @@ impl EvaluateOptions {
             limit: None,
             threads: 0,
             max_pixels: 64 << 20,
+            exif: Exif::Apply,
             json: false,
             report: None,
             shown: 12,
