@@ -30,7 +30,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Logits(args) => {
             logits(&args.model, &args.input, &args.output, &Compute::threads(args.threads).with_normalization(args.normalization))?
         }
-        Command::Preprocess(args) => preprocess(&args.image, (args.size.0, args.size.1), &args.output, args.max_pixels)?,
+        Command::Preprocess(args) => preprocess(&args.image, (args.size.0, args.size.1), &args.output, (args.max_pixels, args.exif))?,
         Command::Postprocess(args) => run_postprocess(&args)?,
         Command::Bench(args) => run_bench(args)?,
         Command::View(args) => view(&ViewOptions {
@@ -130,6 +130,7 @@ fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
         },
         weight_decay: args.weight_decay,
         clip: args.clip,
+        exif: args.exif,
         masking: args.masking.map(|masking| match masking {
             MaskingArg::Annealed => Masking::Annealed,
             MaskingArg::Kept => Masking::Kept,
@@ -179,6 +180,7 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
         threads: args.threads,
         normalization: args.normalization,
         max_pixels: args.max_pixels,
+        exif: args.exif,
     };
     segment(&args.model, &args.images, &args.output, &options)
 }
@@ -218,6 +220,7 @@ fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
         threads: args.threads,
         normalization: args.normalization,
         max_pixels: args.max_pixels,
+        exif: args.exif,
         json: args.json,
         report: args.report,
         shown: args.shown,

@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("segment", &["data", "kernels"]),
     ("model_file", &["model", "kernels"]),
     ("pipeline", &["data", "preprocess", "model", "segment"]),
-    ("source", &["data", "pipeline"]),
+    ("source", &["data", "pipeline", "preprocess"]),
     ("sink", &["data", "pipeline", "preprocess", "client", "config", "overlay"]),
     (
         "daemon",

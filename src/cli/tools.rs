@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum};
 
 use crate::config::THREADS_MAX;
-use crate::data::{Normalization, Task};
+use crate::data::{Exif, Normalization, Task};
 
 /// Pixels: three times the largest input of a published model.
 const INPUT_SIDE_MAX: usize = 4096;
@@ -133,6 +133,9 @@ pub struct SegmentArgs {
     /// Threads for one inference, 0 = one per core
     #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,
+    /// apply: turn pictures as their EXIF orientation says; ignore: take them as they are stored
+    #[arg(long, default_value = "apply", value_name = "apply|ignore")]
+    pub exif: Exif,
     /// Larger pictures are refused
     #[arg(long, default_value_t = 64 << 20, value_name = "N")]
     pub max_pixels: u64,
@@ -230,6 +233,9 @@ pub struct EvaluateArgs {
     /// Threads for one inference, 0 = one per core
     #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,
+    /// apply: turn pictures as their EXIF orientation says; ignore: take them as they are stored
+    #[arg(long, default_value = "apply", value_name = "apply|ignore")]
+    pub exif: Exif,
     /// Larger pictures are refused
     #[arg(long, default_value_t = 64 << 20, value_name = "N")]
     pub max_pixels: u64,
@@ -266,6 +272,9 @@ pub struct PreprocessArgs {
     /// safetensors with pixel_values
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+    /// apply: turn pictures as their EXIF orientation says; ignore: take them as they are stored
+    #[arg(long, default_value = "apply", value_name = "apply|ignore")]
+    pub exif: Exif,
     /// Larger pictures are refused
     #[arg(long, default_value_t = 64 << 20, value_name = "N")]
     pub max_pixels: u64,

@@ -6,6 +6,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use super::tools::probability;
 use crate::config::THREADS_MAX;
+use crate::data::Exif;
 
 fn pair(text: &str) -> Result<[f64; 2], String> {
     let (low, high) = text.split_once(',').unwrap_or((text, text));
@@ -69,6 +70,9 @@ pub struct TrainArgs {
     /// Their truth: the directory of its PNGs
     #[arg(long, value_name = "DIR", requires = "images")]
     pub panoptic_dir: Option<PathBuf>,
+    /// apply: turn pictures as their EXIF orientation says; ignore: take them as they are stored
+    #[arg(long, default_value = "apply", value_name = "apply|ignore")]
+    pub exif: Exif,
     /// Steps of the optimizer [default: 5000 from scratch, 400 from a checkpoint]
     #[arg(long)]
     pub steps: Option<u64>,

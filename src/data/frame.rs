@@ -217,6 +217,28 @@ impl Frame {
     }
 }
 
+/// What is done with the orientation that a camera noted in a picture's EXIF block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Exif {
+    /// The picture is turned upright, as viewers and the reference's loader do.
+    #[default]
+    Apply,
+    /// It stays as it is stored, as some annotation tools show it.
+    Ignore,
+}
+
+impl FromStr for Exif {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Exif, String> {
+        match text {
+            "apply" => Ok(Exif::Apply),
+            "ignore" => Ok(Exif::Ignore),
+            _ => Err(format!("'{text}' is neither apply nor ignore")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

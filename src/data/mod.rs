@@ -21,7 +21,7 @@ mod task;
 mod tensor;
 
 pub use camera::{ControlValue, Crop, View};
-pub use frame::{Colour, Frame, GroundTruth, Matrix, PixelFormat};
+pub use frame::{Colour, Exif, Frame, GroundTruth, Matrix, PixelFormat};
 pub use geometry::{Geometry, Windows};
 pub use logits::{ClassLogits, Logits};
 pub use normalization::Normalization;

@@ -1,11 +1,6 @@
 //! From what a camera sends to a picture that the stages take: decodes JPEG, cuts, turns and mirrors.
 
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
-
-use super::RgbConverter;
+use super::{JpegDecoder, JpegError, RgbConverter};
 use crate::data::{Crop, Frame, PixelFormat, View};
 
 /// Why a frame is no picture.
@@ -26,8 +21,7 @@ pub struct Developer {
     converter: RgbConverter,
     /// The decoded or turned picture, then the memory of the next one.
     decoded: Vec<u8>,
-    /// A JPEG picture that came without tables.
-    completed: Vec<u8>,
+    jpeg: JpegDecoder,
 }
 
 impl Developer {
@@ -64,57 +58,12 @@ impl Developer {
 
     /// `frame`'s JPEG picture into `self.decoded`.
     fn decode(&mut self, frame: &Frame) -> Result<(), DevelopError> {
-        let sequence = frame.sequence;
-        let broken = |reason: String| DevelopError::Jpeg { sequence, reason: reason.lines().next().unwrap_or_default().to_owned() };
-        let bytes = with_tables(&frame.data, &mut self.completed);
-        // strict: half a picture is an error and not grey below
-        let options = DecoderOptions::default()
-            .set_strict_mode(true)
-            .set_max_width(frame.width as usize)
-            .set_max_height(frame.height as usize)
-            .jpeg_set_out_colorspace(ColorSpace::RGB);
-        let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-        decoder.decode_headers().map_err(|error| broken(error.to_string()))?;
-        let found = decoder.dimensions().unwrap_or_default();
-        if found != (frame.width as usize, frame.height as usize) {
-            return Err(DevelopError::Size { sequence, found, agreed: (frame.width, frame.height) });
-        }
-        let len = decoder.output_buffer_size().ok_or_else(|| broken("it has no size".to_owned()))?;
-        self.decoded.resize(len, 0);
-        decoder.decode_into(&mut self.decoded).map_err(|error| broken(error.to_string()))
-    }
-}
-
-/// USB cameras may leave out the Huffman tables: the standard's typical ones are meant then (ITU-T T.81 annex K.3; USB Device Class
-/// Definition for Video Devices, Motion-JPEG Payload). The decoder has them for pictures that say they come from a video, so the
-/// picture gets the segment that says so.
-fn with_tables<'a>(jpeg: &'a [u8], completed: &'a mut Vec<u8>) -> &'a [u8] {
-    const START: [u8; 2] = [0xFF, 0xD8];
-    const FROM_VIDEO: [u8; 18] = *b"\xFF\xE0\x00\x10AVI1\0\0\0\0\0\0\0\0\0\0";
-    if !jpeg.starts_with(&START) || has_tables(&jpeg[2..]) {
-        return jpeg;
-    }
-    completed.clear();
-    completed.extend_from_slice(&START);
-    completed.extend_from_slice(&FROM_VIDEO);
-    completed.extend_from_slice(&jpeg[2..]);
-    completed
-}
-
-/// Whether a table stands among the segments before the picture's data, or they are not to be understood: then it is the decoder's
-/// to say so.
-fn has_tables(mut segments: &[u8]) -> bool {
-    const TABLES: u8 = 0xC4;
-    const DATA: u8 = 0xDA;
-    loop {
-        match segments {
-            [0xFF, DATA, ..] => return false,
-            [0xFF, 0xFF, ..] => segments = &segments[1..],
-            [0xFF, kind, high, low, ..] if *kind != TABLES => {
-                let len = 2 + usize::from(u16::from_be_bytes([*high, *low]));
-                segments = segments.get(len..).unwrap_or_default();
-            }
-            _ => return true,
+        let (sequence, agreed) = (frame.sequence, (frame.width, frame.height));
+        let fits = |width, height| (width, height) == (agreed.0 as usize, agreed.1 as usize);
+        match self.jpeg.decode(&frame.data, fits, &mut self.decoded) {
+            Ok(_) => Ok(()),
+            Err(JpegError::Size(width, height)) => Err(DevelopError::Size { sequence, found: (width, height), agreed }),
+            Err(JpegError::Broken(reason)) => Err(DevelopError::Jpeg { sequence, reason }),
         }
     }
 }

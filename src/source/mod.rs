@@ -30,7 +30,7 @@ use std::time::Duration;
 use crate::data::{Colour, ControlValue, PixelFormat, View};
 use crate::pipeline::{Source, SourceError};
 
-pub use pictures::{PictureError, read_picture};
+pub use pictures::{PictureError, read_annotated, read_picture, read_picture_as};
 pub use pipe::PipeSource;
 pub use replay::ReplaySource;
 pub use scenes_source::ScenesSource;

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::read_picture;
+use super::pictures::{picture_size, read_picture};
 use crate::data::Frame;
-use crate::pipeline::{Captured, Source, SourceError};
+use crate::pipeline::{Captured, Losses, Source, SourceError};
 
 /// Plays PNG and JPEG files in the order of their names, over and over.
 pub struct ReplaySource {
@@ -18,6 +18,7 @@ pub struct ReplaySource {
     max_pixels: u64,
     /// Files that failed in a row: when all do, there is nothing to play.
     failed: usize,
+    losses: Losses,
 }
 
 impl ReplaySource {
@@ -37,14 +38,14 @@ impl ReplaySource {
         if files.is_empty() {
             return Err(SourceError::fatal(subject(), "no PNG or JPEG files"));
         }
-        let sizes = files.iter().filter_map(|file| image::image_dimensions(file).ok());
+        let sizes = files.iter().filter_map(|file| picture_size(file));
         let sizes = sizes.filter(|(width, height)| u64::from(*width) * u64::from(*height) <= max_pixels);
         let max_size = sizes.fold((0, 0), |max, size| (max.0.max(size.0), max.1.max(size.1)));
         if max_size == (0, 0) {
             return Err(SourceError::fatal(subject(), "none of its pictures can be read"));
         }
         let directory = directory.to_owned();
-        Ok(ReplaySource { directory, files, next: 0, sequence: 0, interval, max_size, max_pixels, failed: 0 })
+        Ok(ReplaySource { directory, files, next: 0, sequence: 0, interval, max_size, max_pixels, failed: 0, losses: Losses::default() })
     }
 }
 
@@ -64,6 +65,10 @@ impl Source for ReplaySource {
         Some(self.interval)
     }
 
+    fn losses(&self) -> Losses {
+        self.losses
+    }
+
     fn next(&mut self, now_ns: u64, _buffer: Vec<u8>) -> Result<Captured, SourceError> {
         let file = &self.files[self.next];
         self.next = (self.next + 1) % self.files.len();
@@ -75,9 +80,33 @@ impl Source for ReplaySource {
             }
             Err(error) => {
                 self.failed += 1;
+                self.losses.broken += 1;
                 let fatal = self.failed >= self.files.len().max(FAILURES_MIN);
                 Err(SourceError { subject: "replay".to_owned(), reason: error.to_string(), fatal })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_pictures_are_passed_over_and_counted() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/jpeg");
+        let mut source = ReplaySource::open(&directory, Duration::ZERO, 1 << 20).unwrap();
+        assert_eq!(source.max_size(), (64, 64), "a picture that lies on its side");
+        let (mut good, mut bad) = (0, 0);
+        for _ in 0..2 * source.files.len() {
+            match source.next(0, Vec::new()) {
+                Ok(_) => good += 1,
+                Err(error) => {
+                    bad += 1;
+                    assert!(!error.fatal && error.reason.contains(".jpg"), "{error}");
+                }
+            }
+        }
+        assert_eq!((good, bad, source.losses().broken), (20, 18, 18));
     }
 }

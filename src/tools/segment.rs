@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::{annotations, files, progress, say, usage};
-use crate::data::{Normalization, Task};
+use crate::data::{Exif, Normalization, Task};
 use crate::model::Model;
 use crate::model_file::{self, Compute};
 use crate::overlay;
 use crate::pipeline::Pipeline;
 use crate::segment::Rules;
-use crate::source::read_picture;
+use crate::source::read_picture_as;
 
 /// What `segment` can be told; `None` means the model's default.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +29,7 @@ pub struct SegmentOptions {
     /// Of a foreign export.
     pub normalization: Normalization,
     pub max_pixels: u64,
+    pub exif: Exif,
 }
 
 /// Windows of one picture, all of whose logits are in memory at the same time.
@@ -44,7 +45,7 @@ pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &Seg
     let mut pipeline = pipeline(model, options)?;
     let bar = progress::bar(images.len() as u64, "segmenting");
     for (image, name) in images.iter().zip(names) {
-        let frame = read_picture(image, options.max_pixels)?;
+        let frame = read_picture_as(image, options.max_pixels, options.exif)?;
         if options.windows && frame.width.max(frame.height) / frame.width.min(frame.height) >= WINDOWS_MAX {
             bail!("{}: {}x{} pixels are so long that they take too many windows", image.display(), frame.width, frame.height);
         }

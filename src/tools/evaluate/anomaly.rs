@@ -22,7 +22,7 @@ use crate::data::{Frame, Task};
 use crate::model_file::{self, Compute};
 use crate::pipeline::Pipeline;
 use crate::segment::Rules;
-use crate::source::read_picture;
+use crate::source::read_annotated;
 use crate::tools::{files, progress, say, usage};
 
 mod report;
@@ -166,9 +166,7 @@ impl Run<'_> {
     /// The image, of the mask's size.
     fn frame(&self, index: usize, mask: &maps::Map<u16>) -> Result<Frame> {
         let image = &self.dataset.images[index];
-        let frame = read_picture(&image.path, self.options.max_pixels)?;
-        check_size(&image.name, (frame.width, frame.height), (mask.width, mask.height))?;
-        Ok(frame)
+        Ok(read_annotated(&image.path, self.options.max_pixels, self.options.exif, (mask.width, mask.height))?)
     }
 
     /// How foreign each pixel is (row-major, larger = more), one map per scorer.

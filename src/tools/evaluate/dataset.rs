@@ -10,7 +10,7 @@ use hotcoco::Segmentation;
 use super::coco::{self, Id, ImageJson, InstanceJson};
 use super::labels::{Class, ClassMap, Instance, Instances, Labels, NO_CLASS, PanopticMap, PanopticSegment};
 use super::maps;
-use crate::data::Task;
+use crate::data::{Exif, Task};
 use crate::tools::usage;
 
 /// Where the truth lies.
@@ -79,6 +79,8 @@ pub struct Dataset {
     pub images: Vec<Image>,
     values: ClassValues,
     max_pixels: u64,
+    /// For those who read the pictures.
+    pub exif: Exif,
     told_of_unlisted: AtomicBool,
 }
 
@@ -134,7 +136,7 @@ impl Dataset {
             bail!("there is no image to evaluate on: the ground truth is empty");
         }
         let unnamed = labels.is_none() && matches!(truth, TruthFiles::ClassMaps { .. });
-        Ok(Dataset { classes, unnamed, images, values, max_pixels, told_of_unlisted: AtomicBool::new(false) })
+        Ok(Dataset { classes, unnamed, images, values, max_pixels, exif: Exif::Apply, told_of_unlisted: AtomicBool::new(false) })
     }
 
     /// The truth of an image in the form that `task` compares.

@@ -46,7 +46,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::data::{Normalization, Task};
+use crate::data::{Exif, Normalization, Task};
 use crate::segment::Anomaly;
 use crate::tools::{files, say, usage};
 
@@ -89,6 +89,7 @@ pub struct EvaluateOptions {
     /// Of a foreign export.
     pub normalization: Normalization,
     pub max_pixels: u64,
+    pub exif: Exif,
     pub json: bool,
     /// Directory of an HTML report.
     pub report: Option<PathBuf>,
@@ -115,6 +116,7 @@ impl EvaluateOptions {
             threads: 0,
             normalization: Normalization::Auto,
             max_pixels: 64 << 20,
+            exif: Exif::Apply,
             json: false,
             report: None,
             shown: 12,

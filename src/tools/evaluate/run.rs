@@ -18,7 +18,7 @@ use crate::model::Model;
 use crate::model_file::{self, Compute};
 use crate::pipeline::Pipeline;
 use crate::segment::Rules;
-use crate::source::read_picture;
+use crate::source::read_annotated;
 use crate::tools::{progress, usage};
 
 /// Where predictions come from.
@@ -129,12 +129,7 @@ impl Run<'_> {
     /// The picture; its size must be that of the truth.
     pub fn frame(&self, index: usize, truth: &Labels) -> Result<Frame> {
         let image = &self.dataset.images[index];
-        let frame = read_picture(&image.path, self.options.max_pixels)?;
-        let (width, height) = truth.size();
-        if (frame.width, frame.height) != (width, height) {
-            bail!("{}: the picture has {}x{} pixels, and its ground truth {width}x{height}", image.name, frame.width, frame.height);
-        }
-        Ok(frame)
+        Ok(read_annotated(&image.path, self.options.max_pixels, self.options.exif, truth.size())?)
     }
 
     fn frame_if_needed(&self, index: usize, truth: &Labels) -> Result<Option<Frame>> {

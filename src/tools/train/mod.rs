@@ -38,6 +38,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::data::Exif;
 use crate::tools::checkpoint::{self, Array};
 use crate::tools::{files, say, usage};
 
@@ -87,6 +88,7 @@ pub struct TrainOptions {
     pub annealing: Option<Annealing>,
     pub loss: LossOptions,
     pub augmentation: Augmentation,
+    pub exif: Exif,
     /// Steps between two states on disk.
     pub save_every: u64,
     /// 0: all cores.
@@ -116,6 +118,7 @@ impl TrainOptions {
             annealing: None,
             loss: LossOptions::default(),
             augmentation: Augmentation::default(),
+            exif: Exif::Apply,
             save_every: 100,
             threads: 0,
         }
@@ -160,7 +163,7 @@ impl Recipe {
 /// is no number any more.
 pub fn train(options: &TrainOptions) -> Result<()> {
     check(options)?;
-    let supply = Supply::open(&options.pictures)?;
+    let supply = Supply::open(&options.pictures, options.exif)?;
     let (recipe, weights) = prepare(options, &supply)?;
     files::make_directory(&options.output)?;
     let mut state = match state::load(&options.output, &recipe)? {

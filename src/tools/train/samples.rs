@@ -9,7 +9,8 @@ use image::RgbImage;
 use image::imageops::{FilterType, resize};
 
 use super::loss::Targets;
-use crate::source::read_picture;
+use crate::data::Exif;
+use crate::source::read_annotated;
 use crate::source::scenes::{LABELS, Rng, spoil, still};
 use crate::tools::evaluate::{Dataset, TruthFiles};
 use crate::tools::files;
@@ -77,7 +78,7 @@ pub(super) enum Supply {
 }
 
 impl Supply {
-    pub(super) fn open(pictures: &Pictures) -> Result<Supply> {
+    pub(super) fn open(pictures: &Pictures, exif: Exif) -> Result<Supply> {
         Ok(match pictures {
             Pictures::Scenes { seed } => Supply::Scenes { seed: *seed },
             Pictures::Panoptic { images, truth } => {
@@ -85,7 +86,9 @@ impl Supply {
                     TruthFiles::Panoptic { json, .. } => files::sha256(&files::read(json)?),
                     _ => String::new(),
                 };
-                Supply::Panoptic(Box::new(Dataset::open(truth, Some(images), None, MAX_PIXELS)?), hash)
+                let mut truth = Dataset::open(truth, Some(images), None, MAX_PIXELS)?;
+                truth.exif = exif;
+                Supply::Panoptic(Box::new(truth), hash)
             }
         })
     }
@@ -105,7 +108,10 @@ impl Supply {
     pub(super) fn describe(&self) -> String {
         match self {
             Supply::Scenes { seed } => format!("procedural scenes, seed {seed}"),
-            Supply::Panoptic(truth, hash) => format!("{} annotated images (JSON {:.12})", truth.images.len(), hash),
+            Supply::Panoptic(truth, hash) => {
+                let exif = if truth.exif == Exif::Ignore { ", EXIF ignored" } else { "" };
+                format!("{} annotated images (JSON {:.12}{exif})", truth.images.len(), hash)
+            }
         }
     }
 
@@ -172,17 +178,7 @@ fn scene(seed: u64, index: u64) -> Picture {
 fn annotated(truth: &Dataset, index: usize) -> Result<Picture> {
     let path = &truth.images[index].path;
     let map = truth.panoptic(index)?;
-    let frame = read_picture(path, MAX_PIXELS)?;
-    if (frame.width, frame.height) != (map.width, map.height) {
-        bail!(
-            "{}: the picture has {}x{} pixels, and its ground truth {}x{}",
-            path.display(),
-            frame.width,
-            frame.height,
-            map.width,
-            map.height
-        );
-    }
+    let frame = read_annotated(path, MAX_PIXELS, truth.exif, (map.width, map.height))?;
     // A crowd is no segment to be found: its pixels are nobody's.
     let kept: Vec<_> = map.segments.iter().filter(|segment| !segment.crowd).collect();
     if kept.len() >= usize::from(VOID) {
