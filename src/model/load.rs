@@ -15,7 +15,7 @@ use super::foreign::{self, Companions};
 use super::fuse::{self, MaskProduct};
 use super::metadata::names;
 use super::ops::Engine;
-use super::{MaskOutput, Metadata, Model, ModelError, Remarks, masks};
+use super::{MaskOutput, Metadata, Model, ModelError, Remarks, masks, onnx};
 use crate::data::Normalization;
 use crate::kernels::arch::Isa;
 use crate::kernels::product::MaskProductScratch;
@@ -58,10 +58,12 @@ impl Model {
     /// [`ModelError::NotOnnx`], [`ModelError::NotEomt`] or a metadata error for files of another kind;
     /// [`ModelError::Engine`] when tract cannot handle the graph.
     pub fn load(bytes: &[u8], options: &LoadOptions) -> Result<Model, ModelError> {
-        let proto = ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx { reason: error.to_string() })?;
+        let mut proto = ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx { reason: error.to_string() })?;
         if proto.graph.is_none() || proto.opset_import.is_empty() {
             return Err(ModelError::NotOnnx { reason: "it holds no graph".to_owned() });
         }
+        // first of all: what is widened or folded there is read by the description, too
+        onnx::prepare(&mut proto, options.directory)?;
         let (metadata, remarks) = describe(&proto, options)?;
         let (model, outputs) = parse(proto, metadata.input_size, options.directory)?;
         assemble(model, outputs, metadata, remarks, options)
@@ -90,10 +92,9 @@ struct Outputs {
 
 fn parse(proto: ModelProto, (height, width): (usize, usize), directory: Option<&str>) -> Result<(TypedModel, Outputs), ModelError> {
     let reading = ModelError::engine("read");
-    let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
     let graph_outputs: Vec<String> =
         proto.graph.as_ref().map(|graph| graph.output.iter().map(|output| output.name.clone()).collect()).unwrap_or_default();
-    let parsed = onnx.parse(&proto, directory).map_err(&reading)?;
+    let parsed = onnx::parser().parse(&proto, directory).map_err(&reading)?;
     drop(proto); // the weights are in the model now
     let mut model: InferenceModel = parsed.model;
     let inputs = model.input_outlets().map_err(&reading)?.len();
@@ -160,7 +161,7 @@ fn assemble(
     }
     model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(&optimizing)?;
     let engine = Engine::new(options.isa, options.workers.clone());
-    let quantized = fuse::rewrite(&mut model, &engine).map_err(&optimizing)?;
+    let fuse::Rewritten { quantized, roundings } = fuse::rewrite(&mut model, &engine).map_err(&optimizing)?;
     let masked = masks::masked(&model);
     let masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
         Some(Ok(sizes)) => MaskOutput::Product { sizes, scratch: MaskProductScratch::new(options.isa, quantized) },
@@ -170,6 +171,11 @@ fn assemble(
         }
         None => MaskOutput::Dense,
     };
+    if roundings > 0 {
+        log::warn!(
+            "{roundings} roundings of activations (QuantizeLinear, DequantizeLinear) are left out: the network is computed at a higher precision than its file asks for"
+        );
+    }
     let model = model.into_optimized().map_err(&optimizing)?;
     let mask_cost = masks::cost(&model, &masked);
     remarks.warnings.extend(mask_cost.map(|cost| cost.to_string()));

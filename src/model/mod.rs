@@ -23,6 +23,7 @@ mod load;
 mod masks;
 mod metadata;
 mod observe;
+mod onnx;
 pub mod ops;
 pub mod processor;
 
@@ -50,6 +51,8 @@ pub enum ModelError {
     NotOnnx { reason: String },
     #[error("this ONNX file is not an EoMT network: {reason}")]
     NotEomt { reason: String },
+    #[error("this program cannot compute this network: {reason}")]
+    Unsupported { reason: String },
     #[error("the model's metadata lacks '{key}'")]
     MissingMetadata { key: &'static str },
     #[error("the model's metadata entry '{key}' is invalid: {reason}")]

@@ -17,6 +17,7 @@ mod lift_convolution;
 mod lift_linear;
 mod mask_product;
 mod merge;
+mod rounding;
 mod view;
 
 pub use mask_product::MaskProduct;
@@ -44,15 +45,25 @@ impl Default for Rules {
     }
 }
 
-/// Applies all rules; returns whether the file is quantized, and so half precision good enough for what is not.
-pub fn rewrite(model: &mut TypedModel, engine: &Engine) -> TractResult<bool> {
+/// What the rules made of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewritten {
+    /// The file is quantized, and so half precision good enough for what is not.
+    pub quantized: bool,
+    /// Roundings of activations that are not computed.
+    pub roundings: usize,
+}
+
+/// Applies all rules.
+pub fn rewrite(model: &mut TypedModel, engine: &Engine) -> TractResult<Rewritten> {
     let quantized = model.nodes().iter().any(|node| node.op.name() == lift_linear::DYNAMIC_QUANTIZE);
     let scores = if quantized { ScorePrecision::Int8 } else { ScorePrecision::F32 };
     let rules = Rules { engine: engine.clone(), scores };
     fold_constants(model)?;
+    let roundings = rounding::leave_out(&rules, model)?;
     lift::lift(&rules, model)?;
     merge::merge(&rules, model)?;
-    Ok(quantized)
+    Ok(Rewritten { quantized, roundings })
 }
 
 /// Evaluates what depends on constants only, and nothing else.
