@@ -1,5 +1,5 @@
 #!/bin/bash
-# Debian 12's dpkg-shlibdeps (dpkg-dev 1.21.22) on a program of its cross compiler (libc6-dev-arm64-cross 2.36-8cross1).
+# Debian 12's dpkg-shlibdeps (dpkg-dev 1.21.22, 1.21.23) on a program of its cross compiler (libc6-dev-arm64-cross 2.36-8cross1).
 #
 # One would guess: the dependency that it computes is what the program's symbols need, as it is for a program of this machine: the
 # version of the newest symbol. It is not: the cross libc's package brings no list of symbols, only "libc6 (>= 2.36)" for any program,

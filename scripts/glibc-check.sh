@@ -1,5 +1,5 @@
 #!/bin/bash
-# Both packages run from glibc 2.31 on: scripts/glibc-check.sh. Reads what their programs need of glibc and what they say of it, lets
+# Both packages run from glibc 2.31 on: scripts/glibc-check.sh [arm64] [amd64]. Reads what their programs need of glibc and what they say of it, lets
 # Debian 11's own apt (glibc 2.31) install each in a fresh root, and runs the program there, arm64 under an emulator: `doctor`, `segment`
 # and `run` with the shipped model. Needs root, and `make deb deb-arm64` before.
 set -euo pipefail
@@ -44,7 +44,7 @@ check_words() {
 
 # check_start DEB ARCHITECTURE: in a root of that suite, in which apt has found everything that Depends names
 check_start() {
-    local deb=$1 arch=$2 triple root=$work/root-$2 sources emulator="" labels start=$SECONDS
+    local deb=$1 arch=$2 triple root=$work/root-$2 sources emulator="" labels="" start=$SECONDS
     triple=$(dpkg-architecture -A "$arch" -q DEB_HOST_MULTIARCH)
     # Debian's mirror as this machine knows it, or mmdebstrap's own choice
     sources=$(grep -hoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list.d/debian*.sources /etc/apt/sources.list 2>/dev/null | grep -v snapshot | head -n 1) || true
@@ -80,7 +80,8 @@ check_start() {
 work=$(mktemp -d)
 chmod 755 "$work" # apt reads it as its own user
 trap 'as_root rm -rf "$work"' EXIT
-for arch in arm64 amd64; do
+[ $# -gt 0 ] || set -- arm64 amd64
+for arch; do
     found=$(ls -t target/debian/eomt-edge_*_$arch.deb 2>/dev/null | head -n 1)
     [ -n "$found" ] || fail "no $arch package in target/debian/; 'make deb deb-arm64' makes them"
     deb=$work/$(basename "$found")

@@ -23,4 +23,5 @@ fi
 # everything in one go, as aarch64-test.sh does
 cargo build --release --target $target --bins --examples
 cargo run --quiet --release --target $target --example manual -- target/manual
-cargo deb --no-build --target $target --output target/debian/
+# with our dpkg-shlibdeps
+PATH="$PWD/packaging/bin:$PATH" cargo deb --no-build --target $target --output target/debian/
