@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{ConfigError, FrameSize, from_str, optional_from_str};
 
@@ -121,7 +121,9 @@ pub struct DisplayConfig {
     pub bgr: bool,
     /// SPI clock; default: half of what the controller's datasheet allows to write with.
     pub speed_hz: Option<u32>,
-    pub gpio_chip: PathBuf,
+    /// `None` ("auto") = the one that has the header's lines, by its label or its lines' names.
+    #[serde(deserialize_with = "path_or_auto")]
+    pub gpio_chip: Option<PathBuf>,
     /// GPIO lines of `gpio_chip`: data/command, and if wired: reset, backlight.
     pub dc: u32,
     pub reset: Option<u32>,
@@ -145,7 +147,7 @@ impl Default for DisplayConfig {
             invert: None,
             bgr: false,
             speed_hz: None,
-            gpio_chip: PathBuf::from("/dev/gpiochip0"),
+            gpio_chip: None,
             dc: 25,
             reset: None,
             backlight: None,
@@ -233,6 +235,12 @@ impl DisplayConfig {
     }
 }
 
+/// "auto" is `None`.
+fn path_or_auto<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    Ok((path.as_os_str() != "auto").then_some(path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Config;
@@ -268,6 +276,9 @@ mod tests {
         let hat = parse(&["display.kind=spi", "display.size=240x240", "display.offset=[0, 80]", "display.rotation=270"]);
         assert!(hat.invert() && hat.speed_hz() == 31_250_000);
         assert_eq!(parse(&["display.kind=spi", "display.controller=ili9341"]).speed_hz(), 5_000_000);
+        assert_eq!(hat.gpio_chip, parse(&["display.kind=spi", "display.gpio_chip=auto"]).gpio_chip);
+        let named = parse(&["display.kind=spi", "display.gpio_chip=/dev/gpiochip4"]).gpio_chip;
+        assert_eq!(named.as_deref().and_then(std::path::Path::to_str), Some("/dev/gpiochip4"));
         assert_eq!(parse(&["display.kind=fb"]).device().to_str(), Some("/dev/fb0"));
     }
 }

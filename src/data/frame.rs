@@ -74,8 +74,11 @@ impl PixelFormat {
         (PixelFormat::Mjpg, "mjpg"),
     ];
 
-    /// What `ffmpeg -pix_fmts` calls them, where that is another name; with alpha in the place of the byte without meaning, too.
-    const FFMPEG: [(PixelFormat, &str); 16] = [
+    /// What ffmpeg (`-pix_fmts`) and GStreamer (`video/x-raw`) call them, where that is another name in lower case; with alpha in the
+    /// place of the byte without meaning, too.
+    const ELSEWHERE: [(PixelFormat, &str); 23] = [
+        (PixelFormat::Rgb24, "rgb"),
+        (PixelFormat::Bgr24, "bgr"),
         (PixelFormat::Rgbx, "rgb0"),
         (PixelFormat::Rgbx, "rgba"),
         (PixelFormat::Xrgb, "0rgb"),
@@ -85,12 +88,17 @@ impl PixelFormat {
         (PixelFormat::Xbgr, "0bgr"),
         (PixelFormat::Xbgr, "abgr"),
         (PixelFormat::Rgb565, "rgb565le"),
+        (PixelFormat::Rgb565, "rgb16"),
         (PixelFormat::Grey, "gray"),
+        (PixelFormat::Grey, "gray8"),
         (PixelFormat::Grey16, "gray16le"),
+        (PixelFormat::Grey16, "gray16_le"),
         (PixelFormat::Yuyv, "yuyv422"),
+        (PixelFormat::Yuyv, "yuy2"),
         (PixelFormat::Uyvy, "uyvy422"),
         (PixelFormat::Yvyu, "yvyu422"),
         (PixelFormat::Yuv420, "yuv420p"),
+        (PixelFormat::Yuv420, "i420"),
         (PixelFormat::Mjpg, "mjpeg"),
     ];
 
@@ -135,7 +143,7 @@ impl FromStr for PixelFormat {
 
     fn from_str(text: &str) -> Result<PixelFormat, String> {
         let lower = text.to_ascii_lowercase();
-        let known = PixelFormat::NAMES.iter().chain(&PixelFormat::FFMPEG).find(|(_, name)| *name == lower);
+        let known = PixelFormat::NAMES.iter().chain(&PixelFormat::ELSEWHERE).find(|(_, name)| *name == lower);
         let names = || PixelFormat::NAMES.map(|(_, name)| name).join(", ");
         known.map(|(format, _)| *format).ok_or_else(|| format!("unknown format '{text}': {}", names()))
     }
@@ -249,12 +257,20 @@ mod tests {
         assert_eq!(PixelFormat::Rgb24.frame_len(3, 3), Some(27));
         assert_eq!(PixelFormat::Yuyv.frame_len(3, 3), Some(24));
         assert_eq!(PixelFormat::Yuv420.frame_len(640, 480), Some(640 * 480 * 3 / 2));
+        assert_eq!(PixelFormat::Nv16.frame_len(3, 3), Some(9 + 3 * 4));
+        assert_eq!(PixelFormat::Nv24.frame_len(3, 3), Some(9 + 3 * 6));
+        assert_eq!(PixelFormat::Bgrx.frame_len(3, 3), Some(36));
+        assert_eq!(PixelFormat::Rgb565.frame_len(3, 3), Some(18));
     }
 
     #[test]
     fn names_parse() {
         for (format, name) in PixelFormat::NAMES {
             assert_eq!(name.to_uppercase().parse(), Ok(format));
+        }
+        for (format, name) in PixelFormat::ELSEWHERE {
+            assert_eq!(name.parse(), Ok(format));
+            assert!(!PixelFormat::NAMES.iter().any(|(_, ours)| *ours == name), "{name} is a name of ours");
         }
         assert!("rgb25".parse::<PixelFormat>().unwrap_err().contains("nv12"));
         assert_eq!("bt709-full".parse(), Ok(Colour { matrix: Matrix::Bt709, full_range: true }));

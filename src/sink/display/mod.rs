@@ -23,6 +23,7 @@
 
 mod changes;
 mod framebuffer;
+mod gpio;
 mod mono;
 mod oled;
 mod panel;
@@ -44,6 +45,7 @@ use std::time::{Duration, Instant};
 
 pub use changes::{Area, Grid};
 pub use framebuffer::{Channel, Framebuffer, Geometry, geometry};
+pub use gpio::gpio_chip;
 pub use panel::{Depth, Panel};
 pub use worker::Open;
 

@@ -17,6 +17,7 @@ use mipidsi::{Builder, Display as Driver};
 
 use super::DisplayError;
 use super::changes::{Area, Grid};
+use super::gpio::gpio_chip;
 use super::panel::Panel;
 use crate::config::{Controller, DisplayConfig};
 
@@ -197,7 +198,9 @@ pub fn open(config: &DisplayConfig) -> Result<Box<dyn Panel>, DisplayError> {
     let mut spi = SpidevDevice::open(&device).map_err(|error| failed(error.to_string()))?;
     let options = SpidevOptions::new().bits_per_word(8).max_speed_hz(config.speed_hz()).mode(SpiModeFlags::SPI_MODE_0).build();
     spi.configure(&options).map_err(|error| failed(format!("no SPI at {} Hz: {error}", config.speed_hz())))?;
-    let chip = &config.gpio_chip;
+    let (chip, how) = gpio_chip(config).map_err(|reason| failed(format!("display.gpio_chip: {reason}")))?;
+    log::info!("display: GPIO lines of {} ({how})", chip.display());
+    let chip = &chip;
     let dc = output(chip, "dc", config.dc, 0).map_err(failed)?;
     let reset = config.reset.map(|line| output(chip, "reset", line, 1)).transpose().map_err(failed)?;
     let backlight = config.backlight.map(|line| output(chip, "backlight", line, 1)).transpose().map_err(failed)?;

@@ -145,7 +145,7 @@ impl V4l2Source {
 
     /// How the user called it.
     fn subject(&self) -> String {
-        self.path.as_ref().map_or_else(|| "v4l2:".to_owned(), |path| path.display().to_string())
+        self.path.as_ref().map_or_else(|| "v4l2".to_owned(), |path| path.display().to_string())
     }
 
     /// (width, height) of what will be tried first.

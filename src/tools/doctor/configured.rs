@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Report;
-use crate::config::{Config, DisplayKind};
+use crate::config::{Config, DisplayConfig, DisplayKind};
 use crate::sink::ring::check_group;
 use crate::source::SourceSpec;
 #[cfg(feature = "camera")]
@@ -26,6 +26,7 @@ fn source(report: &mut Report, config: &Config) {
             report.problem("config", format!("source.uri: {} is not there; the service waits for it", path.display()));
         }
         Ok(SourceSpec::V4l2 { device: Some(path) }) => camera(report, &path, config),
+        Ok(SourceSpec::V4l2 { device: None }) => any_camera(report, config),
         Ok(SourceSpec::Replay { directory, .. }) if !directory.is_dir() => {
             report.problem("config", format!("source.uri: {} is no directory", directory.display()));
         }
@@ -39,6 +40,18 @@ fn camera(report: &mut Report, path: &Path, config: &Config) {
         Err(reason) => report.problem("config", format!("source.uri: {}: {reason}", path.display())),
         Ok(()) => {}
     }
+}
+
+#[cfg(feature = "camera")]
+fn any_camera(report: &mut Report, config: &Config) {
+    if let Err(reason) = v4l2::pick(&super::wish(config)) {
+        report.problem("config", format!("source.uri: v4l2: {reason}; the service waits for a camera"));
+    }
+}
+
+#[cfg(not(feature = "camera"))]
+fn any_camera(report: &mut Report, _: &Config) {
+    report.problem("config", "source.uri: this program was built without cameras");
 }
 
 #[cfg(not(feature = "camera"))]
@@ -58,7 +71,19 @@ fn display(report: &mut Report, config: &Config) {
     if !device.exists() {
         report.problem("config", format!("display.device: {} is not there: {hint}", device.display()));
     }
-    if display.kind == DisplayKind::Spi && !display.gpio_chip.exists() {
-        report.problem("config", format!("display.gpio_chip: {} is not there", display.gpio_chip.display()));
+    if display.kind == DisplayKind::Spi {
+        gpio_chip(report, display);
     }
 }
+
+#[cfg(feature = "display")]
+fn gpio_chip(report: &mut Report, display: &DisplayConfig) {
+    match crate::sink::display::gpio_chip(display) {
+        Ok((path, _)) if !path.exists() => report.problem("config", format!("display.gpio_chip: {} is not there", path.display())),
+        Ok((path, how)) => report.line("config", format!("display.gpio_chip: {} ({how})", path.display())),
+        Err(reason) => report.problem("config", format!("display.gpio_chip: {reason}")),
+    }
+}
+
+#[cfg(not(feature = "display"))]
+fn gpio_chip(_: &mut Report, _: &DisplayConfig) {}

@@ -2,7 +2,8 @@
 """Writes the frames of this folder: random pictures of 7x5, or 8x4 for 4:2:2 (whose odd widths the tools treat differently), repacked
 without loss by ffmpeg and, where ffmpeg reads a format only, by GStreamer. NAME.raw is what `ffmpeg -f rawvideo -pix_fmt NAME` writes.
 
-rgb24, gray, yuv422p and yuv444p are what the others are made of; rgb565le is made of colours that 16 bits hold exactly. ffmpeg 5.1.9
+rgb24, gray, yuv422p and yuv444p are what the others are made of; rgb565le is made of colours that 16 bits hold exactly, by GStreamer,
+since ffmpeg's way to it shares chroma among neighbours. ffmpeg 5.1.9
 and GStreamer 1.22.0 (Debian 12) wrote the files that are here; run with both in the path."""
 
 import pathlib
@@ -25,10 +26,10 @@ def ffmpeg(source: str, width: int, height: int, data: bytes, target: str) -> by
     return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
-def gstreamer(width: int, height: int, planar_422: bytes, target: str) -> bytes:
-    command = ["gst-launch-1.0", "-q", "fdsrc", "!", "rawvideoparse", "format=y42b", f"width={width}", f"height={height}"]
-    command += ["!", "videoconvert", "!", f"video/x-raw,format={target.upper()}", "!", "fdsink"]
-    return subprocess.run(command, input=planar_422, stdout=subprocess.PIPE, check=True).stdout
+def gstreamer(source: str, width: int, height: int, data: bytes, target: str) -> bytes:
+    command = ["gst-launch-1.0", "-q", "fdsrc", "!", "rawvideoparse", f"format={source}", f"width={width}", f"height={height}"]
+    command += ["!", "videoconvert", "dither=none", "!", f"video/x-raw,format={target}", "!", "fdsink"]
+    return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
 def main() -> None:
@@ -39,10 +40,10 @@ def main() -> None:
         for target in by_ffmpeg:
             (HERE / f"{target}.raw").write_bytes(ffmpeg(source, width, height, data, target))
         for target in by_gstreamer:
-            (HERE / f"{target}.raw").write_bytes(gstreamer(width, height, data, target))
-    exact = bytes(number.choice((0, 255)) for _ in range(7 * 5 * 3))
+            (HERE / f"{target}.raw").write_bytes(gstreamer("y42b", width, height, data, target.upper()))
+    exact = bytes(number.choice((0, 255)) for _ in range(8 * 4 * 3))
     (HERE / "rgb565-of.rgb24.raw").write_bytes(exact)
-    (HERE / "rgb565le.raw").write_bytes(ffmpeg("rgb24", 7, 5, exact, "rgb565le"))
+    (HERE / "rgb565le.raw").write_bytes(gstreamer("rgb", 8, 4, exact, "RGB16"))
 
 
 if __name__ == "__main__":

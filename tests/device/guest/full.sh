@@ -15,11 +15,12 @@ check_exposure() {
     score=$(sed -n 's/.*Overall exposure level for eomt-edge.service: \([0-9.]*\).*/\1/p' "$out/security.txt")
     [ -n "$score" ] && [ "${score%.*}" -lt 2 ] && ok exposure "$score" || fail exposure "'$score', see security.txt"
 }
-# Every format of DESIGN's list that vivid offers; its own name of each after the colon.
+# Formats of every kind that vivid offers; its own name of each after the colon.
 check_formats() { # check_formats API
     local pair name offered
     offered=$(v4l2-ctl -d /dev/video0 --list-formats | sed -n "s/.*'\([A-Z0-9 ]*\)'.*/\1/p" | tr '\n' ' ')
-    for pair in yuyv:YUYV uyvy:UYVY nv12:NV12 nv21:NV21 yuv420:YU12 grey:GREY rgb24:RGB3 bgr24:BGR3; do
+    for pair in yuyv:YUYV uyvy:UYVY yvyu:YVYU nv12:NV12 nv21:NV21 nv16:NV16 nv24:NV24 yuv420:YU12 grey:GREY grey16:Y16 rgb24:RGB3 bgr24:BGR3 \
+        bgrx:BGR4 rgb565:RGBP; do
         name=${pair%:*}
         case " $offered " in *" ${pair#*:} "*) ;; *) fail "format-$1-$name" "vivid does not offer ${pair#*:}"; continue ;; esac
         camera_config "$name"
