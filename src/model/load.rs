@@ -162,7 +162,6 @@ fn assemble(
     model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(&optimizing)?;
     let engine = Engine::new(options.isa, options.workers.clone());
     let fuse::Rewritten { quantized, roundings } = fuse::rewrite(&mut model, &engine).map_err(&optimizing)?;
-    let masked = masks::masked(&model);
     let masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
         Some(Ok(sizes)) => MaskOutput::Product { sizes, scratch: MaskProductScratch::new(options.isa, quantized) },
         Some(Err(reason)) => {
@@ -176,8 +175,9 @@ fn assemble(
             "{roundings} roundings of activations (QuantizeLinear, DequantizeLinear) are left out: the network is computed at a higher precision than its file asks for"
         );
     }
+    let unmasked = masks::unmasked(&model).map_err(&optimizing)?;
     let model = model.into_optimized().map_err(&optimizing)?;
-    let mask_cost = masks::cost(&model, &masked);
+    let mask_cost = unmasked.and_then(|unmasked| masks::cost(&model, unmasked));
     remarks.warnings.extend(mask_cost.map(|cost| cost.to_string()));
     let executor = options.workers.thread_pool().map_or(Executor::SingleThread, |pool| Executor::MultiThread(Arc::clone(pool)));
     let run_options = RunOptions { executor: Some(executor), ..RunOptions::default() };

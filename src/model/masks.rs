@@ -1,11 +1,14 @@
 //! What attention through masks costs: a network whose mask annealing is not complete predicts masks inside of its last blocks, too.
 //!
-//! Counted on the plan itself: the multiply-accumulates of all operators, less those of the operators that are still needed when no
-//! attention reads a mask.
+//! Counted on plans themselves: the multiply-accumulates of all operators, less those of the same network whose attentions read a
+//! constant where they read a mask.
 
 use std::collections::HashSet;
 
-use tract_onnx::prelude::TypedModel;
+use tract_onnx::prelude::{DatumType, OutletId, Tensor, TractResult, TypedModel, TypedNode};
+use tract_onnx::tract_core::internal::{AxisOp, InletId, SpecialOps};
+use tract_onnx::tract_core::ops::einsum::EinSum;
+use tract_onnx::tract_core::ops::nn::Softmax;
 
 use super::observe::operators;
 use super::ops::{Lifted, Spec};
@@ -36,41 +39,97 @@ impl std::fmt::Display for MaskCost {
     }
 }
 
-/// Names of the attentions that read a mask, and at which input; asked before code generation, which keeps both.
-pub fn masked(model: &TypedModel) -> Vec<(String, usize)> {
-    let slot = |spec: &Spec| if let Spec::Attention(attention) = spec { attention.mask } else { None };
-    let nodes = model.nodes().iter().filter_map(|node| Some((node.name.clone(), slot(&node.op_as::<Lifted>()?.spec)?)));
-    nodes.collect()
+/// The same network without masks.
+#[derive(Debug, Clone, Copy)]
+pub struct Unmasked {
+    blocks: usize,
+    macs: u64,
 }
 
-/// `None` when no attention reads a mask.
-pub fn cost(plan: &TypedModel, masked: &[(String, usize)]) -> Option<MaskCost> {
-    let cuts: HashSet<(usize, usize)> = plan
-        .nodes()
-        .iter()
-        .filter_map(|node| masked.iter().find(|(name, _)| *name == node.name).map(|(_, slot)| (node.id, *slot)))
-        .filter(|(node, slot)| *slot < plan.node(*node).inputs.len())
-        .collect();
-    if cuts.is_empty() {
+/// Counts the network without masks; `None` when no attention reads one. `model` is lifted and not optimized yet.
+pub fn unmasked(model: &TypedModel) -> TractResult<Option<Unmasked>> {
+    let attention = |node: &TypedNode| Some((node.id, reads_mask(model, node)?));
+    let found: Vec<(usize, Mask)> = model.nodes().iter().filter_map(attention).collect();
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let mut model = model.clone();
+    for (attention, Mask { node, slot, value }) in &found {
+        let fact = model.outlet_fact(model.node(*node).inputs[*slot])?.clone();
+        let Some(shape) = fact.shape.as_concrete() else { return Ok(None) };
+        let mut constant = Tensor::zero_dt(fact.datum_type, shape)?;
+        if *value && fact.datum_type == DatumType::Bool {
+            constant.try_as_plain_ram_mut()?.as_slice_mut::<bool>()?.fill(true);
+        }
+        let constant = model.add_const(format!("no mask {attention}"), constant)?;
+        model.add_edge(constant, InletId::new(*node, *slot))?;
+    }
+    let blocks = found.len();
+    Ok(Some(Unmasked { blocks, macs: macs(&model.into_optimized()?) }))
+}
+
+/// `None` when the masks cost nothing, as constant ones do.
+pub fn cost(plan: &TypedModel, unmasked: Unmasked) -> Option<MaskCost> {
+    let macs = macs(plan);
+    let extra = macs.saturating_sub(unmasked.macs);
+    (extra > 0).then_some(MaskCost { blocks: unmasked.blocks, macs, extra })
+}
+
+/// Where an attention reads its mask.
+struct Mask {
+    node: usize,
+    slot: usize,
+    /// What a boolean mask must be to let every score through.
+    value: bool,
+}
+
+/// One of ours with a mask, or a softmax over scores into which something is added or selected that depends on the input.
+fn reads_mask(model: &TypedModel, node: &TypedNode) -> Option<Mask> {
+    if let Some(lifted) = node.op_as::<Lifted>() {
+        let Spec::Attention(attention) = lifted.spec.as_ref() else { return None };
+        return attention.mask.map(|slot| Mask { node: node.id, slot, value: true });
+    }
+    if !node.op_is::<Softmax>() {
         return None;
     }
-    let operators = operators(plan);
-    let sum = |needed: HashSet<usize>| needed.into_iter().map(|node| operators[node].int8_macs + operators[node].f32_macs).sum::<u64>();
-    let macs = sum(needed(plan, &HashSet::new()));
-    let extra = macs - sum(needed(plan, &cuts));
-    // a mask that is a constant costs nothing
-    (extra > 0).then_some(MaskCost { blocks: cuts.len(), macs, extra })
+    let mut node = model.node(node.inputs[0].node);
+    while let Some(scores) = scores(model, node) {
+        let others = (0..node.inputs.len()).filter(|slot| *slot != scores);
+        let varies = |slot: &usize| model.outlet_fact(node.inputs[*slot]).is_ok_and(|fact| fact.konst.is_none());
+        match (node.op.name().as_ref(), others.clone().find(varies)) {
+            ("Add", Some(slot)) => return Some(Mask { node: node.id, slot, value: true }),
+            ("Iff", Some(0)) => return Some(Mask { node: node.id, slot: 0, value: scores == 1 }),
+            _ => node = model.node(node.inputs[scores].node),
+        }
+    }
+    None
 }
 
-/// The nodes that the outputs need when the inputs in `cuts` are not read.
-fn needed(plan: &TypedModel, cuts: &HashSet<(usize, usize)>) -> HashSet<usize> {
+/// The input of `node` by which the product of queries and keys comes.
+fn scores(model: &TypedModel, node: &TypedNode) -> Option<usize> {
+    const ON_THE_WAY: [&str; 5] = ["Add", "Mul", "Div", "Iff", "Cast"];
+    fn leads(model: &TypedModel, outlet: OutletId, depth: usize) -> bool {
+        let node = model.node(outlet.node);
+        let name = node.op.name();
+        let passes = ON_THE_WAY.contains(&name.as_ref()) || node.op_is::<AxisOp>();
+        node.op_is::<EinSum>() || (depth > 0 && passes && node.inputs.iter().any(|input| leads(model, *input, depth - 1)))
+    }
+    let passes = ON_THE_WAY.contains(&node.op.name().as_ref()) || node.op_is::<AxisOp>();
+    if !passes {
+        return None;
+    }
+    node.inputs.iter().position(|input| leads(model, *input, 6))
+}
+
+/// Multiply-accumulates of what the outputs need.
+fn macs(plan: &TypedModel) -> u64 {
+    let operators = operators(plan);
     let mut waiting: Vec<usize> = plan.output_outlets().unwrap_or_default().iter().map(|outlet| outlet.node).collect();
     let mut found = HashSet::new();
     while let Some(id) = waiting.pop() {
         if found.insert(id) {
-            let inputs = plan.node(id).inputs.iter().enumerate();
-            waiting.extend(inputs.filter(|(slot, _)| !cuts.contains(&(id, *slot))).map(|(_, outlet)| outlet.node));
+            waiting.extend(plan.node(id).inputs.iter().map(|outlet| outlet.node));
         }
     }
-    found
+    found.into_iter().map(|node| operators[node].int8_macs + operators[node].f32_macs).sum()
 }
