@@ -83,6 +83,9 @@ pub struct RunArgs {
     /// End after so many frames
     #[arg(long, value_name = "N")]
     pub frames: Option<u64>,
+    /// Only load the model, compare it on two inputs with a plain evaluation of its file, and say what was found
+    #[arg(long, conflicts_with_all = ["frames", "source"])]
+    pub check: bool,
 }
 
 #[cfg(feature = "tools")]

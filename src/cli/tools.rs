@@ -87,7 +87,7 @@ pub struct ConvertArgs {
     pub calibrate: Option<PathBuf>,
     #[command(flatten)]
     pub thresholds: ThresholdArgs,
-    /// Do not load the result to check it
+    /// Do not load the result and compare it with its plain evaluation on two inputs
     #[arg(long)]
     pub no_check: bool,
 }

@@ -124,8 +124,7 @@ impl RawLayout {
             };
             let stride = match stride {
                 Stride::Tight => len,
-                Stride::GStreamer if planar => len.next_multiple_of(4),
-                Stride::GStreamer => of_luma(shapes[0].0.next_multiple_of(4)),
+                Stride::GStreamer => len.next_multiple_of(4),
                 Stride::Pi5 if planar => of_luma(2 * half.next_multiple_of(64)),
                 Stride::Pi5 => return Err("pi5 is a layout of yuv420"),
                 Stride::Bytes(bytes) if planar && bytes % 2 != 0 => return Err("rows of yuv420 are an even number of bytes apart"),
@@ -192,7 +191,7 @@ mod tests {
         assert_eq!(strides(Bgrx, (5, 7), Stride::GStreamer), [(20, 7)]);
         assert_eq!(strides(Rgb565, (5, 7), Stride::GStreamer), [(12, 7)]);
         assert_eq!(strides(Nv16, (5, 7), Stride::GStreamer), [(8, 7), (8, 7)]);
-        assert_eq!(strides(Nv24, (5, 7), Stride::GStreamer), [(8, 7), (16, 7)]);
+        assert_eq!(strides(Nv24, (5, 7), Stride::GStreamer), [(8, 7), (12, 7)]);
         assert_eq!(strides(Yuv420, (800, 600), Stride::Pi5), [(896, 600), (448, 300), (448, 300)]);
         assert_eq!(strides(Yuv420, (640, 480), Stride::Pi5), [(640, 480), (320, 240), (320, 240)]);
         assert_eq!(strides(Nv12, (426, 240), Stride::Bytes(512)), [(512, 240), (512, 120)]);

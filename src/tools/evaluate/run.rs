@@ -212,7 +212,7 @@ fn load_models(options: &EvaluateOptions) -> Result<(Vec<Model>, Vec<String>)> {
     let compute = Compute::threads(options.threads).with_normalization(options.normalization);
     match &options.predictions {
         Predictions::Models(paths) => {
-            let load = |path: &PathBuf| Ok(model_file::load(path, &compute)?.0);
+            let load = |path: &PathBuf| Ok(model_file::load_checked(path, &compute)?.0);
             Ok((paths.iter().map(load).collect::<Result<_>>()?, paths.iter().map(|path| path.display().to_string()).collect()))
         }
         Predictions::Files { path, .. } => Ok((Vec::new(), vec![path.display().to_string()])),
