@@ -38,8 +38,8 @@ pub struct TruthArgs {
     /// Instances: what objects with iscrowd 1 are
     #[arg(long, value_enum, default_value = "apart", value_name = "KIND")]
     pub crowds: CrowdsArg,
-    /// Annotations: YOLO segmentation, its data.yaml
-    #[arg(long, value_name = "FILE", conflicts_with = "images")]
+    /// Annotations: YOLO segmentation, its data.yaml (or a folder with images, labels and classes.txt)
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "images")]
     pub yolo: Option<PathBuf>,
     /// Which set of --yolo: train, val, test [default: train to train, val to evaluate]
     #[arg(long, value_name = "SET", requires = "yolo")]

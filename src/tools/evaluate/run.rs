@@ -18,7 +18,7 @@ use crate::pipeline::Pipeline;
 use crate::segment::Rules;
 use crate::source::read_annotated;
 use crate::tools::truth::labels::{Labels, NO_CLASS};
-use crate::tools::truth::{Dataset, NamedBy, TruthFiles};
+use crate::tools::truth::{Dataset, NamedBy};
 use crate::tools::{progress, usage};
 
 /// Where predictions come from.

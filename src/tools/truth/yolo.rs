@@ -21,18 +21,15 @@ use super::{Image, Record};
 use crate::data::Exif;
 use crate::tools::{files, usage};
 
-/// Classes and images of `--yolo`. `split` is a key of the file: train, val, test.
-pub fn open(yaml: &Path, split: &str, exif: Exif) -> Result<(Vec<Class>, Vec<Image>)> {
-    let file = yaml.display();
-    let bytes = files::read(yaml)?;
-    let text = String::from_utf8(bytes).with_context(|| format!("{file}: this is not UTF-8"))?;
-    let documents = YamlLoader::load_from_str(text.trim_start_matches('\u{feff}')).with_context(|| format!("{file}: this is not YAML"))?;
-    let document = documents.into_iter().next().unwrap_or(Yaml::Null);
-    if !document["kpt_shape"].is_badvalue() {
-        bail!("{file}: kpt_shape says that these are poses, which have no masks");
-    }
-    let classes = classes(&document).with_context(|| format!("{file}"))?;
-    let mut pictures = pictures(yaml, &document, split)?;
+/// Classes and images of `--yolo`: a `data.yaml`, or the folder that holds it, or a folder of images, labels and `classes.txt` as Label
+/// Studio writes it. `split` is a key of the file: train, val, test.
+pub fn open(place: &Path, split: &str, exif: Exif) -> Result<(Vec<Class>, Vec<Image>)> {
+    let inside = place.join("data.yaml");
+    let (classes, mut pictures) = match place {
+        folder if folder.is_dir() && !inside.is_file() => flat(folder)?,
+        folder if folder.is_dir() => described(&inside, split)?,
+        yaml => described(yaml, split)?,
+    };
     pictures.sort();
     pictures.dedup();
     let mut tally = Tally::default();
@@ -44,8 +41,44 @@ pub fn open(yaml: &Path, split: &str, exif: Exif) -> Result<(Vec<Class>, Vec<Ima
         images.push(Image { id: path.to_string_lossy().into_owned(), name, path, record: Record::Objects { size, list } });
     }
     full_names_where_needed(&mut images);
-    tally.judge(yaml, split)?;
+    tally.judge(place, split)?;
     Ok((classes, images))
+}
+
+/// Of a `data.yaml`.
+fn described(yaml: &Path, split: &str) -> Result<(Vec<Class>, Vec<PathBuf>)> {
+    let file = yaml.display();
+    let text = String::from_utf8(files::read(yaml)?).with_context(|| format!("{file}: this is not UTF-8"))?;
+    let documents = YamlLoader::load_from_str(text.trim_start_matches('\u{feff}')).with_context(|| format!("{file}: this is not YAML"))?;
+    let document = documents.into_iter().next().unwrap_or(Yaml::Null);
+    if !document["kpt_shape"].is_badvalue() {
+        bail!("{file}: kpt_shape says that these are poses, which have no masks");
+    }
+    let names = names(&document).with_context(|| format!("{file}"))?;
+    Ok((classes(yaml, names)?, pictures(yaml, &document, split)?))
+}
+
+/// Of a folder without a `data.yaml`.
+fn flat(folder: &Path) -> Result<(Vec<Class>, Vec<PathBuf>)> {
+    let list = folder.join("classes.txt");
+    if !list.is_file() {
+        bail!("{}: there is neither a data.yaml nor a classes.txt", folder.display());
+    }
+    let text = String::from_utf8(files::read(&list)?).with_context(|| format!("{}: this is not UTF-8", list.display()))?;
+    let names = text.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let mut found = Vec::new();
+    find::walk(&folder.join("images"), &find::is_picture, &mut found)?;
+    if found.is_empty() {
+        bail!("{}: there are no PNG or JPEG pictures", folder.join("images").display());
+    }
+    Ok((classes(&list, names)?, found))
+}
+
+fn classes(file: &Path, names: Vec<String>) -> Result<Vec<Class>> {
+    if names.is_empty() || names.len() >= usize::from(u16::MAX) {
+        bail!("{}: {} names cannot be classes", file.display(), names.len());
+    }
+    Ok(names.into_iter().zip(0..).map(|(name, id)| Class { id, name, is_thing: Some(true) }).collect())
 }
 
 /// Pictures of the same name get their folder too.
@@ -58,7 +91,7 @@ fn full_names_where_needed(images: &mut [Image]) {
 }
 
 /// `names: [a, b]` or `names: {0: a, 1: b}`.
-fn classes(document: &Yaml) -> Result<Vec<Class>> {
+fn names(document: &Yaml) -> Result<Vec<String>> {
     let text = |name: &Yaml| match name {
         Yaml::String(text) | Yaml::Real(text) => Some(text.clone()),
         Yaml::Integer(number) => Some(number.to_string()),
@@ -74,13 +107,10 @@ fn classes(document: &Yaml) -> Result<Vec<Class>> {
         _ => bail!("there is no list of names"),
     };
     let names = names.context("names is not a list of texts, nor numbered from 0 without gaps")?;
-    if names.is_empty() || names.len() >= usize::from(u16::MAX) {
-        bail!("{} names cannot be classes", names.len());
-    }
     if let Some(count) = document["nc"].as_i64().filter(|count| *count != names.len() as i64) {
         bail!("nc is {count}, and there are {} names", names.len());
     }
-    Ok(names.into_iter().zip(0..).map(|(name, id)| Class { id, name, is_thing: Some(true) }).collect())
+    Ok(names)
 }
 
 /// The pictures of a split: folders, or lists in text files.
