@@ -131,8 +131,8 @@ impl FileSource {
         match self {
             FileSource::Panoptic { json, directory, annotations } => {
                 let missing = || format!("{}: there is no prediction for image {}", json.display(), image.id);
-                let annotation = annotations.remove(&Id(image.id.clone())).with_context(missing)?;
-                let (png, segments) = coco::segments(json, annotation, &coco::places(&dataset.classes))?;
+                let annotation = annotations.get(&Id(image.id.clone())).with_context(missing)?;
+                let (png, segments) = coco::segments(json, annotation.clone(), &coco::places(&dataset.classes))?;
                 let png = directory.join(png);
                 let map = truth::panoptic_map(&png, segments, max_pixels)?;
                 map.check(&png.display().to_string(), false)?;
@@ -143,7 +143,7 @@ impl FileSource {
                     return usage("--predictions: a file of objects is for --task instance");
                 }
                 let places = coco::places(&dataset.classes);
-                let objects = objects.remove(&Id(image.id.clone())).unwrap_or_default();
+                let objects = objects.get(&Id(image.id.clone())).map(Vec::as_slice).unwrap_or_default();
                 let list = objects.iter().map(|object| truth::object_of_result(object, size, &places, &image.name));
                 Ok(Labels::Instances(Instances { width: size.0, height: size.1, list: list.collect::<Result<_>>()? }))
             }

@@ -56,7 +56,7 @@ struct CategoryJson {
     isthing: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct SegmentJson {
     id: u32,
     category_id: u64,
@@ -65,7 +65,7 @@ pub struct SegmentJson {
     iscrowd: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct PanopticAnnotation {
     pub image_id: Id,
     pub file_name: String,
