@@ -40,7 +40,11 @@ impl Dataset {
             let ((width, height), (across, down)) = (found.shown, truth);
             if found.shown != truth {
                 let aside = found.turned && (height, width) == truth;
-                let why = if aside { " (the file's EXIF orientation turns it, and its annotators saw it unturned: --exif ignore reads it as they did)" } else { "" };
+                let why = if aside {
+                    " (the file's EXIF orientation turns it, and its annotators saw it unturned: --exif ignore reads it as they did)"
+                } else {
+                    ""
+                };
                 wrong.push(format!("{} has {width}x{height} pixels, and its ground truth {across}x{down}{why}", image.path.display()));
             } else if found.turned {
                 turned.push(image.name.as_str());
