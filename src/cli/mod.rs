@@ -93,6 +93,10 @@ mod tools;
 #[cfg(feature = "train")]
 mod train;
 #[cfg(feature = "tools")]
+mod truth;
+#[cfg(feature = "tools")]
 pub use tools::*;
 #[cfg(feature = "train")]
 pub use train::{MaskingArg, TrainArgs};
+#[cfg(feature = "tools")]
+pub use truth::{CrowdsArg, TruthArgs};
