@@ -51,6 +51,10 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints) -> Result<Parts, Chec
         leave_out(&meta, &mut tensors)?;
         no_masks(&mut hints, &mut tensors)?;
     }
+    if writer == Writer::Unknown {
+        let assumed = "its sizes are those of the weights, its activation GELU, and epsilon, rotary base and classes the usual ones or those of the hints";
+        tensors.warnings.push(format!("there is no config.json beside the weights: {assumed}"));
+    }
     let config = config(&tensors, &mut hints)?;
     let mut parts = hf::read(&config, tensors, hints)?;
     if writer == Writer::AttrEomt {
@@ -195,12 +199,21 @@ fn config(tensors: &Tensors, hints: &mut Hints) -> Result<Object, CheckpointErro
         })?,
     };
     let registers = tensors.shape("embeddings.register_tokens").map_or(0, |shape| shape.get(1).copied().unwrap_or(0));
+    let heads = upstream::heads(tensors, hints, hidden, rotary).map_err(|error| match hints.heads {
+        None => {
+            let problem = format!(
+                "is needed in the hints: there is no config.json, and the weights do not tell the heads of a network of width {hidden}"
+            );
+            CheckpointError::key(&tensors.path, "num_attention_heads", problem)
+        }
+        Some(_) => error,
+    })?;
     let mut map = Map::new();
     let mut set = |key: &str, value: Value| drop(map.insert(key.into(), value));
     set("model_type", json!(if rotary { "eomt_dinov3" } else { "eomt" }));
     set("hidden_size", json!(hidden));
     set("num_hidden_layers", json!(tensors.count("layers.")));
-    set("num_attention_heads", json!(upstream::heads(tensors, hints, hidden, rotary)?));
+    set("num_attention_heads", json!(heads));
     set("num_queries", json!(queries));
     set("num_register_tokens", json!(registers));
     set("num_blocks", json!(blocks));

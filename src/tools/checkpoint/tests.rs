@@ -5,8 +5,10 @@
 
 mod broken;
 mod damage;
+mod family;
 mod forward;
 mod named;
+mod wrapped;
 
 use std::collections::BTreeMap;
 use std::fs;
