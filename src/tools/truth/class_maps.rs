@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::find::{pictures, some_of};
+use super::maps::Colours;
 use super::{ClassValues, Image, Record};
 use crate::model::datasets::{ADE20K, CITYSCAPES};
 use crate::tools::{files, usage};
@@ -39,7 +40,7 @@ const VOC: [&str; 21] = [
 ];
 
 /// The colours of classes that are VOC's, for maps that are stored as RGB.
-pub fn colours_of(names: &[String]) -> HashMap<[u8; 3], u16> {
+pub fn colours_of(names: &[String]) -> Colours {
     if names != VOC {
         return HashMap::new();
     }
@@ -52,7 +53,7 @@ pub struct Naming {
     pub names: Vec<String>,
     pub values: ClassValues,
     /// Class of a colour, where the maps are coloured.
-    pub colours: HashMap<[u8; 3], u16>,
+    pub colours: Colours,
     /// Whether the names are Cityscapes', by the names of the files.
     pub assumed: bool,
 }
@@ -129,7 +130,7 @@ fn name_list(path: &Path) -> Result<Vec<String>> {
 }
 
 /// Names and colours of `label:color_rgb:parts:actions` lines; a class without a colour has VOC's.
-fn labelmap(path: &Path) -> Result<(Vec<String>, HashMap<[u8; 3], u16>)> {
+fn labelmap(path: &Path) -> Result<(Vec<String>, Colours)> {
     let text = String::from_utf8(files::read(path)?).with_context(|| format!("{}: this is not UTF-8", path.display()))?;
     let (mut names, mut colours) = (Vec::new(), HashMap::new());
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {

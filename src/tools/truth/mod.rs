@@ -223,8 +223,10 @@ impl Dataset {
             bail!("{}: there is no image to work on: the ground truth is empty", set.source.display());
         }
         let mut seen = std::collections::HashMap::new();
-        let files =
-            set.images.iter().flat_map(|image| [Some(image.path.as_path()), image.map()].into_iter().flatten().map(move |file| (image, file)));
+        let files = set
+            .images
+            .iter()
+            .flat_map(|image| [Some(image.path.as_path()), image.map()].into_iter().flatten().map(move |file| (image, file)));
         for (image, file) in files {
             if let Some(other) = seen.insert(file, image.id.as_str()).filter(|other| *other != image.id) {
                 bail!("{}: images {other} and {} are both {}", set.source.display(), image.id, file.display());
