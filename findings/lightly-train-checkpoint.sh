@@ -10,7 +10,7 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet lightly-train==0.18.0
+"$work/venv/bin/pip" install --quiet lightly-train==0.18.0 torch==2.15.0
 cat >"$work/look.py" <<'END'
 import torch
 from lightly_train._task_models.dinov2_eomt_panoptic_segmentation.task_model import DINOv2EoMTPanopticSegmentation
@@ -26,4 +26,4 @@ masks = model.forward_train(torch.zeros(1, 3, 640, 640), return_logits_per_layer
 print(f"positions {positions}, scale blocks {blocks}, epsilon {eps}, attn_mask_probs {'attn_mask_probs' in state}, masks {tuple(masks)}")
 assert positions == 16 * 16 + 1 and blocks == 2 and eps == 1e-5 and "attn_mask_probs" not in state and tuple(masks) == (46 * 4, 46 * 4)
 END
-"$work/venv/bin/python" "$work/look.py" 2>/dev/null
+"$work/venv/bin/python" "$work/look.py"
