@@ -107,8 +107,9 @@ def mnn_with(*options):
 def litert_with(suffix, *options):
     def run(model, pixels):
         with tempfile.TemporaryDirectory() as scratch:
-            target = Path(scratch, "out")
-            command = [os.environ["LITERT_PYTHON"], "-m", "onnx2tf", "-i", model, "-o", target, "-kat", "pixel_values", "-n", *options]
+            source, target = Path(scratch, "m.onnx"), Path(scratch, "out")
+            source.write_bytes(Path(model).read_bytes())  # onnx2tf writes the shapes that it infers into its input
+            command = [os.environ["LITERT_PYTHON"], "-m", "onnx2tf", "-i", source, "-o", target, "-kat", "pixel_values", "-n", "-rtpo", "Erf", *options]
             subprocess.run(command, check=True, cwd=scratch, stdout=subprocess.DEVNULL)
             code = (
                 "import sys, numpy as np; from ai_edge_litert.interpreter import Interpreter\n"
@@ -158,9 +159,9 @@ ROWS = [
     ("MNN {MNN}, `--weightQuantBits 8`", "f32", "mnn-weights", INT8, None, "weights in int8, computed in f32"),
 ]
 LITERT_ROWS = [
-    ("LiteRT {ai-edge-litert}, by onnx2tf {onnx2tf}", "f32", "litert", CURVES, None, "`onnx2tf -i model.onnx -kat pixel_values`"),
+    ("LiteRT {ai-edge-litert}, by onnx2tf {onnx2tf}", "f32", "litert", SUMS, None, "`onnx2tf -i model.onnx -kat pixel_values -rtpo Erf`; without `-rtpo` LiteRT lacks an operator (FlexErf)"),
     ("LiteRT {ai-edge-litert}, by onnx2tf {onnx2tf}", "int8", "litert", None, None, "give onnx2tf the f32 file"),
-    ("LiteRT {ai-edge-litert}, by onnx2tf {onnx2tf} `-odrqt`", "f32", "litert-dynamic", None, None, ""),
+    ("LiteRT {ai-edge-litert}, by onnx2tf {onnx2tf} `-odrqt`", "f32", "litert-dynamic", INT8, None, "weights in int8, activations quantized at run time"),
 ]
 
 
@@ -175,7 +176,7 @@ def attempt(kind, model, pixels, scratch):
     target.unlink(missing_ok=True)
     np.save(source, pixels)
     command = [sys.executable, __file__, "--child", kind, str(model), str(source), str(target)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=600)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=1200)
     if done.returncode or not target.exists():
         lines = [line for line in done.stdout.splitlines() if line.strip()]
         return None, lines[-1] if lines and done.returncode > 0 else f"its process died ({done.returncode})"
@@ -270,6 +271,8 @@ def versions():
 
 
 def main():
+    if os.environ.get("LITERT_PYTHON"):
+        os.environ["LITERT_PYTHON"] = os.path.abspath(os.environ["LITERT_PYTHON"])
     program, os.environ["RTEN_RUN"] = sys.argv[1], str(Path(sys.argv[2]).resolve())
     rows = ROWS + (LITERT_ROWS if os.environ.get("LITERT_PYTHON") else [])
     known, lines, complaints = versions(), [], []
