@@ -156,7 +156,7 @@ ROWS = [
     ("ncnn {ncnn}, by pnnx {pnnx}", "int8", "ncnn", None, None, "give pnnx the f32 file"),
     ("MNN {MNN}", "f32", "mnn", CURVES, CURVES, "as it is; its exp and erf are approximations"),
     ("MNN {MNN}", "int8", "mnn", None, None, "never: above 8192 activations its dynamic int8 product is wrong. Give it the f32 file"),
-    ("MNN {MNN}, `--weightQuantBits 8`", "f32", "mnn-weights", INT8, None, "weights in int8, computed in f32"),
+    ("MNN {MNN}, `--weightQuantBits 8`", "f32", "mnn-weights", INT8, None, "weights in int8"),
 ]
 LITERT_ROWS = [
     ("LiteRT {ai-edge-litert}, by onnx2tf {onnx2tf}", "f32", "litert", SUMS, None, "`onnx2tf -i model.onnx -kat pixel_values -rtpo Erf`; without `-rtpo` LiteRT lacks an operator (FlexErf)"),
