@@ -50,7 +50,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         #[cfg(feature = "train")]
         Command::Train(args) => run_train(*args)?,
-        Command::Run(_) | Command::ReapSocket { .. } => unreachable!("main runs these itself"),
+        Command::Run(_) | Command::ReapSocket { .. } | Command::ExecSource { .. } => unreachable!("main runs these itself"),
     }
     Ok(ExitCode::SUCCESS)
 }

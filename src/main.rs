@@ -8,6 +8,7 @@ use eomt_edge::config::{Config, ConfigError};
 use eomt_edge::daemon::{self, DaemonError};
 use eomt_edge::model_file::ModelFileError;
 use eomt_edge::sink::ring::reap_socket_main;
+use eomt_edge::source::exec_source_main;
 
 #[cfg(feature = "tools")]
 mod commands;
@@ -34,6 +35,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             reap_socket_main(&path, dev, ino);
             Ok(ExitCode::SUCCESS)
         }
+        Command::ExecSource { parent, command } => Err(exec_source_main(parent, &command).into()),
         #[cfg(feature = "tools")]
         command => commands::run(command),
     }

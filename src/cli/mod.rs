@@ -61,6 +61,9 @@ pub enum Command {
     /// Remove a dead daemon's socket; started by the daemon itself
     #[command(hide = true)]
     ReapSocket { path: PathBuf, dev: u64, ino: u64 },
+    /// Become a source's command, which ends with the daemon; started by the daemon itself
+    #[command(hide = true)]
+    ExecSource { parent: i32, command: String },
 }
 
 #[derive(Debug, Args)]
@@ -71,7 +74,7 @@ pub struct RunArgs {
     /// ONNX file: model.path
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// v4l2:/dev/video0, v4l2: (the first camera), replay:DIR[@fps], scenes[:seed] or pipe:-: source.uri
+    /// v4l2:/dev/video0, v4l2: (the first camera), replay:DIR[@fps], scenes[:seed], pipe:-, pipe:FIFO or exec:COMMAND: source.uri
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
     /// A single key of the configuration, e.g. ring.slots=4

@@ -19,7 +19,7 @@ use std::str::FromStr;
 pub use display::{Controller, DisplayConfig, DisplayKind};
 use serde::Deserialize;
 
-use crate::data::{Colour, Normalization, PixelFormat, Task, Thresholds};
+use crate::data::{Colour, InputEnd, Normalization, PixelFormat, RawLayout, Stride, Task, Thresholds};
 pub use camera::{CameraConfig, Flip};
 
 /// CPU numbers that sched_setaffinity(2) can name.
@@ -82,19 +82,26 @@ pub struct ModelConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceConfig {
-    /// `v4l2:/dev/video0`, `v4l2:` (the first camera), `replay:DIR[@fps]`, `scenes[:seed]` or `pipe:-`.
+    /// `v4l2:/dev/video0`, `v4l2:` (the first camera), `replay:DIR[@fps]`, `scenes[:seed]`, `pipe:-`, `pipe:FIFO` or
+    /// `exec:COMMAND`.
     pub uri: String,
     /// Frames per second of replay, scenes; 0 = as fast as they are processed, none dropped.
     pub fps: f64,
-    /// `WIDTHxHEIGHT` of scenes and pipe.
+    /// `WIDTHxHEIGHT` of scenes, pipe and exec.
     #[serde(deserialize_with = "from_str")]
     pub size: FrameSize,
-    /// Of pipe.
+    /// Of pipe and exec.
     #[serde(deserialize_with = "from_str")]
     pub format: PixelFormat,
-    /// Of pipe, in YUV formats.
+    /// Of pipe and exec, in YUV formats.
     #[serde(deserialize_with = "from_str")]
     pub colour: Colour,
+    /// Of pipe and exec.
+    #[serde(deserialize_with = "digits_from_str")]
+    pub stride: Stride,
+    /// Of pipe and exec.
+    #[serde(deserialize_with = "from_str")]
+    pub end: InputEnd,
     /// Larger pictures are refused.
     pub max_pixels: u64,
     /// Seconds without a frame after which readers are told "no signal"; 0 = never.
@@ -154,6 +161,10 @@ fn digits<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D
     }
 }
 
+fn digits_from_str<'de, D: serde::Deserializer<'de>, T: FromStr<Err = String>>(deserializer: D) -> Result<T, D::Error> {
+    digits(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
 fn optional_from_str<'de, D: serde::Deserializer<'de>, T: FromStr<Err = String>>(deserializer: D) -> Result<Option<T>, D::Error> {
     from_str(deserializer).map(Some)
 }
@@ -182,6 +193,8 @@ impl Default for SourceConfig {
             size: FrameSize { width: 320, height: 240 },
             format: PixelFormat::Rgb24,
             colour: Colour::default(),
+            stride: Stride::default(),
+            end: InputEnd::default(),
             max_pixels: 64 << 20,
             no_signal_after: 2.0,
         }
@@ -262,6 +275,9 @@ impl Config {
         if u64::from(width) * u64::from(height) > self.source.max_pixels {
             return refuse("source.size", format!("{width}x{height}"), "more pixels than source.max_pixels allows");
         }
+        if let Err(reason) = RawLayout::new(self.source.format, (width, height), self.source.stride) {
+            return refuse("source.stride", self.source.stride.to_string(), reason);
+        }
         if !(2..=64).contains(&self.ring.slots) {
             return refuse("ring.slots", self.ring.slots.to_string(), "2 to 64");
         }
@@ -332,7 +348,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let cases: [(&str, &[&str], &str); 14] = [
+        let cases: [(&str, &[&str], &str); 18] = [
             ("[ring]\nslot = 3\n", &[], "slot"),
             ("[rings]\n", &[], "rings"),
             ("[ring]\nslots = 1\n", &[], "ring.slots"),
@@ -347,6 +363,10 @@ mod tests {
             ("", &["ring.slots=4\nmodel.threads=5"], "ring.slots"),
             ("", &["source.size=640x0"], "640x0"),
             ("", &["source.no_signal_after=-1"], "source.no_signal_after"),
+            ("", &["source.stride=padded"], "gstreamer"),
+            ("", &["source.stride=100", "source.size=64x48"], "source.stride = 100"),
+            ("", &["source.stride=pi5"], "yuv420"),
+            ("", &["source.end=maybe"], "maybe"),
         ];
         for (text, overrides, expected) in cases {
             let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();

@@ -1,5 +1,6 @@
 //! From the configuration to what the frame path is made of.
 
+use std::ffi::OsString;
 use std::time::Instant;
 
 use rustix::process::getpid;
@@ -7,7 +8,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::DaemonError;
-use crate::config::{Config, ModelConfig};
+use crate::config::{Config, ConfigError, ModelConfig};
 use crate::data::{Frame, View};
 use crate::model::Metadata;
 use crate::model_file::{self, Compute};
@@ -55,11 +56,19 @@ pub fn source_spec(config: &Config) -> Result<SourceSpec, DaemonError> {
 
 /// Opens it.
 pub fn open_source(spec: &SourceSpec, config: &Config) -> Result<Box<dyn Source>, DaemonError> {
+    let (crop, size) = (config.camera.crop, config.source.size);
+    if matches!(spec, SourceSpec::Pipe { .. } | SourceSpec::Exec { .. }) && config.camera.view().area(size.width, size.height).is_none() {
+        let value = format!("{crop:?}");
+        return Err(ConfigError::Value { key: "camera.crop", value, reason: "nothing of a frame of source.size lies inside" }.into());
+    }
     let options = SourceOptions {
         fps: config.source.fps,
         size: (config.source.size.width, config.source.size.height),
         format: config.source.format,
         colour: config.source.colour,
+        stride: config.source.stride,
+        end: config.source.end,
+        launcher: launcher(),
         max_pixels: config.source.max_pixels,
         camera: CameraWish {
             size: config.camera.size(),
@@ -74,9 +83,15 @@ pub fn open_source(spec: &SourceSpec, config: &Config) -> Result<Box<dyn Source>
     Ok(source)
 }
 
+/// This program's command that starts a source's, so that it ends with the daemon.
+fn launcher() -> Vec<OsString> {
+    let Ok(ReaperCommand { program, args }) = ReaperCommand::current_exe() else { return Vec::new() };
+    [program.into()].into_iter().chain(args).chain(["exec-source".into()]).collect()
+}
+
 /// What prepares this source's frames: those of a camera may be compressed, or lie on their side.
 pub fn developer(spec: &SourceSpec, config: &Config) -> Developer {
-    Developer::new(if matches!(spec, SourceSpec::V4l2 { .. }) { config.camera.view() } else { View::default() })
+    Developer::new(if spec.is_camera() { config.camera.view() } else { View::default() })
 }
 
 /// The ring that `network` needs for frames of at most `max_size` (width, height).

@@ -12,6 +12,7 @@
 mod camera;
 mod frame;
 mod geometry;
+mod layout;
 mod logits;
 mod normalization;
 mod report;
@@ -23,6 +24,7 @@ mod tensor;
 pub use camera::{ControlValue, Crop, View};
 pub use frame::{Colour, Exif, Frame, GroundTruth, Matrix, PixelFormat};
 pub use geometry::{Geometry, Windows};
+pub use layout::{InputEnd, Plane, RawLayout, Stride};
 pub use logits::{ClassLogits, Logits};
 pub use normalization::Normalization;
 pub use report::{FrameReport, Stage, StageTimes};

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `replay:DIR[@fps]` | the PNG and JPEG files of a directory in the order of their names, over and over |
 //! | `scenes[:seed]` | moving procedural scenes with known ground truth |
-//! | `pipe:-` | raw frames from standard input |
+//! | `pipe:-`, `pipe:PATH` | raw frames from standard input, or from a FIFO |
+//! | `exec:COMMAND` | raw frames from a shell command that is started here |
 //! | `v4l2:/dev/video0`, `v4l2:` | a camera, the first one (feature `camera`) |
 //!
 //! Refuses: to look at the clock (time is an argument), to know what becomes of a frame.
@@ -23,15 +24,16 @@ mod scenes_source;
 pub mod v4l2;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::data::{Colour, ControlValue, PixelFormat, View};
+use crate::data::{Colour, ControlValue, InputEnd, PixelFormat, Stride, View};
 use crate::pipeline::{Source, SourceError};
 
 pub use pictures::{PictureError, read_annotated, read_picture, read_picture_as};
-pub use pipe::PipeSource;
+pub use pipe::{PipeOptions, PipeSource, exec_source_main};
 pub use replay::ReplaySource;
 pub use scenes_source::ScenesSource;
 
@@ -49,7 +51,20 @@ pub enum SourceSpec {
     Scenes {
         seed: u64,
     },
-    Pipe,
+    /// `None` = standard input.
+    Pipe {
+        path: Option<PathBuf>,
+    },
+    Exec {
+        command: String,
+    },
+}
+
+impl SourceSpec {
+    /// Whether `[camera]`'s crop, rotate and flip count.
+    pub fn is_camera(&self) -> bool {
+        matches!(self, SourceSpec::V4l2 { .. } | SourceSpec::Pipe { .. } | SourceSpec::Exec { .. })
+    }
 }
 
 impl FromStr for SourceSpec {
@@ -75,8 +90,12 @@ impl FromStr for SourceSpec {
             ("scenes", seed) => {
                 seed.parse().map(|seed| SourceSpec::Scenes { seed }).map_err(|_| format!("scenes: the seed '{seed}' is not a number"))
             }
-            ("pipe", "-") => Ok(SourceSpec::Pipe),
-            _ => Err(format!("unknown source '{text}': v4l2:/dev/video0, replay:DIR[@fps], scenes[:seed] or pipe:-")),
+            ("pipe", "-") => Ok(SourceSpec::Pipe { path: None }),
+            ("pipe", path) if !path.is_empty() => Ok(SourceSpec::Pipe { path: Some(path.into()) }),
+            ("exec", command) if !command.trim().is_empty() => Ok(SourceSpec::Exec { command: command.trim().to_owned() }),
+            _ => Err(format!(
+                "unknown source '{text}': v4l2:/dev/video0, replay:DIR[@fps], scenes[:seed], pipe:-, pipe:FIFO or exec:COMMAND"
+            )),
         }
     }
 }
@@ -88,13 +107,25 @@ pub struct SourceOptions {
     pub fps: f64,
     /// (width, height) of scenes and pipe.
     pub size: (u32, u32),
-    /// Of pipe.
+    /// Of pipe and exec.
     pub format: PixelFormat,
-    /// Of pipe, in YUV formats.
+    /// Of pipe and exec, in YUV formats.
     pub colour: Colour,
+    /// Of pipe and exec.
+    pub stride: Stride,
+    pub end: InputEnd,
+    /// What starts a command so that it ends with this process: a program and its arguments; empty = the shell alone.
+    pub launcher: Vec<OsString>,
     /// Larger pictures are refused.
     pub max_pixels: u64,
     pub camera: CameraWish,
+}
+
+impl SourceOptions {
+    fn pipe(&self) -> PipeOptions {
+        let SourceOptions { size, format, colour, stride, end, .. } = *self;
+        PipeOptions { size, format, colour, stride, end, view: self.camera.view }
+    }
 }
 
 /// What is asked of a camera.
@@ -130,7 +161,11 @@ pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source
             Ok(Box::new(ReplaySource::open(directory, interval, options.max_pixels)?))
         }
         SourceSpec::Scenes { seed } => Ok(Box::new(ScenesSource::new(*seed, options.size, interval(options.fps)))),
-        SourceSpec::Pipe => Ok(Box::new(PipeSource::stdin(options.size, options.format, options.colour))),
+        SourceSpec::Pipe { path } => Ok(Box::new(match path {
+            None => PipeSource::standard_input(options.pipe())?,
+            Some(path) => PipeSource::fifo(path.clone(), options.pipe())?,
+        })),
+        SourceSpec::Exec { command } => Ok(Box::new(PipeSource::command(command.clone(), options.launcher.clone(), options.pipe())?)),
     }
 }
 
@@ -149,8 +184,11 @@ mod tests {
         assert_eq!(parse("replay:/mail@home"), Ok(SourceSpec::Replay { directory: "/mail@home".into(), fps: None }));
         assert_eq!(parse("v4l2:/dev/video2"), Ok(SourceSpec::V4l2 { device: Some("/dev/video2".into()) }));
         assert_eq!(parse("v4l2:"), Ok(SourceSpec::V4l2 { device: None }));
+        assert_eq!(parse("pipe:-"), Ok(SourceSpec::Pipe { path: None }));
+        assert_eq!(parse("pipe:/run/x"), Ok(SourceSpec::Pipe { path: Some("/run/x".into()) }));
+        assert_eq!(parse("exec: a | b:c"), Ok(SourceSpec::Exec { command: "a | b:c".to_owned() }));
         assert_eq!(parse("scenes"), Ok(SourceSpec::Scenes { seed: 0 }));
-        for bad in ["", "v4l2", "replay:", "pipe:", "pipe:/x", "scenes:x", "rtsp://x", "replay:/a@-1"] {
+        for bad in ["", "v4l2", "replay:", "pipe:", "exec:", "exec: ", "scenes:x", "rtsp://x", "replay:/a@-1"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -88,12 +88,13 @@ struct Walk<'a> {
     ac: [Option<Table>; 4],
     interval: usize,
     header: Option<Header>,
+    scans: usize,
 }
 
 /// Walks through the picture that `jpeg` begins with: the index behind its end-of-image marker. A picture of a (width, height) that
 /// `fits` does not like is [`Flaw::Size`], before any memory is taken for it.
 pub(super) fn end(jpeg: &[u8], fits: impl Fn(usize, usize) -> bool) -> Result<usize, Flaw> {
-    let mut walk = Walk { jpeg, dc: Default::default(), ac: Default::default(), interval: 0, header: None };
+    let mut walk = Walk { jpeg, dc: Default::default(), ac: Default::default(), interval: 0, header: None, scans: 0 };
     walk.tables(&TYPICAL_TABLES[4..])?;
     if !jpeg.starts_with(&[0xFF, 0xD8]) {
         return Err(Flaw::NoStart);
@@ -113,6 +114,7 @@ pub(super) fn end(jpeg: &[u8], fits: impl Fn(usize, usize) -> bool) -> Result<us
         at += 2;
         match kind {
             0xD9 if walk.header.as_ref().is_some_and(|header| !header.is_complete()) => return Err(Flaw::Cut),
+            0xD9 if walk.scans == 0 => return Err(Flaw::Cut),
             0xD9 => return Ok(at),
             // markers without a segment: a restart behind the last unit is harmless
             0x01 | 0xD0..=0xD7 => continue,
@@ -125,7 +127,10 @@ pub(super) fn end(jpeg: &[u8], fits: impl Fn(usize, usize) -> bool) -> Result<us
             0xC4 => walk.tables(segment)?,
             0xC0..=0xC2 => walk.header = header(segment, kind == 0xC2, &fits)?,
             0xDD => walk.interval = segment.get(..2).map(|n| usize::from(u16::from_be_bytes([n[0], n[1]]))).ok_or(Flaw::Header)?,
-            0xDA => at = walk.scan(segment, at)?,
+            0xDA => {
+                walk.scans += 1;
+                at = walk.scan(segment, at)?;
+            }
             _ => {}
         }
     }

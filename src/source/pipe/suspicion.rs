@@ -1,0 +1,116 @@
+//! Whether the rows of a pipe's frames lie as the configuration says.
+//!
+//! Read with a wrong stride, a picture is sheared: a pixel resembles not the one a row further but the one a true stride further. Each
+//! block of a frame in which one of both fits clearly better has a vote; noise and smooth parts have none. A slanted pattern could
+//! fit another stride by itself; but then it does not at the edges of the rows that the configuration names, where one row's end meets
+//! another row's start. Looks at the first plane (luma, or all of a packed format).
+
+use crate::data::{PixelFormat, RawLayout, Stride};
+
+/// Frames with something to see that are looked at, and frames altogether.
+const CLEAR_MAX: u32 = 3;
+const FRAMES_MAX: u32 = 60;
+
+/// Levels between two pixels that do not belong together.
+const STEP: u8 = 12;
+const BLOCK: usize = 16;
+/// Votes for another stride that it takes, and how many times as many as those against it.
+const VOTES_MIN: usize = 12;
+const SHARE_MIN: usize = 8;
+
+/// Looks at the first frames of a source.
+#[derive(Debug)]
+pub(super) struct Suspicion {
+    format: PixelFormat,
+    size: (u32, u32),
+    stride: Stride,
+    clear: u32,
+    frames: u32,
+}
+
+impl Suspicion {
+    pub fn new(format: PixelFormat, size: (u32, u32), stride: Stride) -> Suspicion {
+        Suspicion { format, size, stride, clear: 0, frames: 0 }
+    }
+
+    /// The stride that a frame as it came seems to have, when that is another one; says so once.
+    pub fn look(&mut self, raw: &[u8]) -> Option<Stride> {
+        if self.clear >= CLEAR_MAX || self.frames >= FRAMES_MAX {
+            return None;
+        }
+        self.frames += 1;
+        let ours = self.first_row(self.stride)?;
+        let mut best: Option<(usize, Stride)> = None;
+        for stride in self.candidates() {
+            let Some(theirs) = self.first_row(stride).filter(|theirs| *theirs != ours) else { continue };
+            let votes = self.votes(raw, ours, theirs);
+            if votes.for_it + votes.against >= VOTES_MIN && votes.for_it < votes.against {
+                self.clear += u32::from(best.is_none());
+            }
+            let enough = votes.for_it >= VOTES_MIN.max(SHARE_MIN * votes.against) && votes.edge_allows;
+            if enough && best.is_none_or(|(most, _)| votes.for_it > most) {
+                best = Some((votes.for_it, stride));
+            }
+        }
+        best.map(|(_, stride)| {
+            self.clear = CLEAR_MAX;
+            stride
+        })
+    }
+
+    /// What producers and drivers do.
+    fn candidates(&self) -> Vec<Stride> {
+        let row = self.first_row(Stride::Tight).unwrap_or_default();
+        let rounded = [16, 32, 64, 128, 256].map(|to| Stride::Bytes(row.next_multiple_of(to) as u32));
+        [Stride::Tight, Stride::GStreamer, Stride::Pi5].into_iter().chain(rounded).collect()
+    }
+
+    /// Bytes from row to row of the first plane.
+    fn first_row(&self, stride: Stride) -> Option<usize> {
+        RawLayout::new(self.format, self.size, stride).ok()?.planes().first().map(|plane| plane.stride)
+    }
+
+    /// How the blocks of the first plane vote between two strides.
+    fn votes(&self, raw: &[u8], ours: usize, theirs: usize) -> Votes {
+        // as far as both readings have the first plane
+        let far = ours.max(theirs);
+        let rows = (self.size.1 as usize).min(raw.len() / ours);
+        let plane = &raw[..(rows * ours.min(theirs)).min(raw.len())];
+        let padding = ours.abs_diff(theirs);
+        let (mut votes, mut edge) = (Votes::default(), [0; 2]);
+        for band in 0..rows / BLOCK {
+            for block in 0..ours / BLOCK {
+                let mut better = [0usize; 2];
+                for y in band * BLOCK..(band + 1) * BLOCK {
+                    for x in block * BLOCK..(block + 1) * BLOCK {
+                        let at = y * ours + x;
+                        if at + far >= plane.len() {
+                            continue;
+                        }
+                        let [a, b] = [ours, theirs].map(|lag| plane[at].abs_diff(plane[at + lag]));
+                        let which = if a >= b.saturating_add(STEP) { 1 } else { usize::from(b < a.saturating_add(STEP)) * 2 };
+                        if which < 2 {
+                            better[which] += 1;
+                            // where the other stride leads into another row
+                            let wraps = if theirs > ours { x + padding >= ours } else { x < padding };
+                            edge[which] += usize::from(wraps);
+                        }
+                    }
+                }
+                let [against, for_it] = better;
+                votes.for_it += usize::from(for_it > 2 * against + 4);
+                votes.against += usize::from(against > 2 * for_it + 4);
+            }
+        }
+        votes.edge_allows = edge[0] <= edge[1];
+        votes
+    }
+}
+
+#[derive(Debug, Default)]
+struct Votes {
+    for_it: usize,
+    against: usize,
+    /// The edges of the rows do not speak against it.
+    edge_allows: bool,
+}
