@@ -135,7 +135,7 @@ fn raw_frames_come_through_a_pipe() {
     let lengths = [("rgb24", 6), ("bgr24", 6), ("grey", 2), ("yuyv", 4), ("uyvy", 4), ("nv12", 3), ("nv21", 3), ("yuv420", 3)];
     for (format, half_bytes) in lengths {
         let len = width * height * half_bytes / 2;
-        let settings = ["source.size=64x48", "source.no_signal_after=0", &format!("source.format={format}")];
+        let settings = ["source.size=64x48", "source.no_signal_after=0", "source.end=stop", &format!("source.format={format}")];
         let mut daemon = Daemon(run(&socket, "pipe:-", &settings).stdin(Stdio::piped()).spawn().unwrap());
         let mut input = daemon.0.stdin.take().unwrap();
         let mut subscriber = connect(&socket);
@@ -143,13 +143,72 @@ fn raw_frames_come_through_a_pipe() {
         let frame = next(&mut subscriber);
         assert_eq!((frame.width(), frame.height(), frame.info.frame_sequence), (64, 48, 1));
         drop(input);
-        assert_eq!(daemon.wait(), Some(0), "the end of the input is no failure");
+        assert_eq!(daemon.wait(), Some(0), "this end of the input was asked for");
         assert!(matches!(subscriber.next(Some(PATIENCE)), Err(ClientError::Ended { clean: true, .. })));
     }
-    let mut daemon = Daemon(run(&socket, "pipe:-", &["source.size=64x48"]).stdin(Stdio::piped()).spawn().unwrap());
-    daemon.0.stdin.take().unwrap().write_all(&[1; 1000]).unwrap();
-    assert_eq!(daemon.wait(), Some(1), "half a frame is one");
+    for (len, end, words) in [(1000, "stop", "1000 bytes into a frame of 9216"), (9216, "fail", "source.end=stop")] {
+        let settings = ["source.size=64x48", &format!("source.end={end}")];
+        let mut command = run(&socket, "pipe:-", &settings);
+        let mut daemon = Daemon(command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        daemon.0.stdin.take().unwrap().write_all(&vec![1; len]).unwrap();
+        assert_eq!(daemon.wait(), Some(1), "a camera does not end");
+        let log = std::io::read_to_string(daemon.0.stderr.take().unwrap()).unwrap();
+        assert!(log.contains(words), "{log}");
+    }
     assert!(scratch.names().is_empty(), "{:?}", scratch.names());
+}
+
+/// Whether a process is there, and more than a zombie that init has not collected yet.
+fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+#[test]
+fn a_command_is_a_camera_that_ends_with_the_daemon() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let scratch = Scratch::new("exec");
+        let (socket, pid) = (scratch.path("masks.sock"), scratch.path("pid"));
+        // one frame, an end, and at the second start a command that writes no more
+        let once = "head -c 3072 /dev/zero; echo $$ >> PID; [ $(wc -l < PID) = 1 ] || exec sleep 1000";
+        let source = format!("exec:{}", once.replace("PID", &pid.display().to_string()));
+        let settings = ["source.size=64x48", "source.format=grey", "source.no_signal_after=0.3", "camera.crop=40x30+4+2", "camera.rotate=90"];
+        let mut daemon = start(&socket, &source, &settings);
+        let mut subscriber = connect(&socket);
+        let frames = std::iter::repeat_with(|| next(&mut subscriber)).filter(|frame| !frame.no_signal());
+        let frame = frames.into_iter().find(|frame| frame.info.frame_sequence == 2).expect("the second start's");
+        assert_eq!((frame.width(), frame.height()), (30, 40), "cut and turned");
+        let silent = std::iter::repeat_with(|| next(&mut subscriber)).find(|frame| frame.no_signal());
+        assert!(silent.is_some(), "and then it says nothing");
+        let pids = std::fs::read_to_string(&pid).unwrap();
+        let pid = pids.lines().last().expect("it wrote its number").to_owned();
+        assert!(is_alive(&pid));
+        daemon.signal(signal);
+        daemon.wait();
+        let deadline = Instant::now() + PATIENCE;
+        while is_alive(&pid) {
+            assert!(Instant::now() < deadline, "after {signal:?} the command goes on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn a_fifo_is_a_camera_whose_writers_come_and_go() {
+    let scratch = Scratch::new("fifo");
+    let (socket, fifo) = (scratch.path("masks.sock"), scratch.path("frames"));
+    let source = format!("pipe:{}", fifo.display());
+    let mut daemon = start(&socket, &source, &["source.size=64x48", "source.format=grey", "source.no_signal_after=0.3"]);
+    let mut subscriber = connect(&socket);
+    assert!(next(&mut subscriber).no_signal(), "it is not there yet");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    for sequence in 1..=2 {
+        std::fs::File::options().write(true).open(&fifo).unwrap().write_all(&[90; 64 * 48]).unwrap();
+        let frame = std::iter::repeat_with(|| next(&mut subscriber)).find(|frame| !frame.no_signal()).expect("a frame");
+        assert_eq!(frame.info.frame_sequence, sequence);
+    }
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.wait(), Some(0));
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn a_source_without_frames_is_no_reason_to_restart() {
     let scratch = Scratch::new("nosignal");
     let (socket, notify) = (scratch.path("masks.sock"), scratch.path("notify.sock"));
     let manager = Manager::listen(&notify);
-    let mut command = run(&socket, "pipe:-", &["source.size=64x48", "source.no_signal_after=0.3"]);
+    let mut command = run(&socket, "pipe:-", &["source.size=64x48", "source.no_signal_after=0.3", "source.end=stop"]);
     let mut daemon = service(command.stdin(Stdio::piped()), &notify);
     let mut input = daemon.0.stdin.take().expect("piped");
     let mut subscriber = connect(&socket);

@@ -1,7 +1,7 @@
 //! Whether the rows of a pipe's frames lie as the configuration says.
 //!
 //! Read with a wrong stride, a picture is sheared: a pixel resembles not the one a row further but the one a true stride further. Each
-//! block of a frame in which one of both fits clearly better has a vote; noise and smooth parts have none. A slanted pattern could
+//! block of a frame in which one of both fits clearly better has a vote; noise, fine patterns and smooth parts have none. A slanted pattern could
 //! fit another stride by itself; but then it does not at the edges of the rows that the configuration names, where one row's end meets
 //! another row's start. Looks at the first plane (luma, or all of a packed format).
 
@@ -17,6 +17,8 @@ const BLOCK: usize = 16;
 /// Votes for another stride that it takes, and how many times as many as those against it.
 const VOTES_MIN: usize = 12;
 const SHARE_MIN: usize = 8;
+/// And columns of blocks: padding itself stays in one where the stride is right, and wanders where it is wrong.
+const COLUMNS_MIN: usize = 3;
 
 /// Looks at the first frames of a source.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ impl Suspicion {
             if votes.for_it + votes.against >= VOTES_MIN && votes.for_it < votes.against {
                 self.clear += u32::from(best.is_none());
             }
-            let enough = votes.for_it >= VOTES_MIN.max(SHARE_MIN * votes.against) && votes.edge_allows;
+            let enough = votes.for_it >= VOTES_MIN.max(SHARE_MIN * votes.against) && votes.columns >= COLUMNS_MIN && votes.edge_allows;
             if enough && best.is_none_or(|(most, _)| votes.for_it > most) {
                 best = Some((votes.for_it, stride));
             }
@@ -77,14 +79,25 @@ impl Suspicion {
         let rows = (self.size.1 as usize).min(raw.len() / ours);
         let plane = &raw[..(rows * ours.min(theirs)).min(raw.len())];
         let padding = ours.abs_diff(theirs);
+        // the same channel of the next pixel
+        let pixel = match self.format {
+            PixelFormat::Rgb24 | PixelFormat::Bgr24 => 3,
+            PixelFormat::Yuyv | PixelFormat::Uyvy => 4,
+            _ => 1,
+        };
         let (mut votes, mut edge) = (Votes::default(), [0; 2]);
-        for band in 0..rows / BLOCK {
-            for block in 0..ours / BLOCK {
+        for block in 0..ours / BLOCK {
+            let before = votes.for_it;
+            for band in 0..rows / BLOCK {
                 let mut better = [0usize; 2];
                 for y in band * BLOCK..(band + 1) * BLOCK {
                     for x in block * BLOCK..(block + 1) * BLOCK {
                         let at = y * ours + x;
-                        if at + far >= plane.len() {
+                        if at < pixel || at + far >= plane.len() {
+                            continue;
+                        }
+                        let next = [at - pixel, at + pixel].map(|next| plane[at].abs_diff(plane[next]));
+                        if next[0].min(next[1]) > STEP {
                             continue;
                         }
                         let [a, b] = [ours, theirs].map(|lag| plane[at].abs_diff(plane[at + lag]));
@@ -101,6 +114,7 @@ impl Suspicion {
                 votes.for_it += usize::from(for_it > 2 * against + 4);
                 votes.against += usize::from(against > 2 * for_it + 4);
             }
+            votes.columns += usize::from(votes.for_it > before);
         }
         votes.edge_allows = edge[0] <= edge[1];
         votes
@@ -110,6 +124,7 @@ impl Suspicion {
 #[derive(Debug, Default)]
 struct Votes {
     for_it: usize,
+    columns: usize,
     against: usize,
     /// The edges of the rows do not speak against it.
     edge_allows: bool,
