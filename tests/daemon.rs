@@ -172,7 +172,8 @@ fn a_command_is_a_camera_that_ends_with_the_daemon() {
         // one frame, an end, and at the second start a command that writes no more
         let once = "head -c 3072 /dev/zero; echo $$ >> PID; [ $(wc -l < PID) = 1 ] || exec sleep 1000";
         let source = format!("exec:{}", once.replace("PID", &pid.display().to_string()));
-        let settings = ["source.size=64x48", "source.format=grey", "source.no_signal_after=0.3", "camera.crop=40x30+4+2", "camera.rotate=90"];
+        let settings =
+            ["source.size=64x48", "source.format=grey", "source.no_signal_after=0.3", "camera.crop=40x30+4+2", "camera.rotate=90"];
         let mut daemon = start(&socket, &source, &settings);
         let mut subscriber = connect(&socket);
         let frames = std::iter::repeat_with(|| next(&mut subscriber)).filter(|frame| !frame.no_signal());
