@@ -82,7 +82,9 @@ impl Suspicion {
         // the same channel of the next pixel
         let pixel = match self.format {
             PixelFormat::Rgb24 | PixelFormat::Bgr24 => 3,
-            PixelFormat::Yuyv | PixelFormat::Uyvy => 4,
+            PixelFormat::Rgb565 | PixelFormat::Grey16 => 2,
+            PixelFormat::Rgbx | PixelFormat::Xrgb | PixelFormat::Bgrx | PixelFormat::Xbgr => 4,
+            PixelFormat::Yuyv | PixelFormat::Uyvy | PixelFormat::Yvyu | PixelFormat::Vyuy => 4,
             _ => 1,
         };
         let (mut votes, mut edge) = (Votes::default(), [0; 2]);
