@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 
@@ -21,15 +22,15 @@ def published(command, size, *settings):
     """The picture that the daemon publishes of `exec:command`, and its log."""
     with tempfile.TemporaryDirectory() as directory:
         socket = f"{directory}/masks.sock"
-        words = [program, "run", "--source", f"exec:{command}", "--model", str(root / "models/eomt-nano-scenes.onnx")]
+        arguments = [program, "run", "--source", f"exec:{command}", "--model", str(root / "models/eomt-nano-scenes.onnx")]
         keys = [f"ring.socket={socket}", "ring.include_frame=true", f"source.size={size[0]}x{size[1]}", *settings]
         log = open(f"{directory}/log", "w+")
-        daemon = subprocess.Popen(words + [word for key in keys for word in ("--set", key)], stderr=log)
+        daemon = subprocess.Popen(arguments + [word for key in keys for word in ("--set", key)], stderr=log)
         try:
             for _ in range(600):
                 if os.path.exists(socket) or daemon.poll() is not None:
                     break
-                __import__("time").sleep(0.1)
+                time.sleep(0.1)
             with Subscriber(socket) as masks:
                 for frame in masks:
                     if not frame.no_signal:
@@ -54,19 +55,19 @@ def main():
     # one picture, cut by GStreamer's videocrop (which writes rows as GStreamer lays them out) and by ffmpeg's crop (which never pads)
     whole = (448, 256)
     for kind in GST:
-        for size in [(426, 240), (101, 75), (5, 7), (640 - 320 + 2, 47)]:
+        for size in [(426, 240), (101, 75), (5, 7), (322, 47)]:
             # packed 4:2:2 of odd widths: ffmpeg leaves out half a pair, V4L2 and GStreamer do not
             if kind in ("yuyv", "uyvy") and size[0] % 2:
                 continue
-            source = f"ffmpeg -v error -f lavfi -i testsrc2=size={whole[0]}x{whole[1]}:rate=1000,format={FFMPEG[kind]}"
-            raw = f"{source} -f rawvideo -"
-            gst = (f"{raw} | gst-launch-1.0 -q fdsrc fd=0 ! rawvideoparse format={GST[kind].lower()} width={whole[0]} height={whole[1]}"
-                   f" ! videocrop right={whole[0] - size[0]} bottom={whole[1] - size[1]} ! fdsink fd=1")
+            # ffmpeg's crop takes planar 4:2:2 only as it is
+            drawn = "yuv422p" if kind in ("yuyv", "uyvy") else FFMPEG[kind]
+            source = f"ffmpeg -v error -f lavfi -i testsrc2=size={whole[0]}x{whole[1]}:rate=1000,format={drawn}"
             # the first frame only, again and again: both ways show the same one
-            still = "-frames:v 1"
-            gst = gst.replace("-f rawvideo", f"{still} -f rawvideo")
+            raw = f"-frames:v 1 -pix_fmt {FFMPEG[kind]} -f rawvideo -"
+            gst = (f"{source} {raw} | gst-launch-1.0 -q fdsrc fd=0 ! rawvideoparse format={GST[kind].lower()} width={whole[0]} height={whole[1]}"
+                   f" ! videocrop right={whole[0] - size[0]} bottom={whole[1] - size[1]} ! fdsink fd=1")
             crop = f"crop={size[0]}:{size[1]}:0:0:exact=1"
-            tight = f"{source},{crop} {still} -f rawvideo -"
+            tight = f"{source},{crop} {raw}"
             theirs, _ = published(tight, size, f"source.format={kind}")
             ours, log = published(gst, size, f"source.format={kind}", "source.stride=gstreamer")
             same = ours.shape == theirs.shape and np.array_equal(ours, theirs)

@@ -95,40 +95,34 @@ impl RawLayout {
             .ok_or("frames of this format and size fit no memory")?;
         let (w, h) = (width as usize, height as usize);
         let (half, half_rows) = (w.div_ceil(2), h.div_ceil(2));
-        // (bytes, rows) of each plane
         use PixelFormat::*;
-        let shapes: &[(usize, usize)] = match format {
-            Rgb24 | Bgr24 => &[(3 * w, h)],
-            Rgbx | Xrgb | Bgrx | Xbgr => &[(4 * w, h)],
-            Rgb565 | Grey16 => &[(2 * w, h)],
-            Grey => &[(w, h)],
-            Yuyv | Uyvy | Yvyu | Vyuy => &[(4 * half, h)],
-            Nv12 | Nv21 => &[(w, h), (2 * half, half_rows)],
-            Nv16 | Nv61 => &[(w, h), (2 * half, h)],
-            Nv24 | Nv42 => &[(w, h), (2 * w, h)],
-            Yuv420 => &[(w, h), (half, half_rows), (half, half_rows)],
+        // (bytes, rows) of each plane, and its stride as a fraction of the first one's
+        let shapes: &[(usize, usize, (usize, usize))] = match format {
+            Rgb24 | Bgr24 => &[(3 * w, h, (1, 1))],
+            Rgbx | Xrgb | Bgrx | Xbgr => &[(4 * w, h, (1, 1))],
+            Rgb565 | Grey16 => &[(2 * w, h, (1, 1))],
+            Grey => &[(w, h, (1, 1))],
+            Yuyv | Uyvy | Yvyu | Vyuy => &[(4 * half, h, (1, 1))],
+            Nv12 | Nv21 => &[(w, h, (1, 1)), (2 * half, half_rows, (1, 1))],
+            Nv16 | Nv61 => &[(w, h, (1, 1)), (2 * half, h, (1, 1))],
+            Nv24 | Nv42 => &[(w, h, (1, 1)), (2 * w, h, (2, 1))],
+            Yuv420 => &[(w, h, (1, 1)), (half, half_rows, (1, 2)), (half, half_rows, (1, 2))],
             Mjpg => return Err("compressed frames have no rows"),
         };
-        let planar = format == Yuv420;
-        // 4:2:0 has heights in pairs
-        let pairs = if matches!(format, Yuv420 | Nv12 | Nv21) { 2 * half_rows } else { h };
+        let half_height = matches!(format, Nv12 | Nv21 | Yuv420);
         let mut planes = Vec::with_capacity(3);
-        for (index, &(len, rows)) in shapes.iter().enumerate() {
-            let stored = if index == 0 && stride == Stride::GStreamer { pairs } else { rows };
-            // a row of chroma in rows of luma: half of one, one, or of 4:4:4 two
-            let of_luma = |luma: usize| match format {
-                _ if index == 0 => luma,
-                Yuv420 => luma / 2,
-                Nv24 | Nv42 => 2 * luma,
-                _ => luma,
-            };
-            let stride = match stride {
-                Stride::Tight => len,
-                Stride::GStreamer => len.next_multiple_of(4),
-                Stride::Pi5 if planar => of_luma(2 * half.next_multiple_of(64)),
+        for (index, &(len, rows, (times, parts))) in shapes.iter().enumerate() {
+            let (stride, stored) = match stride {
+                Stride::Tight => (len, rows),
+                Stride::GStreamer => {
+                    // interleaved chroma of 4:2:0 and 4:2:2 has the luma's stride
+                    let row = if matches!(format, Nv12 | Nv21 | Nv16 | Nv61) { shapes[0].0 } else { len };
+                    (row.next_multiple_of(4), if half_height && index == 0 { 2 * half_rows } else { rows })
+                }
+                Stride::Pi5 if format == Yuv420 => (2 * times / parts * half.next_multiple_of(64), rows),
                 Stride::Pi5 => return Err("pi5 is a layout of yuv420"),
-                Stride::Bytes(bytes) if planar && bytes % 2 != 0 => return Err("rows of yuv420 are an even number of bytes apart"),
-                Stride::Bytes(bytes) => of_luma(bytes as usize),
+                Stride::Bytes(bytes) if bytes as usize % parts != 0 => return Err("rows of yuv420 are an even number of bytes apart"),
+                Stride::Bytes(bytes) => (bytes as usize * times / parts, rows),
             };
             if stride < len {
                 return Err("rows of source.size in source.format take more bytes");
@@ -188,10 +182,10 @@ mod tests {
         assert_eq!(strides(Rgb24, (5, 7), Stride::GStreamer), [(16, 7)]);
         assert_eq!(strides(Grey, (5, 7), Stride::GStreamer), [(8, 7)]);
         assert_eq!(strides(Yuyv, (5, 7), Stride::GStreamer), [(12, 7)]);
-        assert_eq!(strides(Bgrx, (5, 7), Stride::GStreamer), [(20, 7)]);
-        assert_eq!(strides(Rgb565, (5, 7), Stride::GStreamer), [(12, 7)]);
-        assert_eq!(strides(Nv16, (5, 7), Stride::GStreamer), [(8, 7), (8, 7)]);
-        assert_eq!(strides(Nv24, (5, 7), Stride::GStreamer), [(8, 7), (12, 7)]);
+        assert_eq!(strides(Grey16, (5, 7), Stride::GStreamer), [(12, 7)]);
+        assert_eq!(strides(Nv16, (26, 17), Stride::GStreamer), [(28, 17), (28, 17)]);
+        assert_eq!(strides(Nv24, (26, 17), Stride::GStreamer), [(28, 17), (52, 17)]);
+        assert_eq!(strides(Nv24, (26, 17), Stride::Bytes(64)), [(64, 17), (128, 17)]);
         assert_eq!(strides(Yuv420, (800, 600), Stride::Pi5), [(896, 600), (448, 300), (448, 300)]);
         assert_eq!(strides(Yuv420, (640, 480), Stride::Pi5), [(640, 480), (320, 240), (320, 240)]);
         assert_eq!(strides(Nv12, (426, 240), Stride::Bytes(512)), [(512, 240), (512, 120)]);

@@ -82,16 +82,18 @@ impl Suspicion {
         // the same channel of the next pixel
         let pixel = match self.format {
             PixelFormat::Rgb24 | PixelFormat::Bgr24 => 3,
-            PixelFormat::Yuyv | PixelFormat::Uyvy => 4,
+            PixelFormat::Rgb565 | PixelFormat::Grey16 => 2,
+            PixelFormat::Rgbx | PixelFormat::Xrgb | PixelFormat::Bgrx | PixelFormat::Xbgr => 4,
+            PixelFormat::Yuyv | PixelFormat::Uyvy | PixelFormat::Yvyu | PixelFormat::Vyuy => 4,
             _ => 1,
         };
         let (mut votes, mut edge) = (Votes::default(), [0; 2]);
-        for block in 0..ours / BLOCK {
+        for block in 0..ours.div_ceil(BLOCK) {
             let before = votes.for_it;
             for band in 0..rows / BLOCK {
-                let mut better = [0usize; 2];
+                let (mut better, mut misfits, mut wrapped) = ([0usize; 2], [0usize; 2], [0usize; 2]);
                 for y in band * BLOCK..(band + 1) * BLOCK {
-                    for x in block * BLOCK..(block + 1) * BLOCK {
+                    for x in block * BLOCK..((block + 1) * BLOCK).min(ours) {
                         let at = y * ours + x;
                         if at < pixel || at + far >= plane.len() {
                             continue;
@@ -101,22 +103,30 @@ impl Suspicion {
                             continue;
                         }
                         let [a, b] = [ours, theirs].map(|lag| plane[at].abs_diff(plane[at + lag]));
+                        // where the other stride leads into another row
+                        let wraps = if theirs > ours { x + padding >= ours } else { x < padding };
+                        for (which, misfit) in [a >= STEP, b >= STEP].into_iter().enumerate() {
+                            misfits[which] += usize::from(misfit);
+                            wrapped[which] += usize::from(misfit && wraps);
+                        }
                         let which = if a >= b.saturating_add(STEP) { 1 } else { usize::from(b < a.saturating_add(STEP)) * 2 };
                         if which < 2 {
                             better[which] += 1;
-                            // where the other stride leads into another row
-                            let wraps = if theirs > ours { x + padding >= ours } else { x < padding };
-                            edge[which] += usize::from(wraps);
                         }
                     }
                 }
                 let [against, for_it] = better;
-                votes.for_it += usize::from(for_it > 2 * against + 4);
-                votes.against += usize::from(against > 2 * for_it + 4);
+                // a slanted pattern may fit less badly, but it does not fit
+                let (speaks_for, speaks_against) = (for_it > 2 * against + 4 && 4 * misfits[1] <= misfits[0], against > 2 * for_it + 4);
+                votes.for_it += usize::from(speaks_for);
+                votes.against += usize::from(speaks_against);
+                if speaks_for || speaks_against {
+                    edge = [edge[0] + wrapped[0], edge[1] + wrapped[1]];
+                }
             }
             votes.columns += usize::from(votes.for_it > before);
         }
-        votes.edge_allows = edge[0] <= edge[1];
+        votes.edge_allows = 4 * edge[1] <= edge[0];
         votes
     }
 }

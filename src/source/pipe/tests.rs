@@ -84,6 +84,10 @@ fn real_producers_frames_lose_their_padding_and_nothing_else() {
         ("i420", PixelFormat::Yuv420),
     ] {
         for (width, height) in [(26, 18), (21, 15)] {
+            // of an odd width's last pair, GStreamer's videocrop copies only half
+            if width % 2 == 1 && matches!(format, PixelFormat::Yuyv | PixelFormat::Uyvy) {
+                continue;
+            }
             let truth = std::fs::read(data(&format!("{name}-{width}x{height}.tight"))).unwrap();
             let stride = Stride::GStreamer;
             let read = format!("cat {}", data(&format!("{name}-{width}x{height}.gst")));
@@ -240,9 +244,15 @@ fn a_command_ends_with_its_source_and_so_do_its_children() {
     let pids = std::fs::read_to_string(&alive).unwrap();
     drop(source);
     for pid in pids.split_whitespace() {
-        // gone, or a zombie that init has not collected yet
-        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let state = state.rsplit(')').next().unwrap_or_default().trim_start().to_owned();
-        assert!(state.is_empty() || state.starts_with(['Z', 'X']), "{pid}: {state}");
+        // gone, or a zombie that init has not collected yet; the kernel takes a moment
+        let is_gone = || {
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            state.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with(['Z', 'X']))
+        };
+        let gone = (0..1000).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            is_gone()
+        });
+        assert!(gone, "{pid} goes on");
     }
 }
