@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use v4l::v4l_sys::*;
 
 use super::report::pick_among;
-use super::sys::fake::{FakeCamera, Handle, plug};
+use super::sys::fake::{FakeCamera, Formats, Handle, plug};
 use super::*;
 use crate::data::PixelFormat;
 
@@ -178,7 +178,7 @@ fn a_pipeline_that_somebody_configured_is_used_as_it_is_set() {
 
 #[test]
 fn without_usb_bandwidth_mjpg_is_taken_unless_another_format_is_forced() {
-    let formats: Vec<(&'static [u8; 4], Vec<(u32, u32)>)> = vec![(b"YUYV", vec![(16, 8)]), (b"MJPG", vec![(16, 8)])];
+    let formats: Formats = vec![(b"YUYV", vec![(16, 8)]), (b"MJPG", vec![(16, 8)])];
     let narrow = FakeCamera { formats, stream_on: |code, _, _| (code != *b"MJPG").then_some(Errno::NOSPC), ..FakeCamera::default() };
     let board = Board::new("narrow", &[(0, narrow.clone())]);
     let mut source = board.open(Some(0), None);

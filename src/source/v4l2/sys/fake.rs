@@ -13,6 +13,9 @@ use super::*;
 
 const BUFFER_BYTES: u32 = 1 << 16;
 
+/// (code, sizes) of each format that a camera lists.
+pub type Formats = Vec<(&'static [u8; 4], Vec<(u32, u32)>)>;
+
 /// A camera's node.
 #[derive(Debug, Clone)]
 pub struct FakeCamera {
@@ -20,8 +23,8 @@ pub struct FakeCamera {
     pub card: &'static str,
     pub bus: &'static str,
     pub capabilities: u32,
-    /// (code, sizes); every one at 30 frames a second.
-    pub formats: Vec<(&'static [u8; 4], Vec<(u32, u32)>)>,
+    /// Every one at 30 frames a second.
+    pub formats: Formats,
     /// What VIDIOC_S_FMT makes of any wish, if not the wish.
     pub forced: Option<(&'static [u8; 4], u32, u32)>,
     /// What VIDIOC_S_FMT fails with.
