@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use eomt_edge::cli::{
-    AnomalyArg, BenchArgs, Command, ConvertArgs, EvaluateArgs, MatchArg, PostprocessArgs, PrecisionArg, ScenesArgs, SegmentArgs,
-    ThresholdArgs,
+    AnomalyArg, BenchArgs, Command, ConvertArgs, CrowdsArg, EvaluateArgs, MatchArg, PostprocessArgs, PrecisionArg, ScenesArgs, SegmentArgs,
+    ThresholdArgs, TruthArgs,
 };
 use eomt_edge::data::Thresholds;
 use eomt_edge::model::Precision;
@@ -14,12 +14,13 @@ use eomt_edge::segment::Anomaly;
 use eomt_edge::tools::bench::{BenchOptions, bench};
 use eomt_edge::tools::convert::{ConvertOptions, convert};
 use eomt_edge::tools::doctor::{DoctorOptions, doctor};
-use eomt_edge::tools::evaluate::{ClassValues, EvaluateOptions, MatchBy, Predictions, TruthFiles, evaluate};
+use eomt_edge::tools::evaluate::{EvaluateOptions, MatchBy, Predictions, evaluate};
 use eomt_edge::tools::logits::logits;
 use eomt_edge::tools::postprocess::{PostprocessOptions, postprocess};
 use eomt_edge::tools::preprocess::preprocess;
 use eomt_edge::tools::scenes::{ScenesOptions, scenes};
 use eomt_edge::tools::segment::{SegmentOptions, segment};
+use eomt_edge::tools::truth::{self, ClassValues, Crowds, TruthFiles};
 use eomt_edge::tools::view::{ViewOptions, view};
 
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -113,9 +114,10 @@ fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
             eps: 1e-6,
         }),
     };
-    let pictures = match (args.scenes, args.images, args.panoptic_json, args.panoptic_dir) {
-        (None, Some(images), Some(json), Some(directory)) => Pictures::Panoptic { images, truth: TruthFiles::Panoptic { json, directory } },
-        (seed, ..) => Pictures::Scenes { seed: seed.unwrap_or_default() },
+    let images = args.truth.images.clone();
+    let pictures = match (args.scenes, truth_files(args.truth, "train")?) {
+        (None, Some(truth)) => Pictures::Annotated { images, truth },
+        (seed, _) => Pictures::Scenes { seed: seed.unwrap_or_default() },
     };
     let defaults = TrainOptions::new(args.output, start, pictures);
     train(&TrainOptions {
@@ -185,13 +187,32 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
     segment(&args.model, &args.images, &args.output, &options)
 }
 
-fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
+/// Where annotations lie; `split` is what a file of several sets is read for.
+fn truth_files(args: TruthArgs, split: &str) -> anyhow::Result<Option<TruthFiles>> {
     let values = ClassValues { ignore: args.ignore_label.0, offset: args.label_offset, listed: args.class_values.map(|values| values.0) };
-    let truth = match (args.panoptic_json.zip(args.panoptic_dir), args.instances, args.class_maps, args.anomaly_dir) {
-        (Some((json, directory)), ..) => TruthFiles::Panoptic { json, directory },
-        (_, Some(json), ..) => TruthFiles::Instances { json },
-        (_, _, Some(directory), _) => TruthFiles::ClassMaps { directory, values },
-        (_, _, _, Some(directory)) => TruthFiles::Anomalies { directory },
+    Ok(match (args.panoptic_json.zip(args.panoptic_dir), args.instances, args.class_maps, args.yolo) {
+        (Some((json, directory)), ..) => Some(TruthFiles::Panoptic { json, directory }),
+        (_, Some(json), ..) => {
+            let crowds = match args.crowds {
+                CrowdsArg::Apart => Crowds::Apart,
+                CrowdsArg::Objects => Crowds::Objects,
+            };
+            Some(TruthFiles::Instances { json, crowds })
+        }
+        (_, _, Some(directory), _) => {
+            let names = args.class_names.map(|names| truth::names_of(&names)).transpose()?;
+            Some(TruthFiles::ClassMaps { directory, values, names, suffixes: args.suffixes })
+        }
+        (_, _, _, Some(yaml)) => Some(TruthFiles::Yolo { yaml, split: args.split.unwrap_or_else(|| split.to_owned()) }),
+        _ => None,
+    })
+}
+
+fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
+    let images = args.truth.images.clone();
+    let truth = match (truth_files(args.truth, "val")?, args.anomaly_dir) {
+        (Some(truth), _) => truth,
+        (_, Some(directory)) => TruthFiles::Anomalies { directory },
         _ => unreachable!("clap demands one of them"),
     };
     let predictions = match (args.model, args.compare, args.predictions) {
@@ -224,7 +245,7 @@ fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
         json: args.json,
         report: args.report,
         shown: args.shown,
-        ..EvaluateOptions::new(truth, predictions, args.images)
+        ..EvaluateOptions::new(truth, predictions, images)
     })
 }
 

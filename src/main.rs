@@ -1,5 +1,6 @@
 //! `eomt-edge`: arguments to command to exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -42,6 +43,11 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
+    if args.check {
+        let found = daemon::check(&read_config(&args)?.model)?;
+        writeln!(std::io::stdout(), "{found}")?;
+        return Ok(());
+    }
     let frames = args.frames;
     daemon::run(Box::new(move || read_config(&args)), frames)?;
     Ok(())

@@ -17,7 +17,7 @@ use crate::data::Normalization;
 use crate::kernels::arch::{Isa, IsaError};
 use crate::kernels::workers::Workers;
 use crate::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Texts};
-use crate::model::{Companions, LoadOptions, Model, ModelError};
+use crate::model::{Agreement, Companions, LoadOptions, Model, ModelError};
 
 /// Why there is no model; the sentence names the file.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +107,43 @@ fn pin(cores: &[usize], index: usize) {
 /// Loads a model file, with the configurations beside it should it be a foreign export, and logs what is remarkable about it.
 /// Also returns the file's bytes.
 pub fn load(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
+    open(path, compute).map(|(model, bytes, _)| (model, bytes))
+}
+
+/// Up to so many multiply-accumulates of one inference a foreign file is compared with its plain evaluation whenever it is loaded: at
+/// that size the comparison takes about as long as the loading.
+const CHECKED_MACS_MAX: u64 = 1_000_000_000;
+
+/// [`load`], and a foreign file that is small enough is compared with its plain evaluation.
+pub fn load_checked(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
+    let (mut model, bytes, workers) = open(path, compute)?;
+    if !model.origin().foreign {
+        return Ok((model, bytes));
+    }
+    if model.macs() > CHECKED_MACS_MAX {
+        log::info!("{}: written by another program; eomt-edge run --check compares it with a plain evaluation", path.display());
+        return Ok((model, bytes));
+    }
+    agreement(path, &mut model, &bytes, 1, workers)?;
+    Ok((model, bytes))
+}
+
+/// Loads a file and compares it with its plain evaluation on two inputs.
+///
+/// # Errors
+/// When it cannot be loaded, or the two differ by more than the file's precision explains.
+pub fn check(path: &Path, compute: &Compute) -> Result<(Model, Agreement), ModelFileError> {
+    let (mut model, bytes, workers) = open(path, compute)?;
+    let agreement = agreement(path, &mut model, &bytes, 2, workers)?;
+    Ok((model, agreement))
+}
+
+fn agreement(path: &Path, model: &mut Model, bytes: &[u8], inputs: usize, workers: Workers) -> Result<Agreement, ModelFileError> {
+    let options = LoadOptions { workers, directory: path.parent().and_then(Path::to_str), ..LoadOptions::default() };
+    model.check(bytes, inputs, &options).map_err(|source| ModelFileError::Model { path: path.to_owned(), source })
+}
+
+fn open(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>, Workers), ModelFileError> {
     let io = |source| ModelFileError::Io { path: path.to_owned(), source };
     if !std::fs::metadata(path).map_err(io)?.is_file() {
         return Err(io(std::io::Error::other("it is not a regular file")));
@@ -124,7 +161,7 @@ pub fn load(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFil
     let model = Model::load(&bytes, &options).map_err(|source| ModelFileError::Model { path: path.to_owned(), source })?;
     model.remarks().warnings.iter().for_each(|warning| log::warn!("{}: {warning}", path.display()));
     model.remarks().facts.iter().for_each(|fact| log::info!("{}: {fact}", path.display()));
-    Ok((model, bytes))
+    Ok((model, bytes, options.workers))
 }
 
 /// The text of a file beside the model; `None` when there is none.

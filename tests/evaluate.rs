@@ -312,8 +312,13 @@ fn contradictions_are_named() {
         let arguments = changed(&scratch, file, |document| document["annotations"][0]["segments_info"][0]["category_id"] = json!(77));
         refuse(&mut run(arguments), 1, &[file, "77", "category"]);
     }
+    // a truth's areas are counted, whatever the JSON says of them
+    let plain = scores(&PANOPTIC);
     let arguments = changed(&scratch, "truth.json", |document| document["annotations"][0]["segments_info"][0]["area"] = json!(-3.5));
-    refuse(&mut run(arguments), 1, &["00.png", &id, "an area of 0"]);
+    let output = succeed(run(arguments).arg("--json"));
+    let warning = String::from_utf8(output.stderr).unwrap();
+    assert!(["00.png", &id, "area", "pixels are counted"].iter().all(|word| warning.contains(word)), "{warning}");
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), plain);
     let arguments = changed(&scratch, "predicted.json", |document| document["annotations"].as_array_mut().unwrap().truncate(3));
     refuse(&mut run(arguments), 1, &["predicted.json", "no prediction for image 103"]);
     let arguments = changed(&scratch, "predicted.json", |document| {
@@ -351,7 +356,8 @@ fn unusable_files_and_options_are_named() {
     let small = scratch.path("images");
     std::fs::create_dir(&small).unwrap();
     std::fs::copy(data("evaluate/panoptic/truth/00.png"), small.join("000000.png")).unwrap();
-    refuse(&mut scenes(&[("scenes/images", small.to_str().unwrap())]), 1, &["000000.png", "192x192"]);
+    refuse(scenes(&[("scenes/images", small.to_str().unwrap())]).args(["--limit", "1"]), 1, &["000000.png", "192x192"]);
+    refuse(&mut scenes(&[("scenes/images", small.to_str().unwrap())]), 1, &["scenes/panoptic.json: 7 of its 8", "000001.png", "2 more"]);
     // class maps as panoptic PNGs, and the other way round
     refuse(&mut scenes(&[("scenes/panoptic", "scenes/foreign")]), 1, &["foreign/000000.png", "RGB"]);
     let folder = |maps: &str| evaluate(&["--images", "scenes/images", "--model", &model, "--class-maps", maps]);

@@ -35,6 +35,7 @@ fn check(case: &str) {
     convert.arg("convert").args(["-o".as_ref(), onnx.as_os_str()]);
     let hints = directory.join("hints.json");
     let weights = ["pytorch_model.bin", "epoch=3.ckpt"].map(|name| directory.join(name)).into_iter().find(|path| path.exists());
+    // A folder is enough where it holds one file.
     convert.arg(weights.as_ref().unwrap_or(&directory));
     if hints.exists() {
         convert.arg("--hints").arg(hints);
@@ -84,6 +85,13 @@ cases! {
     upstream_masked: "checkpoint/upstream-masked",
     upstream_reg_posembed: "checkpoint/upstream-reg-posembed",
     upstream_strided: "checkpoint/upstream-strided",
+    lightly_dinov2: "checkpoint/lightly-dinov2",
+    lightly_dinov2_noreg: "checkpoint/lightly-dinov2-noreg",
+    lightly_dinov3: "checkpoint/lightly-dinov3",
+    lightly_dinov3_gated: "checkpoint/lightly-dinov3-gated",
+    libreyolo: "checkpoint/libreyolo",
+    attr_eomt: "checkpoint/attr-eomt",
+    lightning: "checkpoint/lightning",
 }
 
 /// Only the kept queries' masks, and the same bits as when all are computed.

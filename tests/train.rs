@@ -51,7 +51,7 @@ fn scenes_of_few_classes_say_nothing_of_the_rest() {
         assert_eq!(std::fs::read(all.join(&name)).unwrap(), std::fs::read(few.join(&name)).unwrap());
         let segments = |list: &serde_json::Value| list["annotations"][index]["segments_info"].as_array().unwrap().clone();
         let mut wanted = segments(&all_list);
-        wanted.retain(|segment| [1, 7].contains(&segment["category_id"].as_u64().unwrap())); // box, wall
+        wanted.retain(|segment| [2, 8].contains(&segment["category_id"].as_u64().unwrap())); // box, wall
         assert_eq!(segments(&few_list), wanted);
     }
     let mut evaluate = eomt_edge();
@@ -167,13 +167,13 @@ fn a_checkpoint_learns_other_classes_and_converts() {
     let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
     // Another order, a new name for the floor, and no other class: their segments are taken out of the list and stay in the PNGs.
     document["categories"] = serde_json::json!([
-        { "id": 7, "name": "wall", "isthing": 0 },
-        { "id": 0, "name": "ball", "isthing": 1 },
-        { "id": 6, "name": "ground", "isthing": 0 },
+        { "id": 8, "name": "wall", "isthing": 0 },
+        { "id": 1, "name": "ball", "isthing": 1 },
+        { "id": 7, "name": "ground", "isthing": 0 },
     ]);
     for annotation in document["annotations"].as_array_mut().unwrap() {
         let segments = annotation["segments_info"].as_array_mut().unwrap();
-        segments.retain(|segment| [0, 6, 7].contains(&segment["category_id"].as_u64().unwrap()));
+        segments.retain(|segment| [1, 7, 8].contains(&segment["category_id"].as_u64().unwrap()));
     }
     std::fs::write(&list, document.to_string()).unwrap();
     let base = scratch.path("base");

@@ -83,6 +83,9 @@ pub struct RunArgs {
     /// End after so many frames
     #[arg(long, value_name = "N")]
     pub frames: Option<u64>,
+    /// Only load the model, compare it on two inputs with a plain evaluation of its file, and say what was found
+    #[arg(long, conflicts_with_all = ["frames", "source"])]
+    pub check: bool,
 }
 
 #[cfg(feature = "tools")]
@@ -90,6 +93,10 @@ mod tools;
 #[cfg(feature = "train")]
 mod train;
 #[cfg(feature = "tools")]
+mod truth;
+#[cfg(feature = "tools")]
 pub use tools::*;
 #[cfg(feature = "train")]
 pub use train::{MaskingArg, TrainArgs};
+#[cfg(feature = "tools")]
+pub use truth::{CrowdsArg, TruthArgs};

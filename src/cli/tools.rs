@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
+use super::truth::TruthArgs;
 use crate::config::THREADS_MAX;
 use crate::data::{Exif, Normalization, Task};
 
@@ -35,7 +36,7 @@ const ISA_NAMES: [&str; 10] = ["auto", "amx", "avx512bf16", "avx512vnni", "avxvn
 #[derive(Debug, Clone)]
 pub struct ClassList(pub Vec<u16>);
 
-fn class_list(text: &str) -> Result<ClassList, String> {
+pub(super) fn class_list(text: &str) -> Result<ClassList, String> {
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     let classes = items.map(|item| item.parse().map_err(|_| format!("'{item}' is not a class index"))).collect::<Result<_, _>>()?;
     Ok(ClassList(classes))
@@ -87,7 +88,7 @@ pub struct ConvertArgs {
     pub calibrate: Option<PathBuf>,
     #[command(flatten)]
     pub thresholds: ThresholdArgs,
-    /// Do not load the result to check it
+    /// Do not load the result and compare it with its plain evaluation on two inputs
     #[arg(long)]
     pub no_check: bool,
 }
@@ -160,7 +161,7 @@ pub enum AnomalyArg {
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("predicted").required(true).args(["model", "compare", "predictions"])))]
-#[command(group(ArgGroup::new("truth").required(true).args(["panoptic_json", "instances", "class_maps", "anomaly_dir"])))]
+#[command(group(ArgGroup::new("truth").required(true).args(["panoptic_json", "instances", "class_maps", "yolo", "anomaly_dir"])))]
 pub struct EvaluateArgs {
     /// ONNX file
     #[arg(long, value_name = "FILE")]
@@ -174,33 +175,11 @@ pub struct EvaluateArgs {
     /// COCO panoptic predictions, with their PNGs in --predictions
     #[arg(long, value_name = "FILE", requires = "predictions")]
     pub predictions_json: Option<PathBuf>,
-    /// The pictures (with --predictions only needed by --report)
-    #[arg(long, value_name = "DIR")]
-    pub images: Option<PathBuf>,
-    /// Ground truth: COCO panoptic
-    #[arg(long, value_name = "FILE", requires = "panoptic_dir")]
-    pub panoptic_json: Option<PathBuf>,
-    /// The PNGs of --panoptic-json
-    #[arg(long, value_name = "DIR", requires = "panoptic_json")]
-    pub panoptic_dir: Option<PathBuf>,
-    /// Ground truth: COCO instances (polygons or run lengths)
-    #[arg(long, value_name = "FILE")]
-    pub instances: Option<PathBuf>,
-    /// Ground truth: PNGs whose values are classes, named as the pictures (or as in Cityscapes)
-    #[arg(long, value_name = "DIR")]
-    pub class_maps: Option<PathBuf>,
+    #[command(flatten)]
+    pub truth: TruthArgs,
     /// Ground truth: PNGs of 0 (normal), 1 (foreign: not among the classes of the training) and 255 (does not count)
     #[arg(long, value_name = "DIR")]
     pub anomaly_dir: Option<PathBuf>,
-    /// Class maps: values that do not count, separated by commas
-    #[arg(long, value_parser = class_list, default_value = "255", value_name = "VALUES")]
-    pub ignore_label: ClassList,
-    /// Class maps: the value of class 0 (ADE20K: 1, with --ignore-label 0)
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub label_offset: u16,
-    /// Class maps: the value of each class in order, separated by commas; other values do not count
-    #[arg(long, value_parser = class_list, value_name = "VALUES", conflicts_with = "label_offset")]
-    pub class_values: Option<ClassList>,
     /// What counts as foreign with --anomaly-dir
     #[arg(long, value_enum, default_value = "max")]
     pub anomaly_score: AnomalyArg,

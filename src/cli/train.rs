@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum};
 
 use super::tools::probability;
+use super::truth::TruthArgs;
 use crate::config::THREADS_MAX;
 use crate::data::Exif;
 
@@ -50,7 +51,7 @@ pub enum MaskingArg {
 }
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("pictures").required(true).args(["scenes", "images"]))]
+#[command(group = ArgGroup::new("pictures").required(true).args(["scenes", "panoptic_json", "instances", "class_maps", "yolo"]))]
 pub struct TrainArgs {
     /// Directory of the run: state, curves and the checkpoint; a run that is found there goes on
     #[arg(short, long, value_name = "DIR")]
@@ -61,15 +62,8 @@ pub struct TrainArgs {
     /// Learn from procedural scenes without end, drawn from this seed
     #[arg(long, value_name = "SEED")]
     pub scenes: Option<u64>,
-    /// Learn from the images in this directory
-    #[arg(long, value_name = "DIR", requires_all = ["panoptic_json", "panoptic_dir"])]
-    pub images: Option<PathBuf>,
-    /// Their truth: the JSON of COCO panoptic
-    #[arg(long, value_name = "FILE", requires = "images")]
-    pub panoptic_json: Option<PathBuf>,
-    /// Their truth: the directory of its PNGs
-    #[arg(long, value_name = "DIR", requires = "images")]
-    pub panoptic_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub truth: TruthArgs,
     /// apply: turn pictures as their EXIF orientation says; ignore: take them as they are stored
     #[arg(long, default_value = "apply", value_name = "apply|ignore")]
     pub exif: Exif,

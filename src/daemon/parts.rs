@@ -30,9 +30,7 @@ impl Network {
     /// Loads the model and runs it on a black frame: buffers get their sizes, and a network that cannot run is found out now.
     pub fn start(config: &ModelConfig) -> Result<Network, DaemonError> {
         let started = Instant::now();
-        let isa = Some(config.isa.clone()).filter(|isa| !isa.is_empty());
-        let compute = Compute { threads: config.threads, isa, cores: config.cores.clone(), normalization: config.normalization };
-        let (model, bytes) = model_file::load(&config.path, &compute)?;
+        let (model, bytes) = model_file::load_checked(&config.path, &compute(config))?;
         let metadata = model.metadata().clone();
         let (path, name, task, isa) = (config.path.display(), &metadata.name, metadata.task, model.isa().name());
         let described = format!("{path}: {name} for {task} on {isa}");
@@ -47,6 +45,12 @@ impl Network {
         let digest = Sha256::digest(&bytes);
         Ok(Network { pipeline, hash: std::array::from_fn(|index| digest[index]) })
     }
+}
+
+/// On what `[model]` wants it computed.
+pub fn compute(config: &ModelConfig) -> Compute {
+    let isa = Some(config.isa.clone()).filter(|isa| !isa.is_empty());
+    Compute { threads: config.threads, isa, cores: config.cores.clone(), normalization: config.normalization }
 }
 
 /// What `[source]` names, before anything is loaded for it.

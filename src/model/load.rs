@@ -15,7 +15,7 @@ use super::foreign::{self, Companions};
 use super::fuse::{self, MaskProduct};
 use super::metadata::names;
 use super::ops::Engine;
-use super::{MaskOutput, Metadata, Model, ModelError, Remarks, masks, onnx};
+use super::{MaskOutput, Metadata, Model, ModelError, Origin, Remarks, masks, onnx};
 use crate::data::Normalization;
 use crate::kernels::arch::Isa;
 use crate::kernels::product::MaskProductScratch;
@@ -62,11 +62,49 @@ impl Model {
         if proto.graph.is_none() || proto.opset_import.is_empty() {
             return Err(ModelError::NotOnnx { reason: "it holds no graph".to_owned() });
         }
+        let ours = proto.producer_name == env!("CARGO_PKG_NAME");
         // first of all: what is widened or folded there is read by the description, too
-        onnx::prepare(&mut proto, options.directory)?;
+        let prepared = onnx::prepare(&mut proto, options.directory)?;
         let (metadata, remarks) = describe(&proto, options)?;
         let (model, outputs) = parse(proto, metadata.input_size, options.directory)?;
-        assemble(model, outputs, metadata, remarks, options)
+        let origin = Origin { foreign: !ours, ..Origin::default() };
+        let mut model = assemble(model, outputs, metadata, remarks, origin, options)?;
+        if prepared.widened > 0 {
+            let fact = format!("{} tensors of half precision are f32 now, and so is all arithmetic", prepared.widened);
+            model.remarks.facts.push(fact);
+        }
+        if model.origin.foreign {
+            remark_what_is_slow(&mut model);
+        }
+        Ok(model)
+    }
+}
+
+/// The graph as it was read, with class logits and masks as its outputs.
+pub(super) fn plain(bytes: &[u8], input_size: (usize, usize), options: &LoadOptions) -> Result<TypedModel, ModelError> {
+    let mut proto = ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx { reason: error.to_string() })?;
+    onnx::prepare(&mut proto, options.directory)?;
+    let (mut model, outputs) = parse(proto, input_size, options.directory)?;
+    model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(ModelError::engine("analyse"))?;
+    Ok(model)
+}
+
+/// From this share of the multiply-adds on it is worth a warning.
+const UNFUSED_SHARE: f64 = 0.01;
+
+fn remark_what_is_slow(model: &mut Model) {
+    let Origin { roundings, int8, .. } = model.origin;
+    if roundings > 0 {
+        let instead = if int8 { "int8 layers quantize their inputs anew, token by token" } else { "activations stay in f32" };
+        model.remarks.warnings.push(format!(
+            "{roundings} roundings of activations (QuantizeLinear, DequantizeLinear) with constant scales are left out: {instead}"
+        ));
+    }
+    let Some(unfused) = model.unfused() else { return };
+    if unfused.share >= UNFUSED_SHARE {
+        model.remarks.warnings.push(format!("not recognized, so computed by slower general operators: {unfused}"));
+    } else {
+        model.remarks.facts.push(format!("computed by general operators: {unfused}"));
     }
 }
 
@@ -141,6 +179,7 @@ fn assemble(
     outputs: Outputs,
     mut metadata: Metadata,
     mut remarks: Remarks,
+    origin: Origin,
     options: &LoadOptions,
 ) -> Result<Model, ModelError> {
     let optimizing = ModelError::engine("optimize");
@@ -165,16 +204,12 @@ fn assemble(
     let masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
         Some(Ok(sizes)) => MaskOutput::Product { sizes, scratch: MaskProductScratch::new(options.isa, quantized) },
         Some(Err(reason)) => {
-            log::info!("masks of all queries will be computed: {reason}");
+            let remark = format!("masks of all {queries} queries are computed for every frame, not only of those that are kept: {reason}");
+            remarks.warnings.push(remark);
             MaskOutput::Dense
         }
         None => MaskOutput::Dense,
     };
-    if roundings > 0 {
-        log::warn!(
-            "{roundings} roundings of activations (QuantizeLinear, DequantizeLinear) are left out: the network is computed at a higher precision than its file asks for"
-        );
-    }
     let unmasked = masks::unmasked(&model).map_err(&optimizing)?;
     let model = model.into_optimized().map_err(&optimizing)?;
     let mask_cost = unmasked.and_then(|unmasked| masks::cost(&model, unmasked));
@@ -183,5 +218,7 @@ fn assemble(
     let run_options = RunOptions { executor: Some(executor), ..RunOptions::default() };
     let plan = TypedSimplePlan::new_with_options(model, &run_options).map_err(&optimizing)?;
     let state = plan.spawn().map_err(&optimizing)?;
-    Ok(Model { metadata, plan, state, masks, engine, queries, classes, mask_size: (mask_shape[2], mask_shape[3]), mask_cost, remarks })
+    let origin = Origin { int8: quantized, roundings, ..origin };
+    let mask_size = (mask_shape[2], mask_shape[3]);
+    Ok(Model { metadata, origin, plan, state, masks, engine, queries, classes, mask_size, mask_cost, remarks })
 }

@@ -19,6 +19,7 @@
 pub mod datasets;
 mod foreign;
 pub mod fuse;
+mod guard;
 mod load;
 mod masks;
 mod metadata;
@@ -33,10 +34,11 @@ use tract_onnx::prelude::{TValue, TVec, TypedRunnableModel, TypedSimpleState, tv
 use tract_onnx::tract_core::internal::TractError;
 
 pub use foreign::Companions;
+pub use guard::Agreement;
 pub use load::LoadOptions;
 pub use masks::MaskCost;
 pub use metadata::{IMAGENET_MEAN, IMAGENET_STD, Metadata, Precision, names};
-pub use observe::{Observer, Operator};
+pub use observe::{Observer, Operator, Unfused};
 
 use crate::data::{ClassLogits, Logits, Tensor};
 use crate::kernels::arch::Isa;
@@ -70,6 +72,13 @@ pub enum ModelError {
     NotForeign,
     #[error("the inference engine cannot {action} this network: {reason}")]
     Engine { action: &'static str, reason: String },
+    #[error(
+        "the fused network gives other {output} than a plain evaluation of the same file (relative error {error:.2e}, {allowed} is \
+         allowed), so its answers cannot be trusted: please report the file"
+    )]
+    Differs { output: &'static str, error: f64, allowed: f64 },
+    #[error("the network's {output} are not numbers on ordinary pixels, so its answers cannot be trusted: look at its weights")]
+    NotNumbers { output: &'static str },
     #[error("the network takes {expected_height}x{expected_width} pixels (height x width), not {height}x{width}")]
     InputSize { expected_height: usize, expected_width: usize, height: usize, width: usize },
 }
@@ -110,9 +119,21 @@ enum MaskOutput {
     Product { sizes: MaskProduct, scratch: MaskProductScratch },
 }
 
+/// Where a network came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// Written by another program, or changed by one.
+    pub foreign: bool,
+    /// Layers are computed in int8.
+    pub int8: bool,
+    /// Roundings of activations that the file asks for and that are left out.
+    pub roundings: usize,
+}
+
 /// A loaded network with its running state; one per inference thread.
 pub struct Model {
     metadata: Metadata,
+    origin: Origin,
     plan: Arc<TypedRunnableModel>,
     state: TypedSimpleState,
     masks: MaskOutput,
@@ -144,6 +165,28 @@ impl Model {
     /// What attention through masks costs; `None`: no attention reads one.
     pub fn mask_cost(&self) -> Option<MaskCost> {
         self.mask_cost
+    }
+
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Multiply-accumulates of one run, with all masks, as the operators themselves state them.
+    pub fn macs(&self) -> u64 {
+        let plan: u64 = observe::operators(self.plan.model()).iter().map(|operator| operator.int8_macs + operator.f32_macs).sum();
+        plan + self.mask_macs()
+    }
+
+    fn mask_macs(&self) -> u64 {
+        match &self.masks {
+            MaskOutput::Dense => 0,
+            MaskOutput::Product { sizes, .. } => (sizes.queries * sizes.pixels * sizes.channels) as u64,
+        }
+    }
+
+    /// What no rule recognized, with its cost; `None` when everything that computes is ours.
+    pub fn unfused(&self) -> Option<Unfused> {
+        observe::unfused(self.plan.model(), self.mask_macs())
     }
 
     /// Q.

@@ -16,7 +16,7 @@ pub fn logits(model: &Path, input: &Path, output: &Path, compute: &Compute) -> R
     let [1, 3, height, width] = shape[..] else {
         bail!("{}: the tensor '{}' has the shape {shape:?}, not [1, 3, H, W]", input.display(), names::INPUT);
     };
-    let (mut model, _) = model_file::load(model, compute)?;
+    let (mut model, _) = model_file::load_checked(model, compute)?;
     let mut logits = Logits::default();
     model.run(&Tensor { height, width, values }, |class, kept| kept.extend(0..class.queries), &mut logits)?;
     let class_shape = vec![1, logits.class.queries, logits.class.classes];

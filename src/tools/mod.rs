@@ -25,6 +25,7 @@ pub mod scenes;
 pub mod segment;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod truth;
 pub mod view;
 
 mod annotations;

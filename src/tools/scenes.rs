@@ -59,7 +59,7 @@ pub fn scenes(options: &ScenesOptions) -> Result<()> {
         annotations.push(json!({ "image_id": index, "file_name": name, "segments_info": segments(&picture, options.size as usize) }));
         bar.inc(1);
     }
-    let category = |&id: &u16| json!({ "id": id, "name": LABELS[usize::from(id)], "isthing": u8::from(id < THINGS) });
+    let category = |&id: &u16| json!({ "id": category_id(id), "name": LABELS[usize::from(id)], "isthing": u8::from(id < THINGS) });
     let categories: Vec<_> = known.iter().map(category).collect();
     let document = json!({ "images": entries, "annotations": annotations, "categories": categories });
     files::write(&list, document.to_string().as_bytes())?;
@@ -81,6 +81,11 @@ fn known(names: &[String]) -> Result<Vec<u16>> {
     Ok((0u16..).zip(LABELS).filter(is_known).map(|(index, _)| index).collect())
 }
 
+/// From 1 on: 0 is "no class" to some readers (datumaro).
+fn category_id(class: u16) -> u16 {
+    class + 1
+}
+
 /// Takes segments of other classes out of the truth.
 fn forget(picture: &mut Still, known: &[u16]) {
     picture.classes.retain(|(_, class)| known.contains(class));
@@ -99,7 +104,7 @@ fn segments(picture: &Still, width: usize) -> Vec<serde_json::Value> {
             high = [high[0].max(x), high[1].max(y)];
         }
         let bbox = [low[0], low[1], high[0] + 1 - low[0], high[1] + 1 - low[1]];
-        json!({ "id": id, "category_id": class, "iscrowd": 0, "area": area, "bbox": bbox })
+        json!({ "id": id, "category_id": category_id(class), "iscrowd": 0, "area": area, "bbox": bbox })
     };
     picture.classes.iter().map(of).collect()
 }

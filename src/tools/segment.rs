@@ -41,7 +41,7 @@ const WINDOWS_MAX: u32 = 64;
 /// When the model, the directory or a picture is unusable; pictures before the bad one keep their results.
 pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &SegmentOptions) -> Result<()> {
     let names = output_names(images)?;
-    let (model, _) = model_file::load(model, &Compute::threads(options.threads).with_normalization(options.normalization))?;
+    let (model, _) = model_file::load_checked(model, &Compute::threads(options.threads).with_normalization(options.normalization))?;
     let mut pipeline = pipeline(model, options)?;
     let bar = progress::bar(images.len() as u64, "segmenting");
     for (image, name) in images.iter().zip(names) {

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use tract_onnx::prelude::{OutletId, TractResult, TypedModel, TypedModelPatch, TypedNode};
-use tract_onnx::tract_core::internal::{Op, Rewriter, TypedOp};
+use tract_onnx::prelude::{OutletId, SpecialOps, TractResult, TypedModel, TypedModelPatch, TypedNode};
+use tract_onnx::tract_core::internal::{Op, Rewriter, TypedOp, tensor0};
 use tract_onnx::tract_core::ops::array::StridedSlice;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::cast::Cast;
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
+use tract_onnx::tract_core::ops::math::mul;
 use tract_onnx::tract_core::ops::nn::{Reduce, Reducer};
 
 use super::view::{binary, konst_floats, only_successor, scalar, shape, split_inputs};
-use super::{Rules, lift_attention, lift_convolution, lift_linear};
+use super::{Rules, lift_attention, lift_convolution, lift_factor, lift_linear};
 use crate::kernels::activation::Activation;
 use crate::kernels::linear::Norm;
 use crate::model::ops::{ActivationSpec, Lifted, NormSpec, Spec};
@@ -25,6 +26,11 @@ pub(super) fn lift(rules: &Rules, model: &mut TypedModel) -> TractResult<()> {
         .with_rule_for("layer norm", layer_norm)
         .with_rule_for("activation", activation)
         .with_rule_for("activation by maximum", relu)
+        .rewrite(rules, model)?;
+    Rewriter::default()
+        .with_rule_for("factor before a convolution", lift_factor::convolution)
+        .with_rule_for("factor before a product", lift_factor::product)
+        .with_rule_for("columns", lift_factor::columns)
         .rewrite(rules, model)?;
     Rewriter::default().with_rule_for("quantized convolution", lift_convolution::dequantize).rewrite(rules, model)?;
     Rewriter::default().with_rule_for("linear", lift_linear::linear).rewrite(rules, model)?;
@@ -150,8 +156,9 @@ fn scaled(model: &TypedModel, outlet: OutletId) -> Option<(OutletId, f32)> {
     }
 }
 
+/// Equal but for the rounding of a constant, of bfloat16 at most (2^-9).
 fn near(value: f32, target: f32) -> bool {
-    (value - target).abs() <= 1e-4 * target.abs()
+    (value - target).abs() <= 2e-3 * target.abs()
 }
 
 /// GELU by the error function or tanh, SiLU and its relatives by the sigmoid.
@@ -162,16 +169,34 @@ fn activation(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, o
         "Sigmoid" => sigmoid_gate(model, node),
         _ => None,
     };
-    let Some((x, last, activation)) = found else { return Ok(None) };
-    replace(rules, model, name, Spec::Activation(ActivationSpec { activation, len: 0 }), &[x], last)
+    let Some(Found { x, last, activation, multiple }) = found else { return Ok(None) };
+    let spec = Spec::Activation(ActivationSpec { activation, len: 0 });
+    if multiple == 1.0 {
+        return replace(rules, model, name, spec, &[x], last);
+    }
+    let sizes = shape(model, last);
+    let mut patch = TypedModelPatch::default();
+    let x = patch.tap_model(model, x)?;
+    let output = patch.wire_node(name, Lifted::new(spec, &sizes, &rules.engine), &[x])?[0];
+    let factor = patch.add_const(format!("{name}.factor"), tensor0(multiple).broadcast_into_rank(sizes.len())?)?;
+    let output = patch.wire_node(format!("{name}.multiple"), mul(), &[output, factor])?;
+    patch.shunt_outside(model, last, output[0])?;
+    Ok(Some(patch))
 }
 
-type Found = (OutletId, OutletId, Activation);
+struct Found {
+    x: OutletId,
+    last: OutletId,
+    activation: Activation,
+    /// `last` is so many times the activation.
+    multiple: f32,
+}
 
 fn gelu(model: &TypedModel, erf: &TypedNode) -> Option<Found> {
     let (x, factor) = scaled(model, erf.inputs[0])?;
     near(factor, std::f32::consts::FRAC_1_SQRT_2).then_some(())?;
-    Some((x, half_of_x_times_one_plus(model, erf, x)?, Activation::Gelu))
+    let (last, multiple) = half_of_x_times_one_plus(model, erf, x)?;
+    Some(Found { x, last, activation: Activation::Gelu, multiple })
 }
 
 fn gelu_tanh(model: &TypedModel, tanh: &TypedNode) -> Option<Found> {
@@ -187,26 +212,32 @@ fn gelu_tanh(model: &TypedModel, tanh: &TypedNode) -> Option<Found> {
     let (sum, x) = split_inputs(product, |input| plus_one(input).is_some())?;
     let (squared, factor) = scaled(model, plus_one(sum)?)?;
     (near(factor, 0.044_715) && square(model, squared)? == x).then_some(())?;
-    Some((x, half_of_x_times_one_plus(model, tanh, x)?, Activation::GeluTanh))
+    let (last, multiple) = half_of_x_times_one_plus(model, tanh, x)?;
+    Some(Found { x, last, activation: Activation::GeluTanh, multiple })
 }
 
-/// The end of `0.5 * x * (1 + curve)`, whatever the order of the factors.
-fn half_of_x_times_one_plus(model: &TypedModel, curve: &TypedNode, x: OutletId) -> Option<OutletId> {
+/// The end of `0.5 * x * (1 + curve)`, whatever the order of the factors, and how many times that it is: onnxsim multiplies the 0.5
+/// into the weights of the next layer.
+fn half_of_x_times_one_plus(model: &TypedModel, curve: &TypedNode, x: OutletId) -> Option<(OutletId, f32)> {
     let sum = only_successor(model, curve).filter(|sum| binary(model, sum.id, "Add").is_some())?;
     sum.inputs.iter().find(|input| scalar(model, **input) == Some(1.0))?;
     let (mut last, mut factor, mut times_x) = (sum, 1.0, false);
-    while !(times_x && near(factor, 0.5)) {
+    let next_factor = |last: &TypedNode, times_x: bool| {
         let next = only_successor(model, last).filter(|next| binary(model, next.id, "Mul").is_some())?;
         let (_, other) = split_inputs(next, |input| input.node == last.id)?;
         match (scalar(model, other), scaled(model, other)) {
-            (Some(constant), _) => factor *= constant,
-            _ if other == x && !times_x => times_x = true,
-            (None, Some((inner, constant))) if inner == x && !times_x => (times_x, factor) = (true, factor * constant),
-            _ => return None,
+            (Some(constant), _) => Some((next, constant, times_x)),
+            _ if other == x && !times_x => Some((next, 1.0, true)),
+            (None, Some((inner, constant))) if inner == x && !times_x => Some((next, constant, true)),
+            _ => None,
         }
-        last = next;
+    };
+    while !(times_x && near(factor, 0.5)) {
+        let Some((next, constant, with_x)) = next_factor(last, times_x) else { break };
+        (last, factor, times_x) = (next, factor * constant, with_x);
     }
-    Some(last.id.into())
+    let multiple = if near(factor, 0.5) { 1.0 } else { factor * 2.0 };
+    times_x.then_some((last.id.into(), multiple))
 }
 
 /// `x * sigmoid(slope * x)`.
@@ -215,10 +246,11 @@ fn sigmoid_gate(model: &TypedModel, sigmoid: &TypedNode) -> Option<Found> {
     let (_, x) = split_inputs(product, |input| input.node == sigmoid.id)?;
     let argument = sigmoid.inputs[0];
     if argument == x {
-        return Some((x, product.id.into(), Activation::Silu));
+        return Some(Found { x, last: product.id.into(), activation: Activation::Silu, multiple: 1.0 });
     }
     let (inner, slope) = scaled(model, argument)?;
-    (inner == x && near(slope, 1.702)).then_some((x, product.id.into(), Activation::QuickGelu))
+    let last = product.id.into();
+    (inner == x && near(slope, 1.702)).then_some(Found { x, last, activation: Activation::QuickGelu, multiple: 1.0 })
 }
 
 /// `max(x, 0)`.

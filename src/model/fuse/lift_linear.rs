@@ -25,7 +25,7 @@ struct Product {
 
 /// A product with a constant matrix, then a bias if one follows.
 pub(super) fn linear(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &EinSum) -> Patch {
-    let found = if op.q_params.is_some() { quantized(model, node, op) } else { plain(model, node, op) };
+    let found = if op.q_params.is_some() { quantized(model, node, op) } else { plain(rules, model, node, op) };
     let Some(Product { x, matrix, last }) = found else { return Ok(None) };
     let (mut last, mut bias) = (model.node(last), None);
     if let Some(sum) = only_successor(model, last).filter(|next| binary(model, next.id, "Add").is_some()) {
@@ -76,13 +76,29 @@ fn matrix(values: Arc<Tensor>) -> Option<Arc<Tensor>> {
     Some(Arc::new(flat))
 }
 
-fn plain(model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<Product> {
+fn plain(rules: &Rules, model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<Product> {
     let (x, transposed) = roles(model, node, op)?;
     let values = matrix(konst(model, node.inputs[1 - x])?)?;
     if values.datum_type() != f32::datum_type() || model.outlet_fact(node.inputs[x]).ok()?.datum_type != f32::datum_type() {
         return None;
     }
-    Some(Product { x: node.inputs[x], matrix: Matrix { values, transposed, scales: None }, last: node.id })
+    let matrix = as_integers(rules, &values, transposed).unwrap_or(Matrix { values, transposed, scales: None });
+    Some(Product { x: node.inputs[x], matrix, last: node.id })
+}
+
+/// The matrix as the integers that a statically quantized file has for it.
+fn as_integers(rules: &Rules, values: &Tensor, transposed: bool) -> Option<Matrix> {
+    let floats = |tensor: &Tensor| Some(tensor.try_as_plain_ram().ok()?.as_slice::<f32>().ok()?.to_vec());
+    let wanted = if rules.weights.is_empty() { return None } else { floats(values)? };
+    let same = |tensor: &Tensor| {
+        let plain = tensor.try_as_plain_ram();
+        tensor.len() == wanted.len() && plain.is_ok_and(|plain| plain.as_slice::<f32>().is_ok_and(|values| values == wanted))
+    };
+    let found = rules.weights.iter().find(|weights| weights.floats.shape() == values.shape() && same(&weights.floats))?;
+    let along_n = usize::from(!transposed);
+    (found.rounding.scale.len() == 1 || found.rounding.axis == along_n).then_some(())?;
+    let (values, scales) = symmetric(&found.integers, transposed, &found.rounding.zero, &found.rounding.scale)?;
+    Some(Matrix { values, transposed, scales: Some(Arc::new(scales)) })
 }
 
 /// `DynamicQuantizeLinear -> MatMulInteger -> Cast -> Mul(activation scale * weight scales)`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tract_onnx::prelude::TractResult;
 use tract_onnx::prelude::{OutletId, TypedModel, TypedModelPatch, TypedNode, tvec};
-use tract_onnx::tract_core::internal::{DimLike, Op, Rewriter};
+use tract_onnx::tract_core::internal::{AxisOp, DimLike, Op, Rewriter};
 use tract_onnx::tract_core::ops::array::{Slice, TypedConcat};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 
@@ -16,6 +16,10 @@ use crate::model::ops::{AttentionSpec, ConcatSpec, LayerSpec, Lifted, LinearSpec
 
 /// Applies the rules in an order in which each finds what the ones before it made.
 pub(super) fn merge(rules: &Rules, model: &mut TypedModel) -> TractResult<()> {
+    Rewriter::default()
+        .with_rule_for("reshape before", reshape_before)
+        .with_rule_for("reshape after", reshape_after)
+        .rewrite(rules, model)?;
     Rewriter::default().with_rule_for("q, k and v", qkv).with_rule_for("concat", concat).rewrite(rules, model)?;
     Rewriter::default().with_rule_for("rows", slice_then).rewrite(rules, model)?;
     Rewriter::default().with_rule_for("norm, then", norm_then).with_rule_for("then activation", then_activation).rewrite(rules, model)?;
@@ -40,6 +44,38 @@ impl LinearSpec {
         let [layer] = &self.layers[..] else { return None };
         (self.norm.is_none() && self.start == 0 && self.rows.is_none() && !self.residual && !layer.gated).then_some(layer)
     }
+}
+
+/// Whether the operator takes rows one by one, whatever axes there are before the last.
+fn by_rows(op: &Lifted) -> bool {
+    matches!(op.spec.as_ref(), Spec::Linear(_) | Spec::Norm(_) | Spec::Activation(_))
+}
+
+/// What a reshape that keeps rows whole reads.
+fn unshaped(model: &TypedModel, outlet: OutletId) -> Option<OutletId> {
+    let node = model.node(outlet.node);
+    let input = *node.inputs.first()?;
+    let moves_nothing = matches!(node.op_as::<AxisOp>()?, AxisOp::Add(_) | AxisOp::Rm(_) | AxisOp::Reshape(..));
+    (moves_nothing && shape(model, input).last()? == shape(model, outlet).last()?).then_some(input)
+}
+
+/// Rows lie as they did before a reshape, as around Gemm, which takes two axes only.
+fn reshape_before(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
+    let Some(input) = node.inputs.first().filter(|_| by_rows(op) && node.inputs.len() == 1) else { return Ok(None) };
+    let Some(rows) = unshaped(model, *input) else { return Ok(None) };
+    let mut patch = TypedModelPatch::default();
+    let rows = patch.tap_model(model, rows)?;
+    let output = patch.wire_node(name, Lifted { engine: rules.engine.clone(), ..op.clone() }, &[rows])?;
+    patch.shunt_outside(model, node.id.into(), output[0])?;
+    Ok(Some(patch))
+}
+
+/// The same behind an operator: its output has the later shape at once.
+fn reshape_after(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, _: &AxisOp) -> Patch {
+    let Some(rows) = unshaped(model, node.id.into()) else { return Ok(None) };
+    let before = model.node(rows.node);
+    let Some(op) = before.op_as::<Lifted>().filter(|op| by_rows(op) && only_successor(model, before).is_some()) else { return Ok(None) };
+    replace(rules, model, name, op.spec.as_ref().clone(), &before.inputs, node.id.into())
 }
 
 /// Three layers on the same tokens that only this attention reads become one.

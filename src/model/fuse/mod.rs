@@ -14,6 +14,7 @@
 mod lift;
 mod lift_attention;
 mod lift_convolution;
+mod lift_factor;
 mod lift_linear;
 mod mask_product;
 mod merge;
@@ -21,6 +22,9 @@ mod rounding;
 mod view;
 
 pub use mask_product::MaskProduct;
+pub use rounding::LeftOut;
+
+use std::sync::Arc;
 
 use tract_onnx::prelude::{TractResult, TypedModel};
 use tract_onnx::tract_core::optim::Optimizer;
@@ -36,19 +40,21 @@ struct Rules {
     pub engine: Engine,
     /// Of all attentions.
     pub scores: ScorePrecision,
+    /// Matrices of a statically quantized file that stay integers.
+    pub weights: Arc<Vec<rounding::Weights>>,
 }
 
 // tract's rewriter starts from a default context, which no rule ever sees
 impl Default for Rules {
     fn default() -> Rules {
-        Rules { engine: Engine::new(Isa::SCALAR, Workers::one()), scores: ScorePrecision::F32 }
+        Rules { engine: Engine::new(Isa::SCALAR, Workers::one()), scores: ScorePrecision::F32, weights: Arc::default() }
     }
 }
 
 /// What the rules made of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rewritten {
-    /// The file is quantized, and so half precision good enough for what is not.
+    /// Layers are computed in int8, and so half precision is good enough for what is not.
     pub quantized: bool,
     /// Roundings of activations that are not computed.
     pub roundings: usize,
@@ -56,14 +62,22 @@ pub struct Rewritten {
 
 /// Applies all rules.
 pub fn rewrite(model: &mut TypedModel, engine: &Engine) -> TractResult<Rewritten> {
-    let quantized = model.nodes().iter().any(|node| node.op.name() == lift_linear::DYNAMIC_QUANTIZE);
+    let dynamic = model.nodes().iter().any(|node| node.op.name() == lift_linear::DYNAMIC_QUANTIZE);
+    let (left_out, weights) = without_roundings(model)?;
+    let weights = if left_out.pairs > 0 && left_out.int8 { weights } else { Vec::new() };
+    let quantized = dynamic || !weights.is_empty();
     let scores = if quantized { ScorePrecision::Int8 } else { ScorePrecision::F32 };
-    let rules = Rules { engine: engine.clone(), scores };
-    fold_constants(model)?;
-    let roundings = rounding::leave_out(&rules, model)?;
+    let rules = Rules { engine: engine.clone(), scores, weights: Arc::new(weights) };
     lift::lift(&rules, model)?;
     merge::merge(&rules, model)?;
-    Ok(Rewritten { quantized, roundings })
+    Ok(Rewritten { quantized, roundings: left_out.pairs })
+}
+
+/// Folds constants, and leaves out the roundings of a statically quantized network.
+pub fn without_roundings(model: &mut TypedModel) -> TractResult<(LeftOut, Vec<rounding::Weights>)> {
+    let weights = rounding::fold_weights(model)?;
+    fold_constants(model)?;
+    Ok((rounding::leave_out(model)?, weights))
 }
 
 /// Evaluates what depends on constants only, and nothing else.

@@ -1,34 +1,73 @@
 //! Static quantization of activations: pairs of QuantizeLinear and DequantizeLinear around every operator.
 //!
 //! Between two operators that become one there is no tensor that could be rounded, so in a network with attention the pairs are left
-//! out: it is computed at a higher precision than the file asks for. What else a pair does is kept: one whose integers hold no
-//! negative value is a ReLU, which quantizers leave out for it. Any other graph keeps its pairs.
+//! out. What else a pair does is kept: one whose integers hold no negative value is a ReLU, which quantizers leave out for it. Any other
+//! graph keeps its pairs. Weights of 8 bits stay integers where the activations before them have 8 bits too: our int8 layers then quantize
+//! those anew, token by token, which rounds less than one scale for all tokens.
 
-use tract_onnx::prelude::{OutletId, TractResult, TypedModel, TypedModelPatch, TypedNode};
-use tract_onnx::tract_core::internal::{AxisOp, Rewriter};
+use std::sync::Arc;
+
+use tract_onnx::prelude::{DatumType, OutletId, SpecialOps, Tensor, TractResult, TypedModel, TypedModelPatch, TypedNode};
+use tract_onnx::tract_core::internal::{AxisOp, Rewriter, tensor0};
 use tract_onnx::tract_core::ops::array::{Slice, TypedConcat};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::cast::Cast;
 use tract_onnx::tract_core::ops::einsum::EinSum;
+use tract_onnx::tract_core::ops::math::max;
 use tract_onnx::tract_core::ops::nn::Softmax;
 
-use super::Rules;
-use super::lift::{Patch, replace};
+use super::lift::Patch;
 use super::view::{konst, scalar};
-use crate::kernels::activation::Activation;
 use crate::model::onnx::Rounding;
-use crate::model::ops::{ActivationSpec, Spec};
 
-/// Leaves out the pairs of a network with attention; returns how many there were.
-pub(super) fn leave_out(rules: &Rules, model: &mut TypedModel) -> TractResult<usize> {
-    if !model.nodes().iter().any(|node| is_attention(model, node)) {
-        return Ok(0);
+/// A weight matrix as integers, and what they stand for.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    pub floats: Arc<Tensor>,
+    pub integers: Arc<Tensor>,
+    pub rounding: Rounding,
+}
+
+/// Folds what is dequantized from constants (tract does not fold a constant that grows by much); returns the matrices of 8 bits.
+pub fn fold_weights(model: &mut TypedModel) -> TractResult<Vec<Weights>> {
+    let mut weights = Vec::new();
+    let mut patches = Vec::new();
+    for node in model.nodes() {
+        let Some(rounding) = node.op_as::<Rounding>() else { continue };
+        let Some(integers) = konst(model, node.inputs[0]) else { continue };
+        let floats = rounding.of(Arc::clone(&integers))?;
+        let mut patch = TypedModelPatch::default();
+        let folded = patch.add_const(format!("{}.folded", node.name), Arc::clone(&floats))?;
+        patch.shunt_outside(model, node.id.into(), folded)?;
+        patches.push(patch);
+        if integers.rank() == 2 && matches!(integers.datum_type(), DatumType::I8 | DatumType::U8) {
+            weights.push(Weights { floats, integers, rounding: rounding.clone() });
+        }
     }
-    let pairs = |model: &TypedModel| model.nodes().iter().filter(|node| pair(model, node).is_some()).count();
+    for patch in patches {
+        patch.apply(model)?;
+    }
+    Ok(weights)
+}
+
+/// What was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeftOut {
+    pub pairs: usize,
+    /// All of them were of 8 bits.
+    pub int8: bool,
+}
+
+/// Leaves out the pairs of a network with attention.
+pub fn leave_out(model: &mut TypedModel) -> TractResult<LeftOut> {
+    if !model.nodes().iter().any(|node| is_attention(model, node)) {
+        return Ok(LeftOut::default());
+    }
+    let pairs = |model: &TypedModel| model.nodes().iter().filter_map(|node| Some(pair(model, node)?.1.is_int8())).collect::<Vec<bool>>();
     let before = pairs(model);
-    Rewriter::default().with_rule_for("rounding", left_out).rewrite(rules, model)?;
+    Rewriter::default().with_rule_for("rounding", left_out).rewrite(&(), model)?;
     model.compact()?;
-    Ok(before - pairs(model))
+    Ok(LeftOut { pairs: before.len() - pairs(model).len(), int8: before.iter().all(|int8| *int8) })
 }
 
 /// Whether the node is the softmax of products of two activations.
@@ -56,26 +95,22 @@ fn pair<'a>(model: &'a TypedModel, node: &TypedNode) -> Option<(OutletId, &'a Ro
     dequantize.is_inverse_of(quantize).then_some((before.inputs[0], quantize))
 }
 
-fn left_out(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, _: &Rounding) -> Patch {
+fn left_out(_: &(), model: &TypedModel, node: &TypedNode, name: &str, _: &Rounding) -> Patch {
     let Some((x, quantize)) = pair(model, node) else { return Ok(None) };
     let bounded_below = quantize.zero.iter().any(|zero| *zero <= quantize.low);
     let bounded_above = quantize.zero.iter().any(|zero| *zero >= quantize.high);
     if bounded_above || (bounded_below && quantize.zero.len() > 1) {
         return Ok(None);
     }
-    if bounded_below && may_be_negative(model, x, 8) {
-        return replace(
-            rules,
-            model,
-            name,
-            Spec::Activation(ActivationSpec { activation: Activation::Relu, len: 0 }),
-            &[x],
-            node.id.into(),
-        );
-    }
+    let rank = model.outlet_fact(x)?.rank();
+    let is_relu = bounded_below && may_be_negative(model, x, 8);
     let mut patch = TypedModelPatch::default();
-    let tap = patch.tap_model(model, x)?;
-    patch.shunt_outside(model, node.id.into(), tap)?;
+    let mut output = patch.tap_model(model, x)?;
+    if is_relu {
+        let zero = patch.add_const(format!("{name}.zero"), tensor0(0f32).broadcast_into_rank(rank)?)?;
+        output = patch.wire_node(name, max(), &[output, zero])?[0];
+    }
+    patch.shunt_outside(model, node.id.into(), output)?;
     Ok(Some(patch))
 }
 

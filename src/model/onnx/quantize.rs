@@ -51,6 +51,16 @@ impl Rounding {
         self.direction == Direction::Dequantize && other.direction == Direction::Quantize && same
     }
 
+    /// Whether the integers have 8 bits.
+    pub fn is_int8(&self) -> bool {
+        self.high - self.low <= 255.0
+    }
+
+    /// The values of a constant.
+    pub fn of(&self, constant: Arc<Tensor>) -> TractResult<Arc<Tensor>> {
+        Ok(self.eval(&EvalContext::out_of_plan(), tvec![constant.into_tvalue()])?.remove(0).into_arc_tensor())
+    }
+
     fn apply(&self, values: &mut [f32], scale: f32, zero: f32) {
         match self.direction {
             Direction::Quantize => {

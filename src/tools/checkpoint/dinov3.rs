@@ -12,7 +12,7 @@ use super::json::Object;
 use super::network::{Activation, Block, Position};
 use super::parts::{self, Attention};
 use super::tensors::Tensors;
-use super::upstream::{BACKBONE, Backbone, heads};
+use super::upstream::{BACKBONE, Backbone, PIXEL_STD, heads};
 use super::weights;
 
 /// What the base's configuration adds to the weights.
@@ -31,28 +31,36 @@ pub(super) fn recognizes(tensors: &Tensors) -> bool {
 }
 
 /// Adds the base to a delta checkpoint. `None` = the checkpoint is whole.
-/// Errors: a delta without a base, a base for a whole checkpoint, or one that does not fit.
+///
+/// What is what says `pixel_std`: the encoder of a delta holds `trained - base`, so that its standard deviation is 0.
+/// Errors: a delta without a base, a base for a whole checkpoint, one that does not fit, or a hint that says otherwise.
 pub(super) fn attach_base(
     tensors: &mut Tensors,
     hints: &Hints,
     base: Option<&Path>,
     dinov3: bool,
 ) -> Result<Option<Base>, CheckpointError> {
-    // Every published DINOv3 model is a delta; who gives a base without another word means one.
-    let is_delta = hints.delta.unwrap_or(dinov3 && (base.is_some() || hints.preset.is_some()));
+    if !dinov3 && hints.delta == Some(true) {
+        let found = "is not a DINOv3 backbone's; only those are published as a difference";
+        return Err(CheckpointError::contradiction(&hints.file, "delta", true, &format!("{BACKBONE}patch_embed.proj.weight"), found));
+    }
+    let std = tensors.peek(PIXEL_STD, &[1, 3, 1, 1])?;
+    let is_delta = dinov3 && std == [0.0; 3];
+    if let Some(delta) = hints.delta.filter(|delta| *delta != is_delta) {
+        let found = format!("is {std:?}, which is that of a {} checkpoint", if is_delta { "delta" } else { "whole" });
+        return Err(CheckpointError::contradiction(&hints.file, "delta", delta, PIXEL_STD, found));
+    }
     match (is_delta, base) {
         (false, None) => Ok(None),
-        (true, _) if !dinov3 => {
-            let found = "is not a DINOv3 backbone's; only those are published as a difference";
-            Err(CheckpointError::contradiction(&hints.file, "delta", true, &format!("{BACKBONE}patch_embed.proj.weight"), found))
-        }
         (true, None) => {
-            let problem = "it holds only the difference to the DINOv3 weights of Meta; give their folder with --base";
+            let problem = format!(
+                "it holds only the difference to the DINOv3 weights of Meta (tensor '{PIXEL_STD}' is 0); give their folder with --base"
+            );
             Err(CheckpointError::layout(&tensors.path, problem))
         }
         (false, Some(base)) => {
-            let problem = format!("it is a whole checkpoint, which needs no --base ({})", base.display());
-            Err(CheckpointError::layout(&tensors.path, problem))
+            let said = format!("(tensor '{PIXEL_STD}' is {std:?}, in a difference it is 0)");
+            Err(CheckpointError::layout(&tensors.path, format!("{} {said}", whole_with_base(base))))
         }
         (true, Some(dir)) => {
             let (store, base) = open(dir)?;
@@ -64,6 +72,11 @@ pub(super) fn attach_base(
             Ok(Some(base))
         }
     }
+}
+
+/// The sentence for a base that nobody needs.
+pub(super) fn whole_with_base(base: &Path) -> String {
+    format!("it is a whole checkpoint, which needs no --base ({}); leave it out", base.display())
 }
 
 /// The name in transformers' model of what the authors call `name`.
@@ -85,7 +98,7 @@ fn open(dir: &Path) -> Result<(Tensors, Base), CheckpointError> {
     if object.text("model_type")? != Some("dinov3_vit") {
         return Err(object.wrong("model_type", "dinov3_vit"));
     }
-    let mut store = weights::open(&weights::find(dir)?)?;
+    let mut store = weights::open(&weights::find(dir)?, None)?;
     let rename = |name: &str| {
         let mut name = name;
         while let Some(rest) = ["model.", "dinov3_vit.", "backbone."].iter().find_map(|prefix| name.strip_prefix(prefix)) {
@@ -97,7 +110,7 @@ fn open(dir: &Path) -> Result<(Tensors, Base), CheckpointError> {
             _ => format!("{BACKBONE}{name}"),
         }
     };
-    store.entries = std::mem::take(&mut store.entries).into_iter().map(|(name, entry)| (rename(&name), entry)).collect();
+    store.rename(rename);
     store.ignore(|name| name.ends_with(".mask_token") || name.ends_with("inv_freq"));
     let activation = object.text("hidden_act")?.unwrap_or("gelu");
     let base = Base {

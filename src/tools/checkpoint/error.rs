@@ -17,9 +17,13 @@ pub enum CheckpointError {
     #[error("{} is damaged: {problem}", .path.display())]
     Damaged { path: PathBuf, problem: String },
 
-    /// A pickle wants to run something.
-    #[error("{} calls {call}; a checkpoint may only build tensors", .path.display())]
+    /// A pickle is something else than data.
+    #[error("{} calls {call}; a checkpoint may only build tensors: save the state_dict() of the model with torch.save", .path.display())]
     Call { path: PathBuf, call: String },
+
+    /// The weights are there, but not as one state of plain tensors; the text goes on after the file's name.
+    #[error("{} {}", .0.display(), .1)]
+    State(PathBuf, String),
 
     /// A key of a JSON file has a value that cannot be used.
     #[error("{}: '{key}' {problem}", .path.display())]

@@ -9,7 +9,7 @@ use super::hf_config::{CLASS_HEAD, Config, MASK_PROBS, QUERY};
 use super::hints::Hints;
 use super::json::Object;
 use super::labels;
-use super::network::{Activation, Array, Block, Masking, Mlp, Network, Position};
+use super::network::{Activation, Array, Block, Masking, Mlp, Network, Position, Resampling};
 use super::parts::{self, Attention, Classes, Facts, Parts};
 use super::tensors::Tensors;
 
@@ -25,7 +25,7 @@ pub(super) fn read(object: &Object, mut tensors: Tensors, mut hints: Hints) -> R
     tensors.ignore(|name| ignored.contains(&name) || name.ends_with("inv_freq"));
     let grid = config.check(&tensors)?;
     let (own_labels, classes) = own_labels(&config, &tensors)?;
-    let mut warnings = vec![];
+    let mut warnings = std::mem::take(&mut tensors.warnings);
     let facts = Facts {
         dinov3: rotary,
         hidden: config.hidden,
@@ -132,7 +132,7 @@ fn network(
         Some(theta) => Position::Rotary { theta },
         None => {
             let table = tensors.array("embeddings.position_embeddings.weight", &[grid[0] * grid[1], hidden])?;
-            Position::Learned { grid, table }
+            Position::Learned { grid, table, resampling: Resampling::Antialiased }
         }
     };
     let register_tokens = match tensors.has("embeddings.register_tokens") {
@@ -141,7 +141,9 @@ fn network(
     };
     let [rows, _] = tensors.dims(CLASS_HEAD)?;
     let patch = config.patch_tensor();
-    let scale = |tensors: &mut Tensors, index| parts::scale_block(tensors, &format!("upscale_block.block.{index}"), "layernorm2d", hidden);
+    let scale = |tensors: &mut Tensors, index| {
+        parts::scale_block(tensors, &format!("upscale_block.block.{index}"), ("layernorm2d", parts::SCALE_BLOCK_EPS), hidden)
+    };
     Ok(Network {
         hidden,
         heads: config.heads,

@@ -14,7 +14,7 @@ use super::error::{CheckpointError, quote};
 use super::json::Object;
 use super::presets::{self, Named, PRESETS, Preset};
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "image_size",
     "patch_size",
     "num_attention_heads",
@@ -31,6 +31,7 @@ const KEYS: [&str; 16] = [
     "rope_theta",
     "delta",
     "num_queries",
+    "state",
 ];
 
 /// Everything that was said about a checkpoint from outside of it.
@@ -52,6 +53,8 @@ pub(super) struct Hints {
     pub theta: Option<f32>,
     pub masked_attention: Option<bool>,
     pub delta: Option<bool>,
+    /// Which state of a file with several: the path of its keys, or the prefix of its tensors.
+    pub state: Option<String>,
     pub preset: Option<&'static Preset>,
     /// The preset was found in the checkpoint's path, nobody asked for it: it gives way to what contradicts it.
     pub guessed: bool,
@@ -90,6 +93,27 @@ impl Hints {
     }
 }
 
+/// Fills a hint in with what the checkpoint itself says, under `source`. Errors: the user's hint is another one.
+pub(super) fn fill<T: PartialEq + std::fmt::Debug>(
+    file: &Path,
+    hint: &mut Option<T>,
+    key: &str,
+    known: Option<T>,
+    source: &str,
+) -> Result<(), CheckpointError> {
+    let Some(known) = known else { return Ok(()) };
+    match hint {
+        Some(hint) if *hint != known => {
+            let (hint, known) = (quote(&format!("{hint:?}")), quote(&format!("{known:?}")));
+            Err(CheckpointError::key(file, key, format!("is {hint}, but '{source}' in the checkpoint says {known}")))
+        }
+        _ => {
+            *hint = Some(known);
+            Ok(())
+        }
+    }
+}
+
 fn supported(named: Named, path: &Path) -> Result<&'static Preset, CheckpointError> {
     match named {
         Named::Model(preset) => Ok(preset),
@@ -125,6 +149,7 @@ fn parse(object: &Object) -> Result<Hints, CheckpointError> {
         theta: object.float("rope_theta")?,
         masked_attention: object.flag("masked_attention")?,
         delta: object.flag("delta")?,
+        state: object.text("state")?.map(str::to_string),
         preset,
         guessed: false,
         file,

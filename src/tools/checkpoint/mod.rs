@@ -21,16 +21,22 @@
 mod dinov3;
 mod element;
 mod error;
+mod family;
 mod hf;
 mod hf_config;
 mod hints;
 mod json;
 mod labels;
+mod lightly;
+mod lightning;
+mod meta;
+mod names;
 mod network;
 mod opcodes;
 mod parts;
 mod pickle;
 mod presets;
+mod state;
 mod tensors;
 #[cfg(test)]
 mod tests;
@@ -42,12 +48,13 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 pub use error::CheckpointError;
-pub use network::{Activation, Array, Block, Checkpoint, Linear, Masking, Mlp, Network, Norm, Position, ScaleBlock};
+pub use network::{Activation, Array, Block, Checkpoint, Linear, Masking, Mlp, Network, Norm, Position, Resampling, ScaleBlock};
 
 use crate::data::Thresholds;
 use crate::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Processor, ProcessorError, Texts};
 use hints::Hints;
 use json::Object;
+use names::Layout;
 use parts::Parts;
 
 /// What the user says about a checkpoint.
@@ -67,25 +74,29 @@ pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointErro
     let is_dir = std::fs::metadata(path).map_err(error::io_error(path))?.is_dir();
     let (dir, file) = if is_dir { (path.to_path_buf(), weights::find(path)?) } else { (path.with_file_name(""), path.to_path_buf()) };
     let hints = Hints::read(options.hints, path)?;
-    let tensors = weights::open(&file)?;
+    let tensors = weights::open_network(&file, hints.state.as_deref())?;
     let source_sha256 = weights::sha256(&tensors)?;
     let mut thresholds = Thresholds::default();
-    let parts = if upstream::recognizes(&tensors) {
+    let layout = names::layout(&tensors);
+    if let (Some(base), Some(Layout::Transformers | Layout::Lightly)) = (options.base, layout) {
+        return Err(CheckpointError::layout(path, dinov3::whole_with_base(base)));
+    }
+    let config = dir.join("config.json");
+    let parts = match layout {
         // The authors' folders may hold a config.json that does not describe the network, which normalizes inside.
-        upstream::read(tensors, hints, options.base)?
-    } else {
-        let config = dir.join("config.json");
-        if !config.is_file() {
-            let problem = "the tensors are not named as in the EoMT authors' checkpoints, and there is no config.json beside them";
+        Some(Layout::Authors) => upstream::read(tensors, hints, options.base)?,
+        Some(Layout::Lightly) => lightly::read(tensors, hints)?,
+        _ if config.is_file() => {
+            let mut parts = hf::read(&Object::read(&config)?, tensors, hints)?;
+            thresholds = read_processor(&dir, &mut parts)?.thresholds;
+            parts
+        }
+        Some(Layout::Transformers) => family::read(tensors, hints)?,
+        None => {
+            let problem = "the tensors are not named as in a checkpoint of an EoMT network (of the authors, transformers or LightlyTrain), \
+                           and there is no config.json beside them";
             return Err(CheckpointError::layout(&file, problem));
         }
-        if let Some(base) = options.base {
-            let problem = format!("it is a whole checkpoint, which needs no --base ({})", base.display());
-            return Err(CheckpointError::layout(path, problem));
-        }
-        let mut parts = hf::read(&Object::read(&config)?, tensors, hints)?;
-        thresholds = read_processor(&dir, &mut parts)?.thresholds;
-        parts
     };
     Ok(Checkpoint {
         network: parts.network,
@@ -108,7 +119,7 @@ fn name(path: &Path) -> String {
         .file_stem()
         .filter(|_| !absolute.is_dir())
         .and_then(OsStr::to_str)
-        .filter(|stem| !["pytorch_model", "model"].contains(stem));
+        .filter(|stem| !["pytorch_model", "model", "best", "last", "exported_best", "exported_last"].contains(stem));
     let dir = if absolute.is_dir() { Some(absolute.as_path()) } else { absolute.parent() };
     let dir = dir.and_then(Path::file_name).and_then(OsStr::to_str);
     error::quote(stem.or(dir).unwrap_or("checkpoint"))

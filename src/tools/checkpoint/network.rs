@@ -101,10 +101,21 @@ pub struct ScaleBlock {
 /// How a patch knows where it is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Position {
-    /// DINOv2: a table that is added to the patches; `table` is `[gh * gw, D]` for the training grid `[gh, gw]`.
-    Learned { grid: [usize; 2], table: Array },
+    /// DINOv2: a table that is added to the patches; `table` is `[gh * gw, D]` for the grid `[gh, gw]`, which is that of
+    /// training, or of pre-training when the network resamples it at run time.
+    Learned { grid: [usize; 2], table: Array, resampling: Resampling },
     /// DINOv3: queries and keys of the patches are rotated, `theta` is the base of the frequencies.
     Rotary { theta: f32 },
+}
+
+/// How a table of positions gets to another grid.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Resampling {
+    /// Bicubic (a = -0.5) with a filter that widens when the grid shrinks: timm, and DINOv2 with registers.
+    Antialiased,
+    /// Bicubic (a = -0.75) without. Places are scaled by `(size + offset) / table size` along each axis, where Meta's DINOv2
+    /// without registers has an offset of 0.1.
+    Plain { offset: f64 },
 }
 
 /// Whether a query of a block may look everywhere.

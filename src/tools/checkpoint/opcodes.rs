@@ -1,5 +1,6 @@
 //! The opcodes of pickle protocols 2 to 5 (and those of 0 and 1 that cost nothing), over [`Machine`].
 
+use super::error::quote;
 use super::pickle::{Fault, Machine, STEPS_MAX, Value, bad};
 
 /// A cursor over the pickle; every read is checked against its end.
@@ -62,15 +63,23 @@ pub(super) fn run(machine: &mut Machine, bytes: &[u8]) -> Result<Value, Fault> {
 /// Opcodes that push a constant. `false` = not one of them.
 fn constant(machine: &mut Machine, code: &mut Code, opcode: u8) -> Result<bool, Fault> {
     let value = match opcode {
-        b'N' | 0x88 | 0x89 => Value::Opaque,
+        b'N' => Value::Opaque,
+        0x88 | 0x89 => Value::Bool(opcode == 0x88),
         b'J' => Value::Int(i64::from(code.number(4)? as u32 as i32)),
         b'K' => Value::Int(code.number(1)? as i64),
         b'M' => Value::Int(code.number(2)? as i64),
         0x8a => long(code.counted(1)?),
         0x8b => long(code.counted(4)?),
-        b'I' | b'L' => code.line()?.trim_end_matches('L').parse().map_or(Value::Opaque, Value::Int),
-        b'F' => code.line().map(|_| Value::Opaque)?,
-        b'G' => code.take(8).map(|_| Value::Opaque)?,
+        b'I' | b'L' => match code.line()?.as_str() {
+            "00" => Value::Bool(false),
+            "01" => Value::Bool(true),
+            digits => digits.trim_end_matches('L').parse().map_or(Value::Opaque, Value::Int),
+        },
+        b'F' => code.line()?.parse().map_or(Value::Opaque, Value::Float),
+        b'G' => {
+            let bits = code.take(8)?.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+            Value::Float(f64::from_bits(bits))
+        }
         b'B' => code.counted(4).map(|_| Value::Opaque)?,
         b'C' => code.counted(1).map(|_| Value::Opaque)?,
         0x8e | 0x96 => code.counted(8).map(|_| Value::Opaque)?,
@@ -174,17 +183,19 @@ fn memo_key(line: &str) -> Result<u64, Fault> {
     line.parse().or_else(|_| bad("has a memo key that is not a number"))
 }
 
-/// Opcodes that name or call something. Errors: every name that is not a tensor constructor.
+/// Opcodes that name or call something; what is not ours to call becomes an object.
 fn call(machine: &mut Machine, code: &mut Code, opcode: u8) -> Result<(), Fault> {
     match opcode {
         b'c' => {
             let (module, name) = (code.line()?, code.line()?);
-            machine.push_global(&module, &name)
+            machine.push_global(&module, &name);
+            Ok(())
         }
         0x93 => match (machine.pop()?, machine.pop()?) {
             (Value::Text(name), Value::Text(module)) => {
                 let (module, name) = (machine.texts[module].clone(), machine.texts[name].clone());
-                machine.push_global(&module, &name)
+                machine.push_global(&module, &name);
+                Ok(())
             }
             _ => bad("names a function by something that is not a text"),
         },
@@ -192,20 +203,36 @@ fn call(machine: &mut Machine, code: &mut Code, opcode: u8) -> Result<(), Fault>
             let (arguments, callable) = (machine.pop()?, machine.pop()?);
             machine.call(callable, arguments)
         }
+        0x92 => {
+            let (_, arguments, callable) = (machine.pop()?, machine.pop()?, machine.pop()?);
+            machine.call(callable, arguments)
+        }
+        b'o' => {
+            let items = machine.pop_mark()?;
+            let callable = *items.first().ok_or(Fault::Bad("builds an object of no class".into()))?;
+            machine.push_sequence(items[1..].to_vec());
+            let arguments = machine.pop()?;
+            machine.call(callable, arguments)
+        }
+        b'i' => {
+            let class = format!("{}.{}", quote(&code.line()?), quote(&code.line()?));
+            machine.pop_mark()?;
+            machine.push_object(class);
+            Ok(())
+        }
+        0x82..=0x84 => {
+            let number = code.number([1, 2, 4][usize::from(opcode) - 0x82])?;
+            machine.push_object(format!("extension {number}"));
+            Ok(())
+        }
         b'Q' => {
             let id = machine.pop()?;
             machine.push_persistent(id)
         }
-        // BUILD sets attributes, such as the `_metadata` of a state dict; no tensor depends on them.
-        b'b' => match (machine.pop()?, machine.top()?) {
-            (_, Value::Dict(_) | Value::Tensor(_)) => Ok(()),
-            _ => bad("sets attributes of something that is not a tensor"),
-        },
-        b'i' => Err(Fault::Call(format!("{}.{}", code.line()?, code.line()?))),
-        b'o' | 0x92 => bad("builds an object, which torch.save never does for tensors"),
-        0x82 => Err(Fault::Call(format!("extension {}", code.number(1)?))),
-        0x83 => Err(Fault::Call(format!("extension {}", code.number(2)?))),
-        0x84 => Err(Fault::Call(format!("extension {}", code.number(4)?))),
+        b'b' => {
+            let attributes = machine.pop()?;
+            machine.build(attributes)
+        }
         _ => bad(format!("has the unknown operation 0x{opcode:02x}")),
     }
 }

@@ -15,7 +15,7 @@ use super::tensors::Tensors;
 pub(super) const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 pub(super) const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// The norms of the scale blocks do not follow `layer_norm_eps`.
+/// The norms of the scale blocks do not follow `layer_norm_eps`: timm's and transformers' have this.
 pub(super) const SCALE_BLOCK_EPS: f32 = 1e-6;
 
 /// What a layout's reader makes of a checkpoint.
@@ -96,13 +96,27 @@ pub(super) fn split_rows<const N: usize>(fused: Linear) -> [Linear; N] {
     })
 }
 
-pub(super) fn scale_block(tensors: &mut Tensors, prefix: &str, norm: &str, hidden: usize) -> Result<ScaleBlock, CheckpointError> {
+pub(super) fn scale_block(
+    tensors: &mut Tensors,
+    prefix: &str,
+    (norm, eps): (&str, f32),
+    hidden: usize,
+) -> Result<ScaleBlock, CheckpointError> {
     Ok(ScaleBlock {
         up_weight: tensors.array(&format!("{prefix}.conv1.weight"), &[hidden, hidden, 2, 2])?,
         up_bias: tensors.vector(&format!("{prefix}.conv1.bias"), hidden)?,
         depthwise: tensors.array(&format!("{prefix}.conv2.weight"), &[hidden, 1, 3, 3])?,
-        norm: tensors.norm(&format!("{prefix}.{norm}"), hidden, SCALE_BLOCK_EPS)?,
+        norm: tensors.norm(&format!("{prefix}.{norm}"), hidden, eps)?,
     })
+}
+
+/// How many scale blocks a network with this patch has, of which the file holds `found`. They lead to about a quarter of
+/// the input: the authors round the number down, LightlyTrain up, and both have at least one.
+pub(super) fn scale_blocks(found: usize, patch: [usize; 2]) -> usize {
+    let side = patch[0].max(patch[1]);
+    let blocks = |log2: u32| (log2 as usize).saturating_sub(2).max(1);
+    // Another number is not taken: what is missing or too much is then named by its tensor.
+    found.clamp(blocks(side.ilog2()), blocks(side.next_power_of_two().ilog2()))
 }
 
 /// `[1, count, D]` tokens as `[count, D]`.

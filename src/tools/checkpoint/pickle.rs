@@ -1,11 +1,12 @@
-//! A pickle read as data: protocols 2 to 5, and nothing but tensors, texts, numbers and their containers.
+//! A pickle read as data: protocols 2 to 5, tensors, texts, numbers and their containers.
 //!
 //! ```text
 //! {'network.q.weight': _rebuild_tensor_v2(storage, offset, size, stride, …), …}
 //! ```
 //!
-//! Invariants: nothing is ever called or imported; a name outside [`Callable::named`] ends the reading with that name. Values
-//! live in arenas and refer to each other by index, so neither depth nor cycles cost stack, and [`STEPS_MAX`] bounds memory.
+//! Invariants: nothing is ever called or imported. What a name outside of [`Callable::named`] would build is a
+//! [`Value::Object`]: its class and what was set on it, which [`super::state`] skips beside the state and refuses inside of it.
+//! Values live in arenas and refer to each other by index, so neither depth nor cycles cost stack, and [`STEPS_MAX`] bounds memory.
 
 use std::collections::HashMap;
 
@@ -16,8 +17,10 @@ use super::opcodes;
 /// Why a pickle was refused.
 #[derive(Debug, PartialEq)]
 pub(super) enum Fault {
-    /// It names this function or class (`module.name`).
+    /// It needs this function or class (`module.name`).
     Call(String),
+    /// It holds the state, but not as tensors; a whole sentence after the file's name.
+    State(String),
     /// It is not what torch.save writes; reads on from "data.pkl ".
     Bad(String),
 }
@@ -42,16 +45,31 @@ const DIMS_MAX: usize = 8;
 /// One value; containers are indices into the arenas of the [`Machine`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value {
-    /// None, floats, bytes and whatever else no tensor is made of.
+    /// None, bytes and whatever else nothing is made of.
     Opaque,
+    Bool(bool),
     Int(i64),
+    Float(f64),
     Text(usize),
     /// A tuple, list or set.
     Sequence(usize),
     Dict(usize),
     Callable(Callable),
+    /// The name (a text) of a function or class that is not ours to call.
+    Foreign(usize),
+    /// What such a name would have built.
+    Object(usize),
     Storage(usize),
     Tensor(usize),
+}
+
+/// An object of a class that this program does not know, as far as the pickle tells.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Object {
+    /// `module.name`, a text.
+    pub class: usize,
+    /// Its items and attributes, a dict.
+    pub dict: usize,
 }
 
 /// The names a checkpoint may use.
@@ -70,10 +88,10 @@ pub(super) enum Callable {
 }
 
 impl Callable {
-    /// Errors: [`Fault::Call`] for every other name.
-    pub fn named(module: &str, name: &str) -> Result<Callable, Fault> {
+    /// `None` for every other name.
+    fn named(module: &str, name: &str) -> Option<Callable> {
         let other = |name, bytes| Element::Other(name, bytes);
-        Ok(match (module, name) {
+        Some(match (module, name) {
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Callable::Tensor,
             ("torch._utils", "_rebuild_tensor_v3") => Callable::TypedTensor,
             ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Callable::Parameter,
@@ -99,7 +117,7 @@ impl Callable {
             ("torch", "int32") => Callable::Element(other("I32", 4)),
             ("torch", "uint8") => Callable::Element(other("U8", 1)),
             ("torch", "bool") => Callable::Element(other("BOOL", 1)),
-            _ => return Err(Fault::Call(format!("{module}.{name}"))),
+            _ => return None,
         })
     }
 }
@@ -108,22 +126,11 @@ pub(super) fn bad<T>(problem: impl Into<String>) -> Result<T, Fault> {
     Err(Fault::Bad(problem.into()))
 }
 
-/// The tensors of the pickled state dict, in its order: the dict itself, or its entry `state_dict`.
-pub(super) fn state_dict(bytes: &[u8]) -> Result<Vec<(String, View)>, Fault> {
+/// Runs the pickle; the machine then holds what it described, and the value is its root.
+pub(super) fn load(bytes: &[u8]) -> Result<(Machine, Value), Fault> {
     let mut machine = Machine::default();
-    let Value::Dict(mut dict) = opcodes::run(&mut machine, bytes)? else {
-        return bad("does not describe a dictionary of tensors");
-    };
-    let nested = machine.dicts[dict].iter().find(|(key, _)| matches!(key, Value::Text(text) if machine.texts[*text] == "state_dict"));
-    if let Some((_, value)) = nested {
-        let Value::Dict(inner) = *value else { return bad("has a state_dict that is not a dictionary") };
-        dict = inner;
-    }
-    let named = machine.dicts[dict].iter().filter_map(|pair| match *pair {
-        (Value::Text(text), Value::Tensor(tensor)) => Some((machine.texts[text].clone(), machine.tensors[tensor].clone())),
-        _ => None,
-    });
-    Ok(named.collect())
+    let root = opcodes::run(&mut machine, bytes)?;
+    Ok((machine, root))
 }
 
 /// Everything a pickle has built so far.
@@ -136,6 +143,7 @@ pub(super) struct Machine {
     pub texts: Vec<String>,
     pub sequences: Vec<Vec<Value>>,
     pub dicts: Vec<Vec<(Value, Value)>>,
+    pub objects: Vec<Object>,
     pub storages: Vec<(String, Element)>,
     pub tensors: Vec<View>,
 }
@@ -175,14 +183,41 @@ impl Machine {
         self.stack.push(Value::Dict(self.dicts.len() - 1));
     }
 
+    pub fn push_object(&mut self, class: String) {
+        self.texts.push(class);
+        self.object(self.texts.len() - 1);
+    }
+
+    fn object(&mut self, class: usize) {
+        self.dicts.push(vec![]);
+        self.objects.push(Object { class, dict: self.dicts.len() - 1 });
+        self.stack.push(Value::Object(self.objects.len() - 1));
+    }
+
+    /// The pairs of a dictionary, or of an object as if it were one.
+    pub fn pairs(&self, value: Value) -> Option<&[(Value, Value)]> {
+        match value {
+            Value::Dict(at) => Some(&self.dicts[at]),
+            Value::Object(at) => Some(&self.dicts[self.objects[at].dict]),
+            _ => None,
+        }
+    }
+
     pub fn extend_sequence(&mut self, items: Vec<Value>) -> Result<(), Fault> {
-        let Value::Sequence(at) = self.top()? else { return bad("appends to something that is not a list") };
-        self.sequences[at].extend(items);
+        match self.top()? {
+            Value::Sequence(at) => self.sequences[at].extend(items),
+            Value::Object(_) => {}
+            _ => return bad("appends to something that is not a list"),
+        }
         Ok(())
     }
 
     pub fn extend_dict(&mut self, items: Vec<Value>) -> Result<(), Fault> {
-        let Value::Dict(at) = self.top()? else { return bad("adds keys to something that is not a dictionary") };
+        let at = match self.top()? {
+            Value::Dict(at) => at,
+            Value::Object(at) => self.objects[at].dict,
+            _ => return bad("adds keys to something that is not a dictionary"),
+        };
         let (pairs, rest) = items.as_chunks::<2>();
         if !rest.is_empty() {
             return bad("has a key without a value");
@@ -191,39 +226,65 @@ impl Machine {
         Ok(())
     }
 
-    /// `callable(*arguments)`, for the few callables there are.
+    /// BUILD: sets attributes. Those of an object become its items; no tensor or dictionary depends on its own
+    /// (`_metadata` of a state dict).
+    pub fn build(&mut self, attributes: Value) -> Result<(), Fault> {
+        match (self.top()?, attributes) {
+            (Value::Object(at), Value::Dict(from)) => {
+                // Of a dictionary with attributes, its items count. Nothing is copied, so nothing can be multiplied.
+                if self.dicts[self.objects[at].dict].is_empty() {
+                    self.objects[at].dict = from;
+                }
+                Ok(())
+            }
+            (Value::Dict(_) | Value::Tensor(_) | Value::Object(_), _) => Ok(()),
+            _ => bad("sets attributes of something that is not a tensor"),
+        }
+    }
+
+    /// `callable(*arguments)`, for the few callables there are; what others would return is an object.
     pub fn call(&mut self, callable: Value, arguments: Value) -> Result<(), Fault> {
-        let (Value::Callable(callable), Value::Sequence(arguments)) = (callable, arguments) else {
-            return bad("calls something that is not a tensor constructor");
+        let callable = match callable {
+            Value::Callable(callable) => callable,
+            Value::Foreign(class) => {
+                self.object(class);
+                return Ok(());
+            }
+            Value::Object(at) => {
+                self.object(self.objects[at].class);
+                return Ok(());
+            }
+            _ => return bad("calls something that is not a function"),
         };
+        let Value::Sequence(arguments) = arguments else { return bad("calls something without a list of arguments") };
         // The longest list of arguments that torch.save writes has eight.
         let arguments: Vec<Value> = self.sequences[arguments].iter().take(16).copied().collect();
         match (callable, &arguments[..]) {
             (Callable::Tensor, [Value::Storage(storage), Value::Int(offset), size, stride, ..]) => {
                 let element = self.storages[*storage].1;
-                self.push_tensor(*storage, element, *offset, *size, *stride)
+                self.push_tensor(*storage, element, *offset, *size, *stride)?;
             }
             (
                 Callable::TypedTensor,
                 [Value::Storage(storage), Value::Int(offset), size, stride, _, _, Value::Callable(Callable::Element(element)), ..],
-            ) => self.push_tensor(*storage, *element, *offset, *size, *stride),
-            (Callable::Parameter, [tensor @ Value::Tensor(_), ..]) => {
-                self.stack.push(*tensor);
-                Ok(())
-            }
-            (Callable::OrderedDict, []) => {
-                self.push_dict(vec![]);
-                Ok(())
-            }
-            (Callable::Size, [size @ Value::Sequence(_)]) => {
-                self.stack.push(*size);
-                Ok(())
-            }
-            (Callable::Device, _) => {
-                self.stack.push(Value::Opaque);
-                Ok(())
-            }
-            _ => bad("builds a tensor from arguments that torch.save never writes"),
+            ) => self.push_tensor(*storage, *element, *offset, *size, *stride)?,
+            (Callable::Parameter, [tensor @ Value::Tensor(_), ..]) => self.stack.push(*tensor),
+            (Callable::OrderedDict, []) => self.push_dict(vec![]),
+            (Callable::Size, [size @ Value::Sequence(_)]) => self.stack.push(*size),
+            (Callable::Device | Callable::Element(_), _) => self.stack.push(Value::Opaque),
+            _ => match arguments.iter().find_map(|value| self.foreign_class(*value)) {
+                Some(class) => self.object(class),
+                None => return bad("builds a tensor from arguments that torch.save never writes"),
+            },
+        }
+        Ok(())
+    }
+
+    fn foreign_class(&self, value: Value) -> Option<usize> {
+        match value {
+            Value::Foreign(class) => Some(class),
+            Value::Object(at) => Some(self.objects[at].class),
+            _ => None,
         }
     }
 
@@ -258,13 +319,24 @@ impl Machine {
                 self.stack.push(Value::Storage(self.storages.len() - 1));
                 Ok(())
             }
+            // A kind of storage without elements that we know: quantized, complex.
+            [Value::Text(tag), Value::Foreign(kind), ..] if self.texts[tag] == "storage" => {
+                self.object(kind);
+                Ok(())
+            }
             _ => bad("has a storage that torch.save never writes"),
         }
     }
 
     /// `module` and `name` as texts on the stack or in the code.
-    pub fn push_global(&mut self, module: &str, name: &str) -> Result<(), Fault> {
-        self.stack.push(Value::Callable(Callable::named(&quote(module), &quote(name))?));
-        Ok(())
+    pub fn push_global(&mut self, module: &str, name: &str) {
+        let (module, name) = (quote(module), quote(name));
+        match Callable::named(&module, &name) {
+            Some(callable) => self.stack.push(Value::Callable(callable)),
+            None => {
+                self.texts.push(format!("{module}.{name}"));
+                self.stack.push(Value::Foreign(self.texts.len() - 1));
+            }
+        }
     }
 }

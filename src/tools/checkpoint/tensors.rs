@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::element::Element;
 use super::error::{CheckpointError, io_error, quote};
+use super::meta::Meta;
 use super::network::{Array, Linear, Norm};
 
 /// Where one tensor lies.
@@ -38,9 +39,24 @@ pub(super) struct Tensors {
     pub base: Option<Box<Tensors>>,
     /// Elements that may still be handed out.
     pub budget: u64,
+    /// What the file says beside its tensors.
+    pub meta: Meta,
+    /// What had to be decided to read it.
+    pub warnings: Vec<String>,
 }
 
 impl Tensors {
+    /// Of a file that was not read yet.
+    pub fn empty(path: &Path) -> Tensors {
+        let (files, entries, warnings) = (vec![], BTreeMap::new(), vec![]);
+        Tensors { path: path.into(), files, entries, base: None, budget: 0, meta: Meta::none(path.into()), warnings }
+    }
+
+    /// Gives every tensor another name.
+    pub fn rename(&mut self, rename: impl Fn(&str) -> String) {
+        self.entries = std::mem::take(&mut self.entries).into_iter().map(|(name, entry)| (rename(&name), entry)).collect();
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name)
     }
@@ -89,6 +105,19 @@ impl Tensors {
             self.check_finite(&entry.name, &data)?;
         }
         Ok(Array { shape: entry.shape, data })
+    }
+
+    /// The values of a tensor that stays here; without those of the base. Errors: see [`Tensors::array`].
+    pub fn peek(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        let entry = self.entries.get(name).cloned();
+        let base = self.base.take();
+        let array = self.array(name, shape);
+        self.base = base;
+        if let Some(entry) = entry {
+            self.budget += array.as_ref().map_or(0, |array| array.data.len() as u64);
+            self.entries.insert(name.to_string(), entry);
+        }
+        Ok(array?.data)
     }
 
     /// [`Tensors::array`] of one dimension.

@@ -5,8 +5,10 @@
 
 mod broken;
 mod damage;
+mod family;
 mod forward;
 mod named;
+mod wrapped;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -167,7 +169,7 @@ fn kinds_of_networks_are_told_apart() {
 fn fused_projections_are_cut_into_thirds() {
     let path = data("reference/upstream-layout/pytorch_model.bin");
     let network = read_case("reference/upstream-layout").network;
-    let mut tensors = weights::open(&path).unwrap();
+    let mut tensors = weights::open(&path, None).unwrap();
     let prefix = "network.encoder.backbone.blocks.2.attn.qkv";
     let fused = tensors.linear(prefix, 144, 48, true).unwrap();
     let block = &network.blocks[2];

@@ -10,7 +10,8 @@ use std::path::Path;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::error::{CheckpointError, io_error, quote};
-use super::pickle::{self, Fault, View};
+use super::pickle::{Fault, View};
+use super::state;
 use super::tensors::{Entry, Tensors};
 
 /// Pickles of real checkpoints have some hundred kilobytes.
@@ -18,9 +19,8 @@ const PICKLE_BYTES_MAX: u64 = 16 << 20;
 
 type Archive = ZipArchive<BufReader<File>>;
 
-/// Opens the file and lists its state dict (or that under `state_dict`, as Lightning writes it).
-/// `._orig_mod` in names, a trace of torch.compile, is dropped.
-pub(super) fn open(path: &Path) -> Result<Tensors, CheckpointError> {
+/// Opens the file and lists its state, under the names of the file. `wanted`: see [`super::state`].
+pub(super) fn open(path: &Path, wanted: Option<&str>) -> Result<Tensors, CheckpointError> {
     let damaged = |problem: String| CheckpointError::damaged(path, problem);
     let file = File::open(path).map_err(io_error(path))?;
     let file_len = file.metadata().map_err(io_error(path))?.len();
@@ -29,30 +29,32 @@ pub(super) fn open(path: &Path) -> Result<Tensors, CheckpointError> {
     let root = root(path, &archive)?;
     check_byte_order(path, &mut archive, &root)?;
     let bytes = member(path, &mut archive, &format!("{root}data.pkl"), PICKLE_BYTES_MAX)?;
-    let views = pickle::state_dict(&bytes).map_err(|fault| match fault {
+    let pickled = state::read(&bytes, wanted).map_err(|fault| match fault {
         Fault::Call(call) => CheckpointError::Call { path: path.into(), call: quote(&call) },
+        Fault::State(said) => CheckpointError::State(path.into(), said),
         Fault::Bad(problem) => damaged(format!("its data.pkl {problem}")),
     })?;
     drop(bytes);
 
     let mut entries = BTreeMap::new();
     let mut spans = HashMap::new();
-    for (name, view) in views {
+    for (name, view) in pickled.tensors {
         let span = match spans.get(&view.storage) {
             Some(span) => *span,
             None => *spans.entry(view.storage.clone()).or_insert(span(path, &mut archive, &root, &view.storage)?),
         };
         let entry = entry(&name, &view, span).map_err(|problem| damaged(format!("tensor '{}' {problem}", quote(&name))))?;
-        let plain = name.replace("._orig_mod", "");
-        let plain = plain.strip_prefix("_orig_mod.").unwrap_or(&plain).to_string();
-        if entries.insert(plain, entry).is_some() {
-            return Err(damaged(format!("tensor '{}' is in it twice", quote(&name))));
-        }
+        // A key that is set twice has its last value, as in Python.
+        entries.insert(name, entry);
     }
     if entries.is_empty() {
         return Err(damaged("it holds no tensors".to_string()));
     }
-    Ok(Tensors { path: path.into(), files: vec![(path.into(), file)], entries, base: None, budget: file_len })
+    let mut tensors = Tensors::empty(path);
+    tensors.files.push((path.into(), file));
+    tensors.budget = file_len;
+    (tensors.entries, tensors.meta.data, tensors.warnings) = (entries, pickled.meta, pickled.warnings);
+    Ok(tensors)
 }
 
 /// The folder inside the archive, with its slash: what stands before `data.pkl`.

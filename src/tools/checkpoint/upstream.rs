@@ -10,14 +10,16 @@ use super::dinov3;
 use super::error::CheckpointError;
 use super::hints::Hints;
 use super::labels;
-use super::network::{Activation, Array, Block, Linear, Masking, Mlp, Network, Position};
+use super::lightning;
+use super::network::{Activation, Array, Block, Linear, Masking, Mlp, Network, Position, Resampling};
 use super::parts::{self, Facts, Parts};
 use super::tensors::Tensors;
 
 pub(super) const BACKBONE: &str = "network.encoder.backbone.";
-const QUERY: &str = "network.q.weight";
-const CLASS_HEAD: &str = "network.class_head.weight";
+pub(super) const QUERY: &str = "network.q.weight";
+pub(super) const CLASS_HEAD: &str = "network.class_head.weight";
 const MASK_PROBS: &str = "network.attn_mask_probs";
+pub(super) const PIXEL_STD: &str = "network.encoder.pixel_std";
 
 /// What a backbone's reader returns.
 pub(super) struct Backbone {
@@ -33,18 +35,11 @@ pub(super) struct Backbone {
     pub heads: usize,
 }
 
-/// Whether these are the authors' names.
-pub(super) fn recognizes(tensors: &Tensors) -> bool {
-    tensors.entries.keys().any(|name| name.starts_with("network.encoder.") || name.starts_with("encoder.backbone."))
-}
-
 /// Reads the network. `base` is the folder of the DINOv3 weights to which a delta checkpoint is a difference.
 pub(super) fn read(mut tensors: Tensors, mut hints: Hints, base: Option<&Path>) -> Result<Parts, CheckpointError> {
-    if !tensors.entries.keys().any(|name| name.starts_with("network.")) {
-        tensors.entries =
-            std::mem::take(&mut tensors.entries).into_iter().map(|(name, entry)| (format!("network.{name}"), entry)).collect();
-    }
-    tensors.ignore(|name| name.starts_with("criterion.") || name == "network.criterion.empty_weight" || name.ends_with("inv_freq"));
+    tensors.rename(|name| format!("network.{name}"));
+    tensors.ignore(|name| name.starts_with("network.criterion.") || name.ends_with("inv_freq"));
+    lightning::fill(&mut hints, &tensors.meta)?;
     let [queries, hidden] = tensors.dims(QUERY)?;
     let [rows, _] = tensors.dims(CLASS_HEAD)?;
     let [num_blocks] = tensors.dims(MASK_PROBS)?;
@@ -54,7 +49,7 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints, base: Option<&Path>) 
         let problem = format!("tensor '{MASK_PROBS}' is for {num_blocks} blocks, but the backbone has {depth}");
         return Err(CheckpointError::layout(&tensors.path, problem));
     }
-    let mut warnings = vec![];
+    let mut warnings = std::mem::take(&mut tensors.warnings);
     let facts = Facts {
         dinov3: dinov3::recognizes(&tensors),
         hidden,
@@ -78,15 +73,21 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints, base: Option<&Path>) 
     let (image_mean, image_std) = normalization(&mut tensors, is_delta)?;
     let masking = masking(&mut tensors, &hints, num_blocks, is_delta, &mut warnings)?;
     let size = [hidden, depth];
-    let backbone = if facts.dinov3 { dinov3::backbone(&mut tensors, &hints, size, base)? } else { timm(&mut tensors, &hints, size)? };
-    let network = network(&mut tensors, backbone, masking, [queries, hidden, rows])?;
+    let backbone = if facts.dinov3 {
+        dinov3::backbone(&mut tensors, &hints, size, base)?
+    } else {
+        let heads = heads(&tensors, &hints, hidden, false)?;
+        let place = place(&tensors, &hints)?;
+        timm(&mut tensors, &hints, size, heads, place)?
+    };
+    let network = network(&mut tensors, backbone, masking, [queries, hidden, rows], parts::SCALE_BLOCK_EPS)?;
     tensors.finish()?;
     Ok(Parts { network, classes, image_mean, image_std, warnings })
 }
 
-/// Heads of the published backbones are 64 wide. Errors: another width and no hint.
+/// Heads of the published backbones are 64 wide; of those, 192 is LightlyTrain's. Errors: another width and no hint.
 pub(super) fn heads(tensors: &Tensors, hints: &Hints, hidden: usize, rotary: bool) -> Result<usize, CheckpointError> {
-    let usual = [384, 768, 1024, 1536].contains(&hidden).then_some(hidden / 64);
+    let usual = [192, 384, 768, 1024, 1280, 1536].contains(&hidden).then_some(hidden / 64);
     let heads = hints.heads.or(usual).ok_or_else(|| {
         let problem = format!("is needed in the hints: the weights do not tell the heads of a network of width {hidden}");
         CheckpointError::key(&tensors.path, "num_attention_heads", problem)
@@ -101,7 +102,7 @@ fn normalization(tensors: &mut Tensors, is_delta: bool) -> Result<([f32; 3], [f3
         let data = tensors.array(name, &[1, 3, 1, 1])?.data;
         Ok([data[0], data[1], data[2]])
     };
-    let name = "network.encoder.pixel_std";
+    let name = PIXEL_STD;
     let (mean, std) = (read("network.encoder.pixel_mean")?, read(name)?);
     if std.iter().all(|std| *std > 0.0) {
         return Ok((mean, std));
@@ -124,6 +125,12 @@ fn masking(
 ) -> Result<Vec<Masking>, CheckpointError> {
     let probs = tensors.vector(MASK_PROBS, num_blocks)?;
     if is_delta {
+        // From 1 to 0, the end of every training with annealing, is -1.
+        if hints.masked_attention.is_none() && probs.iter().any(|prob| *prob != -1.0) {
+            let unsure =
+                "it is read as a network without masks; if it was trained without annealing, say 'masked_attention': true in the hints";
+            warnings.push(format!("'{MASK_PROBS}' of the delta is not -1 for every block: {unsure}"));
+        }
         let masking = if hints.masked_attention == Some(true) { Masking::Own } else { Masking::Off };
         return Ok(vec![masking; num_blocks]);
     }
@@ -134,16 +141,17 @@ fn masking(
     Ok(parts::masking(hints, num_blocks, own))
 }
 
-fn network(
+/// The backbone with queries and heads; `scale_eps` is that of the norms of the scale blocks.
+pub(super) fn network(
     tensors: &mut Tensors,
     backbone: Backbone,
     masking: Vec<Masking>,
     [queries, hidden, rows]: [usize; 3],
+    scale_eps: f32,
 ) -> Result<Network, CheckpointError> {
-    // One block per halving of the patch down to a quarter of the input's resolution, at least one.
-    let side = backbone.patch_size[0].max(backbone.patch_size[1]);
-    let scale_blocks = (side.ilog2() as usize).saturating_sub(2).max(1);
-    let scale = |tensors: &mut Tensors, index| parts::scale_block(tensors, &format!("network.upscale.{index}"), "norm", hidden);
+    let scale_blocks = parts::scale_blocks(tensors.count("network.upscale."), backbone.patch_size);
+    let scale =
+        |tensors: &mut Tensors, index| parts::scale_block(tensors, &format!("network.upscale.{index}"), ("norm", scale_eps), hidden);
     Ok(Network {
         hidden,
         heads: backbone.heads,
@@ -170,10 +178,24 @@ fn network(
     })
 }
 
+/// Where the positions of a table are.
+pub(super) struct Place {
+    pub grid: [usize; 2],
+    /// How many positions before those of the grid belong to the class token and the registers: 0, 1 or 1 + R.
+    pub prefix: usize,
+    pub image_size: [usize; 2],
+    pub resampling: Resampling,
+}
+
 /// The DINOv2 backbone as timm names it.
-fn timm(tensors: &mut Tensors, hints: &Hints, [hidden, depth]: [usize; 2]) -> Result<Backbone, CheckpointError> {
+pub(super) fn timm(
+    tensors: &mut Tensors,
+    hints: &Hints,
+    [hidden, depth]: [usize; 2],
+    heads: usize,
+    place: Place,
+) -> Result<Backbone, CheckpointError> {
     let name = |part: &str| format!("{BACKBONE}{part}");
-    let heads = heads(tensors, hints, hidden, false)?;
     let eps = hints.eps.unwrap_or(1e-6);
     let patch_name = name("patch_embed.proj.weight");
     let [_, _, height, width] = tensors.dims(&patch_name)?;
@@ -191,7 +213,7 @@ fn timm(tensors: &mut Tensors, hints: &Hints, [hidden, depth]: [usize; 2]) -> Re
     if registers > 0 {
         register_tokens = parts::tokens(tensors, &name("reg_token"), registers, hidden)?;
     }
-    let (grid, prefix) = grid(tensors, hints, patch_size, registers)?;
+    let Place { grid, prefix, image_size, resampling } = place;
     let mut table = parts::tokens(tensors, &name("pos_embed"), prefix + grid[0] * grid[1], hidden)?;
     // Positions of the class token and of the registers are the same in every image: add them once, here.
     let rest = table.data.split_off(prefix * hidden);
@@ -206,19 +228,27 @@ fn timm(tensors: &mut Tensors, hints: &Hints, [hidden, depth]: [usize; 2]) -> Re
     let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
     Ok(Backbone {
         patch_size,
-        image_size: [grid[0] * patch_size[0], grid[1] * patch_size[1]],
+        image_size,
         cls_token,
         register_tokens,
         patch_weight: tensors.array(&patch_name, &[hidden, 3, height, width])?,
         patch_bias: tensors.vector(&name("patch_embed.proj.bias"), hidden)?,
-        position: Position::Learned { grid, table },
+        position: Position::Learned { grid, table, resampling },
         blocks,
         eps,
         heads,
     })
 }
 
-/// The training grid, and how many positions before it belong to the class token and the registers (0, 1 or 1 + R).
+/// The table of the authors' networks is that of the training grid.
+fn place(tensors: &Tensors, hints: &Hints) -> Result<Place, CheckpointError> {
+    let [_, _, height, width] = tensors.dims(&format!("{BACKBONE}patch_embed.proj.weight"))?;
+    let registers = tensors.shape(&format!("{BACKBONE}reg_token")).map_or(0, |shape| shape.get(1).copied().unwrap_or(0));
+    let (grid, prefix) = grid(tensors, hints, [height, width], registers)?;
+    Ok(Place { grid, prefix, image_size: [grid[0] * height, grid[1] * width], resampling: Resampling::Antialiased })
+}
+
+/// The training grid and the positions before it.
 fn grid(tensors: &Tensors, hints: &Hints, patch: [usize; 2], registers: usize) -> Result<([usize; 2], usize), CheckpointError> {
     let name = format!("{BACKBONE}pos_embed");
     let [_, positions, _] = tensors.dims(&name)?;

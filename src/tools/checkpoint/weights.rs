@@ -1,6 +1,6 @@
 //! From a path to a [`Tensors`] store: safetensors (one file or shards) and PyTorch zip files, and the hash of the bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,17 @@ use sha2::{Digest, Sha256};
 use super::element::Element;
 use super::error::{CheckpointError, io_error, quote};
 use super::json::Object;
+use super::names;
 use super::tensors::{Entry, Tensors};
 use super::torch;
 
 /// No real header comes near; a larger one is not parsed.
 const HEADER_BYTES_MAX: u64 = 32 << 20;
 
-/// The weight file of a folder: `model.safetensors`, its shards, or `pytorch_model.bin`.
+/// The weight file of a folder: `model.safetensors`, its shards, `pytorch_model.bin`, its shards, or the only file there is.
 /// Errors: [`CheckpointError::Layout`] when there is none.
 pub(super) fn find(dir: &Path) -> Result<PathBuf, CheckpointError> {
-    let known = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"];
+    let known = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
     if let Some(path) = known.iter().map(|name| dir.join(name)).find(|path| path.is_file()) {
         return Ok(path);
     }
@@ -33,21 +34,28 @@ pub(super) fn find(dir: &Path) -> Result<PathBuf, CheckpointError> {
     }
 }
 
+/// Opens the weights of a network: their names are plain, whatever wrapped them. `wanted`: see [`super::state`].
+pub(super) fn open_network(path: &Path, wanted: Option<&str>) -> Result<Tensors, CheckpointError> {
+    let mut tensors = open(path, wanted)?;
+    names::normalize(&mut tensors, wanted)?;
+    Ok(tensors)
+}
+
 fn is_torch(path: &Path) -> bool {
     path.extension().is_some_and(|extension| ["bin", "pth", "pt", "ckpt"].iter().any(|known| extension == *known))
 }
 
-/// Opens a weight file (of either kind, told by its first bytes) or an index of shards.
-pub(super) fn open(path: &Path) -> Result<Tensors, CheckpointError> {
+/// Opens a weight file (of either kind, told by its first bytes) or an index of shards, under the names of the file.
+pub(super) fn open(path: &Path, wanted: Option<&str>) -> Result<Tensors, CheckpointError> {
     if path.extension().is_some_and(|extension| extension == "json") {
-        return open_shards(path);
+        return open_shards(path, wanted);
     }
     let mut file = File::open(path).map_err(io_error(path))?;
     let mut magic = Vec::new();
     (&mut file).take(8).read_to_end(&mut magic).map_err(io_error(path))?;
     let is_safetensors = path.extension().is_some_and(|extension| extension == "safetensors");
     if !is_safetensors && magic.starts_with(b"PK") {
-        return torch::open(path);
+        return torch::open(path, wanted);
     }
     if !is_safetensors && magic.starts_with(&[0x80]) {
         let problem = "it is in PyTorch's format from before version 1.6; load it in PyTorch and save it again with torch.save";
@@ -56,12 +64,12 @@ pub(super) fn open(path: &Path) -> Result<Tensors, CheckpointError> {
     if is_torch(path) {
         return Err(CheckpointError::damaged(path, "it is not a zip file as torch.save writes it"));
     }
-    let mut tensors = Tensors { path: path.into(), files: vec![], entries: BTreeMap::new(), base: None, budget: 0 };
+    let mut tensors = Tensors::empty(path);
     add_safetensors(&mut tensors, path)?;
     Ok(tensors)
 }
 
-fn open_shards(index: &Path) -> Result<Tensors, CheckpointError> {
+fn open_shards(index: &Path, wanted: Option<&str>) -> Result<Tensors, CheckpointError> {
     let object = Object::read(index)?;
     let map = object.object("weight_map")?.ok_or_else(|| object.wrong("weight_map", "an object"))?;
     let mut shards = BTreeSet::new();
@@ -69,14 +77,35 @@ fn open_shards(index: &Path) -> Result<Tensors, CheckpointError> {
         let name = shard.as_str().filter(|name| !name.is_empty() && !name.contains(['/', '\\']) && *name != "..");
         shards.insert(name.ok_or_else(|| map.wrong(tensor, "the name of a file in the same folder"))?);
     }
-    let mut tensors = Tensors { path: index.into(), files: vec![], entries: BTreeMap::new(), base: None, budget: 0 };
+    let mut tensors = Tensors::empty(index);
     for shard in shards {
-        add_safetensors(&mut tensors, &index.with_file_name(shard))?;
+        let path = index.with_file_name(shard);
+        if is_torch(&path) {
+            add_shard(&mut tensors, open(&path, wanted)?)?;
+        } else {
+            add_safetensors(&mut tensors, &path)?;
+        }
     }
     if let Some(tensor) = map.map.keys().find(|tensor| !tensors.has(tensor)) {
         return Err(tensors.missing(tensor));
     }
     Ok(tensors)
+}
+
+/// Adds the tensors of a file that was opened on its own.
+fn add_shard(tensors: &mut Tensors, shard: Tensors) -> Result<(), CheckpointError> {
+    let first = tensors.files.len();
+    for (name, mut entry) in shard.entries {
+        entry.file += first;
+        let twice = format!("tensor '{}' is in two shards", quote(&name));
+        if tensors.entries.insert(name, entry).is_some() {
+            return Err(CheckpointError::damaged(&shard.path, twice));
+        }
+    }
+    tensors.files.extend(shard.files);
+    tensors.budget += shard.budget;
+    tensors.warnings.extend(shard.warnings);
+    Ok(())
 }
 
 /// Adds the tensors of one safetensors file: 8 bytes of header length, a JSON header, then the data, without gaps.

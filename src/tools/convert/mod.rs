@@ -56,7 +56,7 @@ pub struct ConvertOptions {
     pub threshold: Option<f64>,
     pub mask_threshold: Option<f64>,
     pub overlap_threshold: Option<f64>,
-    /// Do not load the result to check it.
+    /// Do not load the result and compare it with its plain evaluation.
     pub skip_check: bool,
     /// More bytes of weights than this go into a second file beside the first, `OUTPUT.data`.
     pub weights_inside_max: usize,
@@ -118,9 +118,11 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
         None if options.skip_check => {}
         None => {
             spinner.set_message("checking that it loads");
-            let loaded =
-                Model::load(&bytes, &LoadOptions::default()).context("the converted network does not load; nothing was written")?;
+            let options = LoadOptions::default();
+            let mut loaded = Model::load(&bytes, &options).context("the converted network does not load; nothing was written")?;
             mask_cost = loaded.mask_cost().map(|cost| cost.to_string());
+            spinner.set_message("comparing it with its plain evaluation");
+            loaded.check(&bytes, 2, &options).context("the converted network does not compute right; nothing was written")?;
         }
     }
     if masked > 0 {

@@ -16,13 +16,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use super::dataset::{Dataset, TruthFiles};
-use super::{EvaluateOptions, Predictions, maps, scores};
+use super::{EvaluateOptions, Predictions, scores};
 use crate::data::{Frame, Task};
 use crate::model_file::{self, Compute};
 use crate::pipeline::Pipeline;
 use crate::segment::Rules;
 use crate::source::read_annotated;
+use crate::tools::truth::{Dataset, TruthFiles, maps};
 use crate::tools::{files, progress, say, usage};
 
 mod report;
@@ -115,7 +115,7 @@ pub(super) fn evaluate(directory: &Path, options: &EvaluateOptions) -> Result<()
 impl Run<'_> {
     fn open<'a>(directory: &Path, options: &'a EvaluateOptions) -> Result<Run<'a>> {
         let truth = TruthFiles::Anomalies { directory: directory.to_owned() };
-        let mut dataset = Dataset::open(&truth, options.images.as_deref(), None, options.max_pixels)?;
+        let mut dataset = Dataset::open(&truth, options.images.as_deref(), None, (options.max_pixels, options.exif))?;
         dataset.images.truncate(options.limit.unwrap_or(usize::MAX));
         let (paths, scorers) = match &options.predictions {
             Predictions::Models(paths) => (&paths[..], paths.iter().map(|path| Scorer::load(path, options)).collect::<Result<_>>()?),
@@ -194,7 +194,7 @@ impl Run<'_> {
 
 impl Scorer {
     fn load(path: &Path, options: &EvaluateOptions) -> Result<Scorer> {
-        let (model, _) = model_file::load(path, &Compute::threads(options.threads).with_normalization(options.normalization))?;
+        let (model, _) = model_file::load_checked(path, &Compute::threads(options.threads).with_normalization(options.normalization))?;
         let (height, width) = model.metadata().input_size;
         if options.windows && height != width {
             return usage(format!("--windows needs a square input, and {} takes {height}x{width}", path.display()));
@@ -206,7 +206,7 @@ impl Scorer {
 /// Scores of an image in a file: grey values, larger = more foreign.
 fn file_scores(path: &Path, name: &str, size: (u32, u32), max_pixels: u64) -> Result<Vec<f32>> {
     let path = path.join(Path::new(name).with_extension("png"));
-    let map = maps::values(&path, max_pixels)?;
+    let map = maps::values(&path, &maps::Colours::new(), max_pixels)?;
     check_size(&path.display().to_string(), (map.width, map.height), size)?;
     Ok(map.values.into_iter().map(f32::from).collect())
 }

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use hotcoco::params::IouType;
 use hotcoco::{Annotation, COCO, COCOeval, Category, Dataset, Image, Segmentation};
 
-use super::labels::{Class, Instance, Instances};
 use super::scores::{Row, Scores};
+use crate::tools::truth::labels::{Class, Instance, Instances};
 
 /// Objects of many images.
 #[derive(Default)]

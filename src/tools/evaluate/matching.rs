@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::labels::Class;
+use crate::tools::truth::labels::Class;
 use crate::tools::usage;
 
 /// How labels and classes find each other.
@@ -20,17 +20,40 @@ pub enum MatchBy {
 /// The class of each label; `None`: the dataset has none, and what the model finds of it does not count.
 ///
 /// # Errors
-/// When no class has a label, or by number one has none, or one has several.
+/// When no class has a label, or by number one has none or another's name, or one has several labels or another's name.
 pub fn match_labels(labels: &[String], classes: &[Class], by: MatchBy, model: &str) -> Result<Vec<Option<usize>>> {
     let mut order: Vec<usize> = (0..classes.len()).collect();
     order.sort_by_key(|class| classes[*class].id);
     let plain = |name: &str| name.trim().to_lowercase();
+    let named = |label: &str| classes.iter().position(|class| plain(&class.name) == plain(label));
+    let same = |(place, class): &(usize, &Class)| named(&class.name) != Some(*place);
+    if by == MatchBy::Name
+        && let Some((_, class)) = classes.iter().enumerate().find(same)
+    {
+        let first = named(&class.name).map_or(class.id, |first| classes[first].id);
+        let name = &class.name;
+        return usage(format!(
+            "the dataset's categories {first} and {} are both called {name}: --match id or --match order is needed",
+            class.id
+        ));
+    }
     let find = |(number, label): (usize, &String)| match by {
-        MatchBy::Name => classes.iter().position(|class| plain(&class.name) == plain(label)),
+        MatchBy::Name => named(label),
         MatchBy::Id => classes.iter().position(|class| class.id == number as u64),
         MatchBy::Order => order.get(number).copied(),
     };
     let matched: Vec<Option<usize>> = labels.iter().enumerate().map(find).collect();
+    // by number, a label whose name is another class's says that the numbers mean something else
+    let crossed = |(label, class): &(&String, &Option<usize>)| class.is_some() && named(label).is_some_and(|own| Some(own) != **class);
+    if by != MatchBy::Name
+        && let Some((label, Some(class))) = labels.iter().zip(&matched).find(crossed)
+    {
+        let class = &classes[*class];
+        return usage(format!(
+            "{model}: by number the label {label} would be category {} ({}), and the dataset has a class of the label's name: --match name pairs them",
+            class.id, class.name
+        ));
+    }
     let labels_of = |class: usize| matched.iter().filter(move |matched| **matched == Some(class)).count();
     let missing: Vec<&str> = (0..classes.len()).filter(|class| labels_of(*class) == 0).map(|class| classes[class].name.as_str()).collect();
     let shown = missing.iter().take(5).copied().collect::<Vec<_>>().join(", ");
@@ -71,6 +94,9 @@ mod tests {
         let by = |names: &[&str], by| match_labels(&labels(names), &classes, by, "m");
         assert_eq!(by(&["cat", "dog", "cow"], MatchBy::Name).unwrap(), [Some(1), Some(0), None]);
         assert_eq!(by(&["x", "y"], MatchBy::Order).unwrap(), [Some(1), Some(0)]);
+        assert!(by(&["dog", "cat"], MatchBy::Order).unwrap_err().to_string().contains("--match name"));
+        let twice = match_labels(&labels(&["cat"]), &[class(3, "cat"), class(5, "Cat ")], MatchBy::Name, "m").unwrap_err().to_string();
+        assert!(twice.contains("3 and 5"), "{twice}");
         assert!(by(&["x", "y"], MatchBy::Id).unwrap_err().to_string().contains("Dog"));
         assert_eq!(by(&["cat", "cow"], MatchBy::Name).unwrap(), [Some(1), None]);
         let none = by(&["cow", "hen"], MatchBy::Name).unwrap_err().to_string();

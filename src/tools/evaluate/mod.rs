@@ -2,7 +2,8 @@
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
-//! use eomt_edge::tools::evaluate::{EvaluateOptions, Predictions, TruthFiles, evaluate};
+//! use eomt_edge::tools::evaluate::{EvaluateOptions, Predictions, evaluate};
+//! use eomt_edge::tools::truth::TruthFiles;
 //! let truth = TruthFiles::Panoptic { json: "val/panoptic.json".into(), directory: "val/panoptic".into() };
 //! let model = Predictions::Models(vec!["models/eomt-nano-scenes.onnx".into()]);
 //! evaluate(&EvaluateOptions::new(truth, model, Some("val/images".into())))?;
@@ -11,7 +12,7 @@
 //! ```
 //!
 //! ```text
-//! for each image:  truth (dataset)  +  prediction (predict)  →  how they fit (panoptic, semantic, instance)  →  sums
+//! for each image:  truth (truth)  +    prediction (predict)  →  how they fit (panoptic, semantic, instance)  →  sums
 //! then:            scores (table, JSON), differences of two models (compare), pictures of the worst images (report)
 //! ```
 //!
@@ -23,18 +24,14 @@
 //! | AP, FPR@95 of anomalies | scikit-learn's definitions | [`anomaly`] |
 //!
 //! Invariants: values are 0 to 1, or absent when there was nothing to score; images are read one at a time; predictions
-//! that contradict themselves are errors, as in the COCO panoptic API, and so is a truth whose areas are too small. Refuses: to guess which label is which class.
+//! that contradict themselves are errors, as in the COCO panoptic API; areas are counted from pixels. Refuses: to guess which label is which class.
 
 pub mod anomaly;
 pub mod panoptic;
 pub mod semantic;
 
-mod coco;
 mod compare;
-mod dataset;
 pub mod instance;
-pub mod labels;
-mod maps;
 mod matching;
 mod pictures;
 mod predict;
@@ -48,11 +45,9 @@ use anyhow::Result;
 
 use crate::data::{Exif, Normalization, Task};
 use crate::segment::Anomaly;
+use crate::tools::truth::TruthFiles;
 use crate::tools::{files, say, usage};
 
-#[cfg(feature = "train")]
-pub(crate) use dataset::Dataset;
-pub use dataset::{ClassValues, TruthFiles};
 pub use matching::MatchBy;
 use run::Run;
 
@@ -156,10 +151,11 @@ pub fn evaluate(options: &EvaluateOptions) -> Result<()> {
 /// Options that contradict each other.
 fn check(options: &EvaluateOptions) -> Result<()> {
     let models = matches!(options.predictions, Predictions::Models(_));
-    if models && options.images.is_none() {
+    let unseen = options.images.is_none() && !matches!(options.truth, TruthFiles::Yolo { .. });
+    if models && unseen {
         return usage("--images is needed: a model has to see the pictures");
     }
-    if options.report.is_some() && options.images.is_none() {
+    if options.report.is_some() && unseen {
         return usage("--images is needed: a report shows the pictures");
     }
     if let Predictions::Files { json: Some(_), .. } = options.predictions

@@ -13,8 +13,8 @@ use std::collections::HashSet;
 use hotcoco::metrics::panoptic::{PqCounts, pq_average};
 use hotcoco::primitives::panoptic::{Overlaps, Segment, VOID, match_segments};
 
-use super::labels::{Class, PanopticMap};
 use super::scores::{Row, Scores};
+use crate::tools::truth::labels::{Class, PanopticMap, PanopticSegment};
 
 /// How one image's prediction fits its truth.
 pub struct Fit {
@@ -29,7 +29,7 @@ impl Fit {
     pub fn of(truth: &PanopticMap, prediction: &PanopticMap) -> Fit {
         let overlaps = Overlaps::compute(&truth.ids, &prediction.ids);
         let areas = overlaps.pred_areas();
-        let segment = |segment: &super::labels::PanopticSegment, area: u64| Segment {
+        let segment = |segment: &PanopticSegment, area: u64| Segment {
             label: segment.id,
             category_id: segment.class as u64,
             area,

@@ -1,8 +1,8 @@
 //! Labels and their differences as pictures.
 
-use super::labels::{ClassMap, Instances, Labels, NO_CLASS, PanopticMap};
 use crate::data::{Frame, Segment};
 use crate::overlay;
+use crate::tools::truth::labels::{ClassMap, Instances, Labels, NO_CLASS, PanopticMap};
 
 /// A map of segments as the overlay paints it.
 struct Painting {

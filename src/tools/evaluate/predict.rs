@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail};
 use hotcoco::{Rle, Segmentation};
 use serde::Deserialize;
 
-use super::coco::{self, Id, InstanceJson, PanopticAnnotation};
-use super::dataset::{self, Dataset};
-use super::labels::{ClassMap, Instance, Instances, Labels, NO_CLASS, PanopticMap, PanopticSegment};
+use crate::tools::truth::coco::{self, Id, InstanceJson, PanopticAnnotation};
+
 use super::matching::MatchBy;
 use crate::data::{Frame, NO_SEGMENT, Segments, Task};
 use crate::pipeline::Pipeline;
+use crate::tools::truth::labels::{ClassMap, Instance, Instances, Labels, NO_CLASS, PanopticMap, PanopticSegment};
+use crate::tools::truth::{self, Dataset};
 use crate::tools::{files, usage};
 
 /// Pairs of query and class that average precision ranks on an image, as the authors evaluate.
@@ -130,11 +131,10 @@ impl FileSource {
         match self {
             FileSource::Panoptic { json, directory, annotations } => {
                 let missing = || format!("{}: there is no prediction for image {}", json.display(), image.id);
-                let annotation = annotations.remove(&Id(image.id.clone())).with_context(missing)?;
-                let (png, mut segments) = coco::segments(json, annotation, &coco::places(&dataset.classes))?;
-                segments.iter_mut().for_each(|segment| segment.area = u64::MAX); // the pixels decide
+                let annotation = annotations.get(&Id(image.id.clone())).with_context(missing)?;
+                let (png, segments) = coco::segments(json, annotation.clone(), &coco::places(&dataset.classes))?;
                 let png = directory.join(png);
-                let map = dataset::panoptic_map(&png, segments, max_pixels)?;
+                let map = truth::panoptic_map(&png, segments, max_pixels)?;
                 map.check(&png.display().to_string(), false)?;
                 of_map(map, task)
             }
@@ -143,16 +143,8 @@ impl FileSource {
                     return usage("--predictions: a file of objects is for --task instance");
                 }
                 let places = coco::places(&dataset.classes);
-                let objects = objects.remove(&Id(image.id.clone())).unwrap_or_default();
-                let list = objects.iter().map(|object| {
-                    if object.score.is_none() {
-                        bail!("{}: a predicted object has no score", image.name);
-                    }
-                    let instance = dataset::instance(object, size, &places, &image.name)?;
-                    // detections are never crowds, and their area is that of their mask
-                    let area = hotcoco::mask::area(&instance.mask) as f64;
-                    Ok(Instance { crowd: false, area, ..instance })
-                });
+                let objects = objects.get(&Id(image.id.clone())).map(Vec::as_slice).unwrap_or_default();
+                let list = objects.iter().map(|object| truth::object_of_result(object, size, &places, &image.name));
                 Ok(Labels::Instances(Instances { width: size.0, height: size.1, list: list.collect::<Result<_>>()? }))
             }
             FileSource::Directory { directory, by } => of_directory(dataset, index, directory, *by, task, max_pixels),
@@ -201,7 +193,7 @@ fn of_directory(dataset: &Dataset, index: usize, directory: &Path, by: MatchBy, 
         Ok(PanopticSegment { id: row.id, class: class(row)?, area: u64::MAX, crowd: false, score: Some(row.score as f32) })
     };
     let segments = document.segments.iter().map(segment).collect::<Result<_>>()?;
-    let map = dataset::panoptic_map(&png, segments, max_pixels)?;
+    let map = truth::panoptic_map(&png, segments, max_pixels)?;
     map.check(&png.display().to_string(), false)?;
     of_map(map, task)
 }

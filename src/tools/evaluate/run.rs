@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use super::dataset::{Dataset, TruthFiles};
 use super::instance::Objects;
-use super::labels::Labels;
 use super::matching::{MatchBy, match_labels};
 use super::panoptic::{Fit, PanopticSums};
 use super::predict::{FileSource, ModelSource};
@@ -19,6 +17,8 @@ use crate::model_file::{self, Compute};
 use crate::pipeline::Pipeline;
 use crate::segment::Rules;
 use crate::source::read_annotated;
+use crate::tools::truth::labels::{Labels, NO_CLASS};
+use crate::tools::truth::{Dataset, NamedBy};
 use crate::tools::{progress, usage};
 
 /// Where predictions come from.
@@ -68,12 +68,17 @@ impl Run<'_> {
         let (models, names) = load_models(options)?;
         let labels = models.first().map(|model| model.metadata().labels.clone());
         let labels = labels.as_deref();
-        let mut dataset = Dataset::open(&options.truth, options.images.as_deref(), labels, options.max_pixels)?;
+        let mut dataset = Dataset::open(&options.truth, options.images.as_deref(), labels, (options.max_pixels, options.exif))?;
         dataset.images.truncate(options.limit.unwrap_or(usize::MAX));
         let own = models.first().map(|model| model.metadata().task);
         let task = options.task.or(dataset.natural_task()).or(own).unwrap_or_default();
-        let is_folder = matches!(options.truth, TruthFiles::ClassMaps { .. });
-        let by = if is_folder { MatchBy::Id } else { options.match_by }; // values of class maps are numbers of classes
+        dataset.check_task(task)?;
+        if labels.is_some() || options.report.is_some() {
+            dataset.check_pictures()?;
+        }
+        // the model's labels are the classes, or nobody knows any: values of maps are numbers of labels
+        let by_number = matches!(dataset.named_by, NamedBy::Model | NamedBy::Nobody);
+        let by = if by_number { MatchBy::Id } else { options.match_by };
         let mut sources = Vec::new();
         for (model, name) in models.into_iter().zip(&names) {
             let classes = match_labels(&model.metadata().labels, &dataset.classes, by, name)?;
@@ -96,10 +101,12 @@ impl Run<'_> {
         let mut sums: Vec<Sums> = self.sources.iter().map(|_| new()).collect();
         let mut images = Vec::with_capacity(self.dataset.images.len());
         let bar = progress::bar(self.dataset.images.len() as u64, "evaluating");
+        let mut counted = false;
         for index in 0..self.dataset.images.len() {
             let truth = self.truth(index)?;
             let frame = self.frame_if_needed(index, &truth)?;
             let predictions = self.predictions(index, &truth, frame.as_ref())?;
+            counted |= counts(&truth);
             let scores = sums.iter_mut().zip(&predictions).map(|(sums, prediction)| add(sums, &truth, prediction, classes));
             let scores = scores.collect::<Result<_>>()?;
             let disagreement = match &predictions[..] {
@@ -110,13 +117,16 @@ impl Run<'_> {
             bar.inc(1);
         }
         bar.finish_and_clear();
+        if !counted {
+            return Err(self.dataset.nothing());
+        }
         let finish = |sums: Sums| match sums {
             Sums::Panoptic(sums) => Ok(sums.scores(&self.dataset.classes, images.len())),
             Sums::Semantic(sums) => Ok(sums.scores(&self.dataset.classes, images.len())),
             Sums::Instances(objects) => objects.scores(&self.dataset.classes),
         };
         let mut scores: Vec<Scores> = sums.into_iter().map(finish).collect::<Result<_>>()?;
-        if self.dataset.unnamed {
+        if self.dataset.named_by == NamedBy::Nobody {
             scores.iter_mut().for_each(|scores| scores.classes.retain(|row| row.values.iter().any(Option::is_some)));
         }
         Ok(Outcome { names: self.names.clone(), scores, images })
@@ -157,6 +167,15 @@ impl Run<'_> {
             predictions.push(labels);
         }
         Ok(predictions)
+    }
+}
+
+/// Whether a truth shows anything that may be found.
+fn counts(truth: &Labels) -> bool {
+    match truth {
+        Labels::Panoptic(map) => map.segments.iter().any(|segment| segment.area > 0 && !segment.crowd),
+        Labels::Semantic(map) => map.classes.iter().any(|class| *class != NO_CLASS),
+        Labels::Instances(instances) => instances.list.iter().any(|object| !object.crowd),
     }
 }
 
@@ -212,7 +231,7 @@ fn load_models(options: &EvaluateOptions) -> Result<(Vec<Model>, Vec<String>)> {
     let compute = Compute::threads(options.threads).with_normalization(options.normalization);
     match &options.predictions {
         Predictions::Models(paths) => {
-            let load = |path: &PathBuf| Ok(model_file::load(path, &compute)?.0);
+            let load = |path: &PathBuf| Ok(model_file::load_checked(path, &compute)?.0);
             Ok((paths.iter().map(load).collect::<Result<_>>()?, paths.iter().map(|path| path.display().to_string()).collect()))
         }
         Predictions::Files { path, .. } => Ok((Vec::new(), vec![path.display().to_string()])),

@@ -8,8 +8,8 @@
 
 use hotcoco::metrics::semantic::PixelConfusion;
 
-use super::labels::{Class, ClassMap, NO_CLASS};
 use super::scores::{Row, Scores};
+use crate::tools::truth::labels::{Class, ClassMap, NO_CLASS};
 
 /// The confusion matrix of one image or of many.
 pub struct Confusion(PixelConfusion);

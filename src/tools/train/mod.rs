@@ -39,7 +39,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Exif;
-use crate::tools::checkpoint::{self, Array};
+use crate::tools::checkpoint::{self, Array, Checkpoint};
 use crate::tools::{files, say, usage};
 
 pub use curves::Row;
@@ -163,8 +163,13 @@ impl Recipe {
 /// is no number any more.
 pub fn train(options: &TrainOptions) -> Result<()> {
     check(options)?;
-    let supply = Supply::open(&options.pictures, options.exif)?;
-    let (recipe, weights) = prepare(options, &supply)?;
+    let checkpoint = match &options.start {
+        Start::Scratch(_) => None,
+        Start::Checkpoint(path) => Some(checkpoint::read(path, &checkpoint::Options::default())?),
+    };
+    let labels = checkpoint.as_ref().map(|checkpoint| checkpoint.labels.as_slice());
+    let supply = Supply::open(&options.pictures, options.exif, labels)?;
+    let (recipe, weights) = prepare(options, &supply, checkpoint)?;
     files::make_directory(&options.output)?;
     let mut state = match state::load(&options.output, &recipe)? {
         Some(state) => state,
@@ -187,7 +192,9 @@ pub fn train(options: &TrainOptions) -> Result<()> {
     run(options, &stepper, &mut state, &mut curves)?;
     let (_, stuff) = supply.labels();
     let mut convert = format!("eomt-edge convert {} -o MODEL.onnx", options.output.display());
-    if !stuff.is_empty() {
+    if supply.is_semantic() {
+        convert += " --task semantic";
+    } else if !stuff.is_empty() {
         let names: Vec<&str> = stuff.iter().map(|&index| recipe.labels[index].as_str()).collect();
         convert += &format!(" --stuff '{}'", names.join(","));
     }
@@ -267,18 +274,18 @@ fn check(options: &TrainOptions) -> Result<()> {
 }
 
 /// The recipe, and the weights of a run that has not begun.
-fn prepare(options: &TrainOptions, supply: &Supply) -> Result<(Recipe, Vec<(String, Array)>)> {
+fn prepare(options: &TrainOptions, supply: &Supply, checkpoint: Option<Checkpoint>) -> Result<(Recipe, Vec<(String, Array)>)> {
     let (labels, _) = supply.labels();
-    let (sizes, weights, start, mean, std, masks) = match &options.start {
-        Start::Scratch(sizes) => {
+    let (sizes, weights, start, mean, std, masks) = match (&options.start, checkpoint) {
+        (Start::Scratch(sizes), _) => {
             let sizes = Sizes { classes: labels.len(), ..sizes.clone() };
             sizes.check()?;
             let weights = parameters::random(&sizes, options.seed);
             let masks = vec![1.0; sizes.query_blocks];
             (sizes, weights, format!("scratch, seed {}", options.seed), MEAN, STD, masks)
         }
-        Start::Checkpoint(path) => {
-            let checkpoint = checkpoint::read(path, &checkpoint::Options::default())?;
+        (Start::Checkpoint(path), checkpoint) => {
+            let checkpoint = checkpoint.context("the checkpoint has been read")?;
             let unfit = || format!("{}: this checkpoint cannot be trained", path.display());
             let (mut sizes, mut weights) = parameters::of_network(&checkpoint.network).with_context(unfit)?;
             sizes.check().with_context(unfit)?;

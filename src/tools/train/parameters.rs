@@ -243,6 +243,15 @@ fn sizes_of(network: &Network) -> Result<Sizes> {
         bail!("its MLPs are gated or have another activation than GELU, and `train` knows plain MLPs with GELU only");
     }
     let [[height, width], [tall, wide]] = [network.image_size, network.patch_size];
+    if [height / tall, width / wide] != grid {
+        bail!(
+            "its table of positions is of {}x{} patches, and `train` knows tables of the input's own grid only, {}x{}",
+            grid[0],
+            grid[1],
+            height / tall,
+            width / wide
+        );
+    }
     if height != width || tall != wide || grid[0] * tall != height {
         bail!("its input of {height}x{width} pixels with patches of {tall}x{wide} is not square, or no multiple of the patch");
     }

@@ -1,4 +1,4 @@
-//! Pictures to learn from: procedural scenes without end, or a COCO panoptic folder; augmented and cut into patches.
+//! Pictures to learn from: procedural scenes without end, or annotated ones ([`crate::tools::truth`]); augmented and cut into patches.
 //!
 //! Everything random follows from (seed, step, place in the batch), so that a resumed run sees what an uninterrupted one sees.
 
@@ -9,19 +9,20 @@ use image::RgbImage;
 use image::imageops::{FilterType, resize};
 
 use super::loss::Targets;
-use crate::data::Exif;
+use crate::data::{Exif, Task};
 use crate::source::read_annotated;
 use crate::source::scenes::{LABELS, Rng, spoil, still};
-use crate::tools::evaluate::{Dataset, TruthFiles};
-use crate::tools::files;
+use crate::tools::truth::labels::Class;
+use crate::tools::truth::{Dataset, NamedBy, TruthFiles};
+use crate::tools::usage;
 
 /// Where pictures come from.
 #[derive(Debug, Clone)]
 pub enum Pictures {
     /// [`crate::source::scenes`], drawn on the way.
     Scenes { seed: u64 },
-    /// Images, and their truth in the layout of COCO panoptic.
-    Panoptic { images: std::path::PathBuf, truth: TruthFiles },
+    /// Images (`None`: the truth names them), and what annotators say of them.
+    Annotated { images: Option<std::path::PathBuf>, truth: TruthFiles },
 }
 
 /// Pixels of a drawn scene's side, as in the validation sets.
@@ -73,31 +74,43 @@ pub(super) enum Supply {
     Scenes {
         seed: u64,
     },
-    /// And the SHA-256 of its JSON.
-    Panoptic(Box<Dataset>, String),
+    /// And what it is known by.
+    Annotated(Box<Dataset>, String),
 }
 
 impl Supply {
-    pub(super) fn open(pictures: &Pictures, exif: Exif) -> Result<Supply> {
-        Ok(match pictures {
-            Pictures::Scenes { seed } => Supply::Scenes { seed: *seed },
-            Pictures::Panoptic { images, truth } => {
-                let hash = match truth {
-                    TruthFiles::Panoptic { json, .. } => files::sha256(&files::read(json)?),
-                    _ => String::new(),
-                };
-                let mut truth = Dataset::open(truth, Some(images), None, MAX_PIXELS)?;
-                truth.exif = exif;
-                Supply::Panoptic(Box::new(truth), hash)
-            }
-        })
+    /// Looks at all pictures. `labels` are the classes of the checkpoint, for truths that name none.
+    pub(super) fn open(pictures: &Pictures, exif: Exif, labels: Option<&[String]>) -> Result<Supply> {
+        let (images, truth) = match pictures {
+            Pictures::Scenes { seed } => return Ok(Supply::Scenes { seed: *seed }),
+            Pictures::Annotated { images, truth } => (images, truth),
+        };
+        if images.is_none() && !matches!(truth, TruthFiles::Yolo { .. }) {
+            return usage("--images is needed: the directory of the annotated pictures");
+        }
+        let mut set = Dataset::open(truth, images.as_deref(), labels, (MAX_PIXELS, exif))?;
+        if set.named_by == NamedBy::Nobody {
+            return usage("--class-names is needed: nothing beside the class maps says what their values are called");
+        }
+        distinct(&set.classes)?;
+        let hash = set.fingerprint(truth)?;
+        set.keep_annotated()?;
+        set.check_pictures()?;
+        set.check_sizes()?;
+        set.check_content()?;
+        Ok(Supply::Annotated(Box::new(set), hash))
+    }
+
+    /// Whether the truth has classes of pixels only.
+    pub(super) fn is_semantic(&self) -> bool {
+        matches!(self, Supply::Annotated(set, _) if set.natural_task() == Some(Task::Semantic))
     }
 
     /// Class names, and which of them are stuff where the truth says so.
     pub(super) fn labels(&self) -> (Vec<String>, Vec<usize>) {
         match self {
             Supply::Scenes { .. } => (LABELS.map(String::from).to_vec(), SCENE_STUFF.to_vec()),
-            Supply::Panoptic(truth, _) => {
+            Supply::Annotated(truth, _) => {
                 let stuff = truth.classes.iter().enumerate().filter(|(_, class)| class.is_thing == Some(false));
                 (truth.classes.iter().map(|class| class.name.clone()).collect(), stuff.map(|(index, _)| index).collect())
             }
@@ -108,7 +121,7 @@ impl Supply {
     pub(super) fn describe(&self) -> String {
         match self {
             Supply::Scenes { seed } => format!("procedural scenes, seed {seed}"),
-            Supply::Panoptic(truth, hash) => {
+            Supply::Annotated(truth, hash) => {
                 let exif = if truth.exif == Exif::Ignore { ", EXIF ignored" } else { "" };
                 format!("{} annotated images (JSON {:.12}{exif})", truth.images.len(), hash)
             }
@@ -119,7 +132,7 @@ impl Supply {
     fn picture(&self, position: u64, seed: u64) -> Result<Picture> {
         match self {
             Supply::Scenes { seed } => Ok(scene(*seed, position)),
-            Supply::Panoptic(truth, _) => {
+            Supply::Annotated(truth, _) => {
                 let count = truth.images.len() as u64;
                 let index = permuted(position % count, count, Rng::new(seed, position / count).bits());
                 annotated(truth, index as usize)
@@ -133,6 +146,17 @@ impl Supply {
         let picture = self.picture(position, order.seed)?;
         let mut rng = Rng::new(order.seed ^ 0xa06, position);
         Ok(cut(augment(picture, order, &mut rng), order))
+    }
+}
+
+/// Two classes of one name could not be told apart in the checkpoint.
+fn distinct(classes: &[Class]) -> Result<()> {
+    let mut seen = HashMap::new();
+    match classes.iter().find_map(|class| Some((class, seen.insert(class.name.as_str(), class.id)?))) {
+        Some((class, other)) => {
+            bail!("categories {other} and {} have the same name, {}: one of them must be renamed", class.id, class.name)
+        }
+        None => Ok(()),
     }
 }
 
@@ -177,7 +201,7 @@ fn scene(seed: u64, index: u64) -> Picture {
 
 fn annotated(truth: &Dataset, index: usize) -> Result<Picture> {
     let path = &truth.images[index].path;
-    let map = truth.panoptic(index)?;
+    let map = truth.segments(index)?;
     let frame = read_annotated(path, MAX_PIXELS, truth.exif, (map.width, map.height))?;
     // A crowd is no segment to be found: its pixels are nobody's.
     let kept: Vec<_> = map.segments.iter().filter(|segment| !segment.crowd).collect();

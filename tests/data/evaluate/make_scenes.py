@@ -33,6 +33,12 @@ def main(checkpoint, root, write):
     model = EomtForUniversalSegmentation.from_pretrained(checkpoint).eval()
     processor = Processor(size={"shortest_edge": 160, "longest_edge": 160}, do_split_image=False, do_pad=True)
     truth = json.load(open(f"{root}/panoptic.json"))
+    # the model's labels are the categories in their order, whatever their ids
+    place = {category["id"]: index for index, category in enumerate(truth["categories"])}
+    for category in truth["categories"]:
+        category["id"] = place[category["id"]]
+    for segment in (segment for annotation in truth["annotations"] for segment in annotation["segments_info"]):
+        segment["category_id"] = place[segment["category_id"]]
     make_vectors.CATEGORIES[:] = truth["categories"]
     annotations = {a["image_id"]: a for a in truth["annotations"]}
     cases, detections, coco, confusion, foreign = [], [], [], np.zeros((9, 9)), ([], [], [])

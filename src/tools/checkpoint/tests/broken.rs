@@ -169,7 +169,12 @@ fn folders_without_a_checkpoint_are_told() {
     assert_says(&sentence(&scratch.0, None), &["before version 1.6", "torch.save"]);
     let scratch = Scratch::of("reference/dinov2");
     fs::remove_file(scratch.join("config.json")).unwrap();
-    assert_says(&sentence(&scratch.0, None), &["no config.json"]);
+    assert_says(&sentence(&scratch.0, None), &["num_attention_heads", "no config.json"]);
+    // With the heads, the shapes tell the rest, and that this was so is said.
+    scratch.set("hints.json", "num_attention_heads", json!(3));
+    let checkpoint = read(&scratch.0, &Options { hints: scratch.join("hints.json").to_str(), base: None }).unwrap();
+    assert_eq!(checkpoint.network, read_case("reference/dinov2").network);
+    assert_says(&checkpoint.warnings[0], &["no config.json"]);
     fs::write(scratch.join("config.json"), "{").unwrap();
     assert_says(&sentence(&scratch.0, None), &["config.json", "not valid JSON"]);
 }

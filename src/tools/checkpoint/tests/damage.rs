@@ -4,7 +4,8 @@ use std::io::Write;
 
 use zip::write::SimpleFileOptions;
 
-use super::super::pickle::{self, Fault};
+use super::super::pickle::Fault;
+use super::super::state;
 use super::*;
 
 /// A PyTorch file around a pickle.
@@ -64,8 +65,8 @@ fn nonsense_pickles_are_damage() {
     }
     // As deep as it likes: values live in arenas.
     let deep = [&b"\x80\x02"[..], b")", &vec![0x85; 900_000], b"."].concat();
-    assert!(matches!(pickle::state_dict(&deep), Err(Fault::Bad(_))));
-    assert!(matches!(pickle::state_dict(&vec![b'N'; 1_500_000]), Err(Fault::Bad(problem)) if problem.contains("operations")));
+    assert!(matches!(state::read(&deep, None), Err(Fault::Bad(_))));
+    assert!(matches!(state::read(&vec![b'N'; 1_500_000], None), Err(Fault::Bad(problem)) if problem.contains("operations")));
 }
 
 /// `{"network.encoder.x": tensor}` with a storage of 8 floats and this offset, size and stride.
@@ -144,13 +145,13 @@ fn flipped_bits_of_a_pickle_do_not_panic() {
     let mut archive = zip::ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
     let mut bytes = vec![];
     std::io::copy(&mut archive.by_name("pytorch_model/data.pkl").unwrap(), &mut bytes).unwrap();
-    let whole = pickle::state_dict(&bytes).unwrap();
-    assert_eq!(whole.len(), 86);
+    let whole = state::read(&bytes, None).unwrap();
+    assert_eq!(whole.tensors.len(), 86);
     for at in 0..bytes.len() {
-        assert!(at % 8 != 0 || pickle::state_dict(&bytes[..at]).is_err());
+        assert!(at % 8 != 0 || state::read(&bytes[..at], None).is_err());
         let before = bytes[at];
         bytes[at] ^= 1 << (at % 8);
-        let _ = pickle::state_dict(&bytes);
+        let _ = state::read(&bytes, None);
         bytes[at] = before;
     }
 }

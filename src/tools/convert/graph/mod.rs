@@ -119,8 +119,8 @@ impl Writer {
         let x = self.graph.node("Conv", "patch_embed", &[pixels, &weight, &bias], &attrs);
         let x = self.graph.reshape("patch_embed.flat", &x, &[1, self.hidden, patches]);
         let mut x = self.graph.transpose("patch_embed.tokens", &x, &[0, 2, 1]);
-        if let Position::Learned { grid, table } = &network.position {
-            let table = position::interpolate(&table.data, *grid, self.grid, self.hidden);
+        if let Position::Learned { grid, table, resampling } = &network.position {
+            let table = position::interpolate(&table.data, *grid, self.grid, self.hidden, *resampling);
             let table = self.graph.floats("position_embeddings", &[1, patches, self.hidden], &table);
             x = self.graph.node("Add", "patch_embed.positioned", &[&x, &table], &[]);
         }

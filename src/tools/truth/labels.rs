@@ -1,11 +1,11 @@
 //! What an image shows, as the truth or as a prediction: in one form for each task.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 use hotcoco::Rle;
 
-/// A class of the dataset; classes are known by their place in [`super::dataset::Dataset::classes`].
+/// A class of the dataset; classes are known by their place in [`super::Dataset::classes`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Class {
     /// `category_id` in the dataset's files.
@@ -32,7 +32,7 @@ pub struct PanopticMap {
 pub struct PanopticSegment {
     pub id: u32,
     pub class: usize,
-    /// Pixels, as the file says it (truth) or as they are (prediction).
+    /// Pixels in the map; as the file says it (`u64::MAX`: it does not) until they are counted.
     pub area: u64,
     pub crowd: bool,
     /// For people only; `None` where there is none.
@@ -79,22 +79,12 @@ impl PanopticMap {
     /// Whether map and segments agree. Returns an id that only the map has, if there is one and `is_truth`.
     ///
     /// The COCO panoptic API demands of predictions that every id of the map is a segment and the other way round. A truth's segment
-    /// without a pixel is one that nobody finds, and its pixels without a segment count neither as void nor as anything's. It
-    /// reads a truth's areas from the JSON, and one that is too small would make intersections over union of more than 1.
+    /// without a pixel is one that nobody finds, and its pixels without a segment count neither as void nor as anything's.
     ///
     /// # Errors
     /// A sentence that names the image and the segment.
     pub fn check(&self, image: &str, is_truth: bool) -> Result<Option<u32>> {
-        let mut pixels: BTreeMap<u32, u64> = BTreeMap::new();
-        for run in self.ids.chunk_by(|a, b| a == b) {
-            *pixels.entry(run[0]).or_default() += run.len() as u64;
-        }
-        let ids: Vec<u32> = pixels.keys().copied().collect();
-        if let Some(PanopticSegment { id, area, .. }) =
-            self.segments.iter().find(|segment| pixels.get(&segment.id).is_some_and(|pixels| segment.area < *pixels))
-        {
-            bail!("{image}: segment {id} has {} pixels in the PNG and an area of {area} in the JSON", pixels[id]);
-        }
+        let ids: BTreeSet<u32> = self.ids.chunk_by(|a, b| a == b).map(|run| run[0]).collect();
         let mut known: Vec<u32> = self.segments.iter().map(|segment| segment.id).collect();
         known.sort_unstable();
         if let Some(twice) = known.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -107,7 +97,7 @@ impl PanopticMap {
         if known.first() == Some(&0) {
             bail!("{image}: segment 0 is in the JSON, and 0 means nothing");
         }
-        match known.iter().find(|id| ids.binary_search(id).is_err()) {
+        match known.iter().find(|id| !ids.contains(id)) {
             Some(id) if !is_truth => bail!("{image}: segment {id} is in the JSON and not in the PNG"),
             _ => Ok(unlisted),
         }

@@ -1,5 +1,6 @@
 //! PNG files whose values are numbers, not colours: segment ids, class numbers, scores.
 
+use std::collections::HashMap;
 use std::io::Cursor;
 use std::path::Path;
 
@@ -29,12 +30,55 @@ pub fn panoptic_ids(path: &Path, max_pixels: u64) -> Result<Map<u32>> {
     Ok(Map { width: raw.width, height: raw.height, values })
 }
 
-/// Grey values of 1 to 16 bits, or palette indices, as they stand in the file.
-pub fn values(path: &Path, max_pixels: u64) -> Result<Map<u16>> {
+/// The colours of classes, where maps are coloured.
+pub type Colours = HashMap<[u8; 3], u16>;
+
+/// VOC's colour of pixels that do not count, index 255 of its palette.
+const VOID: [u8; 3] = [224, 224, 192];
+
+/// Grey values of 1 to 16 bits, or palette indices, as they stand in the file; colours by their list. Grey that is stored as RGB is grey.
+pub fn values(path: &Path, colours: &Colours, max_pixels: u64) -> Result<Map<u16>> {
     let raw = read(path, Transformations::IDENTITY, max_pixels)?;
-    if !matches!(raw.colour, ColorType::Grayscale | ColorType::Indexed) {
-        bail!("{}: grey values or palette indices are needed, and this PNG has {:?} pixels", path.display(), raw.colour);
+    let step = match (raw.colour, raw.depth) {
+        (ColorType::Grayscale | ColorType::Indexed, _) => return Ok(grey(&raw)),
+        (ColorType::Rgb, BitDepth::Eight) => 3,
+        (ColorType::Rgba, BitDepth::Eight) => 4,
+        (colour, depth) => {
+            let file = path.display();
+            bail!("{file}: grey values or palette indices are needed, and this PNG has {colour:?} pixels of {} bit", depth as u8)
+        }
+    };
+    let mut values = Vec::with_capacity(raw.width as usize * raw.height as usize);
+    let mut last = ([0; 3], None);
+    for pixel in raw.rows().flat_map(|row| row.chunks_exact(step)) {
+        let colour = [pixel[0], pixel[1], pixel[2]];
+        if last.1.is_none() || last.0 != colour {
+            let grey = || (colours.is_empty() && colour[0] == colour[1] && colour[1] == colour[2]).then(|| u16::from(colour[0]));
+            let void = || (colour == VOID).then_some(255);
+            last = (colour, colours.get(&colour).copied().or_else(grey).or_else(|| if colours.is_empty() { None } else { void() }));
+        }
+        let file = path.display();
+        values.push(match last.1 {
+            Some(value) => value,
+            None if colours.is_empty() => bail!(
+                "{file}: grey values or palette indices are needed, and this PNG is coloured ({colour:?}): a labelmap.txt beside the maps \
+                 (as CVAT writes it) says which colour is which class"
+            ),
+            None => bail!("{file}: labelmap.txt has no class of the colour {colour:?}"),
+        });
     }
+    Ok(Map { width: raw.width, height: raw.height, values })
+}
+
+/// Width and height, from the head of a PNG.
+pub fn size(path: &Path) -> Result<(u32, u32)> {
+    let unreadable = || format!("{}: cannot be read", path.display());
+    let file = std::io::BufReader::new(std::fs::File::open(path).with_context(unreadable)?);
+    let reader = Decoder::new(file).read_info().with_context(|| format!("{}: this is not a whole PNG", path.display()))?;
+    Ok((reader.info().width, reader.info().height))
+}
+
+fn grey(raw: &Raw) -> Map<u16> {
     let width = raw.width as usize;
     let mut values = Vec::with_capacity(width * raw.height as usize);
     for row in raw.rows() {
@@ -49,7 +93,7 @@ pub fn values(path: &Path, max_pixels: u64) -> Result<Map<u16>> {
             }
         }
     }
-    Ok(Map { width: raw.width, height: raw.height, values })
+    Map { width: raw.width, height: raw.height, values }
 }
 
 struct Raw {
@@ -107,12 +151,18 @@ mod tests {
         ];
         for (colour, depth, data, expected) in cases {
             std::fs::write(&path, png(colour, depth, (3, 1), data)).unwrap();
-            assert_eq!(values(&path, 99).unwrap().values, expected, "{colour:?} {depth:?}");
+            assert_eq!(values(&path, &Colours::new(), 99).unwrap().values, expected, "{colour:?} {depth:?}");
         }
-        assert!(values(&path, 2).unwrap_err().to_string().contains("3x1"));
+        assert!(values(&path, &Colours::new(), 2).unwrap_err().to_string().contains("3x1"));
         std::fs::write(&path, png(ColorType::Rgb, BitDepth::Eight, (1, 1), &[1, 2, 3])).unwrap();
         assert_eq!(panoptic_ids(&path, 99).unwrap().values, [1 + 2 * 256 + 3 * 65536]);
-        assert!(values(&path, 99).is_err());
+        assert!(values(&path, &Colours::new(), 99).unwrap_err().to_string().contains("coloured ([1, 2, 3])"));
+        let known = Colours::from([([1, 2, 3], 4)]);
+        assert_eq!(values(&path, &known, 99).unwrap().values, [4]);
+        assert_eq!(size(&path).unwrap(), (1, 1));
+        std::fs::write(&path, png(ColorType::Rgb, BitDepth::Eight, (2, 1), &[7, 7, 7, 255, 255, 255])).unwrap();
+        assert_eq!(values(&path, &Colours::new(), 99).unwrap().values, [7, 255], "grey as RGB");
+        assert!(values(&path, &known, 99).unwrap_err().to_string().contains("[7, 7, 7]"));
         std::fs::remove_file(&path).unwrap();
     }
 }
