@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup unit-check aarch64-test device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak clean
+.PHONY: demo test build lint fmt setup unit-check aarch64-test device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak clean
 
 # Masks of a moving scene, from the daemon to a second process, as pictures in demo-output/.
 demo: setup
@@ -55,6 +55,10 @@ onnxruntime-check: build
 # GStreamer and ffmpeg, live, into the daemon.
 pipes-check: build
 	sh scripts/pipes-check.sh
+
+# Our files in OpenVINO, rten, ncnn, MNN and ONNX Runtime: makes the table of docs/engines.md. LITERT=1: in LiteRT too.
+engines-check: build
+	sh scripts/engines-check.sh
 
 # What one inference costs on a Raspberry Pi 4 and 5, ours against ONNX Runtime's: counted and modelled, no board needed.
 MODEL ?= models/eomt-nano-scenes.onnx

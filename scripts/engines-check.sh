@@ -5,12 +5,12 @@
 set -eu
 cd "$(dirname "$0")/.."
 place=target/engines-check
-python=$place/python/bin/python
-if [ ! -x $python ]; then
+engines=$place/python/bin/python
+if [ ! -x $engines ]; then
     python3 -m venv $place/python
 fi
-$python -m pip install --quiet numpy==2.4.6 safetensors==0.8.0 onnx==1.23.2 onnxruntime==1.32.0 openvino==2026.4.1 ncnn==1.0.20261020 MNN==3.6.1
-$python -m pip install --quiet --no-deps pnnx==20261020 # it names PyTorch as a dependency, which its program does not use
+$engines -m pip install --quiet numpy==2.4.6 safetensors==0.8.0 onnx==1.23.2 onnxruntime==1.32.0 openvino==2026.4.1 ncnn==1.0.20261020 MNN==3.6.1
+$engines -m pip install --quiet --no-deps pnnx==20261020 # it names PyTorch as a dependency, which its program does not use
 
 mkdir -p $place/rten/src
 cp scripts/rten_run.rs $place/rten/src/main.rs
@@ -38,4 +38,4 @@ if [ -n "${LITERT:-}" ]; then
     fi
     $litert -m pip install --quiet onnx2tf==1.29.24
 fi
-LITERT_PYTHON=$litert $python scripts/engines_check.py target/release/eomt-edge $place/rten/target/release/rten-run "$@"
+LITERT_PYTHON=$litert $engines scripts/engines_check.py target/release/eomt-edge $place/rten/target/release/rten-run "$@"

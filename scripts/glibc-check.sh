@@ -33,6 +33,7 @@ check_words() {
     [[ $newest =~ ^[0-9.]+$ ]] && at_most "$newest" $limit ||
         fail "$deb: the program needs GLIBC_$newest, newer than $limit: $(objdump -T "$program" | grep -F "GLIBC_$newest" | awk '{ print $NF }' | paste -sd' ')"
     libraries=$(objdump --private-headers "$program" | awk '$1 == "NEEDED" { print $2 }' | sort)
+    ! grep -vE '^(libc|libm|libdl|libpthread|librt|ld-linux-.*)\.so\.' <<<"$libraries" || fail "$deb: the libraries above are not of glibc"
     depends=$(dpkg-deb -f "$deb" Depends)
     said=$(sed -n 's/.*libc6 (>= \([0-9.]*\)).*/\1/p' <<<"$depends")
     [ "$said" = "$newest" ] || fail "$deb: the program needs glibc $newest, Depends says '$depends'"

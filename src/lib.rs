@@ -15,7 +15,7 @@
 //! | [`kernels`] | - |
 //! | [`config`], [`overlay`] | data |
 //! | [`preprocess`], [`model`], [`segment`] | data, kernels |
-//! | [`model_file`] | model, kernels |
+//! | [`model_file`] | data, model, kernels |
 //! | [`pipeline`] | data, preprocess, model, segment |
 //! | [`source`], [`sink`] | data, the ports of pipeline, preprocess (pixel formats), client (the ring's layout); sink's display: config, overlay |
 //! | [`daemon`] | all but tools, cli |

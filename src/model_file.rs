@@ -149,8 +149,13 @@ fn open(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>, Workers), Mod
         return Err(io(std::io::Error::other("it is not a regular file")));
     }
     let bytes = std::fs::read(path).map_err(io)?;
-    let [config, preprocessor, processor] = ["config.json", PREPROCESSOR_FILE, PROCESSOR_FILE].map(|name| beside(path, name));
-    let (config, preprocessor, processor) = (config?, preprocessor?, processor?);
+    let mut unreadable = None;
+    let [config, preprocessor, processor] = ["config.json", PREPROCESSOR_FILE, PROCESSOR_FILE].map(|name| {
+        beside(path, name).unwrap_or_else(|error| {
+            unreadable.get_or_insert(error);
+            None
+        })
+    });
     let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref() };
     let companions = Companions { config: config.as_deref(), processor: texts };
     let directory = path.parent().and_then(Path::to_str);
@@ -158,7 +163,12 @@ fn open(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>, Workers), Mod
     let workers = compute.workers().map_err(ModelFileError::Threads)?;
     let normalization = compute.normalization;
     let options = LoadOptions { isa, workers, directory, companions, normalization, ..LoadOptions::default() };
-    let model = Model::load(&bytes, &options).map_err(|source| ModelFileError::Model { path: path.to_owned(), source })?;
+    let model = match (Model::load(&bytes, &options), unreadable) {
+        // a file that describes itself needs no other one
+        (Ok(model), Some(error)) if model.metadata().converter.is_empty() => return Err(error),
+        (Err(ModelError::NeedsConfig { .. }), Some(error)) => return Err(error),
+        (model, _) => model.map_err(|source| ModelFileError::Model { path: path.to_owned(), source })?,
+    };
     model.remarks().warnings.iter().for_each(|warning| log::warn!("{}: {warning}", path.display()));
     model.remarks().facts.iter().for_each(|fact| log::info!("{}: {fact}", path.display()));
     Ok((model, bytes, options.workers))

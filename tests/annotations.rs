@@ -131,6 +131,8 @@ fn what_is_left_out_is_told_by_name() {
         words.iter().for_each(|word| assert!(text.contains(word), "'{word}' is missing in: {text}"));
     };
     told(&run("box", &|document| document["annotations"][0]["segmentation"] = json!([])), &["1 annotations have no mask", "a.one two.png"]);
+    let half = |document: &mut Value| document["annotations"].as_array_mut().unwrap().retain(|object| object["image_id"] == 1);
+    told(&run("half", &half), &["1 pictures show no object", "b.png"]);
     let outside = |document: &mut Value| document["annotations"][0]["segmentation"] = json!([[100, 100, 120, 100, 120, 130]]);
     told(&run("outside", &outside), &["a.one two.png", "no pixel on the picture"]);
     // Roboflow's root category, which no model has; areas as of boxes; an annotation id twice: the scores stay
@@ -162,6 +164,7 @@ fn yolo_polygons_are_the_same_objects() {
         let arguments = ["--yolo", place.to_str().unwrap(), "--predictions", found.to_str().unwrap()];
         agrees(&scores(&succeed(&mut evaluate(&arguments))), "label-studio");
     }
+    refuse(evaluate(&["--predictions", "images", "--anomaly-dir", "images"]).args(["--crowds", "objects"]), 2, &["--instances"]);
     let arguments = ["--yolo", yolo.to_str().unwrap(), "--predictions", found.to_str().unwrap()];
     refuse(evaluate(&arguments).args(["--split", "dev"]), 2, &["data.yaml", "no dev", "train, val, test", "--split"]);
     refuse(evaluate(&arguments).args(["--split", "train"]), 1, &["data.yaml", "../train/images", "does not exist"]);
@@ -256,6 +259,9 @@ fn colours_need_a_list_of_them() {
     let maps = folder.join("SegmentationClass").to_string_lossy().into_owned();
     let arguments = ["--class-maps", &maps, "--predictions", &maps];
     refuse(&mut evaluate(&arguments), 1, &["SegmentationClass/a.one two.png", "coloured", "labelmap.txt"]);
+    // VOC's own colours are known by the names
+    let found = scores(&succeed(evaluate(&arguments).args(["--class-names", "voc"])));
+    assert_eq!((&found["per_class"]["aeroplane"]["iou"], &found["per_class"]["bicycle"]["iou"]), (&json!(1.0), &json!(1.0)), "{found}");
     std::fs::copy(source.join("labelmap.txt"), folder.join("labelmap.txt")).unwrap();
     let found = scores(&succeed(&mut evaluate(&arguments)));
     assert_eq!((&found["miou"], &found["per_class"]["dog"]["iou"]), (&json!(1.0), &json!(1.0)), "{found}");

@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("preprocess", &["data", "kernels"]),
     ("model", &["data", "kernels"]),
     ("segment", &["data", "kernels"]),
-    ("model_file", &["model", "kernels"]),
+    ("model_file", &["data", "model", "kernels"]),
     ("pipeline", &["data", "preprocess", "model", "segment"]),
     ("source", &["data", "pipeline", "preprocess"]),
     ("sink", &["data", "pipeline", "preprocess", "client", "config", "overlay"]),

@@ -35,6 +35,25 @@ fn convert(checkpoint: &Path, output: &Path) -> Command {
     command
 }
 
+/// A whole checkpoint must not be added to its base, and a difference is nothing without one.
+#[test]
+fn a_base_is_for_differences_only() {
+    let scratch = Scratch::new("base");
+    let output = scratch.path("x.onnx");
+    let case = |name: &str| {
+        let directory = data("checkpoint").join(name);
+        let mut command = convert(&directory.join("pytorch_model.bin"), &output);
+        command.arg("--hints").arg(directory.join("hints.json"));
+        command
+    };
+    let base = data("checkpoint/upstream-dinov3-delta/base");
+    refuse(case("upstream-dinov3-whole").arg("--base").arg(&base), &["pytorch_model.bin", "whole checkpoint", "pixel_std", "--base"]);
+    refuse(&mut case("upstream-dinov3-delta"), &["pytorch_model.bin", "difference", "pixel_std", "--base"]);
+    assert!(scratch.names().is_empty(), "nothing half-written stays");
+    succeed(case("upstream-dinov3-delta").arg("--base").arg(&base));
+    succeed(&mut case("upstream-dinov3-whole"));
+}
+
 #[test]
 fn broken_checkpoints_are_refused_by_name() {
     let scratch = Scratch::new("broken");

@@ -76,16 +76,28 @@ const EXPECTED: [&str; 12] = [
     "IntoShape",
 ];
 
+/// All that computes in the file is ours.
+fn check_kinds(name: &str, bytes: &[u8]) {
+    let kinds = kinds(bytes);
+    let strangers: Vec<_> = kinds.iter().filter(|kind| !EXPECTED.contains(&kind.as_str())).collect();
+    assert!(strangers.is_empty(), "{name}: {strangers:?}");
+    for kind in ["NormLinear", "NormMlp", "Attention", "PatchEmbedding", "ScaleBlock"] {
+        assert!(kinds.contains(kind), "{name}: {kind} of {kinds:?}");
+    }
+}
+
 #[test]
 fn no_stock_operator_is_left() {
     for precision in [Precision::F32, Precision::Int8] {
-        let kinds = kinds(&converted("dinov2", precision, &format!("kinds-{precision:?}")));
-        let strangers: Vec<_> = kinds.iter().filter(|kind| !EXPECTED.contains(&kind.as_str())).collect();
-        assert!(strangers.is_empty(), "{precision:?}: {strangers:?}");
-        for kind in ["NormLinear", "NormMlp", "Attention", "PatchEmbedding", "ScaleBlock"] {
-            assert!(kinds.contains(kind), "{precision:?}: {kind} of {kinds:?}");
-        }
+        check_kinds(&format!("{precision:?}"), &converted("dinov2", precision, &format!("kinds-{precision:?}")));
     }
+}
+
+/// Its tokens are `[tokens, hidden]`, its lists of integers packed: `convert` wrote so once.
+#[test]
+fn the_shipped_file_is_of_an_earlier_form_and_ours_too() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/eomt-nano-scenes.onnx");
+    check_kinds("the shipped model", &std::fs::read(path).expect("the shipped model"));
 }
 
 /// SwiGLU is ours altogether. Masked attention is ours but for what makes its mask between layers: the mask product and the pooling of

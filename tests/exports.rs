@@ -173,7 +173,7 @@ fn a_gelu_whose_factor_was_folded_still_fuses() {
     let mut folded = 0;
     for index in 0..graph.node.len() {
         let node = graph.node[index].clone();
-        let Some(half) = producer(&node.input[0..1].first().cloned().unwrap_or_default(), &graph.node) else { continue };
+        let Some(half) = node.input.first().and_then(|input| producer(input, &graph.node)) else { continue };
         if node.op_type != "Conv" || half.op_type != "Mul" {
             continue;
         }

@@ -74,7 +74,7 @@ pub struct RunArgs {
     /// ONNX file: model.path
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// v4l2:/dev/video0, v4l2: (the first camera), replay:DIR[@fps], scenes[:seed], pipe:-, pipe:FIFO or exec:COMMAND: source.uri
+    /// v4l2:/dev/video0, v4l2: (the one that works), replay:DIR[@fps], scenes[:seed], pipe:-, pipe:FIFO or exec:COMMAND: source.uri
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
     /// A single key of the configuration, e.g. ring.slots=4

@@ -36,7 +36,7 @@ pub struct TruthArgs {
     #[arg(long, value_name = "FILE")]
     pub instances: Option<PathBuf>,
     /// Instances: what objects with iscrowd 1 are
-    #[arg(long, value_enum, default_value = "apart", value_name = "KIND")]
+    #[arg(long, value_enum, default_value = "apart", value_name = "KIND", requires = "instances")]
     pub crowds: CrowdsArg,
     /// Annotations: YOLO segmentation, its data.yaml (or a folder with images, labels and classes.txt)
     #[arg(long, value_name = "FILE|DIR", conflicts_with = "images")]
@@ -55,12 +55,12 @@ pub struct TruthArgs {
     #[arg(long, value_name = "NAMES|FILE", requires = "class_maps")]
     pub class_names: Option<String>,
     /// Class maps: values that do not count, separated by commas
-    #[arg(long, value_parser = class_list, default_value = "255", value_name = "VALUES")]
+    #[arg(long, value_parser = class_list, default_value = "255", value_name = "VALUES", requires = "class_maps")]
     pub ignore_label: ClassList,
     /// Class maps: the value of class 0 (ADE20K: 1, with --ignore-label 0)
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "class_maps")]
     pub label_offset: u16,
     /// Class maps: the value of each class in order, separated by commas; other values do not count
-    #[arg(long, value_parser = class_list, value_name = "VALUES", conflicts_with = "label_offset")]
+    #[arg(long, value_parser = class_list, value_name = "VALUES", conflicts_with = "label_offset", requires = "class_maps")]
     pub class_values: Option<ClassList>,
 }

@@ -82,7 +82,7 @@ pub struct ModelConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceConfig {
-    /// `v4l2:/dev/video0`, `v4l2:` (the first camera), `replay:DIR[@fps]`, `scenes[:seed]`, `pipe:-`, `pipe:FIFO` or
+    /// `v4l2:/dev/video0`, `v4l2:` (the one that works), `replay:DIR[@fps]`, `scenes[:seed]`, `pipe:-`, `pipe:FIFO` or
     /// `exec:COMMAND`.
     pub uri: String,
     /// Frames per second of replay, scenes; 0 = as fast as they are processed, none dropped.

@@ -30,10 +30,10 @@ impl std::fmt::Display for MaskCost {
         let blocks = if blocks == 1 { "1 block attends".to_owned() } else { format!("{blocks} blocks attend") };
         write!(
             f,
-            "{blocks} through masks (attn_mask_probs is not 0): {} of {} million multiply-adds of an inference, {:.0} %, go into these masks; \
-             a checkpoint whose masks were annealed to 0 in training does without",
-            extra / 1_000_000,
-            macs / 1_000_000,
+            "{blocks} through masks (attn_mask_probs is not 0): {:.1} of {:.1} million multiply-adds of an inference, {:.0} %, go into these \
+             masks; a checkpoint whose masks were annealed to 0 in training does without",
+            extra as f64 / 1e6,
+            macs as f64 / 1e6,
             100.0 * extra as f64 / macs.max(1) as f64
         )
     }

@@ -65,7 +65,7 @@ pub enum ModelError {
     #[error("{reason}")]
     Companion { reason: String },
     #[error("{0} (it lies beside the model)")]
-    Processor(#[from] processor::ProcessorError),
+    Processor(processor::ProcessorError),
     #[error("where its pixel values are normalized is unclear: {reason}")]
     Normalization { reason: String },
     #[error("normalization inside or outside is said for foreign exports only; this file says itself what it takes")]

@@ -11,7 +11,7 @@
 //! | `scenes[:seed]` | moving procedural scenes with known ground truth |
 //! | `pipe:-`, `pipe:PATH` | raw frames from standard input, or from a FIFO |
 //! | `exec:COMMAND` | raw frames from a shell command that is started here |
-//! | `v4l2:/dev/video0`, `v4l2:` | a camera, the first one (feature `camera`) |
+//! | `v4l2:/dev/video0`, `v4l2:` | a camera, the one that works (feature `camera`) |
 //!
 //! Refuses: to look at the clock (time is an argument), to know what becomes of a frame.
 
@@ -40,7 +40,7 @@ pub use scenes_source::ScenesSource;
 /// A source as the user names it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SourceSpec {
-    /// `None` = the first camera.
+    /// `None` = the one that works.
     V4l2 {
         device: Option<PathBuf>,
     },

@@ -55,7 +55,7 @@ pub fn describe(
     let input = families::inputs(graph).next().expect("there is one");
     check_input(input, config.input_size)?;
     config.check_queries(graph)?;
-    let processor = Processor::read(&companions.processor, config.input_size)?;
+    let processor = Processor::read(&companions.processor, config.input_size).map_err(ModelError::Processor)?;
     let bytes = element_type(input) == Some(DataType::Uint8);
     let decision = Path::trace(graph, &input.name, bytes)?.decide(asked, &processor)?;
     let mut remarks = Remarks { warnings: processor.warnings.clone(), facts: vec![format!("normalization: {}", decision.reason)] };

@@ -44,15 +44,12 @@ pub(super) fn attention(rules: &Rules, model: &TypedModel, node: &TypedNode, nam
     }
     let part = |slot: usize| Part { slot, stride: width, offset: 0 };
     let spec = AttentionSpec { shape, q: part(0), k: part(1), v: part(2), mask: mask.map(|_| 3) };
-    let lifted = Lifted::new(Spec::Attention(spec), &[shape.queries, width], &rules.engine);
-    let mut output = patch.wire_node(name, lifted, &inputs)?[0];
     let (last, wanted) = merged(model, product, &shape);
     let target = super::view::shape(model, last.into());
-    if wanted {
-        if target[..] != [shape.queries, width] {
-            output = patch.wire_node(format!("{name}.shape"), reshape(&[shape.queries, width], &target)?, &[output])?[0];
-        }
-    } else {
+    // the shape that is wanted, with its axes of 1: a reshape would copy
+    let own = if wanted { target.clone() } else { vec![shape.queries, width] };
+    let mut output = patch.wire_node(name, Lifted::new(Spec::Attention(spec), &own, &rules.engine), &inputs)?[0];
+    if !wanted {
         // somebody wants it head by head
         let split = [shape.queries, shape.heads, shape.head_dim];
         output = patch.wire_node(format!("{name}.split"), reshape(&[shape.queries, width], &split)?, &[output])?[0];

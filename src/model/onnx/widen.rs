@@ -112,8 +112,10 @@ mod tests {
     #[test]
     fn halves_become_the_same_numbers() {
         // 1, -2, the smallest positive value, infinity, as IEEE 754 binary16 and as the upper halves of binary32
-        let cases =
-            [(FLOAT16, [0x3c00u16, 0xc000, 0x0001, 0x7c00], 2f32.powi(-24)), (BFLOAT16, [0x3f80, 0xc000, 0x0001, 0x7f80], 2f32.powi(-133))];
+        let cases = [
+            (FLOAT16, [0x3c00u16, 0xc000, 0x0001, 0x7c00], 2f32.powi(-24)),
+            (BFLOAT16, [0x3f80, 0xc000, 0x0001, 0x7f80], f32::from_bits(1 << 16)),
+        ];
         for (data_type, bits, smallest) in cases {
             let raw = TensorProto {
                 data_type,

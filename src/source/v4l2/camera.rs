@@ -142,10 +142,10 @@ impl Camera {
             Attempt::Offer(offer) => (device.set_format(api, offer.fourcc, offer.width, offer.height)?, offer.fps),
             Attempt::AsItWas(settings) => (device.put_back(api, settings)?, None),
         };
-        let layout = Layout::of(&driver).map_err(Trouble::unreadable)?;
+        let layout = Layout::of(&driver).map_err(Trouble::passing)?;
         if wish.format.is_some_and(|wanted| wanted != layout.format) {
             let code = code_name(driver.fourcc);
-            return Err(Trouble::unreadable(format!("it gives {code} when it is asked for camera.format = \"{}\"", name_of(wish.format))));
+            return Err(Trouble::passing(format!("it gives {code} when it is asked for camera.format = \"{}\"", name_of(wish.format))));
         }
         let (width, height) = (layout.width, layout.height);
         if u64::from(width) * u64::from(height) > options.max_pixels {

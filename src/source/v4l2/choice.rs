@@ -25,8 +25,9 @@ pub struct Offer {
     pub fps: Option<f64>,
 }
 
-/// What a frame of a format costs until it is a tensor, from the cheapest: `benches/processing.rs`, lines "preprocess 320". RGB of 16
-/// bits is cheap but has few colours, so it comes before JPEG only; grey has none and is last unless nothing else is there.
+/// What a frame of a format costs until it is a tensor, from the cheapest: `benches/processing.rs`, lines "preprocess 320"; formats
+/// that differ in the order of their bytes stand together. RGB of 16 bits has few colours, so it comes before JPEG only; grey has none
+/// and is last unless nothing else is there.
 const BY_COST: [PixelFormat; 21] = [
     PixelFormat::Rgb24,
     PixelFormat::Bgr24,

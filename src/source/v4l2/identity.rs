@@ -66,7 +66,7 @@ impl Found {
 }
 
 impl DeviceDirectory {
-    /// Opens a node by its path, or by its number: a first camera, of which nothing is known.
+    /// Opens a node by its path.
     pub fn open(&self, path: &Path) -> io::Result<Found> {
         Found::open(path)
     }

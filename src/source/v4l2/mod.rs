@@ -7,8 +7,9 @@
 //! ```
 //! [`search`] finds the camera that works, [`camera`] starts one, [`choice`] picks the format, [`controls`] checks what is to be set,
 //! [`identity`] finds a camera again, [`layout`] takes frames out of the driver's memory, [`stream`] is the loop, [`times`] doubts its
-//! clock, [`trouble`] says what is wrong, [`sys`] has the calls. A camera is known by what it is from its first frame on. Invariants: whatever the camera does, the source goes on; one log
-//! line per change of its state; frames and their losses are counted. Refuses: decoding and turning pictures
+//! clock, [`trouble`] says what is wrong, [`report`] speaks for `doctor`, [`sys`] has the calls. A camera is known by what it is from
+//! its first frame on. Invariants: whatever the camera does, the source goes on; one log line per change of its state; frames and
+//! their losses are counted; a camera that was tried in vain is left as it was set. Refuses: decoding and turning pictures
 //! ([`crate::preprocess::Developer`] does, and only those that are used), anything at a device that is no camera.
 
 mod camera;
@@ -16,6 +17,7 @@ mod choice;
 mod controls;
 mod identity;
 mod layout;
+mod report;
 mod search;
 mod stream;
 mod sys;
@@ -29,7 +31,8 @@ use std::time::Duration;
 use camera::{Before, Camera, Started};
 pub use choice::{Offer, Wish};
 use identity::{DeviceDirectory, Found, Identity};
-use layout::{Layout, code_name};
+use layout::Layout;
+pub use report::{describe, pick, usable};
 use search::PassedOver;
 use stream::{Outcome, take_newest};
 use sys::Buffers;
@@ -70,7 +73,7 @@ struct Offers {
 /// A camera, there or not.
 pub struct V4l2Source {
     devices: DeviceDirectory,
-    /// `None` = the first camera.
+    /// `None` = the camera that works.
     path: Option<PathBuf>,
     options: CameraOptions,
     /// Once it gave a frame.
@@ -356,80 +359,6 @@ impl Source for V4l2Source {
 /// without serial numbers share one.
 fn names_a_place(path: &Path) -> bool {
     path.is_symlink() && path.parent().is_none_or(|parent| !parent.ends_with("by-id"))
-}
-
-/// A camera for `doctor`: its name, and its formats as lines, or why it cannot be asked. `None` when the node is no camera.
-pub fn describe(path: &Path, wish: &Wish) -> Option<Result<(String, Vec<String>), String>> {
-    let devices = DeviceDirectory::default();
-    let ask = || -> Result<Option<(String, Vec<String>)>, Trouble> {
-        let found = devices.open(path)?;
-        if found.capability.capture.is_none() {
-            return Ok(None);
-        }
-        let camera = Camera::ask(found, wish)?;
-        let (mut lines, mut unread) = (Vec::new(), Vec::new());
-        for code in &camera.offers.codes {
-            let of_code: Vec<&Offer> = camera.offers.usable.iter().filter(|offer| offer.fourcc == *code).collect();
-            let size = |offer: &&Offer| match offer.fps {
-                Some(fps) => format!("{}x{}@{fps:.0}", offer.width, offer.height),
-                None => format!("{}x{}", offer.width, offer.height),
-            };
-            match of_code.as_slice() {
-                [] => unread.push(code_name(*code)),
-                offers => lines.push(format!("{}: {}", code_name(*code), offers.iter().map(size).collect::<Vec<_>>().join(" "))),
-            }
-        }
-        if !unread.is_empty() {
-            lines.push(format!("not read: {}", unread.join(", ")));
-        }
-        if camera.found.capability.media_centric {
-            lines.push("media-controller-centric: it streams once its pipeline is configured (media-ctl)".to_owned());
-        }
-        let names: Vec<String> = camera.found.device.controls()?.iter().map(|control| controls::key(&control.name)).collect();
-        lines.push(format!("controls: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") }));
-        Ok(Some((camera.found.capability.card, lines)))
-    };
-    ask().map_err(|trouble| trouble.reason).transpose()
-}
-
-/// For `doctor`: whether a camera has what is asked of it, as far as can be known before it streams.
-pub fn usable(path: &Path, wish: &Wish) -> Result<(), String> {
-    let ask = || -> Result<(), Trouble> {
-        let found = DeviceDirectory::default().open(path)?;
-        if found.capability.capture.is_none() {
-            return Err(Trouble::fatal("it captures no video"));
-        }
-        Camera::ask(found, wish)?.choose(wish).map(|_| ())
-    };
-    ask().map_err(|trouble| trouble.reason)
-}
-
-/// For `doctor`: what `v4l2:` would try first and why, then what it would pass over, as lines; nothing is started.
-pub fn pick(wish: &Wish) -> Result<Vec<String>, String> {
-    pick_among(&DeviceDirectory::default(), wish)
-}
-
-fn pick_among(devices: &DeviceDirectory, wish: &Wish) -> Result<Vec<String>, String> {
-    let (cameras, others) = search::candidates(devices, wish);
-    let Some((camera, offer)) = cameras.first().and_then(|camera| Some((camera, camera.choose(wish).ok()?))) else {
-        return Err(search::none_works(&others).reason);
-    };
-    let why = match (camera.found.capability.media_centric, offer.format.is_grey()) {
-        (true, _) => "no other one offers a format that is read; its media pipeline must be configured (media-ctl)",
-        (false, true) => "no other one offers colour without a media pipeline to be configured",
-        (false, false) => "the first one that offers a format that is read and needs no media pipeline to be configured",
-    };
-    let rate = offer.fps.map_or_else(String::new, |fps| format!(" at {fps:.0} frames a second"));
-    let what = format!("{}x{} {}{rate}", offer.width, offer.height, code_name(offer.fourcc));
-    let mut lines = vec![format!("v4l2: alone would take {}, {what}: {why}", camera.found.name())];
-    if cameras.len() > 1 {
-        let names: Vec<String> = cameras[1..].iter().map(|camera| camera.found.name()).collect();
-        lines.push(format!("when that does not stream: {}", names.join(", ")));
-    }
-    if !others.is_empty() {
-        lines.push(format!("passed over: {}", search::list(&others)));
-    }
-    Ok(lines)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fs;
 use rustix::io::Errno;
 use v4l::v4l_sys::*;
 
+use super::report::pick_among;
 use super::sys::fake::{FakeCamera, Handle, plug};
 use super::*;
 use crate::data::PixelFormat;

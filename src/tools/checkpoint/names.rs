@@ -63,11 +63,10 @@ pub(super) fn prefixes<'a>(names: impl Iterator<Item = &'a str> + Clone) -> BTre
     let is_anchor = |name: &str| ANCHORS.iter().any(|(query, head, _)| name.ends_with(query) || name.ends_with(head));
     let names: BTreeSet<String> = names.filter(|name| is_anchor(name)).map(plain).collect();
     let prefix_of = |name: &String| {
-        let found = ANCHORS.iter().find_map(|(query, head, _)| {
+        ANCHORS.iter().find_map(|(query, head, _)| {
             let prefix = name.strip_suffix(query).filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))?;
             names.contains(&format!("{prefix}{head}")).then(|| prefix.to_string())
-        });
-        found
+        })
     };
     names.iter().filter_map(prefix_of).collect()
 }
@@ -93,9 +92,9 @@ pub(super) fn choose(paths: &[&str], wanted: Option<&str>, warnings: &mut Vec<St
         return Ok(0);
     }
     if let Some(wanted) = wanted {
-        let same = |path: &&str| path.trim_end_matches('.') == wanted.trim_end_matches('.');
+        let same = |path: &str| path.trim_end_matches('.') == wanted.trim_end_matches('.');
         let problem = || format!("holds the states {}, and the hints ask for '{}' as 'state'", list(), quote(wanted));
-        return paths.iter().position(|path| same(&path)).ok_or_else(problem);
+        return paths.iter().position(|path| same(path)).ok_or_else(problem);
     }
     let averaged: Vec<usize> = (0..paths.len()).filter(|index| is_averaged(paths[*index])).collect();
     match averaged[..] {

@@ -36,9 +36,8 @@ fn source(report: &mut Report, config: &Config) {
 
 #[cfg(feature = "camera")]
 fn camera(report: &mut Report, path: &Path, config: &Config) {
-    match v4l2::usable(path, &super::wish(config)) {
-        Err(reason) => report.problem("config", format!("source.uri: {}: {reason}", path.display())),
-        Ok(()) => {}
+    if let Err(reason) = v4l2::usable(path, &super::wish(config)) {
+        report.problem("config", format!("source.uri: {}: {reason}", path.display()));
     }
 }
 

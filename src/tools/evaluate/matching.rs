@@ -44,7 +44,8 @@ pub fn match_labels(labels: &[String], classes: &[Class], by: MatchBy, model: &s
     };
     let matched: Vec<Option<usize>> = labels.iter().enumerate().map(find).collect();
     // by number, a label whose name is another class's says that the numbers mean something else
-    let crossed = |(label, class): &(&String, &Option<usize>)| class.is_some() && named(label).is_some_and(|own| Some(own) != **class);
+    let other = |class: usize, label: &str| plain(&classes[class].name) != plain(label) && named(label).is_some();
+    let crossed = |(label, class): &(&String, &Option<usize>)| class.is_some_and(|class| other(class, label));
     if by != MatchBy::Name
         && let Some((label, Some(class))) = labels.iter().zip(&matched).find(crossed)
     {

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! ```text
-//! for each image:  truth (truth)  +    prediction (predict)  →  how they fit (panoptic, semantic, instance)  →  sums
+//! for each image:  truth (tools::truth)  +  prediction (predict)  →  how they fit (panoptic, semantic, instance)  →  sums
 //! then:            scores (table, JSON), differences of two models (compare), pictures of the worst images (report)
 //! ```
 //!

@@ -73,6 +73,7 @@ impl Run<'_> {
         let own = models.first().map(|model| model.metadata().task);
         let task = options.task.or(dataset.natural_task()).or(own).unwrap_or_default();
         dataset.check_task(task)?;
+        dataset.tell_of_empty();
         if labels.is_some() || options.report.is_some() {
             dataset.check_pictures()?;
         }

@@ -135,6 +135,16 @@ impl Dataset {
         Ok(())
     }
 
+    /// Names the pictures of a list of objects that show none: they may not have been annotated yet.
+    pub fn tell_of_empty(&self) {
+        let is_empty = |record: &Record| matches!(record, Record::Objects { list, .. } if list.is_empty());
+        let names: Vec<&str> = self.images.iter().filter(|image| is_empty(&image.record)).map(|image| image.name.as_str()).collect();
+        if !names.is_empty() {
+            let source = self.source.display();
+            log::warn!("{source}: {} pictures show no object, and whatever is found on them is wrong: {}", names.len(), some_of(&names));
+        }
+    }
+
     /// Refuses a task for which the truth shows nothing.
     pub fn check_task(&self, task: Task) -> Result<()> {
         let panoptic = matches!(self.images[0].record, Record::Panoptic { .. });

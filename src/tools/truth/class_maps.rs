@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::find::{is_picture, some_of, walk};
+use super::find::{pictures, some_of};
+use super::maps::Colours;
 use super::{ClassValues, Image, Record};
 use crate::model::datasets::{ADE20K, CITYSCAPES};
 use crate::tools::{files, usage};
@@ -31,13 +32,28 @@ const ENDINGS: [(&str, &str); 9] = [
 /// Cityscapes' ids of the classes that count, in the order of their train ids.
 const CITYSCAPES_IDS: [u16; 19] = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
 
+/// PASCAL VOC's classes, by the index of their colour.
+#[rustfmt::skip]
+const VOC: [&str; 21] = [
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+];
+
+/// The colours of classes that are VOC's, for maps that are stored as RGB.
+pub fn colours_of(names: &[String]) -> Colours {
+    if names != VOC {
+        return HashMap::new();
+    }
+    (0..VOC.len()).map(|class| (voc_colour(class), class as u16)).collect()
+}
+
 /// What the files say of the classes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Naming {
     pub names: Vec<String>,
     pub values: ClassValues,
     /// Class of a colour, where the maps are coloured.
-    pub colours: HashMap<[u8; 3], u16>,
+    pub colours: Colours,
     /// Whether the names are Cityscapes', by the names of the files.
     pub assumed: bool,
 }
@@ -89,12 +105,10 @@ pub fn naming(directory: &Path, images: &[Image], values: &ClassValues) -> Resul
 
 /// `--class-names`: names with commas between, or a file with a name a line; `ade20k`, `cityscapes` and `voc` are known.
 pub fn names_of(text: &str) -> Result<Vec<String>> {
-    const VOC: &str = "background,aeroplane,bicycle,bird,boat,bottle,bus,car,cat,chair,cow,diningtable,dog,horse,motorbike,person,\
-                       pottedplant,sheep,sofa,train,tvmonitor";
     let names: Vec<String> = match text {
         "cityscapes" => CITYSCAPES.map(str::to_owned).to_vec(),
         "ade20k" => ADE20K.map(str::to_owned).to_vec(),
-        "voc" => VOC.split(',').map(str::to_owned).collect(),
+        "voc" => VOC.map(str::to_owned).to_vec(),
         text if Path::new(text).is_file() => return name_list(Path::new(text)),
         text => text.split(',').map(|name| name.trim().to_owned()).collect(),
     };
@@ -116,7 +130,7 @@ fn name_list(path: &Path) -> Result<Vec<String>> {
 }
 
 /// Names and colours of `label:color_rgb:parts:actions` lines; a class without a colour has VOC's.
-fn labelmap(path: &Path) -> Result<(Vec<String>, HashMap<[u8; 3], u16>)> {
+fn labelmap(path: &Path) -> Result<(Vec<String>, Colours)> {
     let text = String::from_utf8(files::read(path)?).with_context(|| format!("{}: this is not UTF-8", path.display()))?;
     let (mut names, mut colours) = (Vec::new(), HashMap::new());
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -151,9 +165,7 @@ fn voc_colour(index: usize) -> [u8; 3] {
 /// The pictures below `root` (else the maps themselves) with their maps in `directory`. Pictures without one are skipped by name.
 pub fn paired(directory: &Path, root: &Path, suffixes: Option<&[String; 2]>, record: impl Fn(PathBuf) -> Record) -> Result<Vec<Image>> {
     let from = if root.as_os_str().is_empty() { directory } else { root };
-    let mut found = Vec::new();
-    walk(from, &is_picture, &mut found)?;
-    found.sort();
+    let mut found = pictures(from)?;
     if from == directory {
         only_labels(&mut found);
     }
@@ -206,7 +218,7 @@ fn candidates(below: &Path, suffixes: Option<&[String; 2]>) -> Vec<String> {
     }
     let stem = below.with_extension("").to_string_lossy().into_owned();
     let renamed = ENDINGS.iter().filter_map(|(picture, map)| Some(format!("{}{map}", stem.strip_suffix(picture)?)));
-    std::iter::once(stem.clone()).chain(renamed).map(|stem| format!("{stem}.png")).collect()
+    std::iter::once(stem.clone()).chain(renamed).flat_map(|stem| ["png", "PNG"].map(|end| format!("{stem}.{end}"))).collect()
 }
 
 #[cfg(test)]

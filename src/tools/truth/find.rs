@@ -84,13 +84,29 @@ impl Finder {
 }
 
 /// Whether a file's name says that it is a picture that can be read.
-pub fn is_picture(path: &Path) -> bool {
+fn is_picture(path: &Path) -> bool {
     let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_ascii_lowercase();
     ["png", "jpg", "jpeg"].contains(&end.as_str())
 }
 
+/// Pictures below a folder that can be read, in the order of their names; others are told by name.
+pub fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
+    const OTHERS: [&str; 8] = ["bmp", "webp", "tif", "tiff", "gif", "avif", "heic", "jp2"];
+    let end = |path: &Path| path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let is_other = |path: &Path| OTHERS.contains(&end(path).as_str());
+    let mut found = Vec::new();
+    walk(directory, &|path| is_picture(path) || is_other(path), &mut found)?;
+    found.sort();
+    let (pictures, others): (Vec<PathBuf>, Vec<PathBuf>) = found.into_iter().partition(|path| is_picture(path));
+    if !others.is_empty() {
+        let names: Vec<String> = others.iter().map(|path| path.display().to_string()).collect();
+        log::warn!("{} pictures are neither PNG nor JPEG and are left out: {}", names.len(), some_of(&names));
+    }
+    Ok(pictures)
+}
+
 /// Files below a folder, in folders inside of it too, that are `wanted`. Folders whose names begin with a dot are passed over.
-pub fn walk(directory: &Path, wanted: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>) -> Result<()> {
+fn walk(directory: &Path, wanted: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>) -> Result<()> {
     let unreadable = || format!("{}: the directory cannot be read", directory.display());
     for entry in std::fs::read_dir(directory).with_context(unreadable)? {
         let path = entry.with_context(unreadable)?.path();

@@ -223,9 +223,13 @@ impl Dataset {
             bail!("{}: there is no image to work on: the ground truth is empty", set.source.display());
         }
         let mut seen = std::collections::HashMap::new();
-        for image in &set.images {
-            if let Some(other) = seen.insert(&image.path, &image.id) {
-                bail!("{}: images {other} and {} are both {}", set.source.display(), image.id, image.path.display());
+        let files = set
+            .images
+            .iter()
+            .flat_map(|image| [Some(image.path.as_path()), image.map()].into_iter().flatten().map(move |file| (image, file)));
+        for (image, file) in files {
+            if let Some(other) = seen.insert(file, image.id.as_str()).filter(|other| *other != image.id) {
+                bail!("{}: images {other} and {} are both {}", set.source.display(), image.id, file.display());
             }
         }
         Ok(set)
@@ -251,6 +255,9 @@ impl Dataset {
         if known.is_none() {
             self.named_by = if labels.is_some() { NamedBy::Model } else { NamedBy::Nobody };
             known = labels.map(<[String]>::to_vec);
+        }
+        if self.colours.is_empty() {
+            self.colours = names.map(class_maps::colours_of).unwrap_or_default();
         }
         let listed = self.values.listed.as_ref().map(Vec::len);
         let count = listed.unwrap_or(known.as_ref().map_or(UNNAMED_CLASSES, Vec::len));

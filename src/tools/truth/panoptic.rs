@@ -48,7 +48,7 @@ pub fn open(json: &Path, directory: &Path, root: &Path) -> Result<(Vec<Class>, V
 
 /// A list that says nothing would give a score of nothing.
 fn check_content(json: &Path, images: &[Image]) -> Result<()> {
-    let all: Vec<&PanopticSegment> = images.iter().flat_map(|image| segments(image)).collect();
+    let all: Vec<&PanopticSegment> = images.iter().flat_map(segments).collect();
     if !images.is_empty() && all.is_empty() {
         bail!("{}: no image has a segment, so there is nothing to find", json.display());
     }

@@ -66,8 +66,7 @@ fn flat(folder: &Path) -> Result<(Vec<Class>, Vec<PathBuf>)> {
     }
     let text = String::from_utf8(files::read(&list)?).with_context(|| format!("{}: this is not UTF-8", list.display()))?;
     let names = text.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
-    let mut found = Vec::new();
-    find::walk(&folder.join("images"), &find::is_picture, &mut found)?;
+    let found = find::pictures(&folder.join("images"))?;
     if found.is_empty() {
         bail!("{}: there are no PNG or JPEG pictures", folder.join("images").display());
     }
@@ -138,7 +137,7 @@ fn pictures(yaml: &Path, document: &Yaml, split: &str) -> Result<Vec<PathBuf>> {
         })?;
         let before = found.len();
         if place.is_dir() {
-            find::walk(&place, &find::is_picture, &mut found)?;
+            found.extend(find::pictures(&place)?);
         } else {
             listed(&place, &mut found)?;
         }
