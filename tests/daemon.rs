@@ -168,14 +168,16 @@ fn is_alive(pid: &str) -> bool {
 fn a_command_is_a_camera_that_ends_with_the_daemon() {
     for signal in [Signal::TERM, Signal::KILL] {
         let scratch = Scratch::new("exec");
-        let (socket, pid) = (scratch.path("masks.sock"), scratch.path("pid"));
-        // one frame, an end, and at the second start a command that writes no more
-        let once = "head -c 3072 /dev/zero; echo $$ >> PID; [ $(wc -l < PID) = 1 ] || exec sleep 1000";
-        let source = format!("exec:{}", once.replace("PID", &pid.display().to_string()));
+        let (socket, pid, go) = (scratch.path("masks.sock"), scratch.path("pid"), scratch.path("go"));
+        // one frame and an end; at the second start one when somebody looks, and then no more
+        let twice = "echo $$ >> PID; first() { [ $(wc -l < PID) = 1 ]; }; first || while [ ! -e GO ]; do sleep 0.05; done; \
+            head -c 3072 /dev/zero; first || exec sleep 1000";
+        let source = format!("exec:{}", twice.replace("PID", &pid.display().to_string()).replace("GO", &go.display().to_string()));
         let settings =
             ["source.size=64x48", "source.format=grey", "source.no_signal_after=0.3", "camera.crop=40x30+4+2", "camera.rotate=90"];
         let mut daemon = start(&socket, &source, &settings);
         let mut subscriber = connect(&socket);
+        std::fs::write(&go, "").unwrap();
         let frames = std::iter::repeat_with(|| next(&mut subscriber)).filter(|frame| !frame.no_signal());
         let frame = frames.into_iter().find(|frame| frame.info.frame_sequence == 2).expect("the second start's");
         assert_eq!((frame.width(), frame.height()), (30, 40), "cut and turned");

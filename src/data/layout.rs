@@ -183,6 +183,9 @@ mod tests {
         assert_eq!(strides(Grey, (5, 7), Stride::GStreamer), [(8, 7)]);
         assert_eq!(strides(Yuyv, (5, 7), Stride::GStreamer), [(12, 7)]);
         assert_eq!(strides(Grey16, (5, 7), Stride::GStreamer), [(12, 7)]);
+        assert_eq!(strides(Bgrx, (5, 7), Stride::GStreamer), [(20, 7)]);
+        assert_eq!(strides(Rgb565, (5, 7), Stride::GStreamer), [(12, 7)]);
+        assert_eq!(strides(Nv16, (5, 7), Stride::GStreamer), [(8, 7), (8, 7)]);
         assert_eq!(strides(Nv16, (26, 17), Stride::GStreamer), [(28, 17), (28, 17)]);
         assert_eq!(strides(Nv24, (26, 17), Stride::GStreamer), [(28, 17), (52, 17)]);
         assert_eq!(strides(Nv24, (26, 17), Stride::Bytes(64)), [(64, 17), (128, 17)]);

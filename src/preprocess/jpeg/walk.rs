@@ -129,7 +129,11 @@ pub(super) fn end(jpeg: &[u8], fits: impl Fn(usize, usize) -> bool) -> Result<us
             0xDD => walk.interval = segment.get(..2).map(|n| usize::from(u16::from_be_bytes([n[0], n[1]]))).ok_or(Flaw::Header)?,
             0xDA => {
                 walk.scans += 1;
-                at = walk.scan(segment, at)?;
+                at = walk.scan(segment, at).map_err(|flaw| match flaw {
+                    // not even an end follows
+                    Flaw::Short if !jpeg[at..].windows(2).any(|pair| pair == [0xFF, 0xD9]) => Flaw::Cut,
+                    flaw => flaw,
+                })?;
             }
             _ => {}
         }

@@ -102,7 +102,7 @@ impl Stream {
 
     /// Whether `path` still leads to this FIFO.
     pub fn is_still(&self, path: &Path) -> bool {
-        let ours = rustix::fs::fstat(&self.bytes).map(|stat| (stat.st_dev as u64, stat.st_ino as u64)).ok();
+        let ours = self.bytes.try_clone().and_then(|bytes| File::from(bytes).metadata()).map(|ours| (ours.dev(), ours.ino())).ok();
         std::fs::metadata(path).map(|there| (there.dev(), there.ino())).ok() == ours
     }
 
