@@ -328,7 +328,8 @@ mod training {
         let city = ["--images", "cityscapes/leftImg8bit"];
         let maps = ["--class-maps", "cityscapes/gtFine"];
         // arguments, classes of which the first is said, what is told on the way or at the end
-        let cases: [(&str, Vec<&str>, (usize, &str), &str); 8] = [
+        type Case<'a> = (&'a str, Vec<&'a str>, (usize, &'a str), &'a str);
+        let cases: [Case; 8] = [
             ("datumaro", [&images[..], &["--instances", "datumaro/instances_train.json"]].concat(), (2, "cat"), ""),
             (
                 "crowds",

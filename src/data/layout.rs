@@ -121,7 +121,9 @@ impl RawLayout {
                 }
                 Stride::Pi5 if format == Yuv420 => (2 * times / parts * half.next_multiple_of(64), rows),
                 Stride::Pi5 => return Err("pi5 is a layout of yuv420"),
-                Stride::Bytes(bytes) if bytes as usize % parts != 0 => return Err("rows of yuv420 are an even number of bytes apart"),
+                Stride::Bytes(bytes) if !(bytes as usize).is_multiple_of(parts) => {
+                    return Err("rows of yuv420 are an even number of bytes apart");
+                }
                 Stride::Bytes(bytes) => (bytes as usize * times / parts, rows),
             };
             if stride < len {

@@ -159,7 +159,8 @@ fn noise_flat_pictures_and_slanted_patterns_are_not_doubted() {
         (state >> 24) as u8
     };
     let random: Vec<u8> = pixels.clone().map(|_| noise()).collect();
-    let slanted = |slope: u32| pixels.clone().map(|(x, y)| if (x + slope * y) / 8 % 2 == 0 { 30 } else { 220 }).collect::<Vec<u8>>();
+    let slanted =
+        |slope: u32| pixels.clone().map(|(x, y)| if ((x + slope * y) / 8).is_multiple_of(2) { 30 } else { 220 }).collect::<Vec<u8>>();
     let ramp: Vec<u8> = pixels.clone().map(|(x, y)| (x + y / 2) as u8).collect();
     for (name, picture) in [
         ("noise", random),
