@@ -14,9 +14,9 @@
 use super::bits::{Bits, Table};
 use super::typical::TYPICAL_TABLES;
 
-/// Cameras put a few bytes before a marker, and decoders skip them: one or two of any kind, or some that are all the same. Others are
-/// a part of the picture that lost its place.
+/// Cameras put a byte or two before a marker, and decoders skip them. More are a part of the picture that lost its place.
 const EXTRA_MAX: usize = 2;
+/// Behind the last unit some put more, all the same.
 const FILLERS_MAX: usize = 16;
 
 /// What is wrong with a picture.
@@ -230,21 +230,19 @@ impl<'a> Walk<'a> {
         }
         header.note(&scan);
         self.header = Some(header);
-        behind(&bits)
+        let (extra, marker) = bits.rest();
+        let fillers = extra.len() <= FILLERS_MAX && extra.iter().all(|byte| *byte == extra[0]);
+        if fillers || extra.len() <= EXTRA_MAX { Ok(marker) } else { Err(Flaw::Extra) }
     }
-}
-
-/// Where the next marker is, if hardly anything lies before it.
-fn behind(bits: &Bits) -> Result<usize, Flaw> {
-    let (extra, marker) = bits.rest();
-    let few = extra.len() <= EXTRA_MAX || (extra.len() <= FILLERS_MAX && extra.iter().all(|byte| *byte == extra[0]));
-    if few { Ok(marker) } else { Err(Flaw::Extra) }
 }
 
 /// The bits behind the restart marker that must come next. Its number is not looked at: decoders do not either, and where a whole
 /// interval is lost, units are missing at the end.
 fn restart<'a>(jpeg: &'a [u8], bits: &Bits<'_>) -> Result<Bits<'a>, Flaw> {
-    let mut at = behind(bits)?;
+    let (extra, mut at) = bits.rest();
+    if extra.len() > EXTRA_MAX {
+        return Err(Flaw::Extra);
+    }
     while jpeg.get(at..at + 2) == Some(&[0xFF, 0xFF]) {
         at += 1;
     }

@@ -60,6 +60,7 @@ write("padded.jpg", baseline + bytes(3000))
 thumbnail = b"\xff\xe1" + (2 + 6 + len(bare)).to_bytes(2, "big") + b"Thumb\0" + bare
 write("thumbnail.jpg", baseline[:2] + thumbnail + baseline[2:])
 first = restarts.index(b"\xff\xd0")
+# more than a byte or two before a restart marker is a part that lost its place
 write("fillers.jpg", restarts[:first] + b"\xa5" * 9 + restarts[first:])
 
 write("lost.jpg", baseline[:middle] + baseline[middle + 188:])
