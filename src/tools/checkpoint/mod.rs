@@ -8,9 +8,10 @@
 //! ```
 //!
 //! ```text
-//! safetensors ─▶ weights ─┐                ┌─ hf ──────────────┐
-//! .bin ─▶ torch ─▶ pickle ┴─▶ tensors ─────┤                   ├─▶ parts ─▶ network
-//! hints, presets, labels ───────────────▶  └─ upstream, dinov3 ┘
+//! safetensors ─▶ weights ───────┐                   ┌─ family ─▶ hf ───────────────┐
+//! .bin, .pt ─▶ pickle ─▶ state ─┴─▶ names, tensors ─┤                              ├─▶ parts ─▶ network
+//!                     └▶ meta (what else it says)   └─ upstream, dinov3, lightly ──┘
+//! hints, presets, labels ──────────────────────────────▲
 //! ```
 //!
 //! Invariants: every tensor of the file is used or known to be useless, has the shape that the network needs and finite
