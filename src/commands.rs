@@ -21,6 +21,7 @@ use eomt_edge::tools::preprocess::preprocess;
 use eomt_edge::tools::scenes::{ScenesOptions, scenes};
 use eomt_edge::tools::segment::{SegmentOptions, segment};
 use eomt_edge::tools::truth::{self, ClassValues, Crowds, TruthFiles};
+use eomt_edge::tools::usage;
 use eomt_edge::tools::view::{ViewOptions, view};
 
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -189,6 +190,9 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
 
 /// Where annotations lie; `split` is what a file of several sets is read for.
 fn truth_files(args: TruthArgs, split: &str) -> anyhow::Result<Option<TruthFiles>> {
+    if let Some([option, owner]) = args.stray() {
+        return usage(format!("{option} says something of {owner}, which is not given"));
+    }
     let values = ClassValues { ignore: args.ignore_label.0, offset: args.label_offset, listed: args.class_values.map(|values| values.0) };
     Ok(match (args.panoptic_json.zip(args.panoptic_dir), args.instances, args.class_maps, args.yolo) {
         (Some((json, directory)), ..) => Some(TruthFiles::Panoptic { json, directory }),
@@ -210,6 +214,9 @@ fn truth_files(args: TruthArgs, split: &str) -> anyhow::Result<Option<TruthFiles
 
 fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
     let images = args.truth.images.clone();
+    if args.anomaly_dir.is_none() && args.anomaly_values != [0, 1] {
+        return usage("--anomaly-values says something of --anomaly-dir, which is not given");
+    }
     let truth = match (truth_files(args.truth, "val")?, args.anomaly_dir) {
         (Some(truth), _) => truth,
         (_, Some(directory)) => TruthFiles::Anomalies { directory },

@@ -164,7 +164,18 @@ fn yolo_polygons_are_the_same_objects() {
         let arguments = ["--yolo", place.to_str().unwrap(), "--predictions", found.to_str().unwrap()];
         agrees(&scores(&succeed(&mut evaluate(&arguments))), "label-studio");
     }
-    refuse(evaluate(&["--predictions", "images", "--anomaly-dir", "images"]).args(["--crowds", "objects"]), 2, &["--instances"]);
+    for (option, value, owner) in [
+        ("--crowds", "objects", "--instances"),
+        ("--split", "val", "--yolo"),
+        ("--suffixes", "a,b", "--class-maps"),
+        ("--class-names", "voc", "--class-maps"),
+        ("--class-values", "1,2", "--class-maps"),
+        ("--label-offset", "1", "--class-maps"),
+        ("--ignore-label", "0", "--class-maps"),
+    ] {
+        let arguments = ["--predictions", "images", "--anomaly-dir", "images", option, value];
+        refuse(&mut evaluate(&arguments), 2, &[option, owner]);
+    }
     let arguments = ["--yolo", yolo.to_str().unwrap(), "--predictions", found.to_str().unwrap()];
     refuse(evaluate(&arguments).args(["--split", "dev"]), 2, &["data.yaml", "no dev", "train, val, test", "--split"]);
     refuse(evaluate(&arguments).args(["--split", "train"]), 1, &["data.yaml", "../train/images", "does not exist"]);

@@ -357,7 +357,7 @@ fn unusable_files_and_options_are_named() {
     std::fs::create_dir(&small).unwrap();
     std::fs::copy(data("evaluate/panoptic/truth/00.png"), small.join("000000.png")).unwrap();
     refuse(scenes(&[("scenes/images", small.to_str().unwrap())]).args(["--limit", "1"]), 1, &["000000.png", "192x192"]);
-    refuse(&mut scenes(&[("scenes/images", small.to_str().unwrap())]), 1, &["scenes/panoptic.json: 7 of its 8", "000001.png", "2 more"]);
+    refuse(&mut scenes(&[("scenes/images", small.to_str().unwrap())]), 1, &["scenes/panoptic.json: 7 of its 8", "000005.png", "2 more"]);
     // class maps as panoptic PNGs, and the other way round
     refuse(&mut scenes(&[("scenes/panoptic", "scenes/foreign")]), 1, &["foreign/000000.png", "RGB"]);
     let folder = |maps: &str| evaluate(&["--images", "scenes/images", "--model", &model, "--class-maps", maps]);

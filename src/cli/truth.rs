@@ -64,3 +64,21 @@ pub struct TruthArgs {
     #[arg(long, value_parser = class_list, value_name = "VALUES", conflicts_with = "label_offset", requires = "class_maps")]
     pub class_values: Option<ClassList>,
 }
+
+impl TruthArgs {
+    /// An option that is given without the one that it belongs to, and that one. clap's `requires` is silent where another kind of
+    /// annotations, which excludes it, is given.
+    pub fn stray(&self) -> Option<[&'static str; 2]> {
+        let of_maps = [
+            (self.suffixes.is_some(), "--suffixes"),
+            (self.class_names.is_some(), "--class-names"),
+            (self.class_values.is_some(), "--class-values"),
+            (self.label_offset != 0, "--label-offset"),
+            (self.ignore_label.0 != [255], "--ignore-label"),
+        ];
+        let of_maps = of_maps.map(|(given, option)| (given && self.class_maps.is_none(), [option, "--class-maps"]));
+        let crowds = (self.crowds == CrowdsArg::Objects && self.instances.is_none(), ["--crowds", "--instances"]);
+        let split = (self.split.is_some() && self.yolo.is_none(), ["--split", "--yolo"]);
+        of_maps.into_iter().chain([crowds, split]).find(|(stray, _)| *stray).map(|(_, options)| options)
+    }
+}

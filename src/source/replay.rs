@@ -107,6 +107,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!((good, bad, source.losses().broken), (20, 18, 18));
+        assert_eq!((good, bad, source.losses().broken), (18, 20, 20));
     }
 }

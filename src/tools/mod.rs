@@ -53,6 +53,6 @@ pub(crate) fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
 }
 
 /// Ends a command with a [`UsageError`].
-pub(crate) fn usage<T>(sentence: impl Into<String>) -> anyhow::Result<T> {
+pub fn usage<T>(sentence: impl Into<String>) -> anyhow::Result<T> {
     Err(UsageError(sentence.into()).into())
 }

@@ -216,7 +216,7 @@ impl Path {
         let same_unit = (f64::from(processor.std[0]) * unit - 1.0).abs() < 1e-3;
         let file = processor.file.unwrap_or_default();
         if left_to_it && !same_unit {
-            let given = 1.0 / processor.std[0];
+            let given = (1000.0 / processor.std[0]).round() / 1000.0;
             return Err(ask(format!("its graph takes values of 0 to {unit}, but {file} gives it 0 to {given}")));
         }
         if !left_to_it && self.offset == [0.0; 3] {

@@ -134,9 +134,18 @@ mod tests {
 
     #[test]
     fn a_picture_that_lost_something_is_none() {
-        for kind in
-            ["lost", "zeroed", "cut", "cut-and-closed", "cut-near-the-end", "progressive-cut", "progressive-lost", "restart-lost", "fillers", "apart"]
-        {
+        for kind in [
+            "lost",
+            "zeroed",
+            "cut",
+            "cut-and-closed",
+            "cut-near-the-end",
+            "progressive-cut",
+            "progressive-lost",
+            "restart-lost",
+            "fillers",
+            "apart",
+        ] {
             let error = decode(&format!("{kind}.jpg")).expect_err(kind).to_string();
             assert_eq!(error.lines().count(), 1, "{kind}: {error}");
         }

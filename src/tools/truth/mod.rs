@@ -36,7 +36,9 @@ use anyhow::{Context, Result, bail};
 use crate::data::{Exif, Task};
 use crate::tools::usage;
 use class_maps::Naming;
-use labels::{Class, ClassMap, Labels, NO_CLASS, PanopticMap, PanopticSegment};
+#[cfg(feature = "train")]
+use labels::PanopticMap;
+use labels::{Class, ClassMap, Labels, NO_CLASS, PanopticSegment};
 use objects::Object;
 
 pub use class_maps::names_of;

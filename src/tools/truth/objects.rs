@@ -13,7 +13,9 @@ use hotcoco::Segmentation;
 
 use super::coco::{self, Id, ImageJson, InstanceJson};
 use super::find::{self, Finder, some_of};
-use super::labels::{Class, Instance, Instances, PanopticMap, PanopticSegment};
+use super::labels::{Class, Instance, Instances};
+#[cfg(feature = "train")]
+use super::labels::{PanopticMap, PanopticSegment};
 use super::{Crowds, Image, Once, Record};
 use crate::data::Exif;
 
@@ -178,6 +180,7 @@ pub fn instances(image: &str, size: (u32, u32), list: &[Object], once: &Once) ->
 }
 
 /// One segment per pixel: the largest object is painted first, of equal ones the first. Crowds are nobody's.
+#[cfg(feature = "train")]
 pub fn painted(image: &str, instances: &Instances, once: &Once) -> PanopticMap {
     let mut order: Vec<&Instance> = instances.list.iter().filter(|instance| !instance.crowd).collect();
     order.sort_by(|a, b| b.area.total_cmp(&a.area));
