@@ -46,7 +46,7 @@ check_words() {
 # check_start DEB ARCHITECTURE: in a root of that suite, in which apt has found everything that Depends names
 check_start() {
     local deb=$1 arch=$2 triple root=$work/root-$2 sources emulator="" labels="" start=$SECONDS
-    triple=$(dpkg-architecture -A "$arch" -q DEB_HOST_MULTIARCH)
+    triple=$(dpkg-architecture -a "$arch" -q DEB_HOST_MULTIARCH)
     # Debian's mirror as this machine knows it, or mmdebstrap's own choice
     sources=$(grep -hoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list.d/debian*.sources /etc/apt/sources.list 2>/dev/null | grep -v snapshot | head -n 1) || true
     # unpacked, not configured: that takes no emulator; apt looks for the file within the root too
