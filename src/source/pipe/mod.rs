@@ -60,6 +60,7 @@ pub struct PipeSource {
     filled: usize,
     sequence: u64,
     losses: Losses,
+    opened_ns: u64,
     retry_at_ns: u64,
     pause_ns: u64,
     /// The trouble that was last logged, until frames come again.
@@ -100,6 +101,7 @@ impl PipeSource {
             filled: 0,
             sequence: 0,
             losses: Losses::default(),
+            opened_ns: 0,
             retry_at_ns: 0,
             pause_ns: PAUSE_MIN_NS,
             trouble: None,
@@ -137,6 +139,7 @@ impl PipeSource {
 
     fn open(&mut self, now_ns: u64) -> Result<(), SourceError> {
         self.filled = 0;
+        self.opened_ns = now_ns;
         match self.input.open() {
             Ok(stream) => self.stream = Some(stream),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput || self.input == Input::Standard => return Err(self.fatal(error)),
@@ -213,10 +216,14 @@ impl PipeSource {
         if self.trouble.take().is_some() {
             log::info!("{}: frames come", name(&self.input));
         }
-        self.pause_ns = PAUSE_MIN_NS;
+        let captured_ns = self.clock.now_ns();
+        // what gives a few frames and ends, again and again, is not to be started at once each time
+        if captured_ns.saturating_sub(self.opened_ns) >= PAUSE_MAX_NS {
+            self.pause_ns = PAUSE_MIN_NS;
+        }
         self.sequence += 1;
         let PipeOptions { size: (width, height), format, colour, .. } = self.options;
-        Frame { width, height, format, colour, data: buffer, sequence: self.sequence, captured_ns: self.clock.now_ns(), truth: None }
+        Frame { width, height, format, colour, data: buffer, sequence: self.sequence, captured_ns, truth: None }
     }
 }
 

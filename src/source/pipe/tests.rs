@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::pipeline::FixedClock;
 use crate::source::scenes::Scene;
 
 fn options(size: (u32, u32), format: PixelFormat) -> PipeOptions {
@@ -219,11 +220,16 @@ fn a_fifo_waits_for_its_next_writer_and_for_another_fifo_of_its_name() {
 fn a_command_that_ends_is_started_again_unless_its_end_was_asked_for() {
     let again = PipeOptions { end: InputEnd::Fail, ..options((4, 1), PixelFormat::Grey) };
     let mut source = exec("printf abcdxy; echo why >&2; exit 3", again);
+    source.clock = Box::new(FixedClock(0));
     for sequence in 1..=3 {
         let frame = frame(&mut source);
         assert_eq!((frame.data.as_slice(), frame.sequence), (&b"abcd"[..], sequence));
     }
     assert_eq!(source.losses().broken, 2, "each time half a frame more");
+    assert_eq!(source.pause_ns, 4 * PAUSE_MIN_NS, "a frame alone is no sign that it runs");
+    source.clock = Box::new(FixedClock(u64::MAX));
+    assert_eq!(frame(&mut source).sequence, 4);
+    assert_eq!(source.pause_ns, PAUSE_MIN_NS, "but to run for a while is");
     let mut source = exec("printf abcd", options((4, 1), PixelFormat::Grey));
     assert_eq!(frame(&mut source).data, b"abcd");
     assert_eq!(next(&mut source).unwrap(), Captured::End);
