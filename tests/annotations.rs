@@ -374,6 +374,12 @@ mod training {
             document["images"][1]["file_name"] = json!("sub/gone.png");
         });
         refuse(&mut instances(&missing), 1, &["missing.json", "1 of its 2 pictures", "images/sub/gone.png"]);
+        // one that shows nothing would be skipped: it is missed all the same
+        let bare = changed(&scratch, "bare", "datumaro/instances_train.json", |document| {
+            let more = json!({"id": 77, "file_name": "bare.png", "width": 48, "height": 36});
+            document["images"].as_array_mut().unwrap().push(more);
+        });
+        refuse(&mut instances(&bare), 1, &["bare.json", "1 of its 3 pictures", "images/bare.png"]);
         let other = changed(&scratch, "other", "datumaro/instances_train.json", |document| document["images"][1]["width"] = json!(50));
         refuse(&mut instances(&other), 1, &["other.json", "images/b.png has 48x36", "50x36"]);
         let same = changed(&scratch, "same", "datumaro/instances_train.json", |document| document["categories"][1]["name"] = json!("cat"));

@@ -94,8 +94,8 @@ impl Supply {
         }
         distinct(&set.classes)?;
         let hash = set.fingerprint(truth)?;
+        set.check_pictures()?; // all of them, before some are left out
         set.keep_annotated()?;
-        set.check_pictures()?;
         set.check_sizes()?;
         set.check_content()?;
         Ok(Supply::Annotated(Box::new(set), hash))
