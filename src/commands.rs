@@ -97,6 +97,7 @@ fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
     use eomt_edge::tools::train::{
         Annealing, Augmentation, LossOptions, Masking, Pictures, RateOptions, Sizes, Start, TrainOptions, train,
     };
+    refuse_stray(args.truth.stray())?;
     one_thread_per_operator()?;
     let start = match args.from {
         Some(path) => Start::Checkpoint(path),
@@ -189,10 +190,15 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
 }
 
 /// Where annotations lie; `split` is what a file of several sets is read for.
-fn truth_files(args: TruthArgs, split: &str) -> anyhow::Result<Option<TruthFiles>> {
-    if let Some([option, owner]) = args.stray() {
-        return usage(format!("{option} says something of {owner}, which is not given"));
+/// An option that says something of another one, which is not given.
+fn refuse_stray(stray: Option<[&str; 2]>) -> anyhow::Result<()> {
+    match stray {
+        Some([option, owner]) => usage(format!("{option} says something of {owner}, which is not given")),
+        None => Ok(()),
     }
+}
+
+fn truth_files(args: TruthArgs, split: &str) -> anyhow::Result<Option<TruthFiles>> {
     let values = ClassValues { ignore: args.ignore_label.0, offset: args.label_offset, listed: args.class_values.map(|values| values.0) };
     Ok(match (args.panoptic_json.zip(args.panoptic_dir), args.instances, args.class_maps, args.yolo) {
         (Some((json, directory)), ..) => Some(TruthFiles::Panoptic { json, directory }),
@@ -214,9 +220,7 @@ fn truth_files(args: TruthArgs, split: &str) -> anyhow::Result<Option<TruthFiles
 
 fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
     let images = args.truth.images.clone();
-    if args.anomaly_dir.is_none() && args.anomaly_values != [0, 1] {
-        return usage("--anomaly-values says something of --anomaly-dir, which is not given");
-    }
+    refuse_stray(args.stray())?;
     let truth = match (truth_files(args.truth, "val")?, args.anomaly_dir) {
         (Some(truth), _) => truth,
         (_, Some(directory)) => TruthFiles::Anomalies { directory },

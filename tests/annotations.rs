@@ -176,6 +176,16 @@ fn yolo_polygons_are_the_same_objects() {
         let arguments = ["--predictions", "images", "--anomaly-dir", "images", option, value];
         refuse(&mut evaluate(&arguments), 2, &[option, owner]);
     }
+    for (option, value, owner) in [
+        ("--panoptic-dir", "images", "--panoptic-json"),
+        ("--anomaly-values", "0,255", "--anomaly-dir"),
+        ("--anomaly-score", "rba", "--anomaly-dir"),
+    ] {
+        let arguments = ["--predictions", "results.json", "--instances", "datumaro/instances_train.json", option, value];
+        refuse(&mut evaluate(&arguments), 2, &[option, owner]);
+    }
+    let arguments = ["--model", "m.onnx", "--images", "images", "--class-maps", "images", "--predictions-json", "p.json"];
+    refuse(&mut evaluate(&arguments), 2, &["--predictions-json", "--predictions,"]);
     let arguments = ["--yolo", yolo.to_str().unwrap(), "--predictions", found.to_str().unwrap()];
     refuse(evaluate(&arguments).args(["--split", "dev"]), 2, &["data.yaml", "no dev", "train, val, test", "--split"]);
     refuse(evaluate(&arguments).args(["--split", "train"]), 1, &["data.yaml", "../train/images", "does not exist"]);

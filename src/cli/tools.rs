@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use super::truth::TruthArgs;
+use super::truth::{TruthArgs, first_stray};
 use crate::config::THREADS_MAX;
 use crate::data::{Exif, Normalization, Task};
 
@@ -221,6 +221,19 @@ pub struct EvaluateArgs {
     /// One JSON object instead of a table, values 0 to 1
     #[arg(long)]
     pub json: bool,
+}
+
+impl EvaluateArgs {
+    /// As [`TruthArgs::stray`], of all options.
+    pub fn stray(&self) -> Option<[&'static str; 2]> {
+        let anomalies = self.anomaly_dir.is_some();
+        let own = [
+            (self.predictions_json.is_some(), self.predictions.is_some(), ["--predictions-json", "--predictions"]),
+            (self.anomaly_values != [0, 1], anomalies, ["--anomaly-values", "--anomaly-dir"]),
+            (self.anomaly_score != AnomalyArg::Max, anomalies, ["--anomaly-score", "--anomaly-dir"]),
+        ];
+        first_stray(&own).or_else(|| self.truth.stray())
+    }
 }
 
 #[derive(Debug, Args)]

@@ -20,6 +20,11 @@ fn suffixes(text: &str) -> Result<[String; 2], String> {
     Ok([picture.trim().to_owned(), map.trim().to_owned()])
 }
 
+/// Of (option given, its owner given, the names of both) the first option without its owner.
+pub(super) fn first_stray(options: &[(bool, bool, [&'static str; 2])]) -> Option<[&'static str; 2]> {
+    options.iter().find(|(option, owner, _)| *option && !owner).map(|(_, _, names)| *names)
+}
+
 #[derive(Debug, Args)]
 pub struct TruthArgs {
     /// The pictures (`evaluate` with --predictions needs them only for --report; --yolo names its own)
@@ -69,16 +74,16 @@ impl TruthArgs {
     /// An option that is given without the one that it belongs to, and that one. clap's `requires` is silent where another kind of
     /// annotations, which excludes it, is given.
     pub fn stray(&self) -> Option<[&'static str; 2]> {
-        let of_maps = [
-            (self.suffixes.is_some(), "--suffixes"),
-            (self.class_names.is_some(), "--class-names"),
-            (self.class_values.is_some(), "--class-values"),
-            (self.label_offset != 0, "--label-offset"),
-            (self.ignore_label.0 != [255], "--ignore-label"),
-        ];
-        let of_maps = of_maps.map(|(given, option)| (given && self.class_maps.is_none(), [option, "--class-maps"]));
-        let crowds = (self.crowds == CrowdsArg::Objects && self.instances.is_none(), ["--crowds", "--instances"]);
-        let split = (self.split.is_some() && self.yolo.is_none(), ["--split", "--yolo"]);
-        of_maps.into_iter().chain([crowds, split]).find(|(stray, _)| *stray).map(|(_, options)| options)
+        let maps = self.class_maps.is_some();
+        first_stray(&[
+            (self.panoptic_dir.is_some(), self.panoptic_json.is_some(), ["--panoptic-dir", "--panoptic-json"]),
+            (self.crowds == CrowdsArg::Objects, self.instances.is_some(), ["--crowds", "--instances"]),
+            (self.split.is_some(), self.yolo.is_some(), ["--split", "--yolo"]),
+            (self.suffixes.is_some(), maps, ["--suffixes", "--class-maps"]),
+            (self.class_names.is_some(), maps, ["--class-names", "--class-maps"]),
+            (self.class_values.is_some(), maps, ["--class-values", "--class-maps"]),
+            (self.label_offset != 0, maps, ["--label-offset", "--class-maps"]),
+            (self.ignore_label.0 != [255], maps, ["--ignore-label", "--class-maps"]),
+        ])
     }
 }
