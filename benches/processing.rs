@@ -6,9 +6,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use eomt_edge::data::{ClassLogits, Frame, Geometry, Logits, PixelFormat, Task, Tensor, View};
-use eomt_edge::preprocess::{Developer, Preprocessor};
-use eomt_edge::segment::{Rules, Segmenter};
+use eomt_edge_core::data::{ClassLogits, Frame, Geometry, Logits, PixelFormat, Task, Tensor, View};
+use eomt_edge_core::preprocess::{Developer, Preprocessor};
+use eomt_edge_core::segment::{Rules, Segmenter};
 
 const QUERIES: usize = 200;
 const CLASSES: usize = 134;

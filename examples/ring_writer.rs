@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use eomt_edge::data::{FrameReport, Segment, StageTimes};
 use eomt_edge::sink::ring::{MaskServer, ReaperCommand, RingConfig, RingWriter, ServerConfig, reap_socket_main};
+use eomt_edge_core::data::{FrameReport, Segment, StageTimes};
 use rustix::time::{ClockId, clock_gettime};
 
 const METADATA: &str =

@@ -7,22 +7,22 @@ use eomt_edge::cli::{
     AnomalyArg, BenchArgs, Command, ConvertArgs, CrowdsArg, EvaluateArgs, MatchArg, PostprocessArgs, PrecisionArg, ScenesArgs, SegmentArgs,
     ThresholdArgs, TruthArgs,
 };
-use eomt_edge::data::Thresholds;
-use eomt_edge::model::Precision;
-use eomt_edge::model_file::Compute;
-use eomt_edge::segment::Anomaly;
-use eomt_edge::tools::bench::{BenchOptions, bench};
-use eomt_edge::tools::convert::{ConvertOptions, convert};
-use eomt_edge::tools::doctor::{DoctorOptions, doctor};
-use eomt_edge::tools::evaluate::{EvaluateOptions, MatchBy, Predictions, evaluate};
-use eomt_edge::tools::logits::logits;
-use eomt_edge::tools::postprocess::{PostprocessOptions, postprocess};
-use eomt_edge::tools::preprocess::preprocess;
-use eomt_edge::tools::scenes::{ScenesOptions, scenes};
-use eomt_edge::tools::segment::{SegmentOptions, segment};
-use eomt_edge::tools::truth::{self, ClassValues, Crowds, TruthFiles};
-use eomt_edge::tools::usage;
-use eomt_edge::tools::view::{ViewOptions, view};
+use eomt_edge::doctor::{DoctorOptions, doctor};
+use eomt_edge::view::{ViewOptions, view};
+use eomt_edge_core::data::Thresholds;
+use eomt_edge_core::model::Precision;
+use eomt_edge_core::segment::Anomaly;
+use eomt_edge_host::model_file::Compute;
+use eomt_edge_host::output::usage;
+use eomt_edge_tools::bench::{BenchOptions, bench};
+use eomt_edge_tools::convert::{ConvertOptions, convert};
+use eomt_edge_tools::datasets::{self, ClassValues, Crowds, TruthFiles};
+use eomt_edge_tools::evaluate::{EvaluateOptions, MatchBy, Predictions, evaluate};
+use eomt_edge_tools::logits::logits;
+use eomt_edge_tools::postprocess::{PostprocessOptions, postprocess};
+use eomt_edge_tools::preprocess::preprocess;
+use eomt_edge_tools::scenes::{ScenesOptions, scenes};
+use eomt_edge_tools::segment::{SegmentOptions, segment};
 
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
@@ -94,9 +94,7 @@ fn one_thread_per_operator() -> anyhow::Result<()> {
 #[cfg(feature = "train")]
 fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
     use eomt_edge::cli::MaskingArg;
-    use eomt_edge::tools::train::{
-        Annealing, Augmentation, LossOptions, Masking, Pictures, RateOptions, Sizes, Start, TrainOptions, train,
-    };
+    use eomt_edge_train::{Annealing, Augmentation, LossOptions, Masking, Pictures, RateOptions, Sizes, Start, TrainOptions, train};
     refuse_stray(args.truth.stray())?;
     one_thread_per_operator()?;
     let start = match args.from {
@@ -210,7 +208,7 @@ fn truth_files(args: TruthArgs, split: &str) -> anyhow::Result<Option<TruthFiles
             Some(TruthFiles::Instances { json, crowds })
         }
         (_, _, Some(directory), _) => {
-            let names = args.class_names.map(|names| truth::names_of(&names)).transpose()?;
+            let names = args.class_names.map(|names| datasets::names_of(&names)).transpose()?;
             Some(TruthFiles::ClassMaps { directory, values, names, suffixes: args.suffixes })
         }
         (_, _, _, Some(yaml)) => Some(TruthFiles::Yolo { yaml, split: args.split.unwrap_or_else(|| split.to_owned()) }),

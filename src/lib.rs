@@ -30,19 +30,9 @@
 //! subscriber's side), masked attention as an option of inference (a checkpoint says whether it needs it).
 
 pub mod cli;
-#[path = "../clients/rust/mod.rs"]
-pub mod client;
 pub mod config;
 pub mod daemon;
-pub mod data;
-pub mod kernels;
-pub mod model;
-pub mod model_file;
-pub mod overlay;
-pub mod pipeline;
-pub mod preprocess;
-pub mod segment;
+pub mod doctor;
 pub mod sink;
 pub mod source;
-#[cfg(feature = "tools")]
-pub mod tools;
+pub mod view;

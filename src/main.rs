@@ -7,9 +7,9 @@ use clap::Parser;
 use eomt_edge::cli::{Cli, Command, RunArgs};
 use eomt_edge::config::{Config, ConfigError};
 use eomt_edge::daemon::{self, DaemonError};
-use eomt_edge::model_file::ModelFileError;
 use eomt_edge::sink::ring::reap_socket_main;
 use eomt_edge::source::exec_source_main;
+use eomt_edge_host::model_file::ModelFileError;
 
 #[cfg(feature = "tools")]
 mod commands;
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     match dispatch(cli.command) {
         Ok(code) => code,
         #[cfg(feature = "tools")]
-        Err(error) if error.downcast_ref::<eomt_edge::tools::OutputClosed>().is_some() => ExitCode::SUCCESS,
+        Err(error) if error.downcast_ref::<eomt_edge_host::output::OutputClosed>().is_some() => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
             exit_code(&error)
@@ -93,7 +93,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     let daemon = error.downcast_ref::<DaemonError>().is_some_and(DaemonError::is_usage);
     let model = error.downcast_ref::<ModelFileError>().is_some_and(ModelFileError::is_usage);
     #[cfg(feature = "tools")]
-    let tool = error.downcast_ref::<eomt_edge::tools::UsageError>().is_some();
+    let tool = error.downcast_ref::<eomt_edge_host::output::UsageError>().is_some();
     #[cfg(not(feature = "tools"))]
     let tool = false;
     ExitCode::from(if daemon || model || tool { 2 } else { 1 })

@@ -3,11 +3,11 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use eomt_edge::data::{ClassLogits, Frame, Logits, PixelFormat, Task, Tensor, Thresholds};
-use eomt_edge::model::{LoadOptions, Model};
-use eomt_edge::pipeline::{NullSink, Publication, Sink};
-use eomt_edge::preprocess::Preprocessor;
-use eomt_edge::segment::{Rules, Segmenter, survivors};
+use eomt_edge_core::data::{ClassLogits, Frame, Logits, PixelFormat, Task, Tensor, Thresholds};
+use eomt_edge_core::model::{LoadOptions, Model};
+use eomt_edge_core::pipeline::{NullSink, Publication, Sink};
+use eomt_edge_core::preprocess::Preprocessor;
+use eomt_edge_core::segment::{Rules, Segmenter, survivors};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };

@@ -6,8 +6,9 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{Scratch, data, eomt_edge, succeed};
 use serde_json::{Value, json};
+
+use common::{Scratch, data, eomt_edge, succeed};
 
 fn evaluate(arguments: &[&str]) -> Command {
     let mut command = eomt_edge();

@@ -352,7 +352,7 @@ fn onnxruntime_agrees() {
 
 #[test]
 fn an_instruction_set_is_one_that_there_is() {
-    use eomt_edge::kernels::arch::{ISAS, Isa};
+    use eomt_edge_core::kernels::arch::{ISAS, Isa};
     let bench = |isa: &str| {
         let mut command = eomt_edge();
         command.args(["bench", "--mark", "--frames", "1", "--threads", "1", "--isa", isa, "--model"]).arg(shipped_model());

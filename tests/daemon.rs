@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::daemon::{Daemon, PATIENCE, connect, next, run, start};
-use common::{Scratch, data, eomt_edge, shipped_model, succeed};
-use eomt_edge::client::{ClientError, MaskFrame};
+use eomt_edge_client::{ClientError, MaskFrame};
 use rustix::process::Signal;
 use serde_json::Value;
+
+use common::daemon::{Daemon, PATIENCE, connect, next, run, start};
+use common::{Scratch, data, eomt_edge, shipped_model, succeed};
 
 /// Eight pictures as files of their own.
 fn clip() -> PathBuf {
@@ -42,10 +43,12 @@ fn a_second_process_sees_the_masks() {
 /// Known ground truth: where the scene says floor, wall or sky, the daemon's masks mostly say so too.
 #[test]
 fn scenes_are_segmented_rightly() {
-    use eomt_edge::pipeline::{Captured, MonotonicClock, NullSink, Pipeline, Source};
-    use eomt_edge::segment::Rules;
     use eomt_edge::source::ScenesSource;
-    let (model, _) = eomt_edge::model_file::load(&shipped_model(), &eomt_edge::model_file::Compute::threads(1)).expect("the shipped model");
+    use eomt_edge_core::pipeline::{Captured, NullSink, Pipeline, Source};
+    use eomt_edge_core::segment::Rules;
+    use eomt_edge_host::MonotonicClock;
+    let (model, _) =
+        eomt_edge_host::model_file::load(&shipped_model(), &eomt_edge_host::model_file::Compute::threads(1)).expect("the shipped model");
     let metadata = model.metadata().clone();
     let rules = Rules { task: metadata.task, thresholds: metadata.thresholds, ..Rules::default() }.with_stuff(&metadata.stuff_classes);
     let (mut pipeline, mut sink) = (Pipeline::new(model, rules), NullSink::default());

@@ -7,9 +7,10 @@ use std::io::Read;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use common::daemon::{Daemon, connect, next, run};
 use common::{Scratch, eomt_edge, shipped_model};
-use rustix::process::Signal;
 
 /// What displays may be instead of displays, and what the log says of it.
 #[test]

@@ -5,14 +5,15 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use eomt_edge_core::data::{Frame, Logits, Tensor, Thresholds};
+use eomt_edge_core::kernels::arch::Isa;
+use eomt_edge_core::kernels::workers::Workers;
+use eomt_edge_core::model::{LoadOptions, Model, Precision};
+use eomt_edge_core::pipeline::Pipeline;
+use eomt_edge_core::segment::Rules;
+use eomt_edge_tools::convert::{ConvertOptions, convert};
+
 use common::{Scratch, data, floats};
-use eomt_edge::data::{Frame, Logits, Tensor, Thresholds};
-use eomt_edge::kernels::arch::Isa;
-use eomt_edge::kernels::workers::Workers;
-use eomt_edge::model::{LoadOptions, Model, Precision};
-use eomt_edge::pipeline::Pipeline;
-use eomt_edge::segment::Rules;
-use eomt_edge::tools::convert::{ConvertOptions, convert};
 
 /// A reference checkpoint as a file of ours.
 fn converted(case: &str, precision: Precision, scratch: &str) -> Vec<u8> {
@@ -35,7 +36,7 @@ fn load(bytes: &[u8], isa: Isa, workers: Workers) -> Model {
 /// With the masks of `kept`; of all queries when `None`.
 fn run(model: &mut Model, kept: Option<&[usize]>) -> Logits {
     let mut logits = Logits::default();
-    let keep = |class: &eomt_edge::data::ClassLogits, list: &mut Vec<usize>| match kept {
+    let keep = |class: &eomt_edge_core::data::ClassLogits, list: &mut Vec<usize>| match kept {
         Some(kept) => list.extend_from_slice(kept),
         None => list.extend(0..class.queries),
     };

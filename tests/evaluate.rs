@@ -5,8 +5,9 @@ mod common;
 
 use std::process::Command;
 
-use common::{Scratch, data, eomt_edge, pytorch_model, shipped_model, succeed};
 use serde_json::{Value, json};
+
+use common::{Scratch, data, eomt_edge, pytorch_model, shipped_model, succeed};
 
 /// What the scores may differ by: both sides compute in doubles, in another order.
 const TOLERANCE: f64 = 1e-9;

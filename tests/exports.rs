@@ -2,13 +2,14 @@
 
 mod common;
 
-use common::{Scratch, data, eomt_edge, floats, largest_difference};
-use eomt_edge::data::{Logits, Tensor};
-use eomt_edge::model::{Companions, LoadOptions, Model, names};
-use eomt_edge::model_file::{self, Compute};
+use eomt_edge_core::data::{Logits, Tensor};
+use eomt_edge_core::model::{Companions, LoadOptions, Model, names};
+use eomt_edge_host::model_file::{self, Compute};
 use prost::Message;
 use tract_onnx::pb::{ModelProto, NodeProto, TensorProto, type_proto};
 use tract_onnx::prelude::f16;
+
+use common::{Scratch, data, eomt_edge, floats, largest_difference};
 
 const OUTPUTS: [&str; 2] = [names::CLASS_LOGITS, names::MASK_LOGITS];
 

@@ -2,15 +2,16 @@
 
 mod common;
 
+use eomt_edge_core::data::{Logits, Tensor};
+use eomt_edge_core::model::names;
+use eomt_edge_host::model_file::Compute;
+
 use common::{Scratch, data, eomt_edge, floats, largest_difference};
-use eomt_edge::data::{Logits, Tensor};
-use eomt_edge::model::names;
-use eomt_edge::model_file::Compute;
 
 /// `torch.onnx.export` of a reference network in `tests/data/foreign`, against the same expected logits.
 fn check(export: &str, reference: &str) {
     let (mut model, _) =
-        eomt_edge::model_file::load(&data("foreign").join(export).join("model.onnx"), &Compute::threads(1)).expect("loads");
+        eomt_edge_host::model_file::load(&data("foreign").join(export).join("model.onnx"), &Compute::threads(1)).expect("loads");
     assert!(model.prunes_masks(), "the mask product is recognized in the exporter's form");
     assert_eq!(model.metadata().labels.len(), 7);
     let expected = data("reference").join(reference).join("expected.safetensors");
@@ -52,8 +53,8 @@ fn an_export_alone_asks_for_its_configuration() {
 /// What ONNX Runtime's quantizer makes of the torchscript export; see `tests/data/foreign/README.md`.
 const DYNAMIC: [&str; 2] = ["dinov2-dynamic-int8", "dinov2-dynamic-uint8"];
 
-fn dynamic(export: &str) -> eomt_edge::model::Model {
-    eomt_edge::model_file::load(&data("foreign").join(export).join("model.onnx"), &Compute::threads(1)).expect("loads").0
+fn dynamic(export: &str) -> eomt_edge_core::model::Model {
+    eomt_edge_host::model_file::load(&data("foreign").join(export).join("model.onnx"), &Compute::threads(1)).expect("loads").0
 }
 
 /// Mean error over mean magnitude, against transformers in f32. Seen, and what ONNX Runtime 1.32 has on the same file:
@@ -111,7 +112,8 @@ fn beside(name: &str, export: &str, files: &[(&str, &str)]) -> Scratch {
 /// Largest difference of both outputs from what transformers computes from the same picture.
 fn difference(export: &str, expected: &str) -> f32 {
     let (mut model, _) =
-        eomt_edge::model_file::load(&data("foreign/normalization").join(format!("{export}.onnx")), &Compute::threads(1)).expect("loads");
+        eomt_edge_host::model_file::load(&data("foreign/normalization").join(format!("{export}.onnx")), &Compute::threads(1))
+            .expect("loads");
     let expected = data("foreign/normalization").join(expected);
     let (_, levels) = floats(&expected, "levels");
     let metadata = model.metadata();
@@ -248,7 +250,7 @@ fn ordinary_settings_are_silent() {
 /// `processors.json`: what EomtImageProcessor of transformers 5.24 makes of levels.
 #[test]
 fn processors_normalize_as_in_transformers() {
-    use eomt_edge::model::processor::{Processor, Texts};
+    use eomt_edge_core::model::processor::{Processor, Texts};
     let text = std::fs::read_to_string(data("foreign/processors.json")).expect("read");
     let cases: Vec<serde_json::Value> = serde_json::from_str(&text).expect("JSON");
     assert!(cases.len() >= 9);
@@ -279,7 +281,7 @@ fn masks_that_are_still_needed_are_told_with_their_cost() {
     assert!(difference("masked", "expected-masked.safetensors") < 2e-3);
     let load = |name: &str| {
         let path = data("foreign/normalization").join(name);
-        eomt_edge::model_file::load(&path, &Compute::threads(1)).expect("loads").0
+        eomt_edge_host::model_file::load(&path, &Compute::threads(1)).expect("loads").0
     };
     assert_eq!(load("outside.onnx").mask_cost(), None);
     let cost = load("masked.onnx").mask_cost().expect("it masks");

@@ -4,8 +4,9 @@ mod common;
 
 use std::path::Path;
 
+use eomt_edge_core::model::{LoadOptions, Model, Precision, names};
+
 use common::{Scratch, data, eomt_edge, floats, succeed};
-use eomt_edge::model::{LoadOptions, Model, Precision, names};
 
 /// Mean relative error, `sum |a - b| / sum |b|`.
 fn relative_error(ours: &[f32], reference: &[f32]) -> f32 {
@@ -72,14 +73,14 @@ fn the_file_describes_itself() {
 /// Pictures of the user, another size, weights in a second file.
 #[test]
 fn calibration_pictures_and_other_sizes() {
-    use eomt_edge::tools::convert::{ConvertOptions, convert};
+    use eomt_edge_tools::convert::{ConvertOptions, convert};
     let scratch = Scratch::new("int8-pictures");
     let base =
         ConvertOptions { precision: Precision::Int8, calibrate: Some(data("clip")), size: Some((64, 128)), ..ConvertOptions::default() };
     for (name, weights_inside_max) in [("inside.onnx", usize::MAX), ("beside.onnx", 1000)] {
         let path = scratch.path(name);
         convert(&data("reference/dinov2"), &path, &ConvertOptions { weights_inside_max, ..base.clone() }).expect("converts");
-        let (model, _) = eomt_edge::model_file::load(&path, &eomt_edge::model_file::Compute::threads(1)).expect("loads");
+        let (model, _) = eomt_edge_host::model_file::load(&path, &eomt_edge_host::model_file::Compute::threads(1)).expect("loads");
         assert_eq!(model.metadata().input_size, (64, 128));
     }
 }

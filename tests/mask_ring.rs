@@ -15,8 +15,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use eomt_edge::client::{ClientError, MaskFrame, Subscriber};
+use eomt_edge_client::{ClientError, MaskFrame, Subscriber};
 use rustix::process::{Signal, kill_process_group};
+
 use support::{PATIENCE, Process, Scratch, c_subscriber, emulated, launch_writer, python, reapers, ring_writer, until, writer};
 
 /// What `examples/ring_writer.rs` draws in frame `sequence`.

@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{Scratch, data, eomt_edge, floats, integers, succeed};
 use serde_json::Value;
+
+use common::{Scratch, data, eomt_edge, floats, integers, succeed};
 
 fn cases(file: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(data("reference/processing").join(file)).expect("there");

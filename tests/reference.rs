@@ -5,11 +5,12 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 
+use eomt_edge_core::data::{Logits, Tensor};
+use eomt_edge_core::kernels::workers::Workers;
+use eomt_edge_core::model::{LoadOptions, Model, names};
+use eomt_edge_host::model_file::Compute;
+
 use common::{Scratch, data, eomt_edge, floats, largest_difference, succeed};
-use eomt_edge::data::{Logits, Tensor};
-use eomt_edge::kernels::workers::Workers;
-use eomt_edge::model::{LoadOptions, Model, names};
-use eomt_edge::model_file::Compute;
 
 /// f32 sums in another order; seen: 2e-5 on logits of up to 15.
 const TOLERANCE: f32 = 1e-3;
@@ -126,7 +127,7 @@ fn kept_masks_are_those_of_all_queries() {
 /// Networks of more than 2 GiB keep their weights in a second file; here a small one is made to.
 #[test]
 fn weights_beside_the_file_give_the_same_answer() {
-    use eomt_edge::tools::convert::{ConvertOptions, convert};
+    use eomt_edge_tools::convert::{ConvertOptions, convert};
     let scratch = Scratch::new("beside");
     let (_, values) = floats(&data("reference/dinov2/expected.safetensors"), "pixel_values");
     let input = Tensor { height: 96, width: 96, values };
@@ -134,7 +135,7 @@ fn weights_beside_the_file_give_the_same_answer() {
     for (name, weights_inside_max) in [("inside.onnx", usize::MAX), ("beside.onnx", 1000)] {
         let path = scratch.path(name);
         convert(&data("reference/dinov2"), &path, &ConvertOptions { weights_inside_max, ..ConvertOptions::default() }).expect("converts");
-        let (mut model, _) = eomt_edge::model_file::load(&path, &Compute::threads(1)).expect("loads");
+        let (mut model, _) = eomt_edge_host::model_file::load(&path, &Compute::threads(1)).expect("loads");
         let mut logits = Logits::default();
         model.run(&input, |class, kept| kept.extend(0..class.queries), &mut logits).expect("runs");
         results.push(logits);

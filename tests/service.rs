@@ -9,9 +9,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use rustix::process::Signal;
+
 use common::daemon::{Daemon, PATIENCE, connect, next, run};
 use common::{Scratch, eomt_edge, shipped_model};
-use rustix::process::Signal;
 
 /// The service manager's end of sd_notify(3).
 struct Manager(UnixDatagram);
@@ -55,7 +56,7 @@ fn the_service_manager_learns_the_state() {
     let (ready, before) = manager.wait_for("READY=1");
     assert!(before.is_empty() && ready.contains("STATUS="), "{before:?} {ready}");
     // whoever was told that the daemon is ready can read masks at once
-    let mut subscriber = eomt_edge::client::Subscriber::connect(&socket).expect("ready means served");
+    let mut subscriber = eomt_edge_client::Subscriber::connect(&socket).expect("ready means served");
     next(&mut subscriber);
     for _ in 0..3 {
         manager.wait_for("WATCHDOG=1");

@@ -11,7 +11,7 @@
  *
  * A frame is the reader's own copy. A slow reader gets the newest frame and skips the ones in between (sub.skipped); it never
  * blocks the daemon and never gets a torn frame. A subscriber must not be used by two threads at once. The byte layout is that
- * of clients/rust/layout.rs in the eomt-edge repository. Include this header first, or compile with -D_GNU_SOURCE. */
+ * of crates/client/src/layout.rs in the eomt-edge repository. Include this header first, or compile with -D_GNU_SOURCE. */
 #ifndef EOMT_EDGE_H
 #define EOMT_EDGE_H
 
@@ -408,7 +408,7 @@ static inline int eomt_edge_copy_slot_(const eomt_edge_subscriber *sub, const ui
     return 0;
 }
 
-/* The reading half of the seqlock; clients/rust/ring_map.rs explains the order. */
+/* The reading half of the seqlock; crates/client/src/ring_map.rs explains the order. */
 static inline int eomt_edge_latest(eomt_edge_subscriber *sub, eomt_edge_frame *frame) {
     uint64_t wakeups;
     int attempt;

@@ -13,7 +13,7 @@ call ``masks.next(timeout=0)``.
 
 Command line: ``python -m eomt_edge_client --socket PATH --frames N [--json]``.
 
-The byte layout is that of ``clients/rust/layout.rs`` in the eomt-edge repository. Linux, 64-bit, little-endian.
+The byte layout is that of ``crates/client/src/layout.rs`` in the eomt-edge repository. Linux, 64-bit, little-endian.
 """
 
 from __future__ import annotations
@@ -364,7 +364,7 @@ class Subscriber:
         return closed != 0
 
     def _copy_newest(self) -> Optional[Frame]:
-        """The reading half of the seqlock; clients/rust/ring_map.rs explains the order."""
+        """The reading half of the seqlock; crates/client/src/ring_map.rs explains the order."""
         for _ in range(_COPY_ATTEMPTS):
             sequence = self._words[RING_HEADER.fields["latest"][1] // 8]
             self._fence()

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
+use eomt_edge_core::data::{Exif, Normalization, Task};
 
 use super::truth::{TruthArgs, first_stray};
 use crate::config::THREADS_MAX;
-use crate::data::{Exif, Normalization, Task};
 
 /// Pixels: three times the largest input of a published model.
 const INPUT_SIDE_MAX: usize = 4096;

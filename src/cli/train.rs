@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
+use eomt_edge_core::data::Exif;
 
 use super::tools::probability;
 use super::truth::TruthArgs;
 use crate::config::THREADS_MAX;
-use crate::data::Exif;
 
 fn pair(text: &str) -> Result<[f64; 2], String> {
     let (low, high) = text.split_once(',').unwrap_or((text, text));

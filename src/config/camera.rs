@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use eomt_edge_core::data::{ControlValue, Crop, PixelFormat, View};
 use serde::{Deserialize, Deserializer};
 
 use super::FrameSize;
-use crate::data::{ControlValue, Crop, PixelFormat, View};
 
 /// `[camera]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -16,11 +16,11 @@ mod display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-pub use display::{Controller, DisplayConfig, DisplayKind};
+use eomt_edge_core::data::{Colour, InputEnd, Normalization, PixelFormat, RawLayout, Stride, Task, Thresholds};
 use serde::Deserialize;
 
-use crate::data::{Colour, InputEnd, Normalization, PixelFormat, RawLayout, Stride, Task, Thresholds};
 pub use camera::{CameraConfig, Flip};
+pub use display::{Controller, DisplayConfig, DisplayKind};
 
 /// CPU numbers that sched_setaffinity(2) can name.
 const CORES_MAX: usize = 1024;

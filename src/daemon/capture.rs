@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use eomt_edge_core::data::Frame;
+use eomt_edge_core::pipeline::{Captured, Clock, Losses, Mailbox, Pool, Source, SourceError};
+
 use super::DaemonError;
 use super::rhythm::Rhythm;
-use crate::data::Frame;
-use crate::pipeline::{Captured, Clock, Losses, Mailbox, Pool, Source, SourceError};
 
 /// A source that is in one call for so long hangs: in a driver, or on a share that is gone. Cameras whose controls all time out take
 /// a while.
@@ -154,7 +155,7 @@ fn wait_until(beat: Instant, mailbox: &Mailbox<Frame>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{FixedClock, Taken};
+    use eomt_edge_core::pipeline::{FixedClock, Taken};
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     /// Waiting for so long means that it never comes.

@@ -27,12 +27,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use eomt_edge_core::model::Agreement;
+use eomt_edge_core::pipeline::{Clock, SourceError};
+use eomt_edge_host::MonotonicClock;
+use eomt_edge_host::model_file::{self, ModelFileError};
+
 use crate::config::{Config, ConfigError, ModelConfig};
-use crate::data::State;
-use crate::model::Agreement;
-use crate::model_file::{self, ModelFileError};
-use crate::pipeline::{Clock, MonotonicClock, SourceError};
 use crate::sink::RingSink;
+use crate::sink::State;
 use crate::sink::ring::RingError;
 use crate::source::SourceSpec;
 use capture::Capture;

@@ -3,18 +3,19 @@
 use std::ffi::OsString;
 use std::time::Instant;
 
+use eomt_edge_core::data::{Frame, View};
+use eomt_edge_core::model::Metadata;
+use eomt_edge_core::pipeline::{NullSink, Pipeline, Source};
+use eomt_edge_core::preprocess::Developer;
+use eomt_edge_core::segment::Rules;
+use eomt_edge_host::MonotonicClock;
+use eomt_edge_host::model_file::{self, Compute};
 use rustix::process::getpid;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::DaemonError;
 use crate::config::{Config, ConfigError, ModelConfig};
-use crate::data::{Frame, View};
-use crate::model::Metadata;
-use crate::model_file::{self, Compute};
-use crate::pipeline::{MonotonicClock, NullSink, Pipeline, Source};
-use crate::preprocess::Developer;
-use crate::segment::Rules;
 use crate::sink::RingSink;
 use crate::sink::ring::{self, ReaperCommand, RingError, ServerConfig};
 use crate::source::{self, CameraWish, SourceOptions, SourceSpec};

@@ -1,9 +1,10 @@
 //! The daemon's display, if it has one: with the feature `display` and a `[display]` that is not `none`.
 
+use eomt_edge_core::pipeline::Sink;
+
 use super::DaemonError;
 use crate::config::{Config, ConfigError, DisplayConfig, DisplayKind};
-use crate::data::State;
-use crate::pipeline::Sink;
+use crate::sink::State;
 
 #[cfg(feature = "display")]
 mod inner {
@@ -14,7 +15,7 @@ mod inner {
 #[cfg(not(feature = "display"))]
 mod inner {
     use crate::config::DisplayConfig;
-    use crate::data::State;
+    use crate::sink::State;
 
     #[derive(Debug)]
     pub enum Display {}

@@ -11,6 +11,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use eomt_edge_core::data::Frame;
+use eomt_edge_core::pipeline::{Clock, Losses, PipelineError, Taken};
+use eomt_edge_core::preprocess::Developer;
+
 use super::capture::Capture;
 use super::loader::Loader;
 use super::parts::{Network, developer, open_source, ring_config, ring_metadata, source_spec};
@@ -19,10 +23,8 @@ use super::service::Service;
 use super::signals::Signals;
 use super::{Counters, DaemonError, ReadConfig};
 use crate::config::{Config, ModelConfig};
-use crate::data::{Frame, State};
-use crate::pipeline::{Clock, Losses, PipelineError, Taken};
-use crate::preprocess::Developer;
 use crate::sink::RingSink;
+use crate::sink::State;
 
 /// After so many failures in a row the next frame will not be better.
 const FAILURES_MAX: u64 = 100;

@@ -1,15 +1,19 @@
-//! The edges towards consumers: implementations of [`crate::pipeline::Sink`].
+//! The edges towards consumers: implementations of [`eomt_edge_core::pipeline::Sink`].
 //!
 //! [`RingSink`] publishes to other processes through the mask [`ring`]; its twin without one is
-//! [`crate::pipeline::NullSink`]. `display` shows on a small screen what passes on its way to another sink. Refuses: to know what masks mean, to wait for a consumer.
+//! [`eomt_edge_core::pipeline::NullSink`]. `display` shows on a small screen what passes on its way to another sink. Refuses: to know what masks mean, to wait for a consumer.
 
 #[cfg(feature = "display")]
 pub mod display;
 pub mod ring;
+mod state;
 
-use crate::data::{Frame, FrameReport, NO_SEGMENT};
-use crate::pipeline::{Clock, Publication, Sink, SinkError};
-use crate::preprocess::RgbConverter;
+use eomt_edge_core::data::{Frame, FrameReport, NO_SEGMENT};
+use eomt_edge_core::pipeline::{Clock, Publication, Sink, SinkError};
+use eomt_edge_core::preprocess::RgbConverter;
+
+pub use state::State;
+
 use ring::{MaskServer, RingConfig, RingError, RingWriter, ServerConfig};
 
 /// The mask ring with its server.

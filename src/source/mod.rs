@@ -1,4 +1,4 @@
-//! The edges towards cameras and files: implementations of [`crate::pipeline::Source`].
+//! The edges towards cameras and files: implementations of [`eomt_edge_core::pipeline::Source`].
 //!
 //! ```
 //! use eomt_edge::source::SourceSpec;
@@ -15,11 +15,9 @@
 //!
 //! Refuses: to look at the clock (time is an argument), to know what becomes of a frame.
 
-mod pictures;
 mod pipe;
 mod replay;
-pub mod scenes;
-mod scenes_source;
+mod scenes;
 #[cfg(feature = "camera")]
 pub mod v4l2;
 
@@ -29,13 +27,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::data::{Colour, ControlValue, InputEnd, PixelFormat, Stride, View};
-use crate::pipeline::{Source, SourceError};
+use eomt_edge_core::data::{Colour, ControlValue, InputEnd, PixelFormat, Stride, View};
+use eomt_edge_core::pipeline::{Source, SourceError};
 
-pub use pictures::{PictureError, read_annotated, read_picture, read_picture_as};
 pub use pipe::{PipeOptions, PipeSource, exec_source_main};
 pub use replay::ReplaySource;
-pub use scenes_source::ScenesSource;
+pub use scenes::ScenesSource;
 
 /// A source as the user names it.
 #[derive(Debug, Clone, PartialEq)]

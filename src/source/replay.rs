@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::pictures::{picture_size, read_picture};
-use crate::data::Frame;
-use crate::pipeline::{Captured, Losses, Source, SourceError};
+use eomt_edge_core::data::Frame;
+use eomt_edge_core::pipeline::{Captured, Losses, Source, SourceError};
+use eomt_edge_host::pictures::{picture_size, read_picture};
 
 /// Plays PNG and JPEG files in the order of their names, over and over.
 pub struct ReplaySource {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use eomt_edge::client::{MaskFrame, Subscriber};
+use eomt_edge_client::{MaskFrame, Subscriber};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{eomt_edge, shipped_model};

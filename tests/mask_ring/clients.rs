@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::mem::{offset_of, size_of};
 use std::process::Command;
 
-use eomt_edge::client::layout::*;
-use eomt_edge::client::{MaskFrame, Subscriber, crc32};
+use eomt_edge_client::layout::*;
+use eomt_edge_client::{MaskFrame, Subscriber, crc32};
 use serde_json::{Value, json};
 
 use super::support::{Process, Scratch, c_subscriber, clients, compile, compiled, python, writer};

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use eomt_edge::client::Subscriber;
+use eomt_edge_client::Subscriber;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_getfl, fcntl_setfl, fstat, ftruncate};
 use rustix::io::Errno;

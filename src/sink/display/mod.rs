@@ -1,8 +1,8 @@
 //! A small screen beside the camera: what the daemon sees, and how it is.
 //!
 //! ```no_run
-//! # fn demo(config: &eomt_edge::config::DisplayConfig, sink: &mut dyn eomt_edge::pipeline::Sink) {
-//! use eomt_edge::data::State;
+//! # fn demo(config: &eomt_edge::config::DisplayConfig, sink: &mut dyn eomt_edge_core::pipeline::Sink) {
+//! use eomt_edge::sink::State;
 //! use eomt_edge::sink::display::Display;
 //! let mut display = Display::start(config);
 //! display.show(State::Starting);
@@ -43,6 +43,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use eomt_edge_core::data::{Frame, Segment};
+use eomt_edge_core::pipeline::{Mailbox, Publication, Sink, SinkError, Taken};
+
 pub use changes::{Area, Grid};
 pub use framebuffer::{Channel, Framebuffer, Geometry, geometry};
 pub use gpio::gpio_chip;
@@ -50,8 +53,7 @@ pub use panel::{Depth, Panel};
 pub use worker::Open;
 
 use crate::config::DisplayConfig;
-use crate::data::{Frame, Segment, State};
-use crate::pipeline::{Mailbox, Publication, Sink, SinkError, Taken};
+use crate::sink::State;
 
 /// Why nothing can be shown.
 #[derive(Debug, thiserror::Error)]

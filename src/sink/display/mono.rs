@@ -3,12 +3,12 @@
 use embedded_graphics::mono_font::iso_8859_1::{FONT_5X8, FONT_6X13};
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::{DrawTarget, RgbColor};
+use eomt_edge_core::data::NO_SEGMENT;
+use eomt_edge_core::overlay::Canvas;
 
 use super::Picture;
 use super::scene::{Scene, letterbox};
 use super::text::Face;
-use crate::data::NO_SEGMENT;
-use crate::overlay::Canvas;
 
 /// Ordered dithering, 4x4 (Bayer 1973): a pixel is on where the level exceeds its threshold.
 const BAYER: [[u8; 4]; 4] = [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]];

@@ -5,13 +5,13 @@ use embedded_graphics::mono_font::iso_8859_1::{FONT_6X13, FONT_9X18_BOLD, FONT_1
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::{DrawTarget, Point, RgbColor, Size};
 use embedded_graphics::primitives::Rectangle;
+use eomt_edge_core::data::{NO_SEGMENT, Segment};
+use eomt_edge_core::overlay::{Canvas, Style, paint_with};
+use eomt_edge_core::preprocess::RgbConverter;
 
 use super::Picture;
 use super::changes::Area;
 use super::text::Face;
-use crate::data::{NO_SEGMENT, Segment};
-use crate::overlay::{Canvas, Style, paint_with};
-use crate::preprocess::RgbConverter;
 
 /// How scenes look.
 #[derive(Debug, Clone, Copy)]

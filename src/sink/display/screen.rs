@@ -2,11 +2,11 @@
 
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::{DrawTarget, RgbColor};
+use eomt_edge_core::overlay::Canvas;
 
 use super::panel::Depth;
 use super::text::{largest, wrap};
-use crate::data::State;
-use crate::overlay::Canvas;
+use crate::sink::State;
 
 impl State {
     fn words(&self) -> &'static str {

@@ -8,8 +8,7 @@ use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::{Dimensions, DrawTarget, Drawable, Pixel, Point, Size};
 use embedded_graphics::primitives::Rectangle;
 use embedded_graphics::text::{Baseline, Text};
-
-use crate::overlay::Canvas;
+use eomt_edge_core::overlay::Canvas;
 
 /// A font, each of its pixels `scale` pixels wide and high.
 #[derive(Debug, Clone, Copy)]

@@ -11,15 +11,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use eomt_edge_core::overlay::Canvas;
+use eomt_edge_core::pipeline::Taken;
+
 use super::changes::Shown;
 use super::panel::{Depth, Panel};
 use super::scene::{Look, Scene};
 use super::status::{Meter, line, temperature};
 use super::{DisplayError, Exchange, Message, Picture, mono};
 use crate::config::DisplayConfig;
-use crate::data::State;
-use crate::overlay::Canvas;
-use crate::pipeline::Taken;
+use crate::sink::State;
 
 /// Finds the panel, also after it was lost.
 pub type Open = Box<dyn Fn() -> Result<Box<dyn Panel>, DisplayError> + Send>;

@@ -1,7 +1,7 @@
 //! The mask ring: masks in shared memory for any number of other processes.
 //!
 //! ```no_run
-//! use eomt_edge::data::FrameReport;
+//! use eomt_edge_core::data::FrameReport;
 //! use eomt_edge::sink::ring::{MaskServer, RingConfig, RingError, RingWriter, ServerConfig};
 //! # fn main() -> Result<(), RingError> {
 //! let config = RingConfig { max_width: 640, max_height: 480, ..RingConfig::default() };

@@ -10,13 +10,13 @@ use std::io::IoSlice;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, OwnedFd};
 
+use eomt_edge_client::layout::{ABI_VERSION, HELLO_MAGIC, HELLO_OK, HELLO_REFUSED, Hello};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use super::writer::RingShare;
-use crate::client::layout::{ABI_VERSION, HELLO_MAGIC, HELLO_OK, HELLO_REFUSED, Hello};
 
 #[derive(Debug)]
 pub(super) struct Reader {

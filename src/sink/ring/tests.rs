@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use eomt_edge_client::{ClientError, MaskFrame, Subscriber};
+use eomt_edge_core::data::{FrameReport, Segment};
 use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect, munmap};
 
 use super::{MaskServer, RingConfig, RingError, RingWriter, ServerConfig};
-use crate::client::{ClientError, MaskFrame, Subscriber};
-use crate::data::{FrameReport, Segment};
 
 /// Waiting for so long means that it never comes.
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(120));

@@ -14,17 +14,17 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+use eomt_edge_client::layout::{
+    ABI_VERSION, Geometry, MAX_SEGMENTS, MAX_SIDE, MAX_SLOTS, MIN_SLOTS, RING_HAS_CHECKSUM, RingHeader, RingInfo, SLOT_HAS_CHECKSUM,
+    SLOT_HAS_FRAME, SLOT_MAGIC, SLOT_NO_SIGNAL, SLOT_STALE, SLOT_TRUNCATED, SegmentRow, SlotHeader, SlotInfo,
+};
+use eomt_edge_client::{crc32, ids_as_bytes, rows_as_bytes};
+use eomt_edge_core::data::{FrameReport, Segment};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::getpid;
 
 use super::shm::SharedMemory;
 use super::{RingConfig, RingError};
-use crate::client::layout::{
-    ABI_VERSION, Geometry, MAX_SEGMENTS, MAX_SIDE, MAX_SLOTS, MIN_SLOTS, RING_HAS_CHECKSUM, RingHeader, RingInfo, SLOT_HAS_CHECKSUM,
-    SLOT_HAS_FRAME, SLOT_MAGIC, SLOT_NO_SIGNAL, SLOT_STALE, SLOT_TRUNCATED, SegmentRow, SlotHeader, SlotInfo,
-};
-use crate::client::{crc32, ids_as_bytes, rows_as_bytes};
-use crate::data::{FrameReport, Segment};
 
 /// What the server thread needs of a ring: it outlives neither reload nor writer, so it has its own descriptors.
 #[derive(Debug, Clone)]

@@ -17,12 +17,14 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use eomt_edge_core::data::{Colour, Frame, InputEnd, PixelFormat, RawLayout, Stride, View};
+use eomt_edge_core::pipeline::{Captured, Clock, Losses, Source, SourceError};
+use eomt_edge_host::MonotonicClock;
+
 pub use input::exec_source_main;
+
 use input::{Got, Input, Stream};
 use suspicion::Suspicion;
-
-use crate::data::{Colour, Frame, InputEnd, PixelFormat, RawLayout, Stride, View};
-use crate::pipeline::{Captured, Clock, Losses, MonotonicClock, Source, SourceError};
 
 /// The longest stay in one call of `next`.
 const PATIENCE: Duration = Duration::from_millis(50);

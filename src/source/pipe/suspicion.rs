@@ -5,7 +5,7 @@
 //! fit another stride by itself; but then it does not at the edges of the rows that the configuration names, where one row's end meets
 //! another row's start. Looks at the first plane (luma, or all of a packed format).
 
-use crate::data::{PixelFormat, RawLayout, Stride};
+use eomt_edge_core::data::{PixelFormat, RawLayout, Stride};
 
 /// Frames with something to see that are looked at, and frames altogether.
 const CLEAR_MAX: u32 = 3;

@@ -6,9 +6,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use eomt_edge_core::pipeline::FixedClock;
+use eomt_edge_core::scenes::Scene;
+
 use super::*;
-use crate::pipeline::FixedClock;
-use crate::source::scenes::Scene;
 
 fn options(size: (u32, u32), format: PixelFormat) -> PipeOptions {
     let (colour, view) = (Colour::default(), View::default());

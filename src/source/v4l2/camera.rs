@@ -11,6 +11,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use eomt_edge_core::data::PixelFormat;
+
 use super::choice::{self, Offer, Wish};
 use super::controls;
 use super::identity::Found;
@@ -19,7 +21,6 @@ use super::stream::BUFFERS;
 use super::sys::{Api, Buffers, Device, DriverFormat, Settings};
 use super::trouble::{Kind, Trouble};
 use super::{CameraOptions, Offers};
-use crate::data::PixelFormat;
 
 /// An open camera that has been asked what it can do.
 pub(super) struct Camera {

@@ -1,7 +1,8 @@
 //! Which of a camera's formats to take: the cheapest that gives the wanted size and rate.
 
+use eomt_edge_core::data::PixelFormat;
+
 use super::sys::{Rates, Sizes};
-use crate::data::PixelFormat;
 
 /// What the configuration asks of a camera.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use eomt_edge_core::data::ControlValue;
 use v4l::v4l_sys::*;
 
 use super::sys::{ControlInfo, ControlType};
-use crate::data::ControlValue;
 
 /// What to set, in this order, and what cannot be set and why.
 #[derive(Debug, Default, PartialEq)]

@@ -1,10 +1,11 @@
 //! Where the pixels of a frame lie in the driver's memory, and how they get out of it.
 //!
-//! A driver may pad its rows and keep planes in one memory area or in several; a [`Frame`](crate::data::Frame) has neither padding nor
+//! A driver may pad its rows and keep planes in one memory area or in several; a [`Frame`](eomt_edge_core::data::Frame) has neither padding nor
 //! holes. Layouts: <https://docs.kernel.org/userspace-api/media/v4l/pixfmt.html>.
 
+use eomt_edge_core::data::{Colour, Matrix, PixelFormat};
+
 use super::sys::{DriverFormat, PLANES_MAX};
-use crate::data::{Colour, Matrix, PixelFormat};
 
 /// Four-character codes of the formats we take. A code with `M` keeps its planes in separate memory areas.
 ///
@@ -344,11 +345,11 @@ mod tests {
             (b"BA24", b"ARGB"),
             (b"BX24", b"XRGB"),
         ] {
-            let mut frame = crate::data::Frame::rgb(1, 1, vec![0; 3]);
+            let mut frame = eomt_edge_core::data::Frame::rgb(1, 1, vec![0; 3]);
             let layout = Layout::of(&driver(code, (1, 1), &[(16, 16)])).unwrap();
             layout.copy(&[order], &mut frame.data).unwrap();
             frame.format = layout.format;
-            assert_eq!(crate::preprocess::RgbConverter::new().rgb(&frame), b"RGB", "{}", code_name(*code));
+            assert_eq!(eomt_edge_core::preprocess::RgbConverter::new().rgb(&frame), b"RGB", "{}", code_name(*code));
         }
         assert_eq!((code_name(*b"Y16 "), pixel_format(*b"Y16 ")), ("Y16".to_owned(), Some(PixelFormat::Grey16)));
     }

@@ -10,7 +10,7 @@
 //! clock, [`trouble`] says what is wrong, [`report`] speaks for `doctor`, [`sys`] has the calls. A camera is known by what it is from
 //! its first frame on. Invariants: whatever the camera does, the source goes on; one log line per change of its state; frames and
 //! their losses are counted; a camera that was tried in vain is left as it was set. Refuses: decoding and turning pictures
-//! ([`crate::preprocess::Developer`] does, and only those that are used), anything at a device that is no camera.
+//! ([`eomt_edge_core::preprocess::Developer`] does, and only those that are used), anything at a device that is no camera.
 
 mod camera;
 mod choice;
@@ -28,19 +28,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use camera::{Before, Camera, Started};
+use eomt_edge_core::data::{ControlValue, Frame, Matrix, View};
+use eomt_edge_core::pipeline::{Captured, Clock, Losses, Source, SourceError};
+use eomt_edge_host::MonotonicClock;
+
 pub use choice::{Offer, Wish};
+pub use report::{describe, pick, usable};
+
+use camera::{Before, Camera, Started};
 use identity::{DeviceDirectory, Found, Identity};
 use layout::Layout;
-pub use report::{describe, pick, usable};
 use search::PassedOver;
 use stream::{Outcome, take_newest};
 use sys::Buffers;
 use times::Stamps;
 use trouble::{Kind, Trouble};
-
-use crate::data::{ControlValue, Frame, Matrix, View};
-use crate::pipeline::{Captured, Clock, Losses, MonotonicClock, Source, SourceError};
 
 /// The longest stay in one call of `next`.
 const PATIENCE: Duration = Duration::from_millis(100);

@@ -15,11 +15,11 @@
 use std::io;
 use std::time::Duration;
 
+use eomt_edge_core::pipeline::Losses;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::layout::{Layout, ShortFrame};
 use super::sys::{Buffers, Dequeued};
-use crate::pipeline::Losses;
 
 /// Enough for the driver to fill one and keep one in hand while a new one is ready and we copy the fourth.
 pub(super) const BUFFERS: u32 = 4;

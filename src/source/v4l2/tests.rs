@@ -2,13 +2,13 @@
 
 use std::fs;
 
+use eomt_edge_core::data::PixelFormat;
 use rustix::io::Errno;
 use v4l::v4l_sys::*;
 
 use super::report::pick_among;
 use super::sys::fake::{FakeCamera, Formats, Handle, plug};
 use super::*;
-use crate::data::PixelFormat;
 
 /// A directory of nodes, gone with its end.
 struct Board {

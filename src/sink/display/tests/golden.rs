@@ -1,11 +1,12 @@
 //! Pictures as panels of several sizes show them, pixel by pixel as they were approved by eye.
 
+use eomt_edge_core::overlay::Canvas;
+
 use super::super::panel::Depth;
 use super::super::scene::{Look, Scene};
 use super::super::{mono, status};
 use super::{data, picture};
-use crate::data::State;
-use crate::overlay::Canvas;
+use crate::sink::State;
 
 /// Compares with `tests/data/display/NAME.png`; what differs is left in the temporary directory to be looked at.
 #[derive(Default)]

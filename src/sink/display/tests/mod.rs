@@ -11,11 +11,12 @@ mod thread;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use eomt_edge_core::data::{Frame, Segment};
+
 use super::Picture;
 use super::changes::{Grid, Shown};
 use super::panel::Panel;
 use crate::config::{Config, DisplayConfig};
-use crate::data::{Frame, Segment};
 
 fn data(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path)

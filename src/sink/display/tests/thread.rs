@@ -5,11 +5,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use eomt_edge_core::pipeline::{NullSink, Publication, Sink};
+
 use super::super::changes::{Area, Grid};
 use super::super::panel::Panel;
 use super::super::{Display, DisplayError, State};
 use super::{config, picture};
-use crate::pipeline::{NullSink, Publication, Sink};
 
 /// A panel that reports each transfer and then waits for permission, or fails.
 struct Slow {
@@ -97,7 +98,10 @@ fn a_panel_that_hangs_holds_nobody_up() {
         publish(&bench.display, &mut sink);
     }
     assert!(bench.sent.try_recv().is_err(), "nothing else is sent");
-    assert!(matches!(bench.display.exchange.ready.take(Duration::ZERO), crate::pipeline::Taken::TimedOut), "no buffer to copy into");
+    assert!(
+        matches!(bench.display.exchange.ready.take(Duration::ZERO), eomt_edge_core::pipeline::Taken::TimedOut),
+        "no buffer to copy into"
+    );
     // and ends without the panel
     drop(bench.display);
 }

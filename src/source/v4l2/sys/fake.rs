@@ -231,7 +231,8 @@ impl State {
         if !self.streams || !self.camera.gives_frames || self.queue.len() < 3 {
             return Err(Errno::AGAIN);
         }
-        use crate::pipeline::{Clock, MonotonicClock};
+        use eomt_edge_core::pipeline::Clock;
+        use eomt_edge_host::MonotonicClock;
         let now_ns = MonotonicClock.now_ns().saturating_add_signed(self.camera.offset_ns);
         raw.timestamp.tv_sec = (now_ns / 1_000_000_000) as _;
         raw.timestamp.tv_usec = (now_ns % 1_000_000_000 / 1000) as _;

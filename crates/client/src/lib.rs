@@ -1,0 +1,296 @@
+//! The reader's side of the mask ring: what another Rust process uses to receive masks.
+//!
+//! ```no_run
+//! use eomt_edge_client::{ClientError, Subscriber};
+//! # fn main() -> Result<(), ClientError> {
+//! let mut masks = Subscriber::connect("/run/eomt-edge/masks.sock")?;
+//! while let Some(frame) = masks.next(None)? {
+//!     for segment in &frame.segments {
+//!         println!("{}: {} {:.2}", frame.sequence(), masks.label(segment.class).unwrap_or("?"), segment.score);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The folder stands alone: copy it into a project that has `rustix` and `thiserror` and name it `client`.
+//!
+//! Invariants: a reader never blocks the writer and never returns a torn frame; it returns the newest frame and counts the ones
+//! it [skipped](Subscriber::skipped); after the daemon's death every call ends with [`ClientError::Ended`] within milliseconds.
+//! Refuses: to write to the ring, to reconnect by itself ([`Subscriber::connect_retry`] is one line), to trust what the shared
+//! memory says about sizes.
+#![allow(unsafe_code)]
+
+mod checksum;
+mod frame;
+pub mod layout;
+mod ring_map;
+mod socket;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::io::Errno;
+
+pub use checksum::crc32;
+pub use frame::{MaskFrame, ids_as_bytes, rows_as_bytes};
+use ring_map::{RingMap, SlotRead};
+
+/// Attempts to copy a frame before giving the writer the field; each failure means that the writer published meanwhile.
+const COPY_ATTEMPTS: u32 = 1000;
+
+/// The ring has the last word: it is looked at this often even if no event comes.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// Why there are no masks.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("cannot connect to the mask socket {}: {source}", path.display())]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("the daemon at {} refused this client: {reason}", path.display())]
+    Refused { path: PathBuf, reason: String },
+    #[error("{} is not a mask socket: {what}", path.display())]
+    Protocol { path: PathBuf, what: String },
+    #[error("the daemon at {} speaks ABI {theirs} of the mask ring, this client {ours}", path.display())]
+    Abi { path: PathBuf, theirs: u32, ours: u32 },
+    #[error("the mask ring of {} cannot be read: {what}", path.display())]
+    Ring { path: PathBuf, what: String },
+    #[error("waiting for masks of {} failed: {source}", path.display())]
+    Wait { path: PathBuf, source: io::Error },
+    /// `clean`: the writer said goodbye (stop, or a new ring after a reload); otherwise it died.
+    #[error("the daemon at {} {}", path.display(), if *clean { "closed this mask ring" } else { "has ended" })]
+    Ended { path: PathBuf, clean: bool },
+}
+
+/// A connection to a daemon and its mapped ring.
+#[derive(Debug)]
+pub struct Subscriber {
+    path: PathBuf,
+    map: RingMap,
+    socket: OwnedFd,
+    event: OwnedFd,
+    /// Holds `socket` and `event`: readable when there is a frame or an end.
+    epoll: OwnedFd,
+    generation: u64,
+    labels: Vec<String>,
+    metadata: String,
+    last: u64,
+    skipped: u64,
+    retries: u64,
+}
+
+impl Subscriber {
+    /// Connects to the daemon that listens on `path`.
+    pub fn connect(path: impl AsRef<Path>) -> Result<Subscriber, ClientError> {
+        let path = path.as_ref();
+        let connection = socket::open(path)?;
+        let map =
+            RingMap::open(&connection.memfd, connection.hello.ring_bytes).map_err(|what| ClientError::Ring { path: path.into(), what })?;
+        let info = map.info();
+        let labels = split_labels(&map.blob(info.labels_offset, info.labels_bytes));
+        let metadata = String::from_utf8_lossy(&map.blob(info.metadata_offset, info.metadata_bytes)).into_owned();
+        let epoll =
+            watch(&connection.socket, &connection.event).map_err(|errno| ClientError::Wait { path: path.into(), source: errno.into() })?;
+        Ok(Subscriber {
+            path: path.into(),
+            map,
+            socket: connection.socket,
+            event: connection.event,
+            epoll,
+            generation: connection.hello.generation,
+            labels,
+            metadata,
+            last: 0,
+            skipped: 0,
+            retries: 0,
+        })
+    }
+
+    /// Connects, trying again until `timeout` while nobody listens there (or the daemon is full or just restarting).
+    pub fn connect_retry(path: impl AsRef<Path>, timeout: Duration) -> Result<Subscriber, ClientError> {
+        let path = path.as_ref();
+        let deadline = Instant::now().checked_add(timeout);
+        let mut pause = Duration::from_millis(5);
+        loop {
+            let error = match Subscriber::connect(path) {
+                Ok(subscriber) => return Ok(subscriber),
+                Err(ClientError::Connect { path, source }) if !may_pass(&source) => return Err(ClientError::Connect { path, source }),
+                Err(error @ (ClientError::Connect { .. } | ClientError::Refused { .. } | ClientError::Ended { .. })) => error,
+                Err(error) => return Err(error),
+            };
+            let left = deadline.map_or(pause, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Err(error);
+            }
+            std::thread::sleep(pause.min(left));
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+    }
+
+    /// Waits for a frame newer than the last one; `None` when `timeout` passed (no timeout: waits forever).
+    pub fn next(&mut self, timeout: Option<Duration>) -> Result<Option<MaskFrame>, ClientError> {
+        let mut frame = MaskFrame::default();
+        Ok(self.next_into(&mut frame, timeout)?.then_some(frame))
+    }
+
+    /// As [`Subscriber::next`], into a frame of the caller: nothing is allocated once its buffers have grown.
+    pub fn next_into(&mut self, frame: &mut MaskFrame, timeout: Option<Duration>) -> Result<bool, ClientError> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            if self.latest(frame)? {
+                return Ok(true);
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if !self.wait(left)? || left.is_some_and(|left| left.is_zero()) {
+                return self.latest(frame);
+            }
+        }
+    }
+
+    /// Waits until there is a frame newer than the last one returned; false when `timeout` passed first.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, ClientError> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            self.drain_event();
+            // The order matters: whoever reads `ended` first and `latest` second cannot miss the last frame.
+            let ended = self.ended()?;
+            if self.map.latest() > self.last {
+                return Ok(true);
+            }
+            if let Some(clean) = ended {
+                return Err(ClientError::Ended { path: self.path.clone(), clean });
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(false);
+            }
+            let left = left.map_or(RECHECK, |left| left.min(RECHECK));
+            let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+            let mut fds = [PollFd::new(&self.event, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)];
+            match poll(&mut fds, Some(&left)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(ClientError::Wait { path: self.path.clone(), source: errno.into() }),
+            }
+        }
+    }
+
+    /// Copies the newest frame if it is newer than the last one returned; never waits. False leaves `frame` unspecified.
+    ///
+    /// Does not notice the end of the daemon: that is [`Subscriber::wait`]'s and [`Subscriber::next`]'s.
+    pub fn latest(&mut self, frame: &mut MaskFrame) -> Result<bool, ClientError> {
+        self.drain_event();
+        for _ in 0..COPY_ATTEMPTS {
+            let sequence = self.map.latest();
+            if sequence <= self.last {
+                return Ok(false);
+            }
+            match self.map.read_slot(sequence, frame) {
+                SlotRead::Done => {
+                    if self.last != 0 {
+                        self.skipped += sequence - self.last - 1;
+                    }
+                    self.last = sequence;
+                    return Ok(true);
+                }
+                SlotRead::Overtaken => self.retries += 1,
+                SlotRead::Corrupt(what) => return Err(ClientError::Ring { path: self.path.clone(), what }),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Frames published since the first one returned that this reader was too slow for.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Copies thrown away because the writer came by.
+    pub fn retries(&self) -> u64 {
+        self.retries
+    }
+
+    /// Class names, indexed by [`layout::SegmentRow::class`].
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    pub fn label(&self, class: u16) -> Option<&str> {
+        self.labels.get(usize::from(class)).map(String::as_str)
+    }
+
+    /// The ring's metadata, a JSON object: labels, stuff classes, task, model.
+    pub fn metadata(&self) -> &str {
+        &self.metadata
+    }
+
+    /// Limits and offsets of the ring, and who writes it.
+    pub fn ring(&self) -> &layout::RingInfo {
+        self.map.info()
+    }
+
+    /// Counts the rings of this daemon; a reload makes a new one.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// CLOCK_MONOTONIC nanoseconds of the writer's last sign of life.
+    pub fn heartbeat_ns(&self) -> u64 {
+        self.map.heartbeat_ns()
+    }
+
+    /// The eventfd alone, as the server passed it.
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    fn drain_event(&self) {
+        // EAGAIN means no news; any other failure shows itself in `wait`, and the ring is checked in any case.
+        let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
+    }
+
+    /// `Some(clean)` when no frame will come any more.
+    fn ended(&self) -> Result<Option<bool>, ClientError> {
+        if self.map.closed() {
+            return Ok(Some(true));
+        }
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)];
+        match poll(&mut fds, Some(&Timespec::default())) {
+            // After the hello the server says nothing more: readable means end of file.
+            Ok(ready) => Ok((ready > 0).then(|| self.map.closed())),
+            Err(Errno::INTR) => Ok(None),
+            Err(errno) => Err(ClientError::Wait { path: self.path.clone(), source: errno.into() }),
+        }
+    }
+}
+
+/// For an event loop of one's own: readable when a frame came or the daemon ended; then call
+/// [`next_into`](Subscriber::next_into) with a zero timeout.
+impl AsFd for Subscriber {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+fn watch(socket: &OwnedFd, event: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&set, event, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+    epoll::add(&set, socket, epoll::EventData::new_u64(1), epoll::EventFlags::IN | epoll::EventFlags::RDHUP)?;
+    Ok(set)
+}
+
+fn split_labels(bytes: &[u8]) -> Vec<String> {
+    let mut labels: Vec<String> = bytes.split(|&byte| byte == 0).map(|label| String::from_utf8_lossy(label).into_owned()).collect();
+    labels.pop(); // what follows the last NUL
+    labels
+}
+
+/// Whether a later attempt to connect may fare better: no socket yet, nobody behind it, or a full queue.
+fn may_pass(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}

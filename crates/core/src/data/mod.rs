@@ -1,0 +1,32 @@
+//! The nouns that flow through the program: [`Frame`] → [`Tensor`] → [`Logits`] → [`Segments`] → [`FrameReport`].
+//!
+//! ```
+//! use eomt_edge_core::data::{Frame, PixelFormat};
+//! let frame = Frame::rgb(2, 1, vec![255, 0, 0, 0, 255, 0]);
+//! assert_eq!(frame.format, PixelFormat::Rgb24);
+//! ```
+//!
+//! Invariants: a noun is valid once it exists (lengths match shapes); stages never re-check.
+//! Refuses: behaviour. No file, clock, thread or log call here, and no dependency on any other room.
+
+mod camera;
+mod frame;
+mod geometry;
+mod layout;
+mod logits;
+mod normalization;
+mod report;
+mod segments;
+mod task;
+mod tensor;
+
+pub use camera::{ControlValue, Crop, View};
+pub use frame::{Colour, Exif, Frame, GroundTruth, Matrix, PixelFormat};
+pub use geometry::{Geometry, Windows};
+pub use layout::{InputEnd, Plane, RawLayout, Stride};
+pub use logits::{ClassLogits, Logits};
+pub use normalization::Normalization;
+pub use report::{FrameReport, Stage, StageTimes};
+pub use segments::{NO_SEGMENT, Rle, Segment, Segments};
+pub use task::{Task, Thresholds};
+pub use tensor::Tensor;

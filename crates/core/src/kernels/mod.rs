@@ -1,0 +1,33 @@
+//! Arithmetic on slices: a readable scalar truth, and the same for each instruction set (see [`arch`]).
+//!
+//! ```
+//! use eomt_edge_core::kernels::math::softmax;
+//! let mut scores = [1.0, 1.0];
+//! softmax(&mut scores);
+//! assert_eq!(scores, [0.5, 0.5]);
+//! ```
+//!
+//! Invariants: no I/O, no threads of their own (a caller lends some), no allocation once their scratch has grown; results do not
+//! depend on the instruction set, the number of threads, or how many rows are computed together.
+//! Refuses: shapes that do not match (a bug of the caller: assertion).
+
+pub mod activation;
+#[allow(unsafe_code)]
+pub mod arch;
+pub mod attention;
+pub mod bilinear;
+pub mod colour;
+pub mod contest;
+pub mod convolution;
+pub mod linear;
+pub mod math;
+pub mod mixture;
+pub mod panels;
+pub mod peak;
+pub mod product;
+pub mod quantize;
+pub mod rows;
+pub mod scale_block;
+#[doc(hidden)]
+pub mod testing;
+pub mod workers;

@@ -1,0 +1,224 @@
+//! ONNX bytes to a runnable plan: decode, find out what it is, optimize.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prost::Message;
+use tract_linalg::multithread::Executor;
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::{InferenceModel, InferenceModelExt, OutletId, TypedModel, TypedSimplePlan};
+use tract_onnx::tract_core::internal::{Datum, TypedFact, tvec};
+use tract_onnx::tract_core::runtime::RunOptions;
+use tract_onnx::tract_hir::internal::InferenceFact;
+
+use super::foreign::{self, Companions};
+use super::fuse::{self, MaskProduct};
+use super::metadata::names;
+use super::ops::Engine;
+use super::{MaskOutput, Metadata, Model, ModelError, Origin, PRODUCER, Remarks, masks, onnx};
+use crate::data::Normalization;
+use crate::kernels::arch::Isa;
+use crate::kernels::product::MaskProductScratch;
+use crate::kernels::workers::Workers;
+
+/// How to load.
+#[derive(Debug, Clone)]
+pub struct LoadOptions<'a> {
+    /// The instruction set of the kernels.
+    pub isa: Isa,
+    /// The threads of one inference.
+    pub workers: Workers,
+    /// The texts of the files beside a foreign export; unused when the file describes itself.
+    pub companions: Companions<'a>,
+    /// Where a foreign export's pixel values are normalized.
+    pub normalization: Normalization,
+    /// Where weights in a second file are looked for (networks of more than 2 GiB); the one case in which this room reads a file.
+    pub directory: Option<&'a str>,
+    /// Compute only the masks of kept queries when the graph allows it. Off only to compare.
+    pub prune_masks: bool,
+}
+
+impl Default for LoadOptions<'_> {
+    fn default() -> Self {
+        LoadOptions {
+            isa: Isa::detect(),
+            workers: Workers::one(),
+            companions: Companions::default(),
+            normalization: Normalization::Auto,
+            directory: None,
+            prune_masks: true,
+        }
+    }
+}
+
+impl Model {
+    /// Loads the bytes of an ONNX file: ours, or a foreign EoMT export with its `config.json`.
+    ///
+    /// # Errors
+    /// [`ModelError::NotOnnx`], [`ModelError::NotEomt`] or a metadata error for files of another kind;
+    /// [`ModelError::Engine`] when tract cannot handle the graph.
+    pub fn load(bytes: &[u8], options: &LoadOptions) -> Result<Model, ModelError> {
+        let mut proto = ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx { reason: error.to_string() })?;
+        if proto.graph.is_none() || proto.opset_import.is_empty() {
+            return Err(ModelError::NotOnnx { reason: "it holds no graph".to_owned() });
+        }
+        let ours = proto.producer_name == PRODUCER;
+        // first of all: what is widened or folded there is read by the description, too
+        let prepared = onnx::prepare(&mut proto, options.directory)?;
+        let (metadata, remarks) = describe(&proto, options)?;
+        let (model, outputs) = parse(proto, metadata.input_size, options.directory)?;
+        let origin = Origin { foreign: !ours, ..Origin::default() };
+        let mut model = assemble(model, outputs, metadata, remarks, origin, options)?;
+        if prepared.widened > 0 {
+            let fact = format!("{} tensors of half precision are f32 now, and so is all arithmetic", prepared.widened);
+            model.remarks.facts.push(fact);
+        }
+        if model.origin.foreign {
+            remark_what_is_slow(&mut model);
+        }
+        Ok(model)
+    }
+}
+
+/// The graph as it was read, with class logits and masks as its outputs.
+pub(super) fn plain(bytes: &[u8], input_size: (usize, usize), options: &LoadOptions) -> Result<TypedModel, ModelError> {
+    let mut proto = ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx { reason: error.to_string() })?;
+    onnx::prepare(&mut proto, options.directory)?;
+    let (mut model, outputs) = parse(proto, input_size, options.directory)?;
+    model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(ModelError::engine("analyse"))?;
+    Ok(model)
+}
+
+/// From this share of the multiply-adds on it is worth a warning.
+const UNFUSED_SHARE: f64 = 0.01;
+
+fn remark_what_is_slow(model: &mut Model) {
+    let Origin { roundings, int8, .. } = model.origin;
+    if roundings > 0 {
+        let instead = if int8 { "int8 layers quantize their inputs anew, token by token" } else { "activations stay in f32" };
+        model.remarks.warnings.push(format!(
+            "{roundings} roundings of activations (QuantizeLinear, DequantizeLinear) with constant scales are left out: {instead}"
+        ));
+    }
+    let Some(unfused) = model.unfused() else { return };
+    if unfused.share >= UNFUSED_SHARE {
+        model.remarks.warnings.push(format!("not recognized, so computed by slower general operators: {unfused}"));
+    } else {
+        model.remarks.facts.push(format!("computed by general operators: {unfused}"));
+    }
+}
+
+fn not_eomt(reason: impl Into<String>) -> ModelError {
+    ModelError::NotEomt { reason: reason.into() }
+}
+
+/// Metadata from the file itself, else from its graph and the files beside it.
+fn describe(proto: &ModelProto, options: &LoadOptions) -> Result<(Metadata, Remarks), ModelError> {
+    let props: BTreeMap<_, _> = proto.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
+    match Metadata::from_props(&props)? {
+        Some(_) if options.normalization != Normalization::Auto => Err(ModelError::NotForeign),
+        Some(metadata) => Ok((metadata, Remarks::default())),
+        None => foreign::describe(proto, &props, &options.companions, options.normalization),
+    }
+}
+
+/// Outlets of class logits and mask logits.
+struct Outputs {
+    class: OutletId,
+    masks: OutletId,
+}
+
+fn parse(proto: ModelProto, (height, width): (usize, usize), directory: Option<&str>) -> Result<(TypedModel, Outputs), ModelError> {
+    let reading = ModelError::engine("read");
+    let graph_outputs: Vec<String> =
+        proto.graph.as_ref().map(|graph| graph.output.iter().map(|output| output.name.clone()).collect()).unwrap_or_default();
+    let parsed = onnx::parser().parse(&proto, directory).map_err(&reading)?;
+    drop(proto); // the weights are in the model now
+    let mut model: InferenceModel = parsed.model;
+    let inputs = model.input_outlets().map_err(&reading)?.len();
+    if inputs != 1 {
+        return Err(not_eomt(format!("it has {inputs} inputs; pixel values are one")));
+    }
+    let fact = InferenceFact::dt_shape(f32::datum_type(), tvec![1, 3, height, width]);
+    model.set_input_fact(0, fact).map_err(|_| not_eomt(format!("its input does not take [1, 3, {height}, {width}] f32 values")))?;
+    let model = model.into_typed().map_err(ModelError::engine("analyse"))?;
+    let outputs = find_outputs(&model, &graph_outputs)?;
+    Ok((model, outputs))
+}
+
+/// Class logits and mask logits by name, else by shape: of rank 4, `[1, Q, h, w]`, and of rank 3, `[1, Q, _]`.
+fn find_outputs(model: &TypedModel, graph_outputs: &[String]) -> Result<Outputs, ModelError> {
+    let outlets = model.output_outlets().map_err(ModelError::engine("analyse"))?;
+    let shape = |outlet: OutletId| -> Vec<usize> {
+        let fact = model.outlet_fact(outlet).ok();
+        fact.and_then(|fact| fact.shape.as_concrete().map(<[usize]>::to_vec)).unwrap_or_default()
+    };
+    let by_name = |name: &str| graph_outputs.iter().position(|output| output == name).and_then(|index| outlets.get(index).copied());
+    let masks = by_name(names::MASK_LOGITS)
+        .or_else(|| outlets.iter().copied().find(|&outlet| shape(outlet).len() == 4))
+        .ok_or_else(|| not_eomt("no output has the shape [1, queries, height, width] of mask logits"))?;
+    let mask_shape = shape(masks);
+    let [1, queries, _, _] = mask_shape[..] else {
+        return Err(not_eomt(format!("its mask logits have the shape {mask_shape:?}, not [1, queries, height, width]")));
+    };
+    let class = by_name(names::CLASS_LOGITS)
+        .or_else(|| outlets.iter().copied().find(|&outlet| shape(outlet).len() == 3 && shape(outlet)[1] == queries))
+        .ok_or_else(|| not_eomt(format!("no output has the shape [1, {queries}, classes] of class logits")))?;
+    match shape(class)[..] {
+        [1, q, classes] if q == queries && classes >= 2 => Ok(Outputs { class, masks }),
+        ref other => Err(not_eomt(format!("its class logits have the shape {other:?}, its masks {queries} queries"))),
+    }
+}
+
+fn concrete(fact: &TypedFact) -> Vec<usize> {
+    fact.shape.as_concrete().map(<[usize]>::to_vec).unwrap_or_default()
+}
+
+fn assemble(
+    mut model: TypedModel,
+    outputs: Outputs,
+    mut metadata: Metadata,
+    mut remarks: Remarks,
+    origin: Origin,
+    options: &LoadOptions,
+) -> Result<Model, ModelError> {
+    let optimizing = ModelError::engine("optimize");
+    let class_shape = concrete(model.outlet_fact(outputs.class).map_err(&optimizing)?);
+    let mask_shape = concrete(model.outlet_fact(outputs.masks).map_err(&optimizing)?);
+    let (queries, classes) = (class_shape[1], class_shape[2]);
+    if queries >= usize::from(u16::MAX) || classes > usize::from(u16::MAX) {
+        return Err(not_eomt(format!("{queries} queries and {classes} classes do not fit the 16-bit ids of the id map")));
+    }
+    if metadata.labels.is_empty() {
+        metadata.labels = (0..classes - 1).map(|class| format!("class {class}")).collect();
+    }
+    if metadata.labels.len() + 1 != classes {
+        return Err(not_eomt(format!(
+            "it has {} labels but scores {classes} classes, of which the last is 'no object'",
+            metadata.labels.len()
+        )));
+    }
+    model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(&optimizing)?;
+    let engine = Engine::new(options.isa, options.workers.clone());
+    let fuse::Rewritten { quantized, roundings } = fuse::rewrite(&mut model, &engine).map_err(&optimizing)?;
+    let masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
+        Some(Ok(sizes)) => MaskOutput::Product { sizes, scratch: MaskProductScratch::new(options.isa, quantized) },
+        Some(Err(reason)) => {
+            let remark = format!("masks of all {queries} queries are computed for every frame, not only of those that are kept: {reason}");
+            remarks.warnings.push(remark);
+            MaskOutput::Dense
+        }
+        None => MaskOutput::Dense,
+    };
+    let unmasked = masks::unmasked(&model).map_err(&optimizing)?;
+    let model = model.into_optimized().map_err(&optimizing)?;
+    let mask_cost = unmasked.and_then(|unmasked| masks::cost(&model, unmasked));
+    remarks.warnings.extend(mask_cost.map(|cost| cost.to_string()));
+    let executor = options.workers.thread_pool().map_or(Executor::SingleThread, |pool| Executor::MultiThread(Arc::clone(pool)));
+    let run_options = RunOptions { executor: Some(executor), ..RunOptions::default() };
+    let plan = TypedSimplePlan::new_with_options(model, &run_options).map_err(&optimizing)?;
+    let state = plan.spawn().map_err(&optimizing)?;
+    let origin = Origin { int8: quantized, roundings, ..origin };
+    let mask_size = (mask_shape[2], mask_shape[3]);
+    Ok(Model { metadata, origin, plan, state, masks, engine, queries, classes, mask_size, mask_cost, remarks })
+}

@@ -1,0 +1,316 @@
+//! [`Tensor`] to [`Logits`]: loads the bytes of an ONNX file into an optimized tract plan and runs it.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use eomt_edge_core::data::{Logits, Tensor};
+//! use eomt_edge_core::model::{LoadOptions, Model};
+//! let bytes = std::fs::read("models/eomt-nano-scenes.onnx")?;
+//! let mut model = Model::load(&bytes, &LoadOptions::default())?;
+//! let (height, width) = model.metadata().input_size;
+//! let mut logits = Logits::default();
+//! model.run(&Tensor::zeros(height, width), |class, kept| kept.extend(0..class.queries), &mut logits)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Invariants: the graph has one input `[1, 3, H, W]`, class logits `[1, Q, C + 1]` and mask logits `[1, Q, h, w]`; H and W are
+//! fixed. Refuses: opening files (the caller does), guessing labels, training, networks other than EoMT.
+
+pub mod datasets;
+mod foreign;
+pub mod fuse;
+mod guard;
+mod load;
+mod masks;
+mod metadata;
+mod observe;
+mod onnx;
+pub mod ops;
+pub mod processor;
+
+use std::sync::Arc;
+
+use tract_onnx::prelude::{TValue, TVec, TypedRunnableModel, TypedSimpleState, tvec};
+use tract_onnx::tract_core::internal::TractError;
+
+pub use foreign::Companions;
+pub use guard::Agreement;
+pub use load::LoadOptions;
+pub use masks::MaskCost;
+pub use metadata::{IMAGENET_MEAN, IMAGENET_STD, Metadata, Precision, names};
+pub use observe::{Observer, Operator, Unfused};
+
+use crate::data::{ClassLogits, Logits, Tensor};
+use crate::kernels::arch::Isa;
+use crate::kernels::product::{MaskProductScratch, mask_product};
+use fuse::MaskProduct;
+use ops::Engine;
+
+/// `producer_name` of the files that `convert` writes: they describe themselves.
+pub const PRODUCER: &str = "eomt-edge";
+
+/// Why a model cannot be loaded or run. The caller adds the file's name.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    #[error("this is not an ONNX file: {reason}")]
+    NotOnnx { reason: String },
+    #[error("this ONNX file is not an EoMT network: {reason}")]
+    NotEomt { reason: String },
+    #[error("this program cannot compute this network: {reason}")]
+    Unsupported { reason: String },
+    #[error("the model's metadata lacks '{key}'")]
+    MissingMetadata { key: &'static str },
+    #[error("the model's metadata entry '{key}' is invalid: {reason}")]
+    InvalidMetadata { key: &'static str, reason: String },
+    #[error("the model says nothing about itself, so it needs a config.json beside it: {reason}")]
+    NeedsConfig { reason: String },
+    /// A file beside the model.
+    #[error("{reason}")]
+    Companion { reason: String },
+    #[error("{0} (it lies beside the model)")]
+    Processor(processor::ProcessorError),
+    #[error("where its pixel values are normalized is unclear: {reason}")]
+    Normalization { reason: String },
+    #[error("normalization inside or outside is said for foreign exports only; this file says itself what it takes")]
+    NotForeign,
+    #[error("the inference engine cannot {action} this network: {reason}")]
+    Engine { action: &'static str, reason: String },
+    #[error(
+        "the fused network gives other {output} than a plain evaluation of the same file (relative error {error:.2e}, {allowed} is \
+         allowed), so its answers cannot be trusted: please report the file"
+    )]
+    Differs { output: &'static str, error: f64, allowed: f64 },
+    #[error("the network's {output} are not numbers on ordinary pixels, so its answers cannot be trusted: look at its weights")]
+    NotNumbers { output: &'static str },
+    #[error("the network takes {expected_height}x{expected_width} pixels (height x width), not {height}x{width}")]
+    InputSize { expected_height: usize, expected_width: usize, height: usize, width: usize },
+}
+
+impl ModelError {
+    fn engine(action: &'static str) -> impl Fn(TractError) -> ModelError {
+        move |error| ModelError::Engine { action, reason: one_line(&error) }
+    }
+}
+
+/// The chain of causes in one line: where (the outermost names the node), then why.
+fn one_line(error: &TractError) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let line = text.lines().next().unwrap_or_default().trim();
+        if !line.is_empty() && parts.last().is_none_or(|last| last != line) {
+            parts.push(line.chars().take(200).collect());
+        }
+    }
+    parts.join(": ")
+}
+
+/// What the user of a model should hear; the caller adds the file's name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What is done otherwise than some file says, or costs more than it must.
+    pub warnings: Vec<String>,
+    /// How a foreign export was understood.
+    pub facts: Vec<String>,
+}
+
+/// Where the plan's mask output comes from.
+enum MaskOutput {
+    /// Output 1 is `[1, Q, h, w]`.
+    Dense,
+    /// Outputs 1 and 2 are the factors of the mask product.
+    Product { sizes: MaskProduct, scratch: MaskProductScratch },
+}
+
+/// Where a network came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// Written by another program, or changed by one.
+    pub foreign: bool,
+    /// Layers are computed in int8.
+    pub int8: bool,
+    /// Roundings of activations that the file asks for and that are left out.
+    pub roundings: usize,
+}
+
+/// A loaded network with its running state; one per inference thread.
+pub struct Model {
+    metadata: Metadata,
+    origin: Origin,
+    plan: Arc<TypedRunnableModel>,
+    state: TypedSimpleState,
+    masks: MaskOutput,
+    engine: Engine,
+    queries: usize,
+    classes: usize,
+    /// (height, width) of a mask.
+    mask_size: (usize, usize),
+    mask_cost: Option<MaskCost>,
+    remarks: Remarks,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("metadata", &self.metadata).field("queries", &self.queries).finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// What was noticed while loading.
+    pub fn remarks(&self) -> &Remarks {
+        &self.remarks
+    }
+
+    /// What attention through masks costs; `None`: no attention reads one.
+    pub fn mask_cost(&self) -> Option<MaskCost> {
+        self.mask_cost
+    }
+
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Multiply-accumulates of one run, with all masks, as the operators themselves state them.
+    pub fn macs(&self) -> u64 {
+        let plan: u64 = observe::operators(self.plan.model()).iter().map(|operator| operator.int8_macs + operator.f32_macs).sum();
+        plan + self.mask_macs()
+    }
+
+    fn mask_macs(&self) -> u64 {
+        match &self.masks {
+            MaskOutput::Dense => 0,
+            MaskOutput::Product { sizes, .. } => (sizes.queries * sizes.pixels * sizes.channels) as u64,
+        }
+    }
+
+    /// What no rule recognized, with its cost; `None` when everything that computes is ours.
+    pub fn unfused(&self) -> Option<Unfused> {
+        observe::unfused(self.plan.model(), self.mask_macs())
+    }
+
+    /// Q.
+    pub fn queries(&self) -> usize {
+        self.queries
+    }
+
+    /// (height, width) of the mask logits.
+    pub fn mask_size(&self) -> (usize, usize) {
+        self.mask_size
+    }
+
+    /// Whether only the masks of kept queries are computed (else all are, and the rest is thrown away).
+    pub fn prunes_masks(&self) -> bool {
+        matches!(self.masks, MaskOutput::Product { .. })
+    }
+
+    /// The instruction set that the kernels use.
+    pub fn isa(&self) -> Isa {
+        self.engine.isa
+    }
+
+    /// Runs the network. `keep` sees the class logits and puts the queries whose masks are wanted, ascending, into an empty
+    /// list.
+    ///
+    /// `logits` is overwritten; its buffers are reused from call to call.
+    pub fn run(
+        &mut self,
+        input: &Tensor,
+        keep: impl FnOnce(&ClassLogits, &mut Vec<usize>) + Send,
+        logits: &mut Logits,
+    ) -> Result<(), ModelError> {
+        let workers = self.engine.workers.clone();
+        workers.inside(|| {
+            let tensor = self.feed(input)?;
+            let outputs = self.state.run(tvec![tensor]).map_err(ModelError::engine("run"))?;
+            self.heads(&outputs, keep, logits, None)
+        })
+    }
+
+    /// [`Model::run`] with `observer` told before and after each operator.
+    pub fn run_observed(
+        &mut self,
+        input: &Tensor,
+        keep: impl FnOnce(&ClassLogits, &mut Vec<usize>) + Send,
+        logits: &mut Logits,
+        observer: &mut dyn Observer,
+    ) -> Result<(), ModelError> {
+        let workers = self.engine.workers.clone();
+        workers.inside(|| {
+            let tensor = self.feed(input)?;
+            let operators = observe::operators(self.plan.model());
+            let outputs = observe::run(&mut self.state, tvec![tensor], &operators, observer).map_err(ModelError::engine("run"))?;
+            self.heads(&outputs, keep, logits, Some(observer))
+        })
+    }
+
+    fn feed(&self, input: &Tensor) -> Result<TValue, ModelError> {
+        let (expected_height, expected_width) = self.metadata.input_size;
+        if (input.height, input.width) != self.metadata.input_size {
+            return Err(ModelError::InputSize { expected_height, expected_width, height: input.height, width: input.width });
+        }
+        let shape = [1, 3, input.height, input.width];
+        let feeding = ModelError::engine("feed");
+        let mut tensor = self.engine.take(&shape).map_err(&feeding)?;
+        let values = Arc::get_mut(&mut tensor).expect("a buffer that was taken has no other owner");
+        let mut plain = values.try_as_plain_ram_mut().map_err(&feeding)?;
+        plain.as_slice_mut().map_err(&feeding)?.copy_from_slice(&input.values);
+        Ok(self.engine.keep(tensor))
+    }
+
+    /// The plan's outputs to logits: the part of a run that lies outside the plan.
+    fn heads(
+        &mut self,
+        outputs: &TVec<TValue>,
+        keep: impl FnOnce(&ClassLogits, &mut Vec<usize>),
+        logits: &mut Logits,
+        observer: Option<&mut dyn Observer>,
+    ) -> Result<(), ModelError> {
+        let read = |index: usize| outputs[index].try_as_plain_ram().and_then(|plain| plain.as_slice::<f32>());
+        logits.class.queries = self.queries;
+        logits.class.classes = self.classes;
+        logits.class.values.clear();
+        logits.class.values.extend_from_slice(read(0).map_err(ModelError::engine("read the class logits of"))?);
+        logits.kept.clear();
+        keep(&logits.class, &mut logits.kept);
+        (logits.height, logits.width) = self.mask_size;
+        let pixels = logits.height * logits.width;
+        logits.masks.resize(logits.kept.len() * pixels, 0.0);
+        let first = read(1).map_err(ModelError::engine("read the masks of"))?;
+        match &mut self.masks {
+            MaskOutput::Dense => {
+                for (mask, &query) in logits.masks.chunks_exact_mut(pixels).zip(&logits.kept) {
+                    mask.copy_from_slice(&first[query * pixels..(query + 1) * pixels]);
+                }
+            }
+            MaskOutput::Product { sizes, scratch } => {
+                let features = read(2).map_err(ModelError::engine("read the features of"))?;
+                let (Engine { isa, workers, .. }, kept, masks) = (&self.engine, &logits.kept, &mut logits.masks);
+                let operator = || Operator {
+                    name: "mask_product".to_owned(),
+                    kind: "MaskProduct".to_owned(),
+                    f32_macs: (kept.len() * pixels * sizes.channels) as u64,
+                    int8_macs: 0,
+                };
+                observe::around(observer, operator, || {
+                    mask_product(*isa, workers, first, features, sizes.channels, kept, masks, scratch);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The plan's operators with their number, most frequent first: for `bench` and the curious.
+    pub fn operators(&self) -> Vec<(String, usize)> {
+        let mut counts = std::collections::BTreeMap::<String, usize>::new();
+        for node in self.plan.model().nodes() {
+            *counts.entry(node.op.name().into_owned()).or_default() += 1;
+        }
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), name.clone()));
+        counts
+    }
+}

@@ -1,0 +1,19 @@
+//! What the daemon and the tools both ask of the operating system: model files, pictures, the clock, output.
+//!
+//! ```no_run
+//! use eomt_edge_host::model_file::{Compute, load};
+//! let (model, _bytes) = load("models/eomt-nano-scenes.onnx".as_ref(), &Compute::default())?;
+//! println!("{:?}", model.metadata().task);
+//! # Ok::<(), eomt_edge_host::model_file::ModelFileError>(())
+//! ```
+//!
+//! `eomt-edge-core` takes bytes and a clock; this crate opens the files and reads the clock, once for both sides, so that daemon and
+//! tools need not know each other. Refuses: to compute anything.
+
+mod clock;
+pub mod files;
+pub mod model_file;
+pub mod output;
+pub mod pictures;
+
+pub use clock::MonotonicClock;

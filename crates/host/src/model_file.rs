@@ -1,0 +1,189 @@
+//! Model files: opens what [`eomt_edge_core::model`] takes as bytes.
+//!
+//! ```no_run
+//! use eomt_edge_host::model_file::{Compute, load};
+//! let (model, _bytes) = load("models/eomt-nano-scenes.onnx".as_ref(), &Compute::default())?;
+//! # Ok::<(), eomt_edge_host::model_file::ModelFileError>(())
+//! ```
+//!
+//! Refuses: everything but reading.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use eomt_edge_core::data::Normalization;
+use eomt_edge_core::kernels::arch::{Isa, IsaError};
+use eomt_edge_core::kernels::workers::Workers;
+use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Texts};
+use eomt_edge_core::model::{Agreement, Companions, LoadOptions, Model, ModelError};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+/// Why there is no model; the sentence names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelFileError {
+    #[error("{}: cannot be read: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{}: {source}", path.display())]
+    Model { path: PathBuf, source: ModelError },
+    #[error("{0}")]
+    Threads(String),
+    #[error("{from}: {source}")]
+    Isa { from: &'static str, source: IsaError },
+}
+
+impl ModelFileError {
+    /// Whether the user's words are at fault (exit code 2) rather than the world (1).
+    pub fn is_usage(&self) -> bool {
+        matches!(self, ModelFileError::Isa { .. })
+    }
+}
+
+/// Names the instruction set when nothing else does; for tests of kernels that this CPU would not choose.
+pub const ISA_VARIABLE: &str = "EOMT_EDGE_ISA";
+
+/// On what a model computes, and how its file is understood.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Compute {
+    /// Threads of one inference; 0 = one per core.
+    pub threads: usize,
+    /// The instruction set by name; `None`: what the environment says ([`ISA_VARIABLE`]), else the best that this CPU has.
+    pub isa: Option<String>,
+    /// CPU numbers to pin the threads to, in turn; empty: the kernel moves them.
+    pub cores: Vec<usize>,
+    /// Where a foreign export's pixel values are normalized.
+    pub normalization: Normalization,
+}
+
+impl Compute {
+    /// All threads there are.
+    pub fn threads(threads: usize) -> Compute {
+        Compute { threads, ..Compute::default() }
+    }
+
+    /// The same for files that may be foreign exports.
+    pub fn with_normalization(self, normalization: Normalization) -> Compute {
+        Compute { normalization, ..self }
+    }
+
+    fn isa(&self) -> Result<Isa, ModelFileError> {
+        let environment = std::env::var_os(ISA_VARIABLE).map(|name| name.to_string_lossy().into_owned());
+        let from = if self.isa.is_some() { "instruction set" } else { ISA_VARIABLE };
+        let name = self.isa.as_ref().or(environment.as_ref()).filter(|name| !name.is_empty());
+        Isa::named(name.map(String::as_str)).map_err(|source| ModelFileError::Isa { from, source })
+    }
+
+    /// Starts the threads; a single one that is not pinned is the caller's own.
+    fn workers(&self) -> Result<Workers, String> {
+        let threads = threads_or_cores(self.threads);
+        if threads == 1 && self.cores.is_empty() {
+            return Ok(Workers::one());
+        }
+        let cores = self.cores.clone();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("eomt-infer-{index}"))
+            .start_handler(move |index| pin(&cores, index))
+            .build();
+        Ok(Workers::pool(Arc::new(pool.map_err(|error| format!("{threads} threads cannot be started: {error}"))?)))
+    }
+}
+
+/// Pins the calling thread (sched_setaffinity(2)).
+fn pin(cores: &[usize], index: usize) {
+    if cores.is_empty() {
+        return;
+    }
+    let core = cores[index % cores.len()];
+    let mut set = CpuSet::new();
+    if core < CpuSet::MAX_CPU {
+        set.set(core);
+    }
+    if let Err(error) = sched_setaffinity(None, &set) {
+        log::warn!("thread {index} cannot be pinned to core {core}: {error}");
+    }
+}
+
+/// Loads a model file, with the configurations beside it should it be a foreign export, and logs what is remarkable about it.
+/// Also returns the file's bytes.
+pub fn load(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
+    open(path, compute).map(|(model, bytes, _)| (model, bytes))
+}
+
+/// Up to so many multiply-accumulates of one inference a foreign file is compared with its plain evaluation whenever it is loaded: at
+/// that size the comparison takes about as long as the loading.
+const CHECKED_MACS_MAX: u64 = 1_000_000_000;
+
+/// [`load`], and a foreign file that is small enough is compared with its plain evaluation.
+pub fn load_checked(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
+    let (mut model, bytes, workers) = open(path, compute)?;
+    if !model.origin().foreign {
+        return Ok((model, bytes));
+    }
+    if model.macs() > CHECKED_MACS_MAX {
+        log::info!("{}: written by another program; eomt-edge run --check compares it with a plain evaluation", path.display());
+        return Ok((model, bytes));
+    }
+    agreement(path, &mut model, &bytes, 1, workers)?;
+    Ok((model, bytes))
+}
+
+/// Loads a file and compares it with its plain evaluation on two inputs.
+///
+/// # Errors
+/// When it cannot be loaded, or the two differ by more than the file's precision explains.
+pub fn check(path: &Path, compute: &Compute) -> Result<(Model, Agreement), ModelFileError> {
+    let (mut model, bytes, workers) = open(path, compute)?;
+    let agreement = agreement(path, &mut model, &bytes, 2, workers)?;
+    Ok((model, agreement))
+}
+
+fn agreement(path: &Path, model: &mut Model, bytes: &[u8], inputs: usize, workers: Workers) -> Result<Agreement, ModelFileError> {
+    let options = LoadOptions { workers, directory: path.parent().and_then(Path::to_str), ..LoadOptions::default() };
+    model.check(bytes, inputs, &options).map_err(|source| ModelFileError::Model { path: path.to_owned(), source })
+}
+
+fn open(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>, Workers), ModelFileError> {
+    let io = |source| ModelFileError::Io { path: path.to_owned(), source };
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err(io(std::io::Error::other("it is not a regular file")));
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
+    let mut unreadable = None;
+    let [config, preprocessor, processor] = ["config.json", PREPROCESSOR_FILE, PROCESSOR_FILE].map(|name| {
+        beside(path, name).unwrap_or_else(|error| {
+            unreadable.get_or_insert(error);
+            None
+        })
+    });
+    let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref() };
+    let companions = Companions { config: config.as_deref(), processor: texts };
+    let directory = path.parent().and_then(Path::to_str);
+    let isa = compute.isa()?;
+    let workers = compute.workers().map_err(ModelFileError::Threads)?;
+    let normalization = compute.normalization;
+    let options = LoadOptions { isa, workers, directory, companions, normalization, ..LoadOptions::default() };
+    let model = match (Model::load(&bytes, &options), unreadable) {
+        // a file that describes itself needs no other one
+        (Ok(model), Some(error)) if model.metadata().converter.is_empty() => return Err(error),
+        (Err(ModelError::NeedsConfig { .. }), Some(error)) => return Err(error),
+        (model, _) => model.map_err(|source| ModelFileError::Model { path: path.to_owned(), source })?,
+    };
+    model.remarks().warnings.iter().for_each(|warning| log::warn!("{}: {warning}", path.display()));
+    model.remarks().facts.iter().for_each(|fact| log::info!("{}: {fact}", path.display()));
+    Ok((model, bytes, options.workers))
+}
+
+/// The text of a file beside the model; `None` when there is none.
+fn beside(path: &Path, name: &str) -> Result<Option<String>, ModelFileError> {
+    let path = path.with_file_name(name);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
+        Err(source) => Err(ModelFileError::Io { path, source }),
+    }
+}
+
+/// 0 means one thread per core.
+pub fn threads_or_cores(threads: usize) -> usize {
+    if threads > 0 { threads } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}

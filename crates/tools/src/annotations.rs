@@ -1,0 +1,34 @@
+//! Segments as JSON and pictures, the way other people's programs read them.
+
+use eomt_edge_core::data::{Rle, Segment, Segments};
+use serde_json::{Value, json};
+
+/// JSON text of `{"width", "height", "segments": [...]}`, a line a segment, with ids shifted down by `id_shift`.
+pub fn document(segments: &Segments, labels: &[String], id_shift: u16) -> String {
+    let size = (segments.width, segments.height);
+    let rows = segments.table.iter().enumerate().map(|(index, segment)| row(segment, labels, id_shift, segments.masks.get(index), size));
+    let rows: Vec<String> = rows.map(|row| format!("\n  {row}")).collect();
+    format!("{{\"width\": {}, \"height\": {}, \"segments\": [{}\n]}}\n", size.0, size.1, rows.join(","))
+}
+
+fn row(segment: &Segment, labels: &[String], id_shift: u16, mask: Option<&Rle>, (width, height): (u32, u32)) -> Value {
+    let label = labels.get(usize::from(segment.category_id)).cloned().unwrap_or_else(|| format!("class {}", segment.category_id));
+    let mut row = json!({
+        "id": segment.id - id_shift,
+        "category_id": segment.category_id,
+        "label": label,
+        // as the reference rounds
+        "score": (f64::from(segment.score) * 1e6).round() / 1e6,
+        "area": segment.area,
+        "bbox": segment.bbox,
+    });
+    if let Some(Rle { counts }) = mask {
+        row["segmentation"] = json!({ "size": [height, width], "counts": counts });
+    }
+    row
+}
+
+/// RGB bytes of the COCO panoptic format: id = R + 256 G + 65536 B.
+pub fn coco_panoptic(ids: &[u16]) -> Vec<u8> {
+    ids.iter().flat_map(|id| [(id & 255) as u8, (id >> 8) as u8, 0]).collect()
+}

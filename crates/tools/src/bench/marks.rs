@@ -1,0 +1,29 @@
+//! The network for an instruction counter: no clock, no warm-up, no pipeline; a marker after loading and after each inference.
+
+use std::path::Path;
+
+use anyhow::Result;
+use eomt_edge_core::data::Logits;
+use eomt_edge_core::kernels::arch::mark;
+use eomt_edge_host::model_file::{self, Compute};
+use eomt_edge_host::output::say;
+
+use super::{BenchOptions, fixed_tensor, stages};
+
+/// Runs `options.frames` inferences; as in the daemon, with the masks of surviving queries, unless all are asked for.
+pub(super) fn run(path: &Path, options: &BenchOptions) -> Result<()> {
+    let compute =
+        Compute { threads: options.threads, isa: options.isa.clone(), normalization: options.normalization, ..Compute::default() };
+    let (mut model, bytes) = model_file::load(path, &compute)?;
+    drop(bytes);
+    let tensor = fixed_tensor(model.metadata().input_size);
+    let rules = stages::rules(&model, options);
+    let mut logits = Logits::default();
+    mark();
+    for _ in 0..options.frames {
+        model.run(&tensor, |class, kept| stages::keep(class, &rules, options.all_queries, kept), &mut logits)?;
+        mark();
+    }
+    let isa = model.isa().name();
+    say(format_args!("{}: {isa}, {} inferences, a marker after loading and after each", path.display(), options.frames))
+}

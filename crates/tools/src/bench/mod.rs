@@ -1,0 +1,177 @@
+//! `bench`: what a frame costs. Stages of the frame path as the daemon runs it, memory, and on request the network operator by
+//! operator, against ONNX Runtime, or marked for an instruction counter.
+//!
+//! Invariants: every number is measured in this run; times are of a warm network. `--json` keeps its keys; new ones are added.
+
+mod compare;
+mod marks;
+mod memory;
+mod operators;
+mod peak;
+mod stages;
+mod summary;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use eomt_edge_core::data::{Frame, Normalization, PixelFormat, Tensor};
+use eomt_edge_core::preprocess::Preprocessor;
+use eomt_edge_core::scenes::Scene;
+use eomt_edge_host::model_file::threads_or_cores;
+use eomt_edge_host::output::say;
+use eomt_edge_host::pictures::read_picture;
+use serde_json::{Map, Value, json};
+
+use compare::Comparison;
+use operators::OperatorTable;
+use stages::StageSummaries;
+use summary::{Summary, round};
+
+/// What `bench` can be told.
+#[derive(Debug, Clone)]
+pub struct BenchOptions {
+    /// 0 = one per core.
+    pub threads: usize,
+    /// Of a foreign export.
+    pub normalization: Normalization,
+    /// Frames that count; warm-up comes on top.
+    pub frames: usize,
+    /// A picture instead of a procedural scene.
+    pub image: Option<PathBuf>,
+    /// (width, height) of the scene.
+    pub size: (u32, u32),
+    pub threshold: Option<f64>,
+    pub json: bool,
+    pub max_pixels: u64,
+    /// The instruction set by name; `None` = what the environment says, else the best.
+    pub isa: Option<String>,
+    /// Compute the masks of all queries, also of those that cannot survive.
+    pub all_queries: bool,
+    /// Also the table of operators.
+    pub operators: bool,
+    /// Also a comparison with this ONNX Runtime library.
+    pub compare_ort: Option<PathBuf>,
+    /// Nothing of all that: bare inferences with markers for an instruction counter.
+    pub mark: bool,
+}
+
+/// Frames before the first that counts.
+const WARM_UP: usize = 3;
+
+/// What was measured.
+struct Findings {
+    precision: &'static str,
+    isa: &'static str,
+    threads: usize,
+    frame_size: (u32, u32),
+    stages: StageSummaries,
+    load_ms: f64,
+    first_inference_ms: f64,
+    rss_after_load_mib: f64,
+    peak_rss_mib: f64,
+    operators: Option<OperatorTable>,
+    comparison: Option<Comparison>,
+}
+
+/// Runs `frames` frames through the pipeline into the null sink and prints the times.
+///
+/// # Errors
+/// When the model, the picture or the library to compare with is unusable.
+pub fn bench(path: &Path, options: &BenchOptions) -> Result<()> {
+    if options.mark {
+        return marks::run(path, options);
+    }
+    options.compare_ort.as_deref().map(compare::check_library).transpose()?;
+    let findings = measure(path, options)?;
+    if options.json { say(json(path, options, &findings)) } else { print(path, options, &findings) }
+}
+
+fn measure(path: &Path, options: &BenchOptions) -> Result<Findings> {
+    let frame = input(options)?;
+    let stages::Loaded { model, load_ms, first_inference_ms, rss_after_load_mib } = stages::load(path, options)?;
+    let (mut model, stages) = stages::measure(model, &frame, options)?;
+    // before the table and the peer add what is theirs
+    let peak_rss_mib = memory::peak_rss_mib()?;
+    let threads = threads_or_cores(options.threads);
+    let metadata = model.metadata();
+    let (height, width) = metadata.input_size;
+    let mut tensor = Tensor::zeros(height, width);
+    Preprocessor::new(metadata.image_mean, metadata.image_std, metadata.input_size).run(&frame, &mut tensor);
+    let precision = metadata.precision.name();
+    let operators = options.operators.then(|| OperatorTable::measure(&mut model, &tensor, threads, options)).transpose()?;
+    let comparing = options.compare_ort.is_some();
+    let comparison = comparing.then(|| Comparison::measure(&mut model, &tensor, path, threads, options)).transpose()?;
+    Ok(Findings {
+        precision,
+        isa: model.isa().name(),
+        threads,
+        frame_size: (frame.width, frame.height),
+        stages,
+        load_ms,
+        first_inference_ms,
+        rss_after_load_mib,
+        peak_rss_mib,
+        operators,
+        comparison,
+    })
+}
+
+fn json(path: &Path, options: &BenchOptions, findings: &Findings) -> Value {
+    let StageSummaries { stages, total } = &findings.stages;
+    let stages: Map<String, Value> = stages.iter().map(|(stage, summary)| (stage.name().to_owned(), summary.json())).collect();
+    let mut document = json!({
+        "model": path.display().to_string(), "precision": findings.precision, "isa": findings.isa, "threads": findings.threads,
+        "frames": options.frames, "all_queries": options.all_queries, "stages": stages, "total": total.json(),
+        "load_ms": round(findings.load_ms, 1), "load_to_first_inference_ms": round(findings.first_inference_ms, 1),
+        "rss_after_load_mib": round(findings.rss_after_load_mib, 1), "peak_rss_mib": round(findings.peak_rss_mib, 1),
+    });
+    if let Some(operators) = &findings.operators {
+        document["operators"] = operators.json();
+        for (key, value) in operators.json_beside() {
+            document[key] = value;
+        }
+    }
+    if let Some(comparison) = &findings.comparison {
+        document["compare_ort"] = comparison.json();
+    }
+    document
+}
+
+fn print(path: &Path, options: &BenchOptions, findings: &Findings) -> Result<()> {
+    let Findings { precision, isa, threads, frame_size: (width, height), .. } = findings;
+    let threads = if *threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
+    let queries = if options.all_queries { ", masks of all queries" } else { "" };
+    let title = format!("{} ({precision}), {isa}, {threads}{queries}", path.display());
+    say(format_args!("{title}, {} frames of {width}x{height}", options.frames))?;
+    say(format_args!("{:<12}{:>10}{:>10}{:>10}   milliseconds", "stage", "min", "median", "p95"))?;
+    let StageSummaries { stages, total } = &findings.stages;
+    for (name, Summary { min, median, p95 }) in stages.iter().map(|(stage, s)| (stage.name(), s)).chain([("total", total)]) {
+        say(format_args!("{name:<12}{min:>10.2}{median:>10.2}{p95:>10.2}"))?;
+    }
+    let Findings { load_ms, first_inference_ms, rss_after_load_mib, peak_rss_mib, .. } = findings;
+    say(format_args!("load {load_ms:.0} ms, to the end of the first inference {first_inference_ms:.0} ms"))?;
+    say(format_args!("memory after loading {rss_after_load_mib:.0} MiB, peak {peak_rss_mib:.0} MiB"))?;
+    findings.operators.as_ref().map(OperatorTable::print).transpose()?;
+    findings.comparison.as_ref().map(Comparison::print).transpose()?;
+    Ok(())
+}
+
+fn input(options: &BenchOptions) -> Result<Frame> {
+    if let Some(image) = &options.image {
+        return Ok(read_picture(image, options.max_pixels)?);
+    }
+    let (width, height) = options.size;
+    let pixels = PixelFormat::Rgb24.frame_len(width, height).context("the picture is too large")? / 3;
+    let (mut rgb, mut ids) = (vec![0; pixels * 3], vec![0; pixels]);
+    Scene::new(1, width, height).render(0.0, &mut rgb, &mut ids);
+    Ok(Frame::rgb(width, height, rgb))
+}
+
+/// Values between -2 and 2, always the same; `benches/a64count/ortrun.c` makes the same ones.
+fn fixed_tensor((height, width): (usize, usize)) -> Tensor {
+    let mut tensor = Tensor::zeros(height, width);
+    for (index, value) in tensor.values.iter_mut().enumerate() {
+        *value = ((index % 251) as f32 - 125.0) / 60.0;
+    }
+    tensor
+}

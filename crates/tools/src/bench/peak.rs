@@ -1,0 +1,68 @@
+//! What this machine can do at most, measured in the same run: [`eomt_edge_core::kernels::peak`] with a clock and threads.
+
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use eomt_edge_core::kernels::arch::Isa;
+use eomt_edge_core::kernels::peak::{f32_macs, int8_macs};
+use serde_json::{Value, json};
+
+use super::summary::round;
+
+/// Multiply-accumulates a second, in units of 1e9 operations of which a multiply-accumulate is two.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peak {
+    pub f32_gops: f64,
+    pub int8_gops: f64,
+}
+
+impl Peak {
+    pub fn measure(isa: Isa, threads: usize) -> Peak {
+        let gops = |loop_: fn(Isa, u64) -> u64| gops(&|iterations| loop_(isa, iterations), threads);
+        Peak { f32_gops: gops(f32_macs), int8_gops: gops(int8_macs) }
+    }
+
+    /// The least time in milliseconds for so much work.
+    pub fn least_ms(&self, f32_macs: u64, int8_macs: u64) -> f64 {
+        2e-6 * (f32_macs as f64 / self.f32_gops + int8_macs as f64 / self.int8_gops)
+    }
+
+    pub fn json(&self) -> Value {
+        json!({ "f32_gops": round(self.f32_gops, 1), "int8_gops": round(self.int8_gops, 1) })
+    }
+}
+
+/// One measurement takes so long that starting a thread does not matter, and not so long that another program gets its turn.
+const ENOUGH: Duration = Duration::from_millis(8);
+/// The best of so many.
+const REPETITIONS: usize = 20;
+
+fn gops(work: &(dyn Fn(u64) -> u64 + Sync), threads: usize) -> f64 {
+    let mut iterations = 1000;
+    while one(work, iterations).0 < ENOUGH {
+        iterations *= 2;
+    }
+    let best = (0..REPETITIONS).map(|_| together(work, iterations, threads)).fold(0.0, f64::max);
+    2e-9 * best
+}
+
+fn one(work: &(dyn Fn(u64) -> u64 + Sync), iterations: u64) -> (Duration, u64) {
+    let started = Instant::now();
+    let macs = work(iterations);
+    (started.elapsed(), macs)
+}
+
+/// Multiply-accumulates a second of `threads` at the same time, the slowest deciding.
+fn together(work: &(dyn Fn(u64) -> u64 + Sync), iterations: u64, threads: usize) -> f64 {
+    let barrier = Barrier::new(threads);
+    let results: Vec<(Duration, u64)> = std::thread::scope(|scope| {
+        let start = || {
+            barrier.wait();
+            one(work, iterations)
+        };
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(start)).collect();
+        running.into_iter().map(|thread| thread.join().expect("a loop of arithmetic does not panic")).collect()
+    });
+    let slowest = results.iter().map(|(time, _)| *time).max().unwrap_or(ENOUGH);
+    results.iter().map(|(_, macs)| *macs as f64).sum::<f64>() / slowest.as_secs_f64()
+}

@@ -1,0 +1,81 @@
+//! The frame path as the daemon runs it, stage by stage.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use eomt_edge_core::data::{ClassLogits, Frame, Logits, Stage};
+use eomt_edge_core::model::Model;
+use eomt_edge_core::pipeline::{NullSink, Pipeline};
+use eomt_edge_core::segment::{Rules, survivors};
+use eomt_edge_host::MonotonicClock;
+use eomt_edge_host::model_file::{self, Compute};
+
+use super::summary::Summary;
+use super::{BenchOptions, WARM_UP, fixed_tensor, memory};
+use crate::progress;
+
+/// A model, and what it took to get it ready.
+pub(super) struct Loaded {
+    pub model: Model,
+    pub load_ms: f64,
+    /// From the start of reading the file to the end of the first inference.
+    pub first_inference_ms: f64,
+    pub rss_after_load_mib: f64,
+}
+
+pub(super) fn load(path: &Path, options: &BenchOptions) -> Result<Loaded> {
+    let started = Instant::now();
+    let compute =
+        Compute { threads: options.threads, isa: options.isa.clone(), normalization: options.normalization, ..Compute::default() };
+    let (mut model, bytes) = model_file::load(path, &compute)?;
+    drop(bytes);
+    let load_ms = started.elapsed().as_secs_f64() * 1000.0;
+    let rss_after_load_mib = memory::rss_mib()?;
+    let rules = rules(&model, options);
+    let tensor = fixed_tensor(model.metadata().input_size);
+    model.run(&tensor, |class, kept| keep(class, &rules, options.all_queries, kept), &mut Logits::default())?;
+    let first_inference_ms = started.elapsed().as_secs_f64() * 1000.0;
+    Ok(Loaded { model, load_ms, first_inference_ms, rss_after_load_mib })
+}
+
+/// The model's own rules, with the threshold of the command line.
+pub(super) fn rules(model: &Model, options: &BenchOptions) -> Rules {
+    let metadata = model.metadata();
+    let mut rules = Rules { task: metadata.task, thresholds: metadata.thresholds, ..Rules::default() }.with_stuff(&metadata.stuff_classes);
+    rules.thresholds.score = options.threshold.unwrap_or(rules.thresholds.score);
+    rules
+}
+
+/// The queries whose masks are wanted.
+pub(super) fn keep(class: &ClassLogits, rules: &Rules, all: bool, kept: &mut Vec<usize>) {
+    if all { kept.extend(0..class.queries) } else { survivors(class, rules, kept) }
+}
+
+/// Times of every stage and of the whole.
+pub(super) struct StageSummaries {
+    pub stages: Vec<(Stage, Summary)>,
+    pub total: Summary,
+}
+
+/// Runs `frame` through the pipeline into the null sink; gives the warm model back.
+pub(super) fn measure(model: Model, frame: &Frame, options: &BenchOptions) -> Result<(Model, StageSummaries)> {
+    let rules = rules(&model, options);
+    let mut pipeline = Pipeline::new(model, rules).keep_all_queries(options.all_queries);
+    let mut sink = NullSink::default();
+    let mut times = Vec::with_capacity(options.frames);
+    let bar = progress::bar((options.frames + WARM_UP) as u64, "frames");
+    for index in 0..options.frames + WARM_UP {
+        let report = pipeline.process(frame, 0, &mut sink, &MonotonicClock)?;
+        if index >= WARM_UP {
+            times.push(report.times);
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let milliseconds = |micros: u64| micros as f64 / 1000.0;
+    let stage = |stage: Stage| Summary::of(times.iter().map(|times| milliseconds(times.micros[stage as usize].into())).collect());
+    let stages = Stage::ALL.into_iter().map(|name| (name, stage(name))).collect();
+    let total = Summary::of(times.iter().map(|times| milliseconds(times.total_us())).collect());
+    Ok((pipeline.into_model(), StageSummaries { stages, total }))
+}

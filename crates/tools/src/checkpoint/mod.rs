@@ -1,0 +1,148 @@
+//! The checkpoint reader: files of transformers or of the EoMT authors become one [`Network`] with its labels.
+//!
+//! ```no_run
+//! use eomt_edge::tools::checkpoint::{Options, read};
+//! let checkpoint = read("coco_panoptic_eomt_small_640_2x/pytorch_model.bin".as_ref(), &Options::default())?;
+//! assert_eq!(checkpoint.labels.len(), 133);
+//! # Ok::<(), eomt_edge::tools::checkpoint::CheckpointError>(())
+//! ```
+//!
+//! ```text
+//! safetensors ─▶ weights ───────┐                   ┌─ family ─▶ hf ───────────────┐
+//! .bin, .pt ─▶ pickle ─▶ state ─┴─▶ names, tensors ─┤                              ├─▶ parts ─▶ network
+//!                     └▶ meta (what else it says)   └─ upstream, dinov3, lightly ──┘
+//! hints, presets, labels ──────────────────────────────▲
+//! ```
+//!
+//! Invariants: every tensor of the file is used or known to be useless, has the shape that the network needs and finite
+//! values; nothing in a configuration is believed before the weights agree. One tensor at a time is read, so the peak is the
+//! network in `f32` plus its largest tensor.
+//! Refuses: to run anything (a pickle is data), to guess (what a file does not tell is a hint or an error), to fetch.
+
+mod dinov3;
+mod element;
+mod error;
+mod family;
+mod hf;
+mod hf_config;
+mod hints;
+mod json;
+mod labels;
+mod lightly;
+mod lightning;
+mod meta;
+mod names;
+mod network;
+mod opcodes;
+mod parts;
+mod pickle;
+mod presets;
+mod state;
+mod tensors;
+#[cfg(test)]
+mod tests;
+mod torch;
+mod upstream;
+mod weights;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use eomt_edge_core::data::Thresholds;
+use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Processor, ProcessorError, Texts};
+
+pub use error::CheckpointError;
+pub use network::{Activation, Array, Block, Checkpoint, Linear, Masking, Mlp, Network, Norm, Position, Resampling, ScaleBlock};
+
+use hints::Hints;
+use json::Object;
+use names::Layout;
+use parts::Parts;
+
+/// What the user says about a checkpoint.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// A JSON file with hints, or the name of a published model. Without it, a name in the checkpoint's path counts.
+    pub hints: Option<&'a str>,
+    /// The folder of the DINOv3 weights (`dinov3_vit`, transformers' layout) that a delta checkpoint builds on.
+    pub base: Option<&'a Path>,
+}
+
+/// Reads a checkpoint: a folder (with `config.json` and `model.safetensors`, its shards or `pytorch_model.bin`, or a folder
+/// with the authors' file alone), or one weight file (`.bin`, `.pth`, `.ckpt`, `.safetensors`).
+///
+/// Errors: [`CheckpointError`], one sentence that names the file and the key or tensor.
+pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointError> {
+    let is_dir = std::fs::metadata(path).map_err(error::io_error(path))?.is_dir();
+    let (dir, file) = if is_dir { (path.to_path_buf(), weights::find(path)?) } else { (path.with_file_name(""), path.to_path_buf()) };
+    let hints = Hints::read(options.hints, path)?;
+    let tensors = weights::open_network(&file, hints.state.as_deref())?;
+    let source_sha256 = weights::sha256(&tensors)?;
+    let mut thresholds = Thresholds::default();
+    let layout = names::layout(&tensors);
+    if let (Some(base), Some(Layout::Transformers | Layout::Lightly)) = (options.base, layout) {
+        return Err(CheckpointError::layout(path, dinov3::whole_with_base(base)));
+    }
+    let config = dir.join("config.json");
+    let parts = match layout {
+        // The authors' folders may hold a config.json that does not describe the network, which normalizes inside.
+        Some(Layout::Authors) => upstream::read(tensors, hints, options.base)?,
+        Some(Layout::Lightly) => lightly::read(tensors, hints)?,
+        _ if config.is_file() => {
+            let mut parts = hf::read(&Object::read(&config)?, tensors, hints)?;
+            thresholds = read_processor(&dir, &mut parts)?.thresholds;
+            parts
+        }
+        Some(Layout::Transformers) => family::read(tensors, hints)?,
+        None => {
+            let problem = "the tensors are not named as in a checkpoint of an EoMT network (of the authors, transformers or LightlyTrain), \
+                           and there is no config.json beside them";
+            return Err(CheckpointError::layout(&file, problem));
+        }
+    };
+    Ok(Checkpoint {
+        network: parts.network,
+        labels: parts.classes.labels,
+        stuff_classes: parts.classes.stuff,
+        task: parts.classes.task,
+        image_mean: parts.image_mean,
+        image_std: parts.image_std,
+        thresholds,
+        source_sha256,
+        name: parts.classes.preset.map_or_else(|| name(path), |preset| preset.names[0].to_string()),
+        warnings: parts.warnings,
+    })
+}
+
+/// The folder's name, or the file's when it is not the one that every checkpoint has.
+fn name(path: &Path) -> String {
+    let absolute: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let stem = absolute
+        .file_stem()
+        .filter(|_| !absolute.is_dir())
+        .and_then(OsStr::to_str)
+        .filter(|stem| !["pytorch_model", "model", "best", "last", "exported_best", "exported_last"].contains(stem));
+    let dir = if absolute.is_dir() { Some(absolute.as_path()) } else { absolute.parent() };
+    let dir = dir.and_then(Path::file_name).and_then(OsStr::to_str);
+    error::quote(stem.or(dir).unwrap_or("checkpoint"))
+}
+
+/// Takes mean and standard deviation, thresholds and task from transformers' image processor, when the folder has its configuration.
+fn read_processor(dir: &Path, parts: &mut Parts) -> Result<Processor, CheckpointError> {
+    let [preprocessor, processor] = [PREPROCESSOR_FILE, PROCESSOR_FILE].map(|name| {
+        let file = dir.join(name);
+        file.is_file().then(|| std::fs::read_to_string(&file).map_err(error::io_error(&file))).transpose()
+    });
+    let (preprocessor, processor) = (preprocessor?, processor?);
+    let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref() };
+    let [height, width] = parts.network.image_size;
+    let wrong = |error: ProcessorError| match error {
+        ProcessorError::Damaged { file, reason } => CheckpointError::damaged(&dir.join(file), format!("it is not a JSON object: {reason}")),
+        ProcessorError::Key { file, key, problem } => CheckpointError::key(&dir.join(file), &key, problem),
+    };
+    let processor = Processor::read(&texts, (height, width)).map_err(wrong)?;
+    (parts.image_mean, parts.image_std) = (processor.mean, processor.std);
+    parts.classes.task = parts.classes.task.or(processor.task);
+    parts.warnings.extend(processor.warnings.iter().cloned());
+    Ok(processor)
+}

@@ -1,0 +1,339 @@
+//! What the linears of a network get to see: rows of their inputs, from running the f32 network on a few pictures.
+//!
+//! The network runs with at most [`PATCHES_MAX`] patches: statistics of channels hardly depend on the number of tokens, and the
+//! conversion of a ViT-S stays a matter of seconds. Few pictures are filled up with procedural scenes, since a picture has a few
+//! hundred tokens only. There is also one input of normalized noise, so that what no picture shows does not come as a surprise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use eomt_edge_core::data::{Frame, Tensor};
+use eomt_edge_core::preprocess::Preprocessor;
+use eomt_edge_core::scenes;
+use eomt_edge_host::output::usage;
+use eomt_edge_host::pictures::read_picture;
+use tract_linalg::multithread::Executor;
+use tract_onnx::prelude::{Framework, InferenceModelExt, IntoArcTensor, Tensor as TractTensor, TypedModel, TypedSimplePlan, tvec};
+use tract_onnx::tract_core::internal::{Datum, DimLike, SpecialOps};
+use tract_onnx::tract_core::ops::array::Gather;
+use tract_onnx::tract_core::runtime::RunOptions;
+use tract_onnx::tract_hir::internal::InferenceFact;
+
+use super::centre::subtract;
+use super::graph::{self, Form};
+use super::smooth::divided;
+use super::{layers, onnx};
+use crate::checkpoint::{Checkpoint, Mlp, Network};
+
+/// At most so many pictures of a directory are used.
+pub const PICTURES_MAX: usize = 16;
+/// So many at least: procedural scenes make up for those that the user did not give.
+const PICTURES_MIN: usize = 11;
+/// 20 x 20, the grid of a 320 x 320 input.
+const PATCHES_MAX: usize = 400;
+/// Rows of each linear's input, over all pictures: more than the widest has channels (the MLP's 1536 in ViT-S), else weights are fitted
+/// to the rows that happen to be there. Mask logits of random ViT-S at 320 are off by 0.0157 with 2048, 0.0151 with 4096.
+const ROWS_MAX: usize = 4096;
+/// Wide and deep networks get fewer, but not less than this.
+const ROWS_MIN: usize = 1024;
+/// What the rows of all blocks are to take: ViT-S and ViT-B have room for [`ROWS_MAX`], ViT-L for 1560.
+const BYTES: usize = 1 << 30;
+/// One row in so many is kept to measure with, the others are what weights are fitted to.
+const HELD_OUT: usize = 8;
+/// Larger pictures are refused.
+const PIXELS_MAX: u64 = 64 << 20;
+
+/// Rows of one linear's input.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Samples {
+    pub columns: usize,
+    /// `[rows, columns]`
+    pub values: Vec<f32>,
+}
+
+impl Samples {
+    /// Rows to measure with.
+    pub fn held_out(&self) -> Vec<f32> {
+        self.rows(|index| index % HELD_OUT == 0)
+    }
+
+    /// The other rows.
+    pub fn to_fit(&self) -> Vec<f32> {
+        self.rows(|index| index % HELD_OUT != 0)
+    }
+
+    fn rows(&self, wanted: impl Fn(usize) -> bool) -> Vec<f32> {
+        let rows = self.values.chunks_exact(self.columns).enumerate().filter(|(index, _)| wanted(*index));
+        rows.flat_map(|(_, row)| row.iter().copied()).collect()
+    }
+}
+
+/// Inputs by the name of the linear; those that see the same input share its rows.
+#[derive(Debug, Default)]
+pub struct Calibration {
+    inputs: Vec<Samples>,
+    input_of: BTreeMap<String, usize>,
+}
+
+impl Calibration {
+    /// For linears that see the named inputs: those with the same list share their rows.
+    fn of_inputs<Input: PartialEq>(layers: BTreeMap<String, Vec<Input>>) -> (Calibration, Vec<Vec<Input>>) {
+        let (mut calibration, mut distinct) = (Calibration::default(), Vec::new());
+        for (layer, inputs) in layers {
+            let known = distinct.iter().position(|known| *known == inputs);
+            calibration.input_of.insert(layer, known.unwrap_or(distinct.len()));
+            if known.is_none() {
+                distinct.push(inputs);
+                calibration.inputs.push(Samples::default());
+            }
+        }
+        (calibration, distinct)
+    }
+
+    pub fn get(&self, layer: &str) -> Option<&Samples> {
+        self.inputs.get(*self.input_of.get(layer)?)
+    }
+
+    /// Whether both linears are known to see the same input.
+    pub fn same_input(&self, a: &str, b: &str) -> bool {
+        self.input_of.get(a).is_some_and(|input| self.input_of.get(b) == Some(input))
+    }
+
+    /// The inputs of `layers` will arrive divided by `factors`.
+    pub fn divide(&mut self, layers: &[&str], factors: &[f32]) {
+        self.each_of(layers, |samples| samples.values = divided(&samples.values, factors));
+    }
+
+    /// The inputs of `layers` will arrive less `mean`.
+    pub fn subtract(&mut self, layers: &[&str], mean: &[f32]) {
+        self.each_of(layers, |samples| samples.values.chunks_exact_mut(mean.len()).for_each(|row| subtract(row, mean)));
+    }
+
+    fn each_of(&mut self, layers: &[&str], change: impl Fn(&mut Samples)) {
+        let inputs: BTreeSet<usize> = layers.iter().filter_map(|layer| self.input_of.get(*layer).copied()).collect();
+        inputs.into_iter().for_each(|input| change(&mut self.inputs[input]));
+    }
+}
+
+/// The pictures of `directory` to calibrate with: at most [`PICTURES_MAX`], evenly spread over the order of their names.
+///
+/// # Errors
+/// A usage error that names the directory when it cannot be read or holds no picture.
+pub fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
+    let refuse = |reason: String| usage(format!("--calibrate {}: {reason}", directory.display()));
+    let entries = match std::fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
+        Ok(entries) => entries,
+        Err(error) => return refuse(format!("cannot be read: {error}")),
+    };
+    let is_picture = |path: &PathBuf| {
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
+        ["png", "jpg", "jpeg"].contains(&extension.as_str())
+    };
+    let mut files: Vec<PathBuf> = entries.iter().map(std::fs::DirEntry::path).filter(is_picture).collect();
+    if files.is_empty() {
+        return refuse("there are no PNG or JPEG files in it".to_owned());
+    }
+    files.sort();
+    let used = files.len().min(PICTURES_MAX);
+    Ok((0..used).map(|index| files[index * files.len() / used].clone()).collect())
+}
+
+/// Runs the network of `checkpoint` for inputs like `size` (height, width) on `pictures`, and on procedural scenes when there are few.
+///
+/// # Errors
+/// A picture that cannot be read; a network that does not run, or whose values are not finite.
+pub fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<Calibration> {
+    let network = &checkpoint.network;
+    let size = reduced(size, network.patch_size);
+    let mut preprocessor = Preprocessor::new(checkpoint.image_mean, checkpoint.image_std, size);
+    let mut prepare = |frame: &Frame| {
+        let mut tensor = Tensor::zeros(size.0, size.1);
+        preprocessor.run(frame, &mut tensor);
+        tensor
+    };
+    let mut inputs = Vec::new();
+    for picture in pictures {
+        inputs.push(prepare(&read_picture(picture, PIXELS_MAX)?));
+    }
+    let side = size.0.max(size.1) as u32;
+    let scenes = PICTURES_MIN.saturating_sub(pictures.len()) as u64;
+    inputs.extend((0..scenes).map(|index| prepare(&Frame::rgb(side, side, scenes::still(0, index, side).rgb))));
+    inputs.push(noise(size));
+    let rows = rows(network).div_ceil(inputs.len());
+    let (model, mut taps) = tapped(network.clone(), size, rows).context("the network cannot be calibrated")?;
+    let options = RunOptions { executor: Some(executor()), ..RunOptions::default() };
+    let plan = TypedSimplePlan::new_with_options(model, &options).context("the network cannot be calibrated")?;
+    let mut state = plan.spawn().context("the network cannot be calibrated")?;
+    taps.insert(layers::PATCH_EMBED.to_owned(), Vec::new()); // of the picture itself, in front of the graph
+    let (mut calibration, distinct) = Calibration::of_inputs(taps);
+    for input in &inputs {
+        let tensor = TractTensor::from_shape(&[1, 3, size.0, size.1], &input.values)?;
+        let outputs = state.run(tvec![tensor.into()]).context("the network cannot be calibrated")?;
+        for (samples, taps) in calibration.inputs.iter_mut().zip(&distinct) {
+            for output in taps.iter().map(|tap| &outputs[*tap]) {
+                samples.columns = output.shape()[2];
+                samples.values.extend_from_slice(output.try_as_plain_ram()?.as_slice::<f32>()?);
+            }
+            if taps.is_empty() {
+                samples.columns = 3 * network.patch_size[0] * network.patch_size[1];
+                samples.values.extend(patches(input, network.patch_size, rows));
+            }
+        }
+    }
+    // a mean of such values would spoil what stays f32 as well
+    if let Some((layer, _)) =
+        calibration.input_of.iter().find(|(_, input)| !calibration.inputs[**input].values.iter().all(|v| v.is_finite()))
+    {
+        bail!("the network cannot be calibrated: {layer} sees values that are not finite; its weights are broken");
+    }
+    Ok(calibration)
+}
+
+/// Rows of each linear's input that fit into [`BYTES`].
+fn rows(network: &Network) -> usize {
+    let inner = network.blocks.iter().map(|block| match &block.mlp {
+        Mlp::Plain { up, .. } | Mlp::Gated { up, .. } => up.weight.shape[0],
+    });
+    // of a block: both norms, the attention, what is between the linears of the MLP
+    let row: usize = inner.map(|inner| (3 * network.hidden + inner) * size_of::<f32>()).sum();
+    (BYTES / row.max(1)).clamp(ROWS_MIN, ROWS_MAX)
+}
+
+fn executor() -> Executor {
+    match std::thread::available_parallelism().map_or(1, usize::from) {
+        1 => Executor::SingleThread,
+        threads => Executor::multithread_with_name(threads, "eomt-calibrate"),
+    }
+}
+
+/// The input size for at most [`PATCHES_MAX`] patches, of about the same shape.
+fn reduced((height, width): (usize, usize), [patch_height, patch_width]: [usize; 2]) -> (usize, usize) {
+    let (rows, columns) = (height / patch_height, width / patch_width);
+    let factor = (PATCHES_MAX as f64 / (rows * columns) as f64).sqrt().min(1.0);
+    let shrink = |n: usize| ((n as f64 * factor) as usize).max(1);
+    (shrink(rows) * patch_height, shrink(columns) * patch_width)
+}
+
+/// Values of mean 0 and variance 1, nearly normal: sums of twelve uniform ones.
+fn noise((height, width): (usize, usize)) -> Tensor {
+    let mut state = 1u64;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    let mut tensor = Tensor::zeros(height, width);
+    tensor.values.iter_mut().for_each(|value| *value = (0..12).map(|_| uniform()).sum::<f32>() - 6.0);
+    tensor
+}
+
+/// `rows` flattened patches of `input`, evenly spread.
+fn patches(input: &Tensor, [patch_height, patch_width]: [usize; 2], rows: usize) -> Vec<f32> {
+    let grid = (input.height / patch_height, input.width / patch_width);
+    let mut values = Vec::new();
+    for index in spread(grid.0 * grid.1, rows) {
+        let (top, left) = (index / grid.1 * patch_height, index % grid.1 * patch_width);
+        for line in (0..3).flat_map(|channel| (top..top + patch_height).map(move |y| channel * input.height + y)) {
+            values.extend_from_slice(&input.values[line * input.width + left..][..patch_width]);
+        }
+    }
+    values
+}
+
+/// At most `wanted` indices below `count`, evenly spread.
+fn spread(count: usize, wanted: usize) -> impl Iterator<Item = usize> {
+    let used = count.min(wanted);
+    (0..used).map(move |index| index * count / used)
+}
+
+/// The f32 network with rows of every linear's input as its outputs, and for each linear which of them it sees: a head that
+/// leaves attention masks behind sees several.
+fn tapped(network: Network, size: (usize, usize), rows: usize) -> Result<(TypedModel, BTreeMap<String, Vec<usize>>)> {
+    let graph::Built { mut graph, inputs } = graph::build(network, size, Form::Tokens { int8: BTreeMap::new() });
+    let values: BTreeSet<onnx::Value> = inputs.iter().map(|(_, value)| value.clone()).collect();
+    let mut taps_of: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (tap, value) in values.iter().enumerate() {
+        graph.tap(value);
+        inputs.iter().filter(|(_, seen)| seen == value).for_each(|(layer, _)| taps_of.entry(layer.clone()).or_default().push(tap));
+    }
+    let proto = graph.finish("calibration", Vec::new());
+    let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+    let mut model = onnx.model_for_proto_model(&proto)?;
+    drop(proto);
+    model.set_input_fact(0, InferenceFact::dt_shape(f32::datum_type(), tvec![1, 3, size.0, size.1]))?;
+    let mut model = model.into_typed()?;
+    let outlets = model.output_outlets()?.to_vec();
+    let mut taps = Vec::new();
+    // the logits come first
+    for (index, outlet) in outlets[outlets.len() - values.len()..].iter().enumerate() {
+        let count = model.outlet_fact(*outlet)?.shape[1].to_usize()?;
+        let chosen: Vec<i64> = spread(count, rows).map(|row| row as i64).collect();
+        let chosen = model.add_const(format!("rows.{index}"), TractTensor::from_shape(&[chosen.len()], &chosen)?.into_arc_tensor())?;
+        taps.extend(model.wire_node(format!("tap.{index}"), Gather::new(1), &[*outlet, chosen])?);
+    }
+    model.select_output_outlets(&taps)?;
+    Ok((model.into_optimized()?, taps_of))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calibration_runs_small() {
+        assert_eq!(reduced((640, 640), [16, 16]), (320, 320));
+        assert_eq!(reduced((96, 96), [16, 16]), (96, 96));
+        assert_eq!(reduced((480, 640), [16, 16]), (272, 368));
+        assert_eq!(reduced((16, 65_536), [16, 16]), (16, 20_480));
+    }
+
+    #[test]
+    fn what_sees_the_same_is_changed_once() {
+        let layers = [("q", vec![1]), ("k", vec![1]), ("class", vec![2]), ("masks", vec![0, 2])];
+        let (mut calibration, distinct) = Calibration::of_inputs(layers.map(|(layer, inputs)| (layer.to_owned(), inputs)).into());
+        assert_eq!(distinct.len(), 3);
+        for samples in &mut calibration.inputs {
+            *samples = Samples { columns: 2, values: vec![4.0, 6.0, 8.0, 2.0] };
+        }
+        calibration.subtract(&["q", "k", "unknown"], &[1.0, 2.0]);
+        calibration.divide(&["class", "masks"], &[2.0, 0.5]);
+        let values = |layer: &str| calibration.get(layer).expect("known").values.clone();
+        assert_eq!((values("q"), values("k")), (vec![3.0, 4.0, 7.0, 0.0], vec![3.0, 4.0, 7.0, 0.0]));
+        assert_eq!((values("class"), values("masks")), (vec![2.0, 12.0, 4.0, 4.0], vec![2.0, 12.0, 4.0, 4.0]));
+        assert!(calibration.same_input("q", "k"));
+        assert!(!calibration.same_input("class", "masks") && !calibration.same_input("unknown", "unknown"));
+    }
+
+    #[test]
+    fn deep_networks_get_fewer_rows() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tests/data/nano");
+        let options = crate::checkpoint::Options { hints: None, base: None };
+        let mut network = crate::checkpoint::read(&directory, &options).expect("reads").network;
+        assert_eq!(rows(&network), ROWS_MAX);
+        let block = network.blocks[0].clone(); // 3 x 192 + 768 values a row
+        network.blocks = vec![block.clone(); 100];
+        assert_eq!(rows(&network), BYTES / (100 * 4 * 1344));
+        network.blocks = vec![block; 1000];
+        assert_eq!(rows(&network), ROWS_MIN);
+    }
+
+    #[test]
+    fn patches_are_those_of_the_convolution() {
+        let values = (0..3 * 4 * 6).map(|v| v as f32).collect();
+        let input = Tensor { height: 4, width: 6, values };
+        let all = patches(&input, [2, 3], 100);
+        assert_eq!(all.len(), 3 * 4 * 6);
+        // the last patch: lower right, of each channel two lines of three
+        assert_eq!(all[3 * 18..3 * 18 + 6], [15.0, 16.0, 17.0, 21.0, 22.0, 23.0]);
+        assert_eq!(all[3 * 18 + 6], 39.0);
+        assert_eq!(patches(&input, [2, 3], 2), [&all[..18], &all[36..54]].concat());
+    }
+
+    #[test]
+    fn noise_is_normalized() {
+        let values = noise((64, 64)).values;
+        let mean = values.iter().sum::<f32>() / values.len() as f32;
+        let variance = values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32;
+        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
+    }
+}

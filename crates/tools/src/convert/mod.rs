@@ -1,0 +1,237 @@
+//! `convert`: a checkpoint becomes one ONNX file that describes itself.
+//!
+//! ```text
+//! checkpoint ─▶ network ─────────────────────────────────────────────────▶ graph ─▶ ONNX    (f32)
+//!                  └─▶ fold ─▶ calibrate ─▶ centre ─▶ smooth ─▶ report (which layers) ─┘    (int8)
+//! ```
+
+mod calibrate;
+mod centre;
+mod fold;
+mod graph;
+mod layers;
+mod onnx;
+mod position;
+mod quantize;
+mod report;
+mod rounding;
+mod smooth;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use eomt_edge_core::data::Task;
+use eomt_edge_core::model::{LoadOptions, Metadata, Model, PRODUCER, Precision};
+use eomt_edge_host::files::AtomicFile;
+use eomt_edge_host::output::{say, usage};
+use tract_onnx::pb::ModelProto;
+
+use super::checkpoint::{self, Checkpoint, Masking, Options};
+use super::progress;
+use graph::Form;
+
+/// protobuf, and so one ONNX file, ends at 2 GiB; the graph itself needs some of that.
+const WEIGHTS_INSIDE_MAX: usize = (1 << 31) - (64 << 20);
+
+/// What `convert` can be told.
+#[derive(Debug, Clone)]
+pub struct ConvertOptions {
+    /// Input (height, width); default: that of training.
+    pub size: Option<(usize, usize)>,
+    /// Default: what the checkpoint says, else panoptic.
+    pub task: Option<Task>,
+    /// Labels or class indices that are stuff; default: what the checkpoint's labels say.
+    pub stuff: Option<Vec<String>>,
+    /// A JSON file of hints, or the name of a published model.
+    pub hints: Option<String>,
+    /// The DINOv3 weights that a delta checkpoint builds on.
+    pub base: Option<PathBuf>,
+    /// How the weights of the linear layers are stored.
+    pub precision: Precision,
+    /// Pictures that show int8 what to expect; default: procedural scenes.
+    pub calibrate: Option<PathBuf>,
+    /// Thresholds to store in the file; default: what the checkpoint's image processor says, else the reference's.
+    pub threshold: Option<f64>,
+    pub mask_threshold: Option<f64>,
+    pub overlap_threshold: Option<f64>,
+    /// Do not load the result and compare it with its plain evaluation.
+    pub skip_check: bool,
+    /// More bytes of weights than this go into a second file beside the first, `OUTPUT.data`.
+    pub weights_inside_max: usize,
+}
+
+impl Default for ConvertOptions {
+    fn default() -> ConvertOptions {
+        ConvertOptions {
+            size: None,
+            task: None,
+            stuff: None,
+            hints: None,
+            base: None,
+            precision: Precision::F32,
+            calibrate: None,
+            threshold: None,
+            mask_threshold: None,
+            overlap_threshold: None,
+            skip_check: false,
+            weights_inside_max: WEIGHTS_INSIDE_MAX,
+        }
+    }
+}
+
+/// Reads `checkpoint`, writes `output` and loads it once to see that it runs.
+///
+/// # Errors
+/// A sentence that names the file and the tensor or key at fault; `output` is then left as it was.
+pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Result<()> {
+    refuse_own_input(checkpoint, output)?;
+    let pictures = calibration_pictures(options)?;
+    let mut file = AtomicFile::create(output)?; // before the work: an output that cannot be written is known at once
+    let spinner = progress::spinner("reading the checkpoint");
+    let read = Options { hints: options.hints.as_deref(), base: options.base.as_deref() };
+    let mut checkpoint = checkpoint::read(checkpoint, &read)?;
+    let mut warnings = checkpoint.warnings.clone();
+    let metadata = describe(&checkpoint, options, &mut warnings)?;
+    let (height, width) = metadata.input_size;
+    let masked = checkpoint.network.masking.iter().filter(|masking| **masking != Masking::Off).count();
+    let (form, table) = match options.precision {
+        Precision::F32 => (Form::Float, Vec::new()),
+        Precision::Int8 => {
+            spinner.set_message("calibrating");
+            prepare_int8(&mut checkpoint, (height, width), &pictures)?
+        }
+    };
+    spinner.set_message("writing the graph");
+    let built = graph::build(checkpoint.network, (height, width), form);
+    let mut proto = built.graph.finish(&metadata.name, metadata.to_props());
+    let weights = onnx::weight_bytes(&proto);
+    let beside = if weights > options.weights_inside_max { Some(write_beside(&mut proto, output)?) } else { None };
+    let bytes = onnx::encode(proto);
+    let mut mask_cost = None;
+    match &beside {
+        Some(_) => warnings.push(format!(
+            "one ONNX file cannot hold these weights: they lie in {}.data beside it; the pair is not checked, try it with bench",
+            output.display()
+        )),
+        None if options.skip_check => {}
+        None => {
+            spinner.set_message("checking that it loads");
+            let options = LoadOptions::default();
+            let mut loaded = Model::load(&bytes, &options).context("the converted network does not load; nothing was written")?;
+            mask_cost = loaded.mask_cost().map(|cost| cost.to_string());
+            spinner.set_message("comparing it with its plain evaluation");
+            loaded.check(&bytes, 2, &options).context("the converted network does not compute right; nothing was written")?;
+        }
+    }
+    if masked > 0 {
+        warnings.push(mask_cost.unwrap_or_else(|| {
+            format!("{masked} blocks attend through masks (attn_mask_probs is not 0), which costs time; loading the file says how much")
+        }));
+    }
+    if let Some(weights_file) = beside {
+        weights_file.commit()?;
+    }
+    file.write_all(&bytes).with_context(|| format!("{}: cannot be written", output.display()))?;
+    file.commit()?;
+    spinner.finish_and_clear();
+    // only now: a failure is one sentence
+    warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    if !table.is_empty() {
+        report::print(&table)?;
+    }
+    let Metadata { task, labels, .. } = &metadata;
+    let megabytes = weights as f64 / 1e6;
+    say(format_args!("{}: {height}x{width}, {task}, {} classes, {megabytes:.1} MB of weights", output.display(), labels.len()))
+}
+
+/// Makes the network ready for int8 without changing its function, and measures which layers can be.
+fn prepare_int8(checkpoint: &mut Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<(Form, Vec<report::Layer>)> {
+    fold::fold(&mut checkpoint.network);
+    let mut calibration = calibrate::run(checkpoint, size, pictures)?;
+    centre::centre(&mut checkpoint.network, &mut calibration);
+    smooth::smooth(&mut checkpoint.network, &mut calibration);
+    let (table, int8) = report::judge(&checkpoint.network, &calibration);
+    Ok((Form::Tokens { int8 }, table))
+}
+
+fn calibration_pictures(options: &ConvertOptions) -> Result<Vec<PathBuf>> {
+    match &options.calibrate {
+        None => Ok(Vec::new()),
+        Some(directory) if options.precision == Precision::F32 => {
+            usage(format!("--calibrate {}: only --precision int8 is calibrated", directory.display()))
+        }
+        Some(directory) => calibrate::pictures(directory),
+    }
+}
+
+/// A slip of the hand must not cost the checkpoint.
+fn refuse_own_input(checkpoint: &Path, output: &Path) -> Result<()> {
+    let Ok(existing) = output.canonicalize() else { return Ok(()) };
+    let Ok(input) = checkpoint.canonicalize() else { return Ok(()) };
+    let inside = input.is_dir() && existing.parent() == Some(&input) && existing.extension().is_none_or(|extension| extension != "onnx");
+    if existing == input || inside {
+        return usage(format!("--output {}: that is part of the checkpoint", output.display()));
+    }
+    Ok(())
+}
+
+/// Writes the weights to `OUTPUT.data`, under a temporary name for now.
+fn write_beside(proto: &mut ModelProto, output: &Path) -> Result<AtomicFile> {
+    let mut name = output.file_name().with_context(|| format!("{}: this is no name for a file", output.display()))?.to_owned();
+    name.push(".data");
+    let path = output.with_file_name(&name);
+    let mut file = AtomicFile::create(&path)?;
+    onnx::externalize(proto, &name.to_string_lossy(), &mut file).with_context(|| format!("{}: cannot be written", path.display()))?;
+    Ok(file)
+}
+
+fn describe(checkpoint: &Checkpoint, options: &ConvertOptions, warnings: &mut Vec<String>) -> Result<Metadata> {
+    let network = &checkpoint.network;
+    let (height, width) = options.size.unwrap_or((network.image_size[0], network.image_size[1]));
+    let [patch_height, patch_width] = network.patch_size;
+    // the size of training is taken as it is: its rest of a patch is ignored, as in the reference
+    let whole = height > 0 && width > 0 && height.is_multiple_of(patch_height) && width.is_multiple_of(patch_width);
+    if options.size.is_some() && !whole {
+        return usage(format!("--size {height}x{width}: both sides must be multiples of the patch size, {patch_height}x{patch_width}"));
+    }
+    let tokens = (height / patch_height) * (width / patch_width);
+    if tokens > 1 << 16 {
+        return usage(format!("--size {height}x{width}: {tokens} patches are more than any machine this is for can attend to"));
+    }
+    let task = options.task.or(checkpoint.task).unwrap_or_default();
+    let stuff_classes = match (&options.stuff, &checkpoint.stuff_classes) {
+        (Some(names), _) => names.iter().map(|name| find_class(&checkpoint.labels, name)).collect::<Result<_>>()?,
+        (None, Some(classes)) => classes.iter().map(|&class| class as u16).collect(),
+        (None, None) => {
+            if task == Task::Panoptic {
+                warnings.push("nothing says which classes are stuff, so all count as things; name them with --stuff".to_owned());
+            }
+            Vec::new()
+        }
+    };
+    Ok(Metadata {
+        name: checkpoint.name.clone(),
+        task,
+        labels: checkpoint.labels.clone(),
+        stuff_classes,
+        image_mean: checkpoint.image_mean,
+        image_std: checkpoint.image_std,
+        input_size: (height, width),
+        thresholds: checkpoint.thresholds.with(options.threshold, options.mask_threshold, options.overlap_threshold),
+        precision: options.precision,
+        source_sha256: checkpoint.source_sha256.clone(),
+        converter: format!("{PRODUCER} {}", env!("CARGO_PKG_VERSION")),
+    })
+}
+
+fn find_class(labels: &[String], name: &str) -> Result<u16> {
+    let by_label = labels.iter().position(|label| label == name);
+    let by_index = || name.parse::<usize>().ok().filter(|&index| index < labels.len());
+    match by_label.or_else(by_index) {
+        Some(class) => Ok(class as u16),
+        None => usage(format!("--stuff {name}: there is no such class among the {} of the checkpoint", labels.len())),
+    }
+}

@@ -1,0 +1,26 @@
+//! `logits`: the network alone, all queries: the door that every numerical check uses.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use eomt_edge_core::data::{Logits, Tensor};
+use eomt_edge_core::model::names;
+use eomt_edge_host::files;
+use eomt_edge_host::model_file::{self, Compute};
+
+use super::tensors;
+
+/// `pixel_values` of `input` (f32 `[1, 3, H, W]`, normalized) to both outputs in `output`.
+pub fn logits(model: &Path, input: &Path, output: &Path, compute: &Compute) -> Result<()> {
+    let bytes = files::read(input)?;
+    let (shape, values) = tensors::read(&bytes, input, names::INPUT)?;
+    let [1, 3, height, width] = shape[..] else {
+        bail!("{}: the tensor '{}' has the shape {shape:?}, not [1, 3, H, W]", input.display(), names::INPUT);
+    };
+    let (mut model, _) = model_file::load_checked(model, compute)?;
+    let mut logits = Logits::default();
+    model.run(&Tensor { height, width, values }, |class, kept| kept.extend(0..class.queries), &mut logits)?;
+    let class_shape = vec![1, logits.class.queries, logits.class.classes];
+    let mask_shape = vec![1, logits.kept.len(), logits.height, logits.width];
+    tensors::write(output, &[(names::CLASS_LOGITS, class_shape, &logits.class.values), (names::MASK_LOGITS, mask_shape, &logits.masks)])
+}

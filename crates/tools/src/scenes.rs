@@ -1,0 +1,112 @@
+//! `scenes`: pictures of procedural tabletops with their truth, in the layout of COCO panoptic: something to evaluate on, to train on,
+//! and to try things with, without a download.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use eomt_edge_core::scenes::{LABELS, Rng, Still, spoil, still};
+use eomt_edge_host::files;
+use eomt_edge_host::output::say;
+use image::RgbImage;
+use serde_json::json;
+
+use super::annotations::coco_panoptic;
+use super::progress;
+
+/// Things come first among the labels.
+const THINGS: u16 = 6;
+
+/// What `scenes` can be told.
+#[derive(Debug, Clone)]
+pub struct ScenesOptions {
+    /// Directory that gets `images/`, `panoptic/` and `panoptic.json`; must not hold them yet.
+    pub output: PathBuf,
+    pub count: u64,
+    /// Pictures of one seed are the same on every machine.
+    pub seed: u64,
+    /// Pixels of a side.
+    pub size: u32,
+    /// Names of the classes that the truth knows; all when empty. What else is drawn it says nothing of.
+    pub classes: Vec<String>,
+    /// Probability of each of: blur, darkness, noise. The truth is that of the same seed without.
+    pub degrade: f64,
+}
+
+/// Writes the pictures, then the JSON: a folder without it is not finished.
+///
+/// # Errors
+/// When a class is unknown, when the directory holds a dataset already or cannot be written.
+pub fn scenes(options: &ScenesOptions) -> Result<()> {
+    let known = known(&options.classes)?;
+    let list = options.output.join("panoptic.json");
+    if list.exists() {
+        bail!("{}: there is a dataset already", list.display());
+    }
+    let (images, truths) = (options.output.join("images"), options.output.join("panoptic"));
+    files::make_directory(&images)?;
+    files::make_directory(&truths)?;
+    let bar = progress::bar(options.count, "drawing");
+    let (mut entries, mut annotations) = (vec![], vec![]);
+    for index in 0..options.count {
+        let mut picture = still(options.seed, index, options.size);
+        forget(&mut picture, &known);
+        if options.degrade > 0.0 {
+            picture.rgb = degraded(picture.rgb, options, index)?;
+        }
+        let name = format!("{index:06}.png");
+        files::write(&images.join(&name), &files::png_rgb(&picture.rgb, options.size, options.size)?)?;
+        let ids = coco_panoptic(&picture.ids);
+        files::write(&truths.join(&name), &files::png_rgb(&ids, options.size, options.size)?)?;
+        entries.push(json!({ "id": index, "file_name": name, "width": options.size, "height": options.size }));
+        annotations.push(json!({ "image_id": index, "file_name": name, "segments_info": segments(&picture, options.size as usize) }));
+        bar.inc(1);
+    }
+    let category = |&id: &u16| json!({ "id": category_id(id), "name": LABELS[usize::from(id)], "isthing": u8::from(id < THINGS) });
+    let categories: Vec<_> = known.iter().map(category).collect();
+    let document = json!({ "images": entries, "annotations": annotations, "categories": categories });
+    files::write(&list, document.to_string().as_bytes())?;
+    bar.finish_and_clear();
+    say(format!("{} pictures of {}x{}, seed {}, in {}", options.count, options.size, options.size, options.seed, options.output.display()))
+}
+
+fn degraded(rgb: Vec<u8>, options: &ScenesOptions, index: u64) -> Result<Vec<u8>> {
+    let picture = RgbImage::from_raw(options.size, options.size, rgb).context("a scene of this size")?;
+    Ok(spoil(picture, options.degrade, &mut Rng::new(options.seed ^ 0xbad, index)).into_raw())
+}
+
+/// Class indices of the names, in the order of the labels.
+fn known(names: &[String]) -> Result<Vec<u16>> {
+    if let Some(name) = names.iter().find(|name| !LABELS.contains(&name.as_str())) {
+        bail!("--classes: the scenes have no {name:?}, but {}", LABELS.join(", "));
+    }
+    let is_known = |(_, label): &(u16, &str)| names.is_empty() || names.iter().any(|name| name == label);
+    Ok((0u16..).zip(LABELS).filter(is_known).map(|(index, _)| index).collect())
+}
+
+/// From 1 on: 0 is "no class" to some readers (datumaro).
+fn category_id(class: u16) -> u16 {
+    class + 1
+}
+
+/// Takes segments of other classes out of the truth.
+fn forget(picture: &mut Still, known: &[u16]) {
+    picture.classes.retain(|(_, class)| known.contains(class));
+    let kept = &picture.classes;
+    picture.ids.iter_mut().filter(|id| !kept.iter().any(|(kept, _)| kept == *id)).for_each(|id| *id = 0);
+}
+
+/// `segments_info` of one picture: area in pixels, box as x, y, width, height.
+fn segments(picture: &Still, width: usize) -> Vec<serde_json::Value> {
+    let of = |&(id, class): &(u16, u16)| {
+        let places = picture.ids.iter().enumerate().filter(|(_, other)| **other == id).map(|(at, _)| (at % width, at / width));
+        let (mut area, mut low, mut high) = (0, [usize::MAX; 2], [0; 2]);
+        for (x, y) in places {
+            area += 1;
+            low = [low[0].min(x), low[1].min(y)];
+            high = [high[0].max(x), high[1].max(y)];
+        }
+        let bbox = [low[0], low[1], high[0] + 1 - low[0], high[1] + 1 - low[1]];
+        json!({ "id": id, "category_id": category_id(class), "iscrowd": 0, "area": area, "bbox": bbox })
+    };
+    picture.classes.iter().map(of).collect()
+}

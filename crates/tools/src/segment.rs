@@ -1,0 +1,105 @@
+//! `segment`: pictures to overlay, COCO panoptic PNG and JSON.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use eomt_edge_core::data::{Exif, Normalization, Task};
+use eomt_edge_core::model::Model;
+use eomt_edge_core::overlay;
+use eomt_edge_core::pipeline::Pipeline;
+use eomt_edge_core::segment::Rules;
+use eomt_edge_host::files;
+use eomt_edge_host::model_file::{self, Compute};
+use eomt_edge_host::output::{say, usage};
+use eomt_edge_host::pictures::read_picture_as;
+
+use super::{annotations, progress};
+
+/// What `segment` can be told; `None` means the model's default.
+#[derive(Debug, Clone, Default)]
+pub struct SegmentOptions {
+    pub task: Option<Task>,
+    pub threshold: Option<f64>,
+    pub mask_threshold: Option<f64>,
+    pub overlap_threshold: Option<f64>,
+    /// Semantic: overlapping windows instead of padding.
+    pub windows: bool,
+    /// Compute every mask, then drop: to compare with the pruned path.
+    pub all_queries: bool,
+    pub threads: usize,
+    /// Of a foreign export.
+    pub normalization: Normalization,
+    pub max_pixels: u64,
+    pub exif: Exif,
+}
+
+/// Windows of one picture, all of whose logits are in memory at the same time.
+const WINDOWS_MAX: u32 = 64;
+
+/// Segments each image into `directory`: `NAME.overlay.png`, `NAME.panoptic.png`, `NAME.json`.
+///
+/// # Errors
+/// When the model, the directory or a picture is unusable; pictures before the bad one keep their results.
+pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &SegmentOptions) -> Result<()> {
+    let names = output_names(images)?;
+    let (model, _) = model_file::load_checked(model, &Compute::threads(options.threads).with_normalization(options.normalization))?;
+    let mut pipeline = pipeline(model, options)?;
+    let bar = progress::bar(images.len() as u64, "segmenting");
+    for (image, name) in images.iter().zip(names) {
+        let frame = read_picture_as(image, options.max_pixels, options.exif)?;
+        if options.windows && frame.width.max(frame.height) / frame.width.min(frame.height) >= WINDOWS_MAX {
+            bail!("{}: {}x{} pixels are so long that they take too many windows", image.display(), frame.width, frame.height);
+        }
+        let segments = if options.windows { pipeline.segments_of_windows(&frame) } else { pipeline.segments(&frame) };
+        let segments = segments.with_context(|| format!("{}: cannot be segmented", image.display()))?;
+        let labels = &pipeline.model().metadata().labels;
+        let mut picture = frame.data;
+        overlay::paint(&mut picture, frame.width as usize, &segments.ids, &segments.table, labels);
+        let (width, height) = (segments.width, segments.height);
+        files::make_directory(directory)?;
+        files::write(&directory.join(format!("{name}.overlay.png")), &files::png_rgb(&picture, width, height)?)?;
+        let panoptic = annotations::coco_panoptic(&segments.ids);
+        files::write(&directory.join(format!("{name}.panoptic.png")), &files::png_rgb(&panoptic, width, height)?)?;
+        let json = annotations::document(&segments, labels, 0);
+        files::write(&directory.join(format!("{name}.json")), json.as_bytes())?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let pictures = if images.len() == 1 { "1 picture".to_owned() } else { format!("{} pictures", images.len()) };
+    say(format_args!("{pictures} segmented into {}", directory.display()))
+}
+
+/// File stems; two pictures of one name would overwrite each other.
+fn output_names(images: &[PathBuf]) -> Result<Vec<String>> {
+    let mut seen = HashSet::new();
+    let mut names = Vec::new();
+    for image in images {
+        let name = image.file_stem().with_context(|| format!("{}: this is no file name", image.display()))?.to_string_lossy().into_owned();
+        if !seen.insert(name.clone()) {
+            return usage(format!(
+                "{}: another picture is called {name} too, and their results would overwrite each other",
+                image.display()
+            ));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+/// The model with the rules that the options make.
+fn pipeline(model: Model, options: &SegmentOptions) -> Result<Pipeline> {
+    let metadata = model.metadata();
+    let (height, width) = metadata.input_size;
+    let task = options.task.unwrap_or(metadata.task);
+    if options.windows && task != Task::Semantic {
+        return usage("--windows is for the semantic task");
+    }
+    if options.windows && height != width {
+        return usage(format!("--windows needs a square input, and this model takes {height}x{width}"));
+    }
+    let thresholds = metadata.thresholds.with(options.threshold, options.mask_threshold, options.overlap_threshold);
+    let rules = Rules { task, thresholds, whole_masks: task == Task::Instance, ..Rules::default() };
+    let rules = rules.with_stuff(&metadata.stuff_classes);
+    Ok(Pipeline::new(model, rules).keep_all_queries(options.all_queries))
+}

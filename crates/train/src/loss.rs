@@ -1,0 +1,280 @@
+//! The loss of one image and its gradient: bipartite matching, then weighted cross-entropy, and binary cross-entropy and dice at
+//! sampled points.
+//!
+//! The EoMT paper trains with Mask2Former's loss; this is transformers' `EomtLoss` for one image, with the sums over a batch left to
+//! the caller: the terms are parts of the batch's, so that images can be handled apart and added. Chance comes in as an argument, and
+//! the tests replay the draws of the reference. The gradient is written out, because the points are few and the graph would be large.
+
+use eomt_edge_core::kernels::math::softmax;
+use pathfinding::kuhn_munkres::kuhn_munkres_min;
+use pathfinding::matrix::Matrix;
+
+use super::points::{Plane, sample, scatter, taps};
+
+/// What the terms weigh and where masks are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossOptions {
+    pub class_weight: f32,
+    pub mask_weight: f32,
+    pub dice_weight: f32,
+    /// Weight of "no object" in the cross-entropy.
+    pub no_object_weight: f32,
+    /// P, points per mask.
+    pub points: usize,
+    /// Candidates per point among which the most uncertain are taken.
+    pub oversample: f32,
+    /// Part of the points that are taken by uncertainty; the rest is uniform.
+    pub importance: f32,
+}
+
+impl Default for LossOptions {
+    /// Those of the paper; 1024 points instead of 12544, as suits planes of 40x40.
+    fn default() -> LossOptions {
+        LossOptions {
+            class_weight: 2.0,
+            mask_weight: 5.0,
+            dice_weight: 5.0,
+            no_object_weight: 0.1,
+            points: 1024,
+            oversample: 3.0,
+            importance: 0.75,
+        }
+    }
+}
+
+impl LossOptions {
+    /// Points taken by uncertainty, and at random.
+    pub(super) fn split(&self) -> [usize; 2] {
+        let certain = (self.importance * self.points as f32) as usize;
+        [certain, self.points - certain]
+    }
+
+    /// Candidates for those taken by uncertainty.
+    pub(super) fn candidates(&self) -> usize {
+        (self.points as f32 * self.oversample) as usize
+    }
+}
+
+/// The segments of one image.
+#[derive(Debug, Clone, Default)]
+pub struct Targets {
+    /// Class index of each segment.
+    pub classes: Vec<usize>,
+    /// Height and width of the masks.
+    pub plane: Plane,
+    /// `[segments, height, width]`, 0 or 1.
+    pub masks: Vec<f32>,
+}
+
+/// What the network says of one image.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Prediction<'a> {
+    /// `[Q, C + 1]`
+    pub classes: &'a [f32],
+    /// `[Q, h, w]`
+    pub masks: &'a [f32],
+    pub queries: usize,
+    pub plane: Plane,
+}
+
+/// What is summed over the batch before anything is divided.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Batch {
+    /// Segments, at least 1.
+    pub segments: f32,
+    /// Weights of the cross-entropy over all queries.
+    pub class_weights: f32,
+}
+
+impl Batch {
+    /// Of images with so many segments each.
+    pub(super) fn new(segments: &[usize], queries: usize, options: &LossOptions) -> Batch {
+        let matched: usize = segments.iter().map(|segments| segments.min(&queries)).sum();
+        let unmatched = segments.len() * queries - matched;
+        Batch {
+            segments: (segments.iter().sum::<usize>() as f32).max(1.0),
+            class_weights: matched as f32 + unmatched as f32 * options.no_object_weight,
+        }
+    }
+}
+
+/// Unweighted terms, as parts of the batch's.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Terms {
+    pub cross_entropy: f64,
+    pub mask: f64,
+    pub dice: f64,
+}
+
+impl Terms {
+    pub(super) fn add(&mut self, other: &Terms) {
+        self.cross_entropy += other.cross_entropy;
+        self.mask += other.mask;
+        self.dice += other.dice;
+    }
+
+    /// The weighted sum, which is minimized.
+    pub fn total(&self, options: &LossOptions) -> f64 {
+        let weights = [options.class_weight, options.mask_weight, options.dice_weight].map(f64::from);
+        weights[0] * self.cross_entropy + weights[1] * self.mask + weights[2] * self.dice
+    }
+}
+
+/// Uniform points in the unit square, for: matching `[P]`, candidates `[n, 3P]`, the rest `[n, P - k]`; n matched segments.
+pub(super) trait Points {
+    fn draw(&mut self, purpose: Purpose, count: usize) -> Vec<[f32; 2]>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Match,
+    Candidates,
+    Rest,
+}
+
+/// Gradients of the weighted total, by what they belong to.
+pub(super) struct Gradients {
+    /// `[Q, C + 1]`
+    pub classes: Vec<f32>,
+    /// `[Q, h, w]`
+    pub masks: Vec<f32>,
+    /// Pairs (query, segment), by query.
+    pub matches: Vec<(usize, usize)>,
+}
+
+/// The loss of one image: its terms, and the gradients of their weighted sum.
+pub(super) fn image_loss(
+    prediction: &Prediction,
+    targets: &Targets,
+    batch: Batch,
+    options: &LossOptions,
+    points: &mut impl Points,
+) -> (Terms, Gradients) {
+    let matches = match_queries(prediction, targets, options, &points.draw(Purpose::Match, options.points));
+    let (cross_entropy, classes) = class_loss(prediction, targets, &matches, batch, options);
+    let mut gradients = Gradients { classes, masks: vec![0.0; prediction.masks.len()], matches };
+    let mut terms = Terms { cross_entropy, ..Terms::default() };
+    let area = prediction.plane[0] * prediction.plane[1];
+    let target_area = targets.plane[0] * targets.plane[1];
+    let ([certain, uniform], candidates) = (options.split(), options.candidates());
+    // One draw for all matched masks, then one for the rest: the order of the reference.
+    let pools = points.draw(Purpose::Candidates, gradients.matches.len() * candidates);
+    let rests = points.draw(Purpose::Rest, gradients.matches.len() * uniform);
+    for (place, &(query, segment)) in gradients.matches.iter().enumerate() {
+        let plane = &prediction.masks[query * area..][..area];
+        let mut chosen = uncertain(plane, prediction.plane, &pools[place * candidates..][..candidates], certain);
+        chosen.extend_from_slice(&rests[place * uniform..][..uniform]);
+        let here = taps(&chosen, prediction.plane);
+        let truth = sample(&targets.masks[segment * target_area..][..target_area], &taps(&chosen, targets.plane));
+        let (mask, dice, slope) = mask_loss(&sample(plane, &here), &truth, batch, options);
+        terms.mask += mask;
+        terms.dice += dice;
+        scatter(&slope, &here, &mut gradients.masks[query * area..][..area]);
+    }
+    (terms, gradients)
+}
+
+/// The `count` points whose logits are nearest to 0.
+fn uncertain(plane: &[f32], shape: Plane, pool: &[[f32; 2]], count: usize) -> Vec<[f32; 2]> {
+    let logits = sample(plane, &taps(pool, shape));
+    let mut order: Vec<usize> = (0..pool.len()).collect();
+    // By place among equals, so that the choice does not depend on the sort.
+    let by = |a: &usize, b: &usize| logits[*a].abs().total_cmp(&logits[*b].abs()).then(a.cmp(b));
+    if count < order.len() {
+        order.select_nth_unstable_by(count, by);
+    }
+    order[..count].sort_unstable();
+    order[..count].iter().map(|&index| pool[index]).collect()
+}
+
+/// Terms and gradient at one mask's points: `logits` and `truth` are `[P]`.
+fn mask_loss(logits: &[f32], truth: &[f32], batch: Batch, options: &LossOptions) -> (f64, f64, Vec<f32>) {
+    let n = logits.len() as f32;
+    let probabilities: Vec<f32> = logits.iter().map(|&x| 1.0 / (1.0 + (-x).exp())).collect();
+    let entropy: f64 = logits.iter().zip(truth).map(|(&x, &t)| f64::from(x.max(0.0) - x * t + (-x.abs()).exp().ln_1p())).sum();
+    let overlap: f32 = probabilities.iter().zip(truth).map(|(p, t)| p * t).sum();
+    let sizes: f32 = probabilities.iter().sum::<f32>() + truth.iter().sum::<f32>();
+    let (above, below) = (2.0 * overlap + 1.0, sizes + 1.0);
+    let dice = 1.0 - above / below;
+    let slope = probabilities.iter().zip(truth).map(|(&p, &t)| {
+        let of_entropy = options.mask_weight * (p - t) / n;
+        let of_dice = -options.dice_weight * (2.0 * t * below - above) / (below * below) * p * (1.0 - p);
+        (of_entropy + of_dice) / batch.segments
+    });
+    let slope = slope.collect();
+    (entropy / f64::from(n) / f64::from(batch.segments), f64::from(dice / batch.segments), slope)
+}
+
+/// Weighted cross-entropy over all queries of the image, and its gradient.
+fn class_loss(
+    prediction: &Prediction,
+    targets: &Targets,
+    matches: &[(usize, usize)],
+    batch: Batch,
+    options: &LossOptions,
+) -> (f64, Vec<f32>) {
+    let width = prediction.classes.len() / prediction.queries;
+    let mut wanted = vec![width - 1; prediction.queries];
+    matches.iter().for_each(|&(query, segment)| wanted[query] = targets.classes[segment]);
+    let mut gradient = prediction.classes.to_vec();
+    let mut loss = 0.0;
+    for (row, wanted) in gradient.chunks_exact_mut(width).zip(wanted) {
+        let weight = if wanted == width - 1 { options.no_object_weight } else { 1.0 } / batch.class_weights;
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total: f32 = row.iter().map(|x| (x - max).exp()).sum();
+        loss += f64::from(weight * (total.ln() + max - row[wanted]));
+        softmax(row);
+        row[wanted] -= 1.0;
+        row.iter_mut().for_each(|slope| *slope *= weight * options.class_weight);
+    }
+    (loss, gradient)
+}
+
+/// The cheapest assignment of queries to segments, by query.
+fn match_queries(prediction: &Prediction, targets: &Targets, options: &LossOptions, points: &[[f32; 2]]) -> Vec<(usize, usize)> {
+    let segments = targets.classes.len();
+    if segments == 0 {
+        return vec![];
+    }
+    let costs = costs(prediction, targets, options, points);
+    // The assignment wants whole numbers: 2^-32 of a cost of some units is below what f32 tells apart.
+    let whole = |cost: f32| (f64::from(cost.clamp(-1e5, 1e5)) * f64::from(2u32.pow(31)) * 2.0) as i64;
+    let by_query = segments > prediction.queries;
+    let (rows, columns) = if by_query { (prediction.queries, segments) } else { (segments, prediction.queries) };
+    let matrix = Matrix::from_fn(rows, columns, |(row, column)| {
+        let (query, segment) = if by_query { (row, column) } else { (column, row) };
+        whole(costs[query * segments + segment])
+    });
+    let (_, assigned) = kuhn_munkres_min(&matrix);
+    let mut matches: Vec<(usize, usize)> =
+        assigned.into_iter().enumerate().map(|(row, column)| if by_query { (row, column) } else { (column, row) }).collect();
+    matches.sort_unstable();
+    matches
+}
+
+/// `[Q, segments]`: minus the probability of the class, binary cross-entropy and dice at shared points, weighted.
+fn costs(prediction: &Prediction, targets: &Targets, options: &LossOptions, points: &[[f32; 2]]) -> Vec<f32> {
+    let width = prediction.classes.len() / prediction.queries;
+    let (area, target_area) = (prediction.plane[0] * prediction.plane[1], targets.plane[0] * targets.plane[1]);
+    let (here, there) = (taps(points, prediction.plane), taps(points, targets.plane));
+    let truths: Vec<Vec<f32>> = targets.masks.chunks_exact(target_area).map(|mask| sample(mask, &there)).collect();
+    let mut costs = Vec::with_capacity(prediction.queries * truths.len());
+    for query in 0..prediction.queries {
+        let mut classes = prediction.classes[query * width..][..width].to_vec();
+        softmax(&mut classes);
+        let logits = sample(&prediction.masks[query * area..][..area], &here);
+        let probabilities: Vec<f32> = logits.iter().map(|&x| 1.0 / (1.0 + (-x).exp())).collect();
+        // log(1 + e^x) and x: cross-entropy with truth t is their difference at weights 1 and t.
+        let empty: f32 = logits.iter().map(|&x| x.max(0.0) + (-x.abs()).exp().ln_1p()).sum();
+        let size: f32 = probabilities.iter().sum();
+        for (truth, class) in truths.iter().zip(&targets.classes) {
+            let inside: f32 = logits.iter().zip(truth).map(|(x, t)| x * t).sum();
+            let overlap: f32 = probabilities.iter().zip(truth).map(|(p, t)| p * t).sum();
+            let entropy = (empty - inside) / points.len() as f32;
+            let dice = 1.0 - (2.0 * overlap + 1.0) / (size + truth.iter().sum::<f32>() + 1.0);
+            costs.push(options.mask_weight * entropy + options.dice_weight * dice - options.class_weight * classes[*class]);
+        }
+    }
+    costs
+}

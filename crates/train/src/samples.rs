@@ -1,0 +1,289 @@
+//! Pictures to learn from: procedural scenes without end, or annotated ones ([`eomt_edge_tools::datasets`]); augmented and cut into patches.
+//!
+//! Everything random follows from (seed, step, place in the batch), so that a resumed run sees what an uninterrupted one sees.
+
+use std::collections::HashMap;
+
+use anyhow::{Result, bail};
+use eomt_edge_core::data::{Exif, Task};
+use eomt_edge_core::scenes::{LABELS, Rng, spoil, still};
+use eomt_edge_host::output::usage;
+use eomt_edge_host::pictures::read_annotated;
+use eomt_edge_tools::datasets::labels::Class;
+use eomt_edge_tools::datasets::{Dataset, NamedBy, TruthFiles};
+use image::RgbImage;
+use image::imageops::{FilterType, resize};
+
+use super::loss::Targets;
+
+/// Where pictures come from.
+#[derive(Debug, Clone)]
+pub enum Pictures {
+    /// [`eomt_edge_core::scenes`], drawn on the way.
+    Scenes { seed: u64 },
+    /// Images (`None`: the truth names them), and what annotators say of them.
+    Annotated { images: Option<std::path::PathBuf>, truth: TruthFiles },
+}
+
+/// Pixels of a drawn scene's side, as in the validation sets.
+const SCENE_SIDE: u32 = 192;
+/// Stuff among the labels of scenes.
+const SCENE_STUFF: [usize; 3] = [6, 7, 8];
+
+/// How pictures are changed before they are learned from.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Augmentation {
+    /// Mirrored in half of the cases.
+    pub flip: bool,
+    /// Enlarged by a factor in this range, then cut or padded to the input.
+    pub scale: [f64; 2],
+    /// Brightness, contrast, saturation: up to this part more or less, each in half of the cases. 0 to 1.
+    pub colour: f64,
+    /// Probability of each of: blur, noise, darkness.
+    pub degrade: f64,
+}
+
+impl Default for Augmentation {
+    fn default() -> Augmentation {
+        Augmentation { flip: true, scale: [0.8, 1.25], colour: 0.2, degrade: 0.0 }
+    }
+}
+
+/// One picture as the network sees it.
+pub(super) struct Sample {
+    /// `[N, 3 P P]`: patches by row, each by channel, row, column; normalized.
+    pub patches: Vec<f32>,
+    pub targets: Targets,
+}
+
+/// A picture and its segments.
+struct Picture {
+    rgb: RgbImage,
+    /// `[height, width]`, an index into `classes`, or [`VOID`].
+    segments: Vec<u16>,
+    classes: Vec<usize>,
+}
+
+/// Pictures with more pixels are refused.
+const MAX_PIXELS: u64 = 64 << 20;
+const VOID: u16 = u16::MAX;
+
+/// A supply of pictures.
+pub(super) enum Supply {
+    Scenes {
+        seed: u64,
+    },
+    /// And what it is known by.
+    Annotated(Box<Dataset>, String),
+}
+
+impl Supply {
+    /// Looks at all pictures. `labels` are the classes of the checkpoint, for truths that name none.
+    pub(super) fn open(pictures: &Pictures, exif: Exif, labels: Option<&[String]>) -> Result<Supply> {
+        let (images, truth) = match pictures {
+            Pictures::Scenes { seed } => return Ok(Supply::Scenes { seed: *seed }),
+            Pictures::Annotated { images, truth } => (images, truth),
+        };
+        if images.is_none() && !matches!(truth, TruthFiles::Yolo { .. }) {
+            return usage("--images is needed: the directory of the annotated pictures");
+        }
+        let mut set = Dataset::open(truth, images.as_deref(), labels, (MAX_PIXELS, exif))?;
+        if set.named_by == NamedBy::Nobody {
+            return usage("--class-names is needed: nothing beside the class maps says what their values are called");
+        }
+        distinct(&set.classes)?;
+        let hash = set.fingerprint(truth)?;
+        set.check_pictures()?; // all of them, before some are left out
+        set.keep_annotated()?;
+        set.check_sizes()?;
+        set.check_content()?;
+        Ok(Supply::Annotated(Box::new(set), hash))
+    }
+
+    /// Whether the truth has classes of pixels only.
+    pub(super) fn is_semantic(&self) -> bool {
+        matches!(self, Supply::Annotated(set, _) if set.natural_task() == Some(Task::Semantic))
+    }
+
+    /// Class names, and which of them are stuff where the truth says so.
+    pub(super) fn labels(&self) -> (Vec<String>, Vec<usize>) {
+        match self {
+            Supply::Scenes { .. } => (LABELS.map(String::from).to_vec(), SCENE_STUFF.to_vec()),
+            Supply::Annotated(truth, _) => {
+                let stuff = truth.classes.iter().enumerate().filter(|(_, class)| class.is_thing == Some(false));
+                (truth.classes.iter().map(|class| class.name.clone()).collect(), stuff.map(|(index, _)| index).collect())
+            }
+        }
+    }
+
+    /// What to show as the data of a run: it must not change when a run is resumed.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Supply::Scenes { seed } => format!("procedural scenes, seed {seed}"),
+            Supply::Annotated(truth, hash) => {
+                let exif = if truth.exif == Exif::Ignore { ", EXIF ignored" } else { "" };
+                format!("{} annotated images (JSON {:.12}{exif})", truth.images.len(), hash)
+            }
+        }
+    }
+
+    /// The `position`th picture of the run: scenes never repeat, a folder is gone through in a new order each time.
+    fn picture(&self, position: u64, seed: u64) -> Result<Picture> {
+        match self {
+            Supply::Scenes { seed } => Ok(scene(*seed, position)),
+            Supply::Annotated(truth, _) => {
+                let count = truth.images.len() as u64;
+                let index = permuted(position % count, count, Rng::new(seed, position / count).bits());
+                annotated(truth, index as usize)
+            }
+        }
+    }
+
+    /// The sample at `place` of the batch of `step`.
+    pub(super) fn sample(&self, order: &Order, step: u64, place: usize) -> Result<Sample> {
+        let position = step * order.batch as u64 + place as u64;
+        let picture = self.picture(position, order.seed)?;
+        let mut rng = Rng::new(order.seed ^ 0xa06, position);
+        Ok(cut(augment(picture, order, &mut rng), order))
+    }
+}
+
+/// Two classes of one name could not be told apart in the checkpoint.
+fn distinct(classes: &[Class]) -> Result<()> {
+    let mut seen = HashMap::new();
+    match classes.iter().find_map(|class| Some((class, seen.insert(class.name.as_str(), class.id)?))) {
+        Some((class, other)) => {
+            bail!("categories {other} and {} have the same name, {}: one of them must be renamed", class.id, class.name)
+        }
+        None => Ok(()),
+    }
+}
+
+/// What decides which sample comes when, and its form.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub seed: u64,
+    pub batch: usize,
+    /// Input and patch, pixels.
+    pub side: usize,
+    pub patch: usize,
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+    pub augmentation: Augmentation,
+}
+
+/// Where `index` of `count` goes in the order that `key` names: a walk of a Feistel network over the next power of four.
+fn permuted(index: u64, count: u64, key: u64) -> u64 {
+    let half = (64 - (count.max(2) - 1).leading_zeros()).div_ceil(2);
+    let mask = (1u64 << half) - 1;
+    let mut at = index;
+    loop {
+        let (mut left, mut right) = (at >> half, at & mask);
+        for round in 0..4 {
+            let hash = Rng::new(key ^ right, round).bits() & mask;
+            (left, right) = (right, left ^ hash);
+        }
+        at = left << half | right;
+        if at < count {
+            return at;
+        }
+    }
+}
+
+fn scene(seed: u64, index: u64) -> Picture {
+    let still = still(seed, index, SCENE_SIDE);
+    let places: HashMap<u16, u16> = still.classes.iter().zip(0..).map(|((id, _), place)| (*id, place)).collect();
+    let rgb = RgbImage::from_raw(SCENE_SIDE, SCENE_SIDE, still.rgb).expect("a scene of this size");
+    let segments = still.ids.iter().map(|id| places.get(id).copied().unwrap_or(VOID)).collect();
+    Picture { rgb, segments, classes: still.classes.iter().map(|(_, class)| usize::from(*class)).collect() }
+}
+
+fn annotated(truth: &Dataset, index: usize) -> Result<Picture> {
+    let path = &truth.images[index].path;
+    let map = truth.segments(index)?;
+    let frame = read_annotated(path, MAX_PIXELS, truth.exif, (map.width, map.height))?;
+    // A crowd is no segment to be found: its pixels are nobody's.
+    let kept: Vec<_> = map.segments.iter().filter(|segment| !segment.crowd).collect();
+    if kept.len() >= usize::from(VOID) {
+        bail!("{}: has {} segments", path.display(), kept.len());
+    }
+    let places: HashMap<u32, u16> = kept.iter().zip(0..).map(|(segment, place)| (segment.id, place)).collect();
+    let Some(rgb) = RgbImage::from_raw(frame.width, frame.height, frame.data) else {
+        bail!("{}: is no RGB picture", path.display());
+    };
+    let segments = map.ids.iter().map(|id| places.get(id).copied().unwrap_or(VOID)).collect();
+    Ok(Picture { rgb, segments, classes: kept.iter().map(|segment| segment.class).collect() })
+}
+
+/// Scale, crop, mirror and colour, in this order. The result has the input's size; what the picture does not fill is black and void,
+/// to the right and below, as the image processor pads.
+fn augment(picture: Picture, order: &Order, rng: &mut Rng) -> Picture {
+    let Augmentation { flip, scale, colour, degrade } = order.augmentation;
+    let (width, height) = picture.rgb.dimensions();
+    let fit = order.side as f64 / f64::from(width.max(height)) * rng.uniform(scale[0], scale[1]);
+    let scaled = |length: u32| ((f64::from(length) * fit).round() as u32).max(1);
+    let (across, down) = (scaled(width), scaled(height));
+    let large = resize(&picture.rgb, across, down, FilterType::Triangle);
+    let side = order.side as u32;
+    let offset = |length: u32, rng: &mut Rng| if length > side { rng.choice(0, (length - side + 1) as usize) as u32 } else { 0 };
+    let (left, top) = (offset(across, rng), offset(down, rng));
+    let mirrored = flip && rng.chance(0.5);
+    let mut rgb = RgbImage::new(side, side);
+    let mut segments = vec![VOID; order.side * order.side];
+    for y in 0..side.min(down) {
+        for x in 0..side.min(across) {
+            let (u, v) = (left + x, top + y);
+            let (u, to) = if mirrored { (u, side.min(across) - 1 - x) } else { (u, x) };
+            rgb.put_pixel(to, y, *large.get_pixel(u, v));
+            let nearest = |at: u32, from: u32, of: u32| ((f64::from(at) + 0.5) * f64::from(of) / f64::from(from)) as u32;
+            let (u, v) = (nearest(u, across, width).min(width - 1), nearest(v, down, height).min(height - 1));
+            segments[(y * side + to) as usize] = picture.segments[(v * width + u) as usize];
+        }
+    }
+    if colour > 0.0 {
+        tint(&mut rgb, colour, rng);
+    }
+    if degrade > 0.0 {
+        rgb = spoil(rgb, degrade, rng);
+    }
+    Picture { rgb, segments, classes: picture.classes }
+}
+
+/// Brightness, contrast and saturation.
+fn tint(rgb: &mut RgbImage, strength: f64, rng: &mut Rng) {
+    let mut factor = || if rng.chance(0.5) { rng.uniform(1.0 - strength, 1.0 + strength) as f32 } else { 1.0 };
+    let (brightness, contrast, saturation) = (factor(), factor(), factor());
+    let count = rgb.as_raw().len() as f32;
+    let mean = rgb.as_raw().iter().map(|&level| f32::from(level)).sum::<f32>() / count;
+    for pixel in rgb.pixels_mut() {
+        let levels = pixel.0.map(f32::from);
+        let grey = 0.299 * levels[0] + 0.587 * levels[1] + 0.114 * levels[2];
+        pixel.0 = levels.map(|level| {
+            let saturated = grey + (level - grey) * saturation;
+            ((mean + (saturated - mean) * contrast) * brightness) as u8 // saturates at 0 and 255
+        });
+    }
+}
+
+/// Normalizes, cuts into patches, and takes the segments that are left apart.
+fn cut(picture: Picture, order: &Order) -> Sample {
+    let (side, patch) = (order.side, order.patch);
+    let grid = side / patch;
+    let mut patches = vec![0.0f32; 3 * side * side];
+    for (at, pixel) in picture.rgb.pixels().enumerate() {
+        let (x, y) = (at % side, at / side);
+        let start = (y / patch * grid + x / patch) * 3 * patch * patch + y % patch * patch + x % patch;
+        for c in 0..3 {
+            patches[start + c * patch * patch] = (f32::from(pixel.0[c]) / 255.0 - order.mean[c]) / order.std[c];
+        }
+    }
+    let mut targets = Targets { plane: [side, side], ..Targets::default() };
+    for (place, class) in picture.classes.iter().enumerate() {
+        if picture.segments.iter().any(|&segment| usize::from(segment) == place) {
+            targets.classes.push(*class);
+            targets.masks.extend(picture.segments.iter().map(|&segment| f32::from(u8::from(usize::from(segment) == place))));
+        }
+    }
+    Sample { patches, targets }
+}

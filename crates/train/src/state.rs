@@ -1,0 +1,175 @@
+//! A run on disk: what a resumed run needs, and the checkpoint that others read. Files appear whole or not at all.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `state.safetensors` | weights and moments after a step, and the recipe |
+//! | `curves.csv`, `curves.svg` | the loss by step ([`super::curves`]) |
+//! | `config.json`, `model.safetensors`, `preprocessor_config.json` | the checkpoint, as transformers reads it |
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use eomt_edge_host::files;
+use eomt_edge_tools::checkpoint::Array;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::json;
+
+use super::Recipe;
+use super::optimizer::Moments;
+use super::parameters::{Parameters, Sizes, shapes};
+
+pub(super) const STATE: &str = "state.safetensors";
+
+/// Where a run stands.
+pub(super) struct State {
+    /// Steps that are done.
+    pub step: u64,
+    pub parameters: Parameters,
+    pub moments: Moments,
+}
+
+struct Entry {
+    name: String,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Entry {
+    fn new(name: String, shape: &[usize], values: &[f32]) -> Entry {
+        Entry { name, shape: shape.to_vec(), bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect() }
+    }
+}
+
+fn write(path: &Path, entries: &[Entry], metadata: HashMap<String, String>) -> Result<()> {
+    let mut views = vec![];
+    for entry in entries {
+        let view = TensorView::new(Dtype::F32, entry.shape.clone(), &entry.bytes).context("a tensor's shape does not fit its values")?;
+        views.push((entry.name.as_str(), view));
+    }
+    let bytes = safetensors::serialize(views, Some(metadata)).with_context(|| format!("{}: cannot be written", path.display()))?;
+    files::write(path, &bytes)
+}
+
+/// Writes the state of a run into its directory.
+pub(super) fn save(directory: &Path, state: &State, recipe: &Recipe) -> Result<()> {
+    let mut entries = vec![];
+    for (place, (name, array)) in state.parameters.arrays()?.iter().enumerate() {
+        entries.push(Entry::new(format!("weight.{name}"), &array.shape, &array.data));
+        entries.push(Entry::new(format!("first.{name}"), &array.shape, &state.moments.first[place]));
+        entries.push(Entry::new(format!("second.{name}"), &array.shape, &state.moments.second[place]));
+    }
+    let metadata = HashMap::from([("step".to_owned(), state.step.to_string()), ("recipe".to_owned(), serde_json::to_string(recipe)?)]);
+    write(&directory.join(STATE), &entries, metadata)
+}
+
+/// Reads the state of a run, when there is one.
+///
+/// # Errors
+/// When the file is broken or belongs to a run of another recipe.
+pub(super) fn load(directory: &Path, recipe: &Recipe) -> Result<Option<State>> {
+    let path = directory.join(STATE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = files::read(&path)?;
+    let broken = || format!("{}: this is not the state of a training run", path.display());
+    let (_, header) = SafeTensors::read_metadata(&bytes).with_context(broken)?;
+    let metadata = header.metadata().as_ref().with_context(broken)?;
+    let theirs: Recipe = serde_json::from_str(metadata.get("recipe").with_context(broken)?).with_context(broken)?;
+    if let Some(difference) = theirs.difference(recipe) {
+        bail!("{}: it belongs to a run with another {difference}; take another output directory, or the same options", path.display());
+    }
+    let step = metadata.get("step").and_then(|step| step.parse().ok()).with_context(broken)?;
+    let file = SafeTensors::deserialize(&bytes).with_context(broken)?;
+    let read = |prefix: &str| -> Result<Vec<(String, Array)>> {
+        let mut names = shapes(&recipe.sizes);
+        names.sort();
+        let one = |(name, shape): (String, Vec<usize>)| {
+            let tensor = file.tensor(&format!("{prefix}.{name}")).with_context(broken)?;
+            if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
+                bail!("{}: '{prefix}.{name}' has the shape {:?}, not {shape:?}", path.display(), tensor.shape());
+            }
+            let data = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            Ok((name, Array { shape, data }))
+        };
+        names.into_iter().map(one).collect()
+    };
+    let values = |arrays: Vec<(String, Array)>| arrays.into_iter().map(|(_, array)| array.data).collect();
+    let moments = Moments { first: values(read("first")?), second: values(read("second")?) };
+    Ok(Some(State { step, parameters: Parameters::new(read("weight")?)?, moments }))
+}
+
+/// Writes the checkpoint as the run stands, with the probabilities of masked attention.
+pub(super) fn export(directory: &Path, state: &State, recipe: &Recipe) -> Result<()> {
+    let probabilities = probabilities(recipe, state.step);
+    let sizes = &recipe.sizes;
+    let mut entries: Vec<Entry> = state.parameters.arrays()?.into_iter().map(|(name, a)| Entry::new(name, &a.shape, &a.data)).collect();
+    let mut class_weights = vec![1.0; sizes.classes + 1];
+    class_weights[sizes.classes] = recipe.loss.no_object_weight;
+    entries.push(Entry::new("criterion.empty_weight".into(), &[class_weights.len()], &class_weights));
+    entries.push(Entry::new("attn_mask_probs".into(), &[probabilities.len()], &probabilities));
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    // The configuration last: without it nothing reads the folder.
+    write(&directory.join("model.safetensors"), &entries, metadata)?;
+    let processor = json!({
+        "image_processor_type": "EomtImageProcessor",
+        "do_resize": true,
+        "do_rescale": true,
+        "do_normalize": true,
+        "do_pad": true,
+        "do_split_image": false,
+        "image_mean": recipe.mean,
+        "image_std": recipe.std,
+        "rescale_factor": 1.0 / 255.0,
+        "size": { "shortest_edge": sizes.image, "longest_edge": sizes.image },
+    });
+    files::write(&directory.join("preprocessor_config.json"), format!("{processor:#}\n").as_bytes())?;
+    files::write(&directory.join("config.json"), format!("{:#}\n", config(sizes, recipe)).as_bytes())
+}
+
+/// transformers' EomtConfig.
+fn config(sizes: &Sizes, recipe: &Recipe) -> serde_json::Value {
+    let loss = &recipe.loss;
+    let names: serde_json::Map<_, _> = recipe.labels.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
+    let ids: serde_json::Map<_, _> = recipe.labels.iter().enumerate().map(|(id, name)| (name.clone(), json!(id))).collect();
+    json!({
+        "architectures": ["EomtForUniversalSegmentation"],
+        "model_type": "eomt",
+        "attention_dropout": 0.0,
+        "class_weight": loss.class_weight,
+        "dice_weight": loss.dice_weight,
+        "drop_path_rate": 0.0,
+        "dtype": "float32",
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "hidden_size": sizes.hidden,
+        "id2label": names,
+        "image_size": sizes.image,
+        "importance_sample_ratio": loss.importance,
+        "initializer_range": 0.02,
+        "label2id": ids,
+        "layer_norm_eps": sizes.eps,
+        "layerscale_value": 1.0,
+        "mask_weight": loss.mask_weight,
+        "mlp_ratio": sizes.mlp_ratio,
+        "no_object_weight": loss.no_object_weight,
+        "num_attention_heads": sizes.heads,
+        "num_blocks": sizes.query_blocks,
+        "num_channels": 3,
+        "num_hidden_layers": sizes.blocks,
+        "num_queries": sizes.queries,
+        "num_register_tokens": sizes.registers,
+        "num_upscale_blocks": sizes.scale_blocks,
+        "oversample_ratio": loss.oversample,
+        "patch_size": sizes.patch,
+        "train_num_points": loss.points,
+        "use_swiglu_ffn": false,
+    })
+}
+
+/// Probabilities of masked attention after `step` steps, block by block.
+pub(super) fn probabilities(recipe: &Recipe, step: u64) -> Vec<f32> {
+    (0..recipe.sizes.query_blocks).map(|place| recipe.masking.probability(&recipe.annealing, place, step) as f32).collect()
+}

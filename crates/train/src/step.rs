@@ -1,0 +1,186 @@
+//! The gradient of one batch, on several threads.
+//!
+//! The batch is cut into shards of a fixed size; each has a graph of its own and runs on one thread, so that every operator of the
+//! framework uses all cores, also those that it runs on one. Shards are added in their order: the sum does not depend on the threads.
+
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use eomt_edge_core::scenes::Rng;
+
+use super::Recipe;
+use super::loss::{Batch, Points, Prediction, Purpose, Terms, image_loss};
+use super::network::{Forward, Logits, MaskChance};
+use super::parameters::Parameters;
+use super::samples::{Order, Sample, Supply};
+
+/// Images of a shard: enough for the matrix products, few enough that two threads share a small batch.
+const SHARD: usize = 4;
+
+/// One-thread pools, so that the framework's own parallelism stays out of the way.
+pub(super) struct Workers(Vec<rayon::ThreadPool>);
+
+impl Workers {
+    pub(super) fn new(threads: usize) -> Result<Workers> {
+        let one = || rayon::ThreadPoolBuilder::new().num_threads(1).build().context("a thread cannot be started");
+        Ok(Workers((0..threads.max(1)).map(|_| one()).collect::<Result<_>>()?))
+    }
+
+    /// `task(0), task(1) ..`, in this order, whatever thread they ran on.
+    fn map<T: Send>(&self, count: usize, task: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+        let task = &task;
+        let mut done: Vec<(usize, Result<T>)> = std::thread::scope(|scope| {
+            let run = |(worker, pool): (usize, &'_ rayon::ThreadPool)| {
+                let mine = (worker..count).step_by(self.0.len());
+                pool.install(|| mine.map(|index| (index, task(index))).collect::<Vec<_>>())
+            };
+            let handles: Vec<_> = self.0.iter().enumerate().map(|worker| scope.spawn(move || run(worker))).collect();
+            handles.into_iter().flat_map(|handle| handle.join().expect("a worker does not panic")).collect()
+        });
+        done.sort_by_key(|(index, _)| *index);
+        done.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
+/// The gradient of a batch, and what was lost.
+pub(super) struct Gradient {
+    /// By weight, in the order of [`Parameters::iter`].
+    pub values: Vec<Vec<f32>>,
+    /// Weighted, over all predictions.
+    pub loss: f64,
+    /// Unweighted, of the last prediction.
+    pub last: Terms,
+}
+
+/// Everything that a step is made of but the weights.
+pub(super) struct Stepper<'a> {
+    pub recipe: &'a Recipe,
+    pub supply: &'a Supply,
+    pub order: &'a Order,
+    pub workers: &'a Workers,
+}
+
+impl Stepper<'_> {
+    /// The gradient at `parameters` of the batch of `step`, with masks of these probabilities by block.
+    pub(super) fn gradient(&self, parameters: &Parameters, step: u64, probabilities: &[f32]) -> Result<Gradient> {
+        let count = self.recipe.batch;
+        let samples = self.workers.map(count, |place| self.supply.sample(self.order, step, place))?;
+        let segments: Vec<usize> = samples.iter().map(|sample| sample.targets.classes.len()).collect();
+        let batch = Batch::new(&segments, self.recipe.sizes.queries, &self.recipe.loss);
+        let shards = count.div_ceil(SHARD);
+        let parts = self.workers.map(shards, |shard| {
+            let first = shard * SHARD;
+            let samples = &samples[first..(first + SHARD).min(count)];
+            Ok(self.shard(parameters, samples, Chance { recipe: self.recipe, step, first, count: samples.len(), probabilities }, batch)?)
+        })?;
+        let mut parts = parts.into_iter();
+        let mut sum = parts.next().context("a batch of no images")?;
+        for part in parts {
+            for (sum, part) in sum.values.iter_mut().zip(&part.values) {
+                sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+            }
+            sum.loss += part.loss;
+            sum.last.add(&part.last);
+        }
+        Ok(sum)
+    }
+
+    fn shard(&self, parameters: &Parameters, samples: &[Sample], mut chance: Chance, batch: Batch) -> candle_core::Result<Gradient> {
+        let sizes = &self.recipe.sizes;
+        let pixels: Vec<f32> = samples.iter().flat_map(|sample| sample.patches.iter().copied()).collect();
+        let shape = (samples.len(), sizes.grid().pow(2), 3 * sizes.patch * sizes.patch);
+        let patches = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
+        let predictions = Forward { sizes, parameters }.run(&patches, &mut chance)?;
+        // A linear function of the logits whose slope is the slope of the loss: the graph needs to know no more.
+        let mut surrogate: Option<Tensor> = None;
+        let (mut loss, mut last) = (0.0, Terms::default());
+        let count = predictions.len();
+        for (index, logits) in predictions.iter().enumerate() {
+            let (terms, slope) = self.losses(logits, samples, &chance, index, batch)?;
+            loss += terms.total(&self.recipe.loss);
+            if index + 1 == count {
+                last = terms;
+            }
+            surrogate = Some(match surrogate {
+                Some(sum) => (sum + slope)?,
+                None => slope,
+            });
+        }
+        let surrogate = surrogate.ok_or_else(|| candle_core::Error::Msg("a network without predictions".into()))?;
+        let gradients = surrogate.backward()?;
+        let values = parameters.iter().map(|(_, var)| match gradients.get(var) {
+            Some(gradient) => gradient.flatten_all()?.to_vec1(),
+            None => Ok(vec![0.0; var.elem_count()]),
+        });
+        Ok(Gradient { values: values.collect::<candle_core::Result<_>>()?, loss, last })
+    }
+
+    /// The terms of one prediction over a shard, and the sum of its logits times their slopes.
+    fn losses(
+        &self,
+        logits: &Logits,
+        samples: &[Sample],
+        chance: &Chance,
+        index: usize,
+        batch: Batch,
+    ) -> candle_core::Result<(Terms, Tensor)> {
+        let (sizes, options) = (&self.recipe.sizes, &self.recipe.loss);
+        let (classes, masks) = (logits.classes.flatten_all()?.to_vec1::<f32>()?, logits.masks.flatten_all()?.to_vec1::<f32>()?);
+        let (class_count, mask_count) = (classes.len() / samples.len(), masks.len() / samples.len());
+        let mut terms = Terms::default();
+        let (mut class_slopes, mut mask_slopes) = (Vec::with_capacity(classes.len()), Vec::with_capacity(masks.len()));
+        for (place, sample) in samples.iter().enumerate() {
+            let prediction = Prediction {
+                classes: &classes[place * class_count..][..class_count],
+                masks: &masks[place * mask_count..][..mask_count],
+                queries: sizes.queries,
+                plane: [sizes.mask_side(); 2],
+            };
+            let (image, slopes) = image_loss(&prediction, &sample.targets, batch, options, &mut chance.points(place, index));
+            terms.add(&image);
+            class_slopes.extend(slopes.classes);
+            mask_slopes.extend(slopes.masks);
+        }
+        let along = |logits: &Tensor, slopes: Vec<f32>| (logits * Tensor::from_vec(slopes, logits.shape(), logits.device())?)?.sum_all();
+        Ok((terms, (along(&logits.classes, class_slopes)? + along(&logits.masks, mask_slopes)?)?))
+    }
+}
+
+/// The randomness of one shard: a stream for every purpose, image and step, so that shards need not wait for each other.
+struct Chance<'a> {
+    recipe: &'a Recipe,
+    step: u64,
+    /// Place of the shard's first image in the batch.
+    first: usize,
+    count: usize,
+    probabilities: &'a [f32],
+}
+
+impl Chance<'_> {
+    fn stream(&self, image: usize, purpose: u64) -> Rng {
+        let position = self.step * self.recipe.batch as u64 + (self.first + image) as u64;
+        Rng::new(Rng::new(self.recipe.seed, position).bits(), purpose)
+    }
+
+    fn points(&self, image: usize, prediction: usize) -> impl Points + use<> {
+        struct Stream(Rng);
+        impl Points for Stream {
+            fn draw(&mut self, _: Purpose, count: usize) -> Vec<[f32; 2]> {
+                (0..count).map(|_| [self.0.uniform(0.0, 1.0) as f32, self.0.uniform(0.0, 1.0) as f32]).collect()
+            }
+        }
+        Stream(self.stream(image, 100 + prediction as u64))
+    }
+}
+
+impl MaskChance for Chance<'_> {
+    fn masked(&mut self, block: usize) -> Option<Vec<bool>> {
+        let probability = f64::from(self.probabilities[block]);
+        (probability > 0.0).then(|| {
+            let image = |image| {
+                let mut rng = self.stream(image, block as u64);
+                (0..self.recipe.sizes.queries).map(move |_| rng.chance(probability))
+            };
+            (0..self.count).flat_map(image).collect()
+        })
+    }
+}

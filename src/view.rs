@@ -1,0 +1,94 @@
+//! `view`: a subscriber that prints or saves what the ring publishes.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use eomt_edge_client::{ClientError, MaskFrame, Subscriber};
+use eomt_edge_core::data::Segment;
+use eomt_edge_core::overlay;
+use eomt_edge_host::files;
+use eomt_edge_host::output::say;
+use serde_json::json;
+
+/// What `view` can be told.
+#[derive(Debug, Clone)]
+pub struct ViewOptions {
+    pub socket: PathBuf,
+    /// Ends after so many frames.
+    pub frames: Option<u64>,
+    /// Saves an overlay of each frame here.
+    pub save: Option<PathBuf>,
+    pub json: bool,
+    /// How long to wait for the daemon to appear, and for a frame.
+    pub timeout: Duration,
+}
+
+/// Follows the ring until `frames`, or until the daemon ends.
+///
+/// # Errors
+/// When nobody listens at the socket within the timeout, or the daemon ended before `frames`.
+pub fn view(options: &ViewOptions) -> Result<()> {
+    if let Some(directory) = &options.save {
+        files::make_directory(directory)?;
+    }
+    let mut subscriber = Subscriber::connect_retry(&options.socket, options.timeout)?;
+    let labels = subscriber.labels().to_vec();
+    let mut frame = MaskFrame::default();
+    let mut seen = 0;
+    let started = Instant::now();
+    while options.frames.is_none_or(|frames| seen < frames) {
+        match subscriber.next_into(&mut frame, Some(options.timeout)) {
+            Ok(true) => {}
+            Ok(false) => anyhow::bail!("no frame arrived at {} within {:?}", options.socket.display(), options.timeout),
+            // without a number of frames to wait for, the daemon's clean end is ours too
+            Err(ClientError::Ended { clean: true, .. }) if options.frames.is_none() => break,
+            Err(error) => return Err(error.into()),
+        }
+        seen += 1;
+        show(&frame, &labels, subscriber.skipped(), options.json)?;
+        if let Some(directory) = &options.save {
+            save(directory, &frame, &labels)?;
+        }
+    }
+    if !options.json {
+        let seconds = started.elapsed().as_secs_f64();
+        say(format_args!("{seen} frames in {seconds:.1} s, {} skipped", subscriber.skipped()))?;
+    }
+    Ok(())
+}
+
+fn show(frame: &MaskFrame, labels: &[String], skipped: u64, json: bool) -> Result<()> {
+    let label = |class: u16| labels.get(usize::from(class)).map_or("?", String::as_str);
+    let info = &frame.info;
+    if json {
+        let segments: Vec<_> = frame
+            .segments
+            .iter()
+            .map(|row| json!({ "id": row.id, "category_id": row.class, "label": label(row.class), "score": row.score, "area": row.area, "bbox": row.bbox, "track_id": row.track_id }))
+            .collect();
+        let line = json!({
+            "sequence": info.sequence, "frame_sequence": info.frame_sequence, "width": info.width, "height": info.height,
+            "captured_ns": info.captured_ns, "published_ns": info.published_ns, "stage_us": info.stage_us, "skipped": skipped,
+            "no_signal": frame.no_signal(), "stale": frame.stale(), "ids_crc32": frame.ids_crc32(), "segments": segments,
+        });
+        return say(line);
+    }
+    let segments: Vec<String> = frame.segments.iter().map(|row| format!("{} {:.2}", label(row.class), row.score)).collect();
+    let latency_ms = info.published_ns.saturating_sub(info.captured_ns) as f64 / 1e6;
+    say(format_args!("#{:<6} {}x{}  {latency_ms:6.1} ms  {}", info.sequence, info.width, info.height, segments.join(", ")))
+}
+
+/// `000017.overlay.png`: over the camera frame when the ring carries it, else over black.
+fn save(directory: &Path, frame: &MaskFrame, labels: &[String]) -> Result<()> {
+    let (width, height) = (frame.width(), frame.height());
+    let mut rgb = frame.rgb().map_or_else(|| vec![0; 3 * width as usize * height as usize], <[u8]>::to_vec);
+    let table: Vec<Segment> = frame
+        .segments
+        .iter()
+        .map(|row| Segment { id: row.id, category_id: row.class, score: row.score, area: row.area, bbox: row.bbox, track_id: row.track_id })
+        .collect();
+    overlay::paint(&mut rgb, width as usize, &frame.ids, &table, labels);
+    let name = format!("{:06}.overlay.png", frame.sequence());
+    files::write(&directory.join(name), &files::png_rgb(&rgb, width, height)?)
+}
