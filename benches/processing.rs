@@ -7,8 +7,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use eomt_edge_core::data::{ClassLogits, Frame, Geometry, Logits, PixelFormat, Task, Tensor, View};
-use eomt_edge_core::preprocess::{Developer, Preprocessor};
-use eomt_edge_core::segment::{Rules, Segmenter};
+use eomt_edge_core::preprocess::{FrameDecoder, Preprocessor};
+use eomt_edge_core::segment::{PostProcessConfig, Segmenter};
 
 const QUERIES: usize = 200;
 const CLASSES: usize = 134;
@@ -88,15 +88,15 @@ fn main() {
     let smooth = Frame::rgb(640, 480, smooth);
     image::ImageEncoder::write_image(encoder, &smooth.data, 640, 480, image::ExtendedColorType::Rgb8).expect("memory");
     for (name, view) in [("decode mjpg", View::default()), ("decode mjpg, rotate", View { turns: 1, ..View::default() })] {
-        let mut developer = Developer::new(view);
+        let mut developer = FrameDecoder::new(view);
         time(name, ROUNDS, || {
             let frame = Frame { format: PixelFormat::Mjpg, data: jpeg.clone(), ..smooth.clone() };
-            black_box(developer.develop(frame).expect("a picture"));
+            black_box(developer.decode(frame).expect("a picture"));
         });
     }
-    let mut developer = Developer::new(View { turns: 1, ..View::default() });
+    let mut developer = FrameDecoder::new(View { turns: 1, ..View::default() });
     time("rotate rgb24", ROUNDS, || {
-        black_box(developer.develop(frame.clone()).expect("a picture"));
+        black_box(developer.decode(frame.clone()).expect("a picture"));
     });
     let geometry = Geometry::fit((480, 640), (320, 320));
     let mut ids = vec![0u16; 640 * 480];
@@ -109,7 +109,7 @@ fn main() {
         ("semantic", Task::Semantic, (0..QUERIES).collect(), false, 3),
     ] {
         let logits = logits(kept, noise);
-        let mut segmenter = Segmenter::new(Rules { task, ..Rules::default() }.with_stuff(&[0]));
+        let mut segmenter = Segmenter::new(PostProcessConfig { task, ..PostProcessConfig::default() }.with_stuff(&[0]));
         time(name, rounds, || {
             black_box(segmenter.run(black_box(&logits), &geometry, &mut ids));
         });

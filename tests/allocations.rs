@@ -7,7 +7,7 @@ use eomt_edge_core::data::{ClassLogits, Frame, Logits, PixelFormat, Task, Tensor
 use eomt_edge_core::model::{LoadOptions, Model};
 use eomt_edge_core::pipeline::{NullSink, Publication, Sink};
 use eomt_edge_core::preprocess::Preprocessor;
-use eomt_edge_core::segment::{Rules, Segmenter, survivors};
+use eomt_edge_core::segment::{PostProcessConfig, Segmenter, survivors};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -99,9 +99,9 @@ fn a_frame_allocates_nothing_after_warm_up() {
     ] {
         let (frames, classes) = (frames(format), (0..4).map(class_logits).collect::<Vec<_>>());
         let thresholds = Thresholds { score: 0.5, mask: 0.5, overlap: 0.3 };
-        let rules = Rules { task, thresholds, ..Rules::default() }.with_stuff(&[1, 2]);
+        let config = PostProcessConfig { task, thresholds, ..PostProcessConfig::default() }.with_stuff(&[1, 2]);
         let mut preprocessor = Preprocessor::new([0.5; 3], [0.25; 3], (160, 160));
-        let mut segmenter = Segmenter::new(rules.clone());
+        let mut segmenter = Segmenter::new(config.clone());
         let mut tensor = Tensor::zeros(160, 160);
         let mut logits = Logits { height: 40, width: 40, ..Logits::default() };
         let mut sink = NullSink::default();
@@ -115,7 +115,7 @@ fn a_frame_allocates_nothing_after_warm_up() {
             logits.class.values.clear();
             logits.class.values.extend_from_slice(&classes[number].values);
             (logits.class.queries, logits.class.classes) = (QUERIES, CLASSES);
-            survivors(&logits.class, &rules, &mut logits.kept);
+            survivors(&logits.class, &config, &mut logits.kept);
             fill_masks(number, &mut logits);
             let mut fill = |ids: &mut [u16], publication: &mut Publication| {
                 publication.table.clone_from(&segmenter.run(&logits, &geometry, ids).rows);
@@ -188,7 +188,7 @@ fn inference_allocates_nothing_after_warm_up() {
     let (height, width) = model.metadata().input_size;
     let mut input = Tensor::zeros(height, width);
     input.values.iter_mut().enumerate().for_each(|(at, value)| *value = ((at * 7919 % 255) as f32 - 127.0) / 64.0);
-    let rules = Rules { task: model.metadata().task, ..Rules::default() };
+    let config = PostProcessConfig { task: model.metadata().task, ..PostProcessConfig::default() };
     for all in [false, true] {
         let mut logits = Logits::default();
         for frame in 0..6 {
@@ -196,7 +196,7 @@ fn inference_allocates_nothing_after_warm_up() {
             BYTES.set(0);
             let keep = |class: &ClassLogits, kept: &mut Vec<usize>| match all {
                 true => kept.extend(0..class.queries),
-                false => survivors(class, &rules, kept),
+                false => survivors(class, &config, kept),
             };
             model.run(&input, keep, &mut logits).expect("runs");
             let (allocations, bytes) = (ALLOCATIONS.get(), BYTES.get());

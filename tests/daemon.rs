@@ -45,13 +45,14 @@ fn a_second_process_sees_the_masks() {
 fn scenes_are_segmented_rightly() {
     use eomt_edge::source::ScenesSource;
     use eomt_edge_core::pipeline::{Captured, NullSink, Pipeline, Source};
-    use eomt_edge_core::segment::Rules;
+    use eomt_edge_core::segment::PostProcessConfig;
     use eomt_edge_host::MonotonicClock;
     let (model, _) =
         eomt_edge_host::model_file::load(&shipped_model(), &eomt_edge_host::model_file::Compute::threads(1)).expect("the shipped model");
     let metadata = model.metadata().clone();
-    let rules = Rules { task: metadata.task, thresholds: metadata.thresholds, ..Rules::default() }.with_stuff(&metadata.stuff_classes);
-    let (mut pipeline, mut sink) = (Pipeline::new(model, rules), NullSink::default());
+    let config = PostProcessConfig { task: metadata.task, thresholds: metadata.thresholds, ..PostProcessConfig::default() }
+        .with_stuff(&metadata.stuff_classes);
+    let (mut pipeline, mut sink) = (Pipeline::new(model, config), NullSink::default());
     let (mut right, mut all) = (0u32, 0u32);
     for seed in 0..6 {
         let drawn = ScenesSource::new(seed, (192, 160), Duration::ZERO).next(0, Vec::new()).expect("drawn");

@@ -10,7 +10,7 @@ use eomt_edge_core::kernels::arch::Isa;
 use eomt_edge_core::kernels::workers::Workers;
 use eomt_edge_core::model::{LoadOptions, Model, Precision};
 use eomt_edge_core::pipeline::Pipeline;
-use eomt_edge_core::segment::Rules;
+use eomt_edge_core::segment::PostProcessConfig;
 use eomt_edge_tools::convert::{ConvertOptions, convert};
 
 use common::{Scratch, data, floats};
@@ -185,8 +185,8 @@ fn pruning_changes_no_id() {
         let segments = |keep_all: bool| {
             let model = load(&bytes, Isa::detect(), Workers::one());
             let thresholds = Thresholds { score, mask: 0.5, overlap: 0.1 };
-            let rules = Rules { task: model.metadata().task, thresholds, ..Rules::default() };
-            Pipeline::new(model, rules).keep_all_queries(keep_all).segments(&frame).expect("runs")
+            let config = PostProcessConfig { task: model.metadata().task, thresholds, ..PostProcessConfig::default() };
+            Pipeline::new(model, config).keep_all_queries(keep_all).segments(&frame).expect("runs")
         };
         let (pruned, whole) = (segments(false), segments(true));
         assert_eq!(pruned.ids, whole.ids, "{score}");

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
-use super::parts::Network;
+use super::builder::Network;
 use crate::config::ModelConfig;
 
 /// A thread that waits for something to load.

@@ -14,9 +14,9 @@
 //! does not work leaves the old one in force; what is dropped is counted; one bad frame is counted and skipped. Refuses: computing
 //! (the pipeline does), talking to clients (the ring's server does).
 
+mod builder;
 mod capture;
 mod loader;
-mod parts;
 mod rhythm;
 mod screen;
 mod serve;
@@ -37,8 +37,8 @@ use crate::sink::RingSink;
 use crate::sink::State;
 use crate::sink::ring::RingError;
 use crate::source::SourceSpec;
+use builder::{Network, decoder, open_source, ring_config, source_spec, start_sink};
 use capture::Capture;
-use parts::{Network, developer, open_source, ring_config, source_spec, start_sink};
 use screen::Screen;
 use serve::{Lost, Server};
 use service::Service;
@@ -86,7 +86,7 @@ impl DaemonError {
 /// # Errors
 /// When the model cannot be loaded, or the two differ.
 pub fn check(config: &ModelConfig) -> Result<String, DaemonError> {
-    let (model, agreement) = model_file::check(&config.path, &parts::compute(config))?;
+    let (model, agreement) = model_file::check(&config.path, &builder::compute(config))?;
     let Agreement { class, masks, allowed, inputs, roundings } = agreement;
     let roundings = roundings.map_or_else(String::new, |change| format!("; the file's roundings, left out here, change {change:.1e}"));
     let unfused = model.unfused().map_or_else(|| "all operators are fused".to_owned(), |unfused| format!("general operators: {unfused}"));
@@ -126,7 +126,7 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
     };
     screen.set_labels(&network.pipeline.model().metadata().labels);
     let server = Server {
-        developer: developer(&spec, &config),
+        decoder: decoder(&spec, &config),
         config,
         read,
         network,

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use eomt_edge_core::data::Frame;
 use eomt_edge_core::pipeline::{Clock, Losses, PipelineError, Taken};
-use eomt_edge_core::preprocess::Developer;
+use eomt_edge_core::preprocess::FrameDecoder;
 
+use super::builder::{Network, decoder, open_source, ring_config, ring_metadata, source_spec};
 use super::capture::Capture;
 use super::loader::Loader;
-use super::parts::{Network, developer, open_source, ring_config, ring_metadata, source_spec};
 use super::screen::{Screen, check};
 use super::service::Service;
 use super::signals::Signals;
@@ -58,7 +58,7 @@ pub(super) struct Server {
     pub config: Config,
     pub read: ReadConfig,
     pub network: Network,
-    pub developer: Developer,
+    pub decoder: FrameDecoder,
     pub sink: RingSink,
     pub capture: Capture,
     /// Once there was a reload.
@@ -130,7 +130,7 @@ impl Server {
 
     fn process(&mut self, frame: Frame) -> Result<(), DaemonError> {
         self.count_losses();
-        let frame = match self.developer.develop(frame) {
+        let frame = match self.decoder.decode(frame) {
             Ok(frame) => frame,
             Err((error, frame)) => {
                 if !std::mem::replace(&mut self.told_of_broken, true) {
@@ -265,7 +265,7 @@ impl Server {
             // first: two cannot stream from one camera
             self.capture.stop();
             self.capture = Capture::start(source, Arc::clone(&self.clock));
-            self.developer = developer(&spec, &config);
+            self.decoder = decoder(&spec, &config);
             // it gets the time that the first one got
             (self.last_frame, self.last_no_signal) = (Instant::now(), None);
         }

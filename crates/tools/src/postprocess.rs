@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use eomt_edge_core::data::{ClassLogits, Geometry, Logits, NO_SEGMENT, Task, Thresholds};
 use eomt_edge_core::model::names;
-use eomt_edge_core::segment::{Rules, Segmenter, SemanticView, semantic_windows};
+use eomt_edge_core::segment::{PostProcessConfig, Segmenter, SemanticView, semantic_windows};
 use eomt_edge_host::files;
 use eomt_edge_host::output::usage;
 
@@ -46,8 +46,13 @@ pub fn postprocess(input: &Path, directory: &Path, options: &PostprocessOptions)
             semantic_windows(std::slice::from_ref(&logits), &SemanticView::padded(&geometry))
         }
         task => {
-            let rules = Rules { task, thresholds: options.thresholds, whole_masks: task == Task::Instance, ..Rules::default() };
-            Segmenter::new(rules.with_stuff(&options.stuff_classes)).segments(&logits, &geometry)
+            let config = PostProcessConfig {
+                task,
+                thresholds: options.thresholds,
+                whole_masks: task == Task::Instance,
+                ..PostProcessConfig::default()
+            };
+            Segmenter::new(config.with_stuff(&options.stuff_classes)).segments(&logits, &geometry)
         }
     };
     let number = |id: u16| match options.task {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_core::scenes::{LABELS, Rng, Still, spoil, still};
+use eomt_edge_core::scenes::{LABELS, Rng, Sample, degrade, sample};
 use eomt_edge_host::files;
 use eomt_edge_host::output::say;
 use image::RgbImage;
@@ -48,7 +48,7 @@ pub fn scenes(options: &ScenesOptions) -> Result<()> {
     let bar = progress::bar(options.count, "drawing");
     let (mut entries, mut annotations) = (vec![], vec![]);
     for index in 0..options.count {
-        let mut picture = still(options.seed, index, options.size);
+        let mut picture = sample(options.seed, index, options.size);
         forget(&mut picture, &known);
         if options.degrade > 0.0 {
             picture.rgb = degraded(picture.rgb, options, index)?;
@@ -71,7 +71,7 @@ pub fn scenes(options: &ScenesOptions) -> Result<()> {
 
 fn degraded(rgb: Vec<u8>, options: &ScenesOptions, index: u64) -> Result<Vec<u8>> {
     let picture = RgbImage::from_raw(options.size, options.size, rgb).context("a scene of this size")?;
-    Ok(spoil(picture, options.degrade, &mut Rng::new(options.seed ^ 0xbad, index)).into_raw())
+    Ok(degrade(picture, options.degrade, &mut Rng::new(options.seed ^ 0xbad, index)).into_raw())
 }
 
 /// Class indices of the names, in the order of the labels.
@@ -89,14 +89,14 @@ fn category_id(class: u16) -> u16 {
 }
 
 /// Takes segments of other classes out of the truth.
-fn forget(picture: &mut Still, known: &[u16]) {
+fn forget(picture: &mut Sample, known: &[u16]) {
     picture.classes.retain(|(_, class)| known.contains(class));
     let kept = &picture.classes;
     picture.ids.iter_mut().filter(|id| !kept.iter().any(|(kept, _)| kept == *id)).for_each(|id| *id = 0);
 }
 
 /// `segments_info` of one picture: area in pixels, box as x, y, width, height.
-fn segments(picture: &Still, width: usize) -> Vec<serde_json::Value> {
+fn segments(picture: &Sample, width: usize) -> Vec<serde_json::Value> {
     let of = |&(id, class): &(u16, u16)| {
         let places = picture.ids.iter().enumerate().filter(|(_, other)| **other == id).map(|(at, _)| (at % width, at / width));
         let (mut area, mut low, mut high) = (0, [usize::MAX; 2], [0; 2]);

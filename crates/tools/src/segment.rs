@@ -8,7 +8,7 @@ use eomt_edge_core::data::{Exif, Normalization, Task};
 use eomt_edge_core::model::Model;
 use eomt_edge_core::overlay;
 use eomt_edge_core::pipeline::Pipeline;
-use eomt_edge_core::segment::Rules;
+use eomt_edge_core::segment::PostProcessConfig;
 use eomt_edge_host::files;
 use eomt_edge_host::model_file::{self, Compute};
 use eomt_edge_host::output::{say, usage};
@@ -87,7 +87,7 @@ fn output_names(images: &[PathBuf]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The model with the rules that the options make.
+/// The model with the config that the options make.
 fn pipeline(model: Model, options: &SegmentOptions) -> Result<Pipeline> {
     let metadata = model.metadata();
     let (height, width) = metadata.input_size;
@@ -99,7 +99,7 @@ fn pipeline(model: Model, options: &SegmentOptions) -> Result<Pipeline> {
         return usage(format!("--windows needs a square input, and this model takes {height}x{width}"));
     }
     let thresholds = metadata.thresholds.with(options.threshold, options.mask_threshold, options.overlap_threshold);
-    let rules = Rules { task, thresholds, whole_masks: task == Task::Instance, ..Rules::default() };
-    let rules = rules.with_stuff(&metadata.stuff_classes);
-    Ok(Pipeline::new(model, rules).keep_all_queries(options.all_queries))
+    let config = PostProcessConfig { task, thresholds, whole_masks: task == Task::Instance, ..PostProcessConfig::default() };
+    let config = config.with_stuff(&metadata.stuff_classes);
+    Ok(Pipeline::new(model, config).keep_all_queries(options.all_queries))
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use anyhow::{Result, bail};
 use eomt_edge_core::data::{Exif, Task};
-use eomt_edge_core::scenes::{LABELS, Rng, spoil, still};
+use eomt_edge_core::scenes::{self, LABELS, Rng};
 use eomt_edge_host::output::usage;
 use eomt_edge_host::pictures::read_annotated;
 use eomt_edge_tools::datasets::labels::Class;
@@ -192,11 +192,11 @@ fn permuted(index: u64, count: u64, key: u64) -> u64 {
 }
 
 fn scene(seed: u64, index: u64) -> Picture {
-    let still = still(seed, index, SCENE_SIDE);
-    let places: HashMap<u16, u16> = still.classes.iter().zip(0..).map(|((id, _), place)| (*id, place)).collect();
-    let rgb = RgbImage::from_raw(SCENE_SIDE, SCENE_SIDE, still.rgb).expect("a scene of this size");
-    let segments = still.ids.iter().map(|id| places.get(id).copied().unwrap_or(VOID)).collect();
-    Picture { rgb, segments, classes: still.classes.iter().map(|(_, class)| usize::from(*class)).collect() }
+    let scene = scenes::sample(seed, index, SCENE_SIDE);
+    let places: HashMap<u16, u16> = scene.classes.iter().zip(0..).map(|((id, _), place)| (*id, place)).collect();
+    let rgb = RgbImage::from_raw(SCENE_SIDE, SCENE_SIDE, scene.rgb).expect("a scene of this size");
+    let segments = scene.ids.iter().map(|id| places.get(id).copied().unwrap_or(VOID)).collect();
+    Picture { rgb, segments, classes: scene.classes.iter().map(|(_, class)| usize::from(*class)).collect() }
 }
 
 fn annotated(truth: &Dataset, index: usize) -> Result<Picture> {
@@ -245,7 +245,7 @@ fn augment(picture: Picture, order: &Order, rng: &mut Rng) -> Picture {
         tint(&mut rgb, colour, rng);
     }
     if degrade > 0.0 {
-        rgb = spoil(rgb, degrade, rng);
+        rgb = scenes::degrade(rgb, degrade, rng);
     }
     Picture { rgb, segments, classes: picture.classes }
 }

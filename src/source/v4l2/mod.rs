@@ -10,7 +10,7 @@
 //! clock, [`trouble`] says what is wrong, [`report`] speaks for `doctor`, [`sys`] has the calls. A camera is known by what it is from
 //! its first frame on. Invariants: whatever the camera does, the source goes on; one log line per change of its state; frames and
 //! their losses are counted; a camera that was tried in vain is left as it was set. Refuses: decoding and turning pictures
-//! ([`eomt_edge_core::preprocess::Developer`] does, and only those that are used), anything at a device that is no camera.
+//! ([`eomt_edge_core::preprocess::FrameDecoder`] does, and only those that are used), anything at a device that is no camera.
 
 mod camera;
 mod choice;

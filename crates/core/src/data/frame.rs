@@ -43,8 +43,8 @@ pub enum PixelFormat {
     Nv42,
     /// 4:2:0: planes of Y, U and V, as `rpicam-vid` and `ffmpeg -pix_fmt yuv420p` write it.
     Yuv420,
-    /// One JPEG picture, as cameras send it (Motion-JPEG). Only between a source and the developer that decodes it
-    /// (`preprocess::Developer`): no other stage takes it.
+    /// One JPEG picture, as cameras send it (Motion-JPEG). Only between a source and the decoder that decodes it
+    /// (`preprocess::FrameDecoder`): no other stage takes it.
     Mjpg,
 }
 

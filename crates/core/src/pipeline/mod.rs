@@ -3,8 +3,8 @@
 //! ```no_run
 //! # fn demo(model: eomt_edge_core::model::Model, frame: eomt_edge_core::data::Frame) -> Result<(), Box<dyn std::error::Error>> {
 //! use eomt_edge_core::pipeline::{FixedClock, NullSink, Pipeline};
-//! use eomt_edge_core::segment::Rules;
-//! let mut pipeline = Pipeline::new(model, Rules::default());
+//! use eomt_edge_core::segment::PostProcessConfig;
+//! let mut pipeline = Pipeline::new(model, PostProcessConfig::default());
 //! let report = pipeline.process(&frame, 0, &mut NullSink::default(), &FixedClock(0))?;
 //! println!("{} us", report.times.total_us());
 //! # Ok(())
@@ -27,7 +27,9 @@ pub use ports::{Captured, Clock, FixedClock, Losses, NullSink, Publication, Sink
 use crate::data::{ClassLogits, Frame, FrameReport, Logits, Segments, StageTimes, Tensor, Windows};
 use crate::model::{Model, ModelError};
 use crate::preprocess::Preprocessor;
-use crate::segment::{Anomaly, Candidate, Rules, Segmenter, SemanticView, anomaly_map, candidate_queries, semantic_windows, survivors};
+use crate::segment::{
+    Anomaly, Candidate, PostProcessConfig, Segmenter, SemanticView, anomaly_map, candidate_queries, semantic_windows, survivors,
+};
 
 /// Why one frame failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +51,13 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Stages for `model`, whose logits become segments by `rules`.
-    pub fn new(model: Model, rules: Rules) -> Pipeline {
+    /// Stages for `model`, whose logits become segments by `config`.
+    pub fn new(model: Model, config: PostProcessConfig) -> Pipeline {
         let metadata = model.metadata();
         let (height, width) = metadata.input_size;
         let preprocessor = Preprocessor::new(metadata.image_mean, metadata.image_std, metadata.input_size).with_isa(model.isa());
         let (tensor, logits) = (Tensor::zeros(height, width), Logits::default());
-        Pipeline { preprocessor, segmenter: Segmenter::new(rules).with_isa(model.isa()), model, tensor, logits, keep_all: false }
+        Pipeline { preprocessor, segmenter: Segmenter::new(config).with_isa(model.isa()), model, tensor, logits, keep_all: false }
     }
 
     /// Computes the masks of all queries, also of those that cannot survive: the same result, slower. To compare.
@@ -79,7 +81,7 @@ impl Pipeline {
         let all = *keep_all;
         let keep = |class: &ClassLogits, kept: &mut Vec<usize>| match all {
             true => kept.extend(0..class.queries),
-            false => survivors(class, segmenter.rules(), kept),
+            false => survivors(class, segmenter.config(), kept),
         };
         model.run(tensor, keep, logits)
     }
@@ -109,7 +111,7 @@ impl Pipeline {
         Ok(report)
     }
 
-    /// The segments of one frame, with whole masks when the rules ask for them: for tools.
+    /// The segments of one frame, with whole masks when the config ask for them: for tools.
     pub fn segments(&mut self, frame: &Frame) -> Result<Segments, PipelineError> {
         let geometry = self.preprocessor.run(frame, &mut self.tensor);
         self.infer()?;

@@ -62,7 +62,7 @@ impl RgbConverter {
                     interleave(isa, &self.samples, &self.samples, &self.samples, rgb);
                 }
             }
-            PixelFormat::Mjpg => unreachable!("the developer decodes JPEG frames first"),
+            PixelFormat::Mjpg => unreachable!("the decoder decodes JPEG frames first"),
             _ => self.yuv(frame, width),
         }
         &self.rgb

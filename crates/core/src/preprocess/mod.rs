@@ -12,18 +12,18 @@
 //!
 //! Equal to transformers' EomtImageProcessor: 8-bit RGB, bilinear with antialiasing to the input size (aspect ratio kept), zero
 //! padding right and bottom, then `(v / 255 - mean) / std`. Invariants: buffers are reused from frame to frame.
-//! The [`Developer`] prepares what cameras send: it decodes JPEG pictures, cuts, turns and mirrors.
+//! The [`FrameDecoder`] prepares what cameras send: it decodes JPEG pictures, cuts, turns and mirrors.
 //! Refuses: opening files, anything but a [`Frame`].
 
 mod colour;
-mod develop;
+mod decode;
 mod jpeg;
 
 use crate::data::{Frame, Geometry, Tensor, Windows};
 use crate::kernels::arch::Isa;
 use crate::kernels::convolution::{Filter, narrow, shrink};
 pub use colour::RgbConverter;
-pub use develop::{DevelopError, Developer};
+pub use decode::{DecodeError, FrameDecoder};
 pub use jpeg::{JpegDecoder, JpegError, JpegPicture};
 
 /// Turns frames into network input of one size.

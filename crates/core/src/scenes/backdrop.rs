@@ -1,6 +1,6 @@
 //! What stands still: floor, wall and perhaps sky, painted once.
 
-use super::exact::Rng;
+use super::rng::Rng;
 use super::texture::{Texture, Window};
 
 /// Segment ids of the three; objects count on from [`FIRST_OBJECT`].

@@ -3,7 +3,7 @@
 //! Drawing a normal number per doubled pixel would cost more than all the rest of a frame. A long strip of them is drawn
 //! once instead, and each row of each frame begins at its own place in it: no row repeats visibly, and adding is one pass.
 
-use super::exact::Rng;
+use super::rng::Rng;
 use super::texture::ONE;
 
 /// Places at which a row can begin.

@@ -1,7 +1,7 @@
 //! Scenes drawn by the program itself: a source that needs no file and no camera, and knows what it shows.
 //!
 //! Balls, boxes, cones, stars, rings and bars on a table before a wall and a sky, with the look that the shipped model
-//! was trained on. [`Scene`] moves, for `scenes[:seed]`; [`still`] gives independent pictures to train and measure with.
+//! was trained on. [`Scene`] moves, for `scenes[:seed]`; [`sample`] gives independent pictures to train and measure with.
 //!
 //! ```
 //! use eomt_edge_core::scenes::{LABELS, Scene};
@@ -21,23 +21,23 @@
 
 mod backdrop;
 mod blur;
-mod exact;
+mod degrade;
 mod grain;
 mod object;
 mod outline;
-mod spoil;
-mod still;
+mod rng;
+mod sample;
 #[cfg(test)]
 mod tests;
 mod texture;
 
 use backdrop::{Backdrop, FIRST_OBJECT, FLOOR, Lines, SKY, WALL};
-pub use exact::Rng;
+pub use degrade::degrade;
 use grain::Grain;
 use object::{Object, Path};
 use outline::{Form, Outline};
-pub use spoil::spoil;
-pub use still::{Still, still};
+pub use rng::Rng;
+pub use sample::{Sample, sample};
 use texture::{ONE, Window};
 
 /// The classes by index; the first six are things, the rest is stuff.
@@ -49,7 +49,7 @@ const BACKGROUND_CLASSES: [(u16, u16); 3] = [(FLOOR, 6), (WALL, 7), (SKY, 8)];
 const OBJECTS_MAX: usize = 7;
 /// Keep the pictures of one seed apart: moving scenes, stills.
 const SCENE_STREAM: u64 = 1;
-const STILL_STREAM: u64 = 2;
+const SAMPLE_STREAM: u64 = 2;
 
 /// A tabletop with five to seven objects, each on a smooth path of its own; classes may repeat.
 pub struct Scene {

@@ -4,8 +4,8 @@
 //! through the inverse turn. (A turned blur is the blur of the turned shape, so the shadow needs no blurring per frame.)
 
 use super::blur::blur;
-use super::exact::{Rng, sin_turns};
 use super::outline::{Form, Outline, Pose};
+use super::rng::{Rng, sin_turns};
 use super::texture::{Texture, Window};
 
 /// Deviation of a shadow's blur, as a part of the square's side.

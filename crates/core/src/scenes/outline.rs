@@ -1,6 +1,6 @@
 //! What the six things look like from above: discs and polygons, turned into runs of pixels row by row.
 
-use super::exact::{Rng, cos_turns, sin_turns};
+use super::rng::{Rng, cos_turns, sin_turns};
 
 /// Where an object is: its centre in doubled pixels and how far it has turned since its outline was made.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -42,7 +42,7 @@ fn the_same_scene_twice_is_the_same_whatever_was_drawn_between() {
     shoot(&mut other, 9.0);
     let second = shoot(&mut other, 1.25);
     assert!(first.rgb == second.rgb && first.ids == second.ids && first.classes == second.classes);
-    assert_eq!(still(3, 8, 64), still(3, 8, 64));
+    assert_eq!(sample(3, 8, 64), sample(3, 8, 64));
 }
 
 /// The same on x86_64 and aarch64. A deliberate change of the look changes these numbers; nothing else may.
@@ -50,7 +50,7 @@ fn the_same_scene_twice_is_the_same_whatever_was_drawn_between() {
 fn pixels_are_the_recorded_ones() {
     let frame = shoot(&mut Scene::new(1, 128, 96), 2.5);
     let stills = (0..8).fold(0, |hash: u64, index| {
-        let picture = still(1, index, 64);
+        let picture = sample(1, index, 64);
         hash.rotate_left(7) ^ fingerprint(&picture.rgb, &picture.ids)
     });
     assert_eq!([fingerprint(&frame.rgb, &frame.ids), stills], [17491416480387397225, 7721234592646511741]);
@@ -61,9 +61,9 @@ fn seeds_indices_and_times_differ() {
     let picture = |seed, t| shoot(&mut Scene::new(seed, 64, 48), t).rgb;
     assert_ne!(picture(1, 0.0), picture(2, 0.0));
     assert_ne!(picture(1, 0.0), picture(1, 0.1));
-    assert_ne!(still(1, 0, 48), still(1, 1, 48));
-    assert_ne!(still(1, 0, 48), still(2, 0, 48));
-    assert_ne!(still(0, 1, 48), still(1, 0, 48));
+    assert_ne!(sample(1, 0, 48), sample(1, 1, 48));
+    assert_ne!(sample(1, 0, 48), sample(2, 0, 48));
+    assert_ne!(sample(0, 1, 48), sample(1, 0, 48));
 }
 
 #[test]
@@ -77,10 +77,10 @@ fn tables_match_pictures() {
         }
     }
     for index in 0..60 {
-        let picture = still(4, index, 72);
-        check_table(&picture.ids, &picture.classes, &format!("still {index}"));
+        let picture = sample(4, index, 72);
+        check_table(&picture.ids, &picture.classes, &format!("sample {index}"));
         for &(id, _) in &picture.classes {
-            assert!(picture.ids.iter().filter(|&&other| other == id).count() >= 16, "still {index}: crumbs of {id}");
+            assert!(picture.ids.iter().filter(|&&other| other == id).count() >= 16, "sample {index}: crumbs of {id}");
         }
     }
 }
@@ -194,17 +194,17 @@ fn odd_and_tiny_sizes_are_drawn() {
         }
     }
     for size in 1..20 {
-        let picture = still(0, u64::from(size), size);
-        check_table(&picture.ids, &picture.classes, &format!("still of {size}"));
+        let picture = sample(0, u64::from(size), size);
+        check_table(&picture.ids, &picture.classes, &format!("sample of {size}"));
     }
-    assert!(still(0, 0, 1).classes.is_empty(), "one pixel is less than a segment");
+    assert!(sample(0, 0, 1).classes.is_empty(), "one pixel is less than a segment");
 }
 
 #[test]
 fn stills_vary_as_promised() {
     let (mut skies, mut counts, mut classes) = (0, [0; 8], [0; 9]);
     for index in 0..200 {
-        let picture = still(11, index, 64);
+        let picture = sample(11, index, 64);
         skies += i32::from(picture.classes.iter().any(|&(id, _)| id == SKY));
         counts[picture.classes.iter().filter(|&&(id, _)| id >= FIRST_OBJECT).count()] += 1;
         picture.classes.iter().for_each(|&(_, class)| classes[usize::from(class)] += 1);

@@ -3,7 +3,7 @@
 //! A texture is a function over the square of doubled pixels that a scene lives in, so a part of it can be painted
 //! without the rest. Values are fixed point, [`ONE`] to a grey level, and not clipped: clipping comes after shading and noise.
 
-use super::exact::{Rng, cos_turns, sin_turns};
+use super::rng::{Rng, cos_turns, sin_turns};
 
 /// Fixed-point units per grey level. With 4 fractional bits an `i16` holds -2048..2047 levels, ample for anything unclipped.
 pub(super) const ONE: i16 = 16;

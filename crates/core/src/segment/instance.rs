@@ -1,6 +1,6 @@
 //! Instance segmentation: one segment per query that is sure of its class and of its mask; masks may overlap.
 
-use super::{Rules, Table, rle, table, verdict};
+use super::{PostProcessConfig, Table, rle, table, verdict};
 use crate::data::{ClassLogits, Logits, NO_SEGMENT, Rle, Task};
 use crate::kernels::arch::Isa;
 use crate::kernels::bilinear::{TILE, TILE_COLUMNS, TILE_ROWS, Tile, Upsampler};
@@ -41,7 +41,7 @@ struct Measures {
 pub(super) fn run(
     isa: Isa,
     logits: &Logits,
-    rules: &Rules,
+    config: &PostProcessConfig,
     upsampler: &mut Upsampler,
     buffers: &mut Buffers,
     ids: &mut [u16],
@@ -52,18 +52,18 @@ pub(super) fn run(
     ids.fill(NO_SEGMENT);
     for (index, &query) in logits.kept.iter().enumerate() {
         let Some((class, class_score)) = verdict(logits.class.row(query), Task::Instance) else { continue };
-        if f64::from(class_score) < rules.thresholds.score {
+        if f64::from(class_score) < config.thresholds.score {
             continue;
         }
         let Measures { area, sum, corners } = measure(isa, logits.mask(index), upsampler, buffers);
         let score = class_score * (sum / (f64::from(area) + 1e-6)) as f32;
-        if area == 0 || f64::from(score) < rules.thresholds.score {
+        if area == 0 || f64::from(score) < config.thresholds.score {
             continue;
         }
         let mut segment = table::row(result.rows.len(), class, score);
         table::add(&mut segment, area, corners);
         paint(buffers, width, ids, segment.id);
-        if rules.whole_masks {
+        if config.whole_masks {
             complete(buffers, width);
             result.masks.push(rle::encode(&buffers.bitmap, width));
         }

@@ -2,10 +2,10 @@
 //!
 //! ```
 //! use eomt_edge_core::data::{ClassLogits, Task};
-//! use eomt_edge_core::segment::{Rules, survivors};
+//! use eomt_edge_core::segment::{PostProcessConfig, survivors};
 //! let class = ClassLogits { queries: 2, classes: 2, values: vec![9.0, 0.0, /* the second sees nothing: */ 0.0, 9.0] };
 //! let mut kept = Vec::new();
-//! survivors(&class, &Rules::default(), &mut kept);
+//! survivors(&class, &PostProcessConfig::default(), &mut kept);
 //! assert_eq!(kept, [0]);
 //! ```
 //!
@@ -38,7 +38,7 @@ pub use semantic::{Anomaly, SemanticView, anomaly_map, semantic_windows};
 
 /// How logits become segments.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Rules {
+pub struct PostProcessConfig {
     pub task: Task,
     pub thresholds: Thresholds,
     /// `stuff[class]`: segments of this class are merged (panoptic only). May be shorter than the list of classes.
@@ -47,9 +47,9 @@ pub struct Rules {
     pub whole_masks: bool,
 }
 
-impl Rules {
+impl PostProcessConfig {
     /// Marks the classes of `stuff_classes` as stuff.
-    pub fn with_stuff(mut self, stuff_classes: &[u16]) -> Rules {
+    pub fn with_stuff(mut self, stuff_classes: &[u16]) -> PostProcessConfig {
         let len = stuff_classes.iter().map(|&class| usize::from(class) + 1).max().unwrap_or(0);
         self.stuff = vec![false; len];
         for &class in stuff_classes {
@@ -83,12 +83,12 @@ fn verdict(row: &[f32], task: Task) -> Option<(usize, f32)> {
 ///
 /// Panoptic keeps queries whose best class is an object with a score above the threshold. An instance's score is its class score
 /// times a mask score of at most 1, so a class score below the threshold decides. Semantic sums over all queries.
-pub fn survivors(class: &ClassLogits, rules: &Rules, kept: &mut Vec<usize>) {
-    let score = |query: usize| verdict(class.row(query), rules.task).map(|(_, score)| score);
-    let survives = |query: &usize| match rules.task {
+pub fn survivors(class: &ClassLogits, config: &PostProcessConfig, kept: &mut Vec<usize>) {
+    let score = |query: usize| verdict(class.row(query), config.task).map(|(_, score)| score);
+    let survives = |query: &usize| match config.task {
         Task::Semantic => true,
-        Task::Panoptic => score(*query).is_some_and(|score| score > rules.thresholds.score as f32),
-        Task::Instance => score(*query).is_some_and(|score| f64::from(score) >= rules.thresholds.score),
+        Task::Panoptic => score(*query).is_some_and(|score| score > config.thresholds.score as f32),
+        Task::Instance => score(*query).is_some_and(|score| f64::from(score) >= config.thresholds.score),
     };
     kept.clear();
     kept.extend((0..class.queries).filter(survives));
@@ -98,7 +98,7 @@ pub fn survivors(class: &ClassLogits, rules: &Rules, kept: &mut Vec<usize>) {
 #[derive(Debug)]
 pub struct Segmenter {
     isa: Isa,
-    rules: Rules,
+    config: PostProcessConfig,
     /// Of the geometry and mask size seen last.
     upsampler: Option<(Geometry, (usize, usize), Upsampler)>,
     view: Option<(Geometry, SemanticView)>,
@@ -110,10 +110,10 @@ pub struct Segmenter {
 
 impl Segmenter {
     /// Runs on the best instruction set of this CPU.
-    pub fn new(rules: Rules) -> Segmenter {
+    pub fn new(config: PostProcessConfig) -> Segmenter {
         Segmenter {
             isa: Isa::detect(),
-            rules,
+            config,
             upsampler: None,
             view: None,
             panoptic: panoptic::Buffers::default(),
@@ -129,8 +129,8 @@ impl Segmenter {
         self
     }
 
-    pub fn rules(&self) -> &Rules {
-        &self.rules
+    pub fn config(&self) -> &PostProcessConfig {
+        &self.config
     }
 
     /// Writes the id map of the frame into `ids` (`[height, width]`, all of it) and returns the table, in the reference's order.
@@ -138,10 +138,10 @@ impl Segmenter {
     /// `logits.kept` must hold at least the [`survivors`].
     pub fn run(&mut self, logits: &Logits, geometry: &Geometry, ids: &mut [u16]) -> &Table {
         assert_eq!(ids.len(), geometry.frame.0 * geometry.frame.1);
-        let Segmenter { isa, rules, upsampler, view, panoptic, instance, semantic, table } = self;
+        let Segmenter { isa, config, upsampler, view, panoptic, instance, semantic, table } = self;
         table.rows.clear();
         table.masks.clear();
-        if rules.task == Task::Semantic {
+        if config.task == Task::Semantic {
             if view.as_ref().is_none_or(|(seen, _)| seen != geometry) {
                 *view = Some((*geometry, SemanticView::padded(geometry)));
             }
@@ -150,9 +150,9 @@ impl Segmenter {
             return table;
         }
         let upsampler = fitting(upsampler, logits, geometry);
-        match rules.task {
-            Task::Panoptic => panoptic::run(*isa, logits, rules, upsampler, panoptic, ids, table),
-            Task::Instance => instance::run(*isa, logits, rules, upsampler, instance, ids, table),
+        match config.task {
+            Task::Panoptic => panoptic::run(*isa, logits, config, upsampler, panoptic, ids, table),
+            Task::Instance => instance::run(*isa, logits, config, upsampler, instance, ids, table),
             Task::Semantic => unreachable!("handled above"),
         }
         table

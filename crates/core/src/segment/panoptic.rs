@@ -1,6 +1,6 @@
 //! Panoptic segmentation: every pixel goes to the query with the largest class score times mask probability.
 
-use super::{Rules, Table, table, verdict};
+use super::{PostProcessConfig, Table, table, verdict};
 use crate::data::{Logits, NO_SEGMENT, Segment, Task};
 use crate::kernels::arch::Isa;
 use crate::kernels::bilinear::{TILE, TILE_COLUMNS, TILE_ROWS, Tile, Upsampler};
@@ -61,14 +61,14 @@ const SLACK: f32 = 4e-6;
 pub(super) fn run(
     isa: Isa,
     logits: &Logits,
-    rules: &Rules,
+    config: &PostProcessConfig,
     upsampler: &mut Upsampler,
     buffers: &mut Buffers,
     ids: &mut [u16],
     table: &mut Table,
 ) {
-    let threshold = rules.thresholds.mask as f32;
-    find_candidates(logits, rules, &mut buffers.candidates);
+    let threshold = config.thresholds.mask as f32;
+    find_candidates(logits, config, &mut buffers.candidates);
     let (bands, stripes) = upsampler.tiles();
     buffers.owners.clear();
     let width = upsampler.size().1;
@@ -80,7 +80,7 @@ pub(super) fn run(
             arena.buffers.owners.push(owner);
         }
     }
-    number(rules, buffers, &mut table.rows);
+    number(config, buffers, &mut table.rows);
     for (owners, lines) in buffers.owners.chunks_exact(stripes).zip(ids.chunks_mut(width * TILE_ROWS)) {
         for line in lines.chunks_exact_mut(width) {
             for (owner, pixels) in owners.iter().zip(line.chunks_mut(TILE_COLUMNS)) {
@@ -93,18 +93,18 @@ pub(super) fn run(
     }
 }
 
-fn find_candidates(logits: &Logits, rules: &Rules, candidates: &mut Vec<Candidate>) {
+fn find_candidates(logits: &Logits, config: &PostProcessConfig, candidates: &mut Vec<Candidate>) {
     candidates.clear();
     candidates.extend(logits.kept.iter().enumerate().filter_map(|(mask, &query)| {
         let (class, score) = verdict(logits.class.row(query), Task::Panoptic)?;
         let finite = || all_finite(logits.mask(mask));
         let candidate = || Candidate { mask, class, score, finite: finite(), won: 0, own: 0, both: 0, corners: table::NOWHERE };
-        (score > rules.thresholds.score as f32).then(candidate)
+        (score > config.thresholds.score as f32).then(candidate)
     }));
 }
 
 /// Which candidates exist, and the segments they are.
-fn number(rules: &Rules, buffers: &mut Buffers, rows: &mut Vec<Segment>) {
+fn number(config: &PostProcessConfig, buffers: &mut Buffers, rows: &mut Vec<Segment>) {
     let Buffers { candidates, segment_of, stuff, .. } = buffers;
     segment_of.clear();
     segment_of.push(NO_SEGMENT);
@@ -112,14 +112,14 @@ fn number(rules: &Rules, buffers: &mut Buffers, rows: &mut Vec<Segment>) {
     for candidate in candidates.iter() {
         let exists = candidate.won > 0 && candidate.own > 0 && candidate.both > 0;
         // an f32 quotient against a double, as in the reference
-        if !exists || f64::from(candidate.won as f32 / candidate.own as f32) <= rules.thresholds.overlap {
+        if !exists || f64::from(candidate.won as f32 / candidate.own as f32) <= config.thresholds.overlap {
             segment_of.push(NO_SEGMENT);
             continue;
         }
         let seen = stuff.iter().find(|(class, _)| *class == candidate.class).map(|(_, id)| *id);
         let id = seen.unwrap_or_else(|| {
             let row = table::row(rows.len(), candidate.class, candidate.score);
-            if rules.is_stuff(candidate.class) {
+            if config.is_stuff(candidate.class) {
                 stuff.push((candidate.class, row.id));
             }
             rows.push(row);

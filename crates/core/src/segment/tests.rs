@@ -1,6 +1,6 @@
 //! Properties of segmentation that need no reference; those against transformers are in `tests/processing.rs`.
 
-use super::{Rules, Segmenter, survivors};
+use super::{PostProcessConfig, Segmenter, survivors};
 use crate::data::{ClassLogits, Geometry, Logits, Segments, Task, Thresholds};
 use crate::kernels::arch::Isa;
 use crate::kernels::bilinear::{TILE, TILE_COLUMNS, TILE_ROWS};
@@ -63,12 +63,12 @@ fn pruning_changes_nothing() {
         let geometry = Geometry::fit(frame, (4 * height, 4 * width));
         let thresholds = Thresholds { score: random.below(100) as f64 / 100.0, mask: 0.5, overlap: random.below(100) as f64 / 100.0 };
         for task in [Task::Panoptic, Task::Instance] {
-            let rules = Rules { task, thresholds, whole_masks: true, stuff: vec![round % 2 == 0; 2] };
+            let config = PostProcessConfig { task, thresholds, whole_masks: true, stuff: vec![round % 2 == 0; 2] };
             let mut kept = Vec::new();
-            survivors(&logits.class, &rules, &mut kept);
+            survivors(&logits.class, &config, &mut kept);
             pruned_away += queries - kept.len();
-            let whole = Segmenter::new(rules.clone()).segments(&logits, &geometry);
-            let pruned = Segmenter::new(rules).segments(&keep(&logits, kept), &geometry);
+            let whole = Segmenter::new(config.clone()).segments(&logits, &geometry);
+            let pruned = Segmenter::new(config).segments(&keep(&logits, kept), &geometry);
             assert_eq!(whole, pruned, "round {round}, {task}");
         }
     }
@@ -83,8 +83,8 @@ fn tables_describe_their_id_maps() {
         let geometry = Geometry::fit((33, 47), (40, 56));
         for task in [Task::Panoptic, Task::Semantic] {
             let thresholds = Thresholds { score: 0.3, mask: 0.5, overlap: 0.2 };
-            let rules = Rules { task, thresholds, ..Rules::default() }.with_stuff(&[1, 3]);
-            let Segments { ids, table, width, .. } = Segmenter::new(rules).segments(&logits, &geometry);
+            let config = PostProcessConfig { task, thresholds, ..PostProcessConfig::default() }.with_stuff(&[1, 3]);
+            let Segments { ids, table, width, .. } = Segmenter::new(config).segments(&logits, &geometry);
             for (index, row) in table.iter().enumerate() {
                 assert_eq!(usize::from(row.id), index + 1);
                 let at: Vec<(u32, u32)> =
@@ -106,12 +106,12 @@ fn tables_describe_their_id_maps() {
 #[test]
 fn a_reused_segmenter_forgets_the_last_frame() {
     let mut random = Random(5);
-    let rules = Rules { thresholds: Thresholds { score: 0.2, mask: 0.5, overlap: 0.1 }, ..Rules::default() };
-    let mut reused = Segmenter::new(rules.clone());
+    let config = PostProcessConfig { thresholds: Thresholds { score: 0.2, mask: 0.5, overlap: 0.1 }, ..PostProcessConfig::default() };
+    let mut reused = Segmenter::new(config.clone());
     for (height, width, frame) in [(8, 8, (40, 30)), (4, 12, (9, 90)), (8, 8, (40, 30)), (2, 2, (1, 1))] {
         let logits = random_logits(&mut random, 9, 4, height, width);
         let geometry = Geometry::fit(frame, (4 * height, 4 * width));
-        assert_eq!(reused.segments(&logits, &geometry), Segmenter::new(rules.clone()).segments(&logits, &geometry));
+        assert_eq!(reused.segments(&logits, &geometry), Segmenter::new(config.clone()).segments(&logits, &geometry));
     }
 }
 
@@ -124,7 +124,7 @@ fn a_ratio_at_the_threshold_is_kept() {
     masks[16 + 8..16 + 10].fill(9.0);
     let class = ClassLogits { queries: 2, classes: 3, values: vec![6.0, 0.0, 0.0, 0.0, 9.0, 0.0] };
     let logits = Logits { class, kept: vec![0, 1], height: 1, width: 16, masks };
-    let segments = Segmenter::new(Rules::default()).segments(&logits, &Geometry::stretch((1, 16), (1, 16)));
+    let segments = Segmenter::new(PostProcessConfig::default()).segments(&logits, &Geometry::stretch((1, 16), (1, 16)));
     assert_eq!(segments.table.iter().map(|row| row.area).collect::<Vec<_>>(), [8, 2]);
 }
 
@@ -134,15 +134,15 @@ fn nothing_and_nonsense_give_no_segments() {
     let logits = Logits { class, kept: vec![0, 1], height: 2, width: 2, masks: vec![f32::NAN; 8] };
     let geometry = Geometry::fit((5, 5), (8, 8));
     for task in [Task::Panoptic, Task::Instance] {
-        let rules = Rules { task, ..Rules::default() };
-        let segments = Segmenter::new(rules).segments(&logits, &geometry);
+        let config = PostProcessConfig { task, ..PostProcessConfig::default() };
+        let segments = Segmenter::new(config).segments(&logits, &geometry);
         assert!(segments.table.is_empty() && segments.ids.iter().all(|&id| id == 0), "{task}");
     }
 }
 
 /// Panoptic ids by the definition: every candidate at every pixel, no bounds.
-fn ids_by_definition(logits: &Logits, rules: &Rules, geometry: &Geometry) -> Vec<u16> {
-    let (mut upsampler, threshold) = (super::enlarge((logits.height, logits.width), geometry), rules.thresholds.mask as f32);
+fn ids_by_definition(logits: &Logits, config: &PostProcessConfig, geometry: &Geometry) -> Vec<u16> {
+    let (mut upsampler, threshold) = (super::enlarge((logits.height, logits.width), geometry), config.thresholds.mask as f32);
     let (height, width) = upsampler.size();
     let ((bands, stripes), mut tile) = (upsampler.tiles(), [0.0; TILE]);
     let (mut best, mut winner) = (vec![f32::NEG_INFINITY; height * width], vec![(0, false); height * width]);
@@ -150,7 +150,7 @@ fn ids_by_definition(logits: &Logits, rules: &Rules, geometry: &Geometry) -> Vec
     let mut found = Vec::new();
     for (index, &query) in logits.kept.iter().enumerate() {
         let Some((class, score)) = super::verdict(logits.class.row(query), Task::Panoptic) else { continue };
-        if score <= rules.thresholds.score as f32 {
+        if score <= config.thresholds.score as f32 {
             continue;
         }
         found.push((index, class));
@@ -171,13 +171,13 @@ fn ids_by_definition(logits: &Logits, rules: &Rules, geometry: &Geometry) -> Vec
     for (index, class) in found {
         let won = winner.iter().filter(|(by, _)| *by == index + 1).count();
         let both = winner.iter().filter(|owner| **owner == (index + 1, true)).count();
-        if won == 0 || own[index] == 0 || both == 0 || f64::from(won as f32 / own[index] as f32) <= rules.thresholds.overlap {
+        if won == 0 || own[index] == 0 || both == 0 || f64::from(won as f32 / own[index] as f32) <= config.thresholds.overlap {
             continue;
         }
         let seen = stuff.iter().find(|(known, _)| *known == class).map(|(_, id)| *id);
         segment_of[index + 1] = seen.unwrap_or(next);
         if seen.is_none() {
-            stuff.extend(rules.is_stuff(class).then_some((class, next)));
+            stuff.extend(config.is_stuff(class).then_some((class, next)));
             next += 1;
         }
     }
@@ -200,9 +200,9 @@ fn bounds_decide_as_pixels_do() {
         }
         let geometry = Geometry::fit((1 + random.below(120), 1 + random.below(120)), (4 * height, 4 * width));
         let thresholds = Thresholds { score: 0.3, mask: [0.5, 0.0, 0.9, 1.0][round % 4], overlap: random.below(90) as f64 / 100.0 };
-        let rules = Rules { thresholds, stuff: vec![true; 2], ..Rules::default() };
-        let ours = Segmenter::new(rules.clone()).segments(&logits, &geometry);
-        assert_eq!(ours.ids, ids_by_definition(&logits, &rules, &geometry), "round {round}");
+        let config = PostProcessConfig { thresholds, stuff: vec![true; 2], ..PostProcessConfig::default() };
+        let ours = Segmenter::new(config.clone()).segments(&logits, &geometry);
+        assert_eq!(ours.ids, ids_by_definition(&logits, &config, &geometry), "round {round}");
         segments += ours.table.len();
     }
     assert!(segments > 100, "there is something to decide: {segments}");
@@ -215,8 +215,9 @@ fn every_instruction_set_gives_the_same_segments() {
         let logits = random_logits(&mut random, 30, 19, 20, 20);
         let geometry = Geometry::fit((75, 111), (80, 80));
         for task in [Task::Panoptic, Task::Instance, Task::Semantic] {
-            let rules = Rules { task, thresholds: Thresholds { score: 0.2, mask: 0.5, overlap: 0.1 }, ..Rules::default() };
-            let on = |isa: Isa| Segmenter::new(rules.clone()).with_isa(isa).segments(&logits, &geometry);
+            let config =
+                PostProcessConfig { task, thresholds: Thresholds { score: 0.2, mask: 0.5, overlap: 0.1 }, ..PostProcessConfig::default() };
+            let on = |isa: Isa| Segmenter::new(config.clone()).with_isa(isa).segments(&logits, &geometry);
             let truth = on(Isa::SCALAR);
             assert!(Isa::available().into_iter().all(|isa| on(isa) == truth), "{task}");
         }

@@ -90,7 +90,7 @@ impl Comparison {
         let library: PathBuf = options.compare_ort.clone().unwrap_or_default();
         let library = Library::open(&library)?;
         let peer = Peer::open(library, path, model, threads)?;
-        let rules = stages::rules(model, options);
+        let config = stages::config(model, options);
         let (mut all, mut kept) = (Logits::default(), Logits::default());
         let (mut ours, mut ort, mut pruned) = (Vec::new(), Vec::new(), Vec::new());
         let mut differences = None;
@@ -98,7 +98,7 @@ impl Comparison {
         for index in 0..WARM_UP + options.frames {
             let our_ms = timed(|| Ok(model.run(tensor, |class, kept| kept.extend(0..class.queries), &mut all)?))?.1;
             let (outputs, ort_ms) = timed(|| peer.run(tensor, path))?;
-            let pruned_ms = timed(|| Ok(model.run(tensor, |class, kept| stages::keep(class, &rules, false, kept), &mut kept)?))?.1;
+            let pruned_ms = timed(|| Ok(model.run(tensor, |class, kept| stages::keep(class, &config, false, kept), &mut kept)?))?.1;
             if index >= WARM_UP {
                 ours.push(our_ms);
                 ort.push(ort_ms);

@@ -17,11 +17,11 @@ pub(super) fn run(path: &Path, options: &BenchOptions) -> Result<()> {
     let (mut model, bytes) = model_file::load(path, &compute)?;
     drop(bytes);
     let tensor = fixed_tensor(model.metadata().input_size);
-    let rules = stages::rules(&model, options);
+    let config = stages::config(&model, options);
     let mut logits = Logits::default();
     mark();
     for _ in 0..options.frames {
-        model.run(&tensor, |class, kept| stages::keep(class, &rules, options.all_queries, kept), &mut logits)?;
+        model.run(&tensor, |class, kept| stages::keep(class, &config, options.all_queries, kept), &mut logits)?;
         mark();
     }
     let isa = model.isa().name();

@@ -69,14 +69,14 @@ pub(super) struct OperatorTable {
 
 impl OperatorTable {
     pub fn measure(model: &mut Model, tensor: &Tensor, threads: usize, options: &BenchOptions) -> Result<OperatorTable> {
-        let rules = stages::rules(model, options);
+        let config = stages::config(model, options);
         let (mut times, mut logits) = (Vec::with_capacity(options.frames), Logits::default());
         let mut kinds = BTreeMap::<String, Kind>::new();
         let bar = progress::bar(options.frames as u64, "operators");
         for _ in 0..options.frames {
             let mut watch = Stopwatch::default();
             let started = Instant::now();
-            model.run_observed(tensor, |class, kept| stages::keep(class, &rules, options.all_queries, kept), &mut logits, &mut watch)?;
+            model.run_observed(tensor, |class, kept| stages::keep(class, &config, options.all_queries, kept), &mut logits, &mut watch)?;
             times.push(started.elapsed().as_secs_f64() * 1000.0);
             for (name, seen) in by_kind(watch.seen) {
                 let kind = kinds.entry(name).or_insert(Kind { ms: f64::INFINITY, ..Kind::default() });

@@ -7,7 +7,7 @@ use anyhow::Result;
 use eomt_edge_core::data::{ClassLogits, Frame, Logits, Stage};
 use eomt_edge_core::model::Model;
 use eomt_edge_core::pipeline::{NullSink, Pipeline};
-use eomt_edge_core::segment::{Rules, survivors};
+use eomt_edge_core::segment::{PostProcessConfig, survivors};
 use eomt_edge_host::MonotonicClock;
 use eomt_edge_host::model_file::{self, Compute};
 
@@ -32,24 +32,25 @@ pub(super) fn load(path: &Path, options: &BenchOptions) -> Result<Loaded> {
     drop(bytes);
     let load_ms = started.elapsed().as_secs_f64() * 1000.0;
     let rss_after_load_mib = memory::rss_mib()?;
-    let rules = rules(&model, options);
+    let config = config(&model, options);
     let tensor = fixed_tensor(model.metadata().input_size);
-    model.run(&tensor, |class, kept| keep(class, &rules, options.all_queries, kept), &mut Logits::default())?;
+    model.run(&tensor, |class, kept| keep(class, &config, options.all_queries, kept), &mut Logits::default())?;
     let first_inference_ms = started.elapsed().as_secs_f64() * 1000.0;
     Ok(Loaded { model, load_ms, first_inference_ms, rss_after_load_mib })
 }
 
-/// The model's own rules, with the threshold of the command line.
-pub(super) fn rules(model: &Model, options: &BenchOptions) -> Rules {
+/// The model's own config, with the threshold of the command line.
+pub(super) fn config(model: &Model, options: &BenchOptions) -> PostProcessConfig {
     let metadata = model.metadata();
-    let mut rules = Rules { task: metadata.task, thresholds: metadata.thresholds, ..Rules::default() }.with_stuff(&metadata.stuff_classes);
-    rules.thresholds.score = options.threshold.unwrap_or(rules.thresholds.score);
-    rules
+    let mut config = PostProcessConfig { task: metadata.task, thresholds: metadata.thresholds, ..PostProcessConfig::default() }
+        .with_stuff(&metadata.stuff_classes);
+    config.thresholds.score = options.threshold.unwrap_or(config.thresholds.score);
+    config
 }
 
 /// The queries whose masks are wanted.
-pub(super) fn keep(class: &ClassLogits, rules: &Rules, all: bool, kept: &mut Vec<usize>) {
-    if all { kept.extend(0..class.queries) } else { survivors(class, rules, kept) }
+pub(super) fn keep(class: &ClassLogits, config: &PostProcessConfig, all: bool, kept: &mut Vec<usize>) {
+    if all { kept.extend(0..class.queries) } else { survivors(class, config, kept) }
 }
 
 /// Times of every stage and of the whole.
@@ -60,8 +61,8 @@ pub(super) struct StageSummaries {
 
 /// Runs `frame` through the pipeline into the null sink; gives the warm model back.
 pub(super) fn measure(model: Model, frame: &Frame, options: &BenchOptions) -> Result<(Model, StageSummaries)> {
-    let rules = rules(&model, options);
-    let mut pipeline = Pipeline::new(model, rules).keep_all_queries(options.all_queries);
+    let config = config(&model, options);
+    let mut pipeline = Pipeline::new(model, config).keep_all_queries(options.all_queries);
     let mut sink = NullSink::default();
     let mut times = Vec::with_capacity(options.frames);
     let bar = progress::bar((options.frames + WARM_UP) as u64, "frames");

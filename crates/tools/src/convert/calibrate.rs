@@ -158,7 +158,7 @@ pub fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[PathBuf]) 
     }
     let side = size.0.max(size.1) as u32;
     let scenes = PICTURES_MIN.saturating_sub(pictures.len()) as u64;
-    inputs.extend((0..scenes).map(|index| prepare(&Frame::rgb(side, side, scenes::still(0, index, side).rgb))));
+    inputs.extend((0..scenes).map(|index| prepare(&Frame::rgb(side, side, scenes::sample(0, index, side).rgb))));
     inputs.push(noise(size));
     let rows = rows(network).div_ceil(inputs.len());
     let (model, mut taps) = tapped(network.clone(), size, rows).context("the network cannot be calibrated")?;

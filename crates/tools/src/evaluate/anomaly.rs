@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use eomt_edge_core::data::{Frame, Task};
 use eomt_edge_core::pipeline::Pipeline;
-use eomt_edge_core::segment::Rules;
+use eomt_edge_core::segment::PostProcessConfig;
 use eomt_edge_host::files;
 use eomt_edge_host::model_file::{self, Compute};
 use eomt_edge_host::output::{say, usage};
@@ -201,7 +201,7 @@ impl Scorer {
         if options.windows && height != width {
             return usage(format!("--windows needs a square input, and {} takes {height}x{width}", path.display()));
         }
-        Ok(Scorer::Model(Box::new(Pipeline::new(model, Rules { task: Task::Semantic, ..Rules::default() }))))
+        Ok(Scorer::Model(Box::new(Pipeline::new(model, PostProcessConfig { task: Task::Semantic, ..PostProcessConfig::default() }))))
     }
 }
 

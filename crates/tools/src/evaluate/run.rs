@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use eomt_edge_core::data::{Frame, Task};
 use eomt_edge_core::model::Model;
 use eomt_edge_core::pipeline::Pipeline;
-use eomt_edge_core::segment::Rules;
+use eomt_edge_core::segment::PostProcessConfig;
 use eomt_edge_host::model_file::{self, Compute};
 use eomt_edge_host::output::usage;
 use eomt_edge_host::pictures::read_annotated;
@@ -250,8 +250,8 @@ fn model_source(model: Model, name: &str, classes: Vec<Option<usize>>, task: Tas
         return usage(format!("--windows needs a square input, and {name} takes {height}x{width}"));
     }
     let thresholds = metadata.thresholds.with(options.threshold, options.mask_threshold, options.overlap_threshold);
-    let rules = Rules { task, thresholds, ..Rules::default() }.with_stuff(&metadata.stuff_classes);
+    let config = PostProcessConfig { task, thresholds, ..PostProcessConfig::default() }.with_stuff(&metadata.stuff_classes);
     // average precision ranks all candidates, so only a threshold that was asked for leaves any out
     let score_min = options.threshold.unwrap_or(0.0);
-    Ok(ModelSource { pipeline: Pipeline::new(model, rules), classes, windows: options.windows, score_min })
+    Ok(ModelSource { pipeline: Pipeline::new(model, config), classes, windows: options.windows, score_min })
 }

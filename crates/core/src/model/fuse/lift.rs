@@ -12,7 +12,7 @@ use tract_onnx::tract_core::ops::math::mul;
 use tract_onnx::tract_core::ops::nn::{Reduce, Reducer};
 
 use super::view::{binary, konst_floats, only_successor, scalar, shape, split_inputs};
-use super::{Rules, lift_attention, lift_convolution, lift_factor, lift_linear};
+use super::{PostProcessConfig, lift_attention, lift_convolution, lift_factor, lift_linear};
 use crate::kernels::activation::Activation;
 use crate::kernels::linear::Norm;
 use crate::model::ops::{ActivationSpec, Lifted, NormSpec, Spec};
@@ -20,7 +20,7 @@ use crate::model::ops::{ActivationSpec, Lifted, NormSpec, Spec};
 pub(super) type Patch = TractResult<Option<TypedModelPatch>>;
 
 /// Replaces what it recognizes by [`Lifted`] operators.
-pub(super) fn lift(rules: &Rules, model: &mut TypedModel) -> TractResult<()> {
+pub(super) fn lift(rules: &PostProcessConfig, model: &mut TypedModel) -> TractResult<()> {
     Rewriter::default().with_rule_for("no-op cast", no_op_cast).with_rule_for("slice", strided_slice).rewrite(rules, model)?;
     Rewriter::default()
         .with_rule_for("layer norm", layer_norm)
@@ -43,7 +43,7 @@ pub(super) fn lift(rules: &Rules, model: &mut TypedModel) -> TractResult<()> {
 
 /// A patch that computes `outlet` by `spec` from `inputs`.
 pub(super) fn replace(
-    rules: &Rules,
+    rules: &PostProcessConfig,
     model: &TypedModel,
     name: &str,
     spec: Spec,
@@ -58,7 +58,7 @@ pub(super) fn replace(
     Ok(Some(patch))
 }
 
-fn no_op_cast(_: &Rules, model: &TypedModel, node: &TypedNode, _: &str, op: &Cast) -> Patch {
+fn no_op_cast(_: &PostProcessConfig, model: &TypedModel, node: &TypedNode, _: &str, op: &Cast) -> Patch {
     if model.outlet_fact(node.inputs[0])?.datum_type != op.to {
         return Ok(None);
     }
@@ -66,7 +66,7 @@ fn no_op_cast(_: &Rules, model: &TypedModel, node: &TypedNode, _: &str, op: &Cas
 }
 
 /// Slices with constant bounds become plain ones, as tract's declutter does.
-fn strided_slice(_: &Rules, model: &TypedModel, node: &TypedNode, _: &str, op: &StridedSlice) -> Patch {
+fn strided_slice(_: &PostProcessConfig, model: &TypedModel, node: &TypedNode, _: &str, op: &StridedSlice) -> Patch {
     op.declutter(model, node)
 }
 
@@ -109,7 +109,7 @@ fn square(model: &TypedModel, outlet: OutletId) -> Option<OutletId> {
 }
 
 /// `(x - mean x) / sqrt(mean (x - mean x)^2 + eps)`, then times a constant plus a constant.
-fn layer_norm(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
+fn layer_norm(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
     let Some((x, eps)) = normalized(model, node, op.name().as_ref()) else { return Ok(None) };
     let Some(&width) = shape(model, x).last() else { return Ok(None) };
     let (mut last, mut scale, mut shift) = (node, vec![1.0; width], vec![0.0; width]);
@@ -162,7 +162,7 @@ fn near(value: f32, target: f32) -> bool {
 }
 
 /// GELU by the error function or tanh, SiLU and its relatives by the sigmoid.
-fn activation(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &ElementWiseOp) -> Patch {
+fn activation(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &ElementWiseOp) -> Patch {
     let found = match op.name().as_ref() {
         "Erf" => gelu(model, node),
         "Tanh" => gelu_tanh(model, node),
@@ -254,7 +254,7 @@ fn sigmoid_gate(model: &TypedModel, sigmoid: &TypedNode) -> Option<Found> {
 }
 
 /// `max(x, 0)`.
-fn relu(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
+fn relu(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
     if op.name() != "Max" {
         return Ok(None);
     }

@@ -5,7 +5,7 @@ use tract_onnx::tract_core::internal::AxisOp;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::nn::Softmax;
 
-use super::Rules;
+use super::PostProcessConfig;
 use super::lift::Patch;
 use super::view::{binary, laid_out, only_successor, reshape, scalar, shape, split_inputs};
 use crate::kernels::attention::Shape;
@@ -21,7 +21,7 @@ struct Operand {
 }
 
 /// `softmax(q k^T) v` with a scale and an additive mask in between.
-pub(super) fn attention(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &Softmax) -> Patch {
+pub(super) fn attention(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Softmax) -> Patch {
     let Some(found) = find(model, node, op) else { return Ok(None) };
     let Found { q, k, v, mask, mut shape, product } = found;
     shape.scale *= q.factor * k.factor;

@@ -8,7 +8,7 @@ use tract_onnx::tract_core::ops::cast::Cast;
 use tract_onnx::tract_core::ops::cnn::{Conv, Deconv, PaddingSpec};
 use tract_onnx::tract_core::ops::nn::DataFormat;
 
-use super::Rules;
+use super::PostProcessConfig;
 use super::lift::Patch;
 use super::lift_linear::{DYNAMIC_QUANTIZE, rescaled};
 use super::view::{behind_reshapes, binary, floats, konst, konst_floats, laid_out, only_successor, reshape, scalar, shape};
@@ -17,7 +17,7 @@ use crate::model::ops::{Columns, LayerSpec, Lifted, Matrix, PatchesSpec, ScaleBl
 
 /// A convolution of ONNX Runtime's dynamic int8 becomes one in f32 on the rounded weights: these are a few percent of the work, and
 /// the other rules then see them.
-pub(super) fn dequantize(_: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
+pub(super) fn dequantize(_: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
     let found = || {
         op.q_params.as_ref()?;
         let quantize = model.node(node.inputs[0].node);
@@ -83,7 +83,7 @@ fn added_per_channel<'a>(model: &'a TypedModel, node: &TypedNode, channels: usiz
 }
 
 /// A convolution whose stride is its kernel, transposed to tokens.
-pub(super) fn patches(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
+pub(super) fn patches(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
     let found = || {
         let kernel = konst(model, node.inputs[1])?;
         let [n, channels, ph, pw] = kernel.shape()[..] else { return None };
@@ -155,7 +155,7 @@ fn reaches(model: &TypedModel, outlet: OutletId, target: usize) -> bool {
 
 /// Depthwise 3x3, layer norm over channels; before it an activation and the enlargement, as a transposed convolution or as a linear
 /// layer with a pixel shuffle.
-pub(super) fn scale_block(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
+pub(super) fn scale_block(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
     let Some(found) = find_scale_block(model, node, op) else { return Ok(None) };
     let (spec, tokens, last) = found;
     let (height, width) = (2 * spec.grid.0, 2 * spec.grid.1);

@@ -7,7 +7,7 @@ use tract_onnx::tract_core::internal::{AxisOp, InOut};
 use tract_onnx::tract_core::ops::cast::Cast;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 
-use super::Rules;
+use super::PostProcessConfig;
 use super::lift::{Patch, replace};
 use super::view::{binary, konst, konst_floats, only_successor, shape, split_inputs};
 use crate::model::ops::{Columns, LinearSpec, Matrix, Spec};
@@ -24,7 +24,7 @@ struct Product {
 }
 
 /// A product with a constant matrix, then a bias if one follows.
-pub(super) fn linear(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &EinSum) -> Patch {
+pub(super) fn linear(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &EinSum) -> Patch {
     let found = if op.q_params.is_some() { quantized(model, node, op) } else { plain(rules, model, node, op) };
     let Some(Product { x, matrix, last }) = found else { return Ok(None) };
     let (mut last, mut bias) = (model.node(last), None);
@@ -76,7 +76,7 @@ fn matrix(values: Arc<Tensor>) -> Option<Arc<Tensor>> {
     Some(Arc::new(flat))
 }
 
-fn plain(rules: &Rules, model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<Product> {
+fn plain(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<Product> {
     let (x, transposed) = roles(model, node, op)?;
     let values = matrix(konst(model, node.inputs[1 - x])?)?;
     if values.datum_type() != f32::datum_type() || model.outlet_fact(node.inputs[x]).ok()?.datum_type != f32::datum_type() {
@@ -87,7 +87,7 @@ fn plain(rules: &Rules, model: &TypedModel, node: &TypedNode, op: &EinSum) -> Op
 }
 
 /// The matrix as the integers that a statically quantized file has for it.
-fn as_integers(rules: &Rules, values: &Tensor, transposed: bool) -> Option<Matrix> {
+fn as_integers(rules: &PostProcessConfig, values: &Tensor, transposed: bool) -> Option<Matrix> {
     let floats = |tensor: &Tensor| Some(tensor.try_as_plain_ram().ok()?.as_slice::<f32>().ok()?.to_vec());
     let wanted = if rules.weights.is_empty() { return None } else { floats(values)? };
     let same = |tensor: &Tensor| {

@@ -8,14 +8,14 @@ use tract_onnx::tract_core::internal::{AxisOp, DimLike, Op, Rewriter};
 use tract_onnx::tract_core::ops::array::{Slice, TypedConcat};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 
-use super::Rules;
+use super::PostProcessConfig;
 use super::lift::{Patch, replace};
 use super::view::{konst, konst_floats, only_successor, shape, split_inputs};
 use crate::kernels::activation::Activation;
 use crate::model::ops::{AttentionSpec, ConcatSpec, LayerSpec, Lifted, LinearSpec, Part, Spec};
 
 /// Applies the rules in an order in which each finds what the ones before it made.
-pub(super) fn merge(rules: &Rules, model: &mut TypedModel) -> TractResult<()> {
+pub(super) fn merge(rules: &PostProcessConfig, model: &mut TypedModel) -> TractResult<()> {
     Rewriter::default()
         .with_rule_for("reshape before", reshape_before)
         .with_rule_for("reshape after", reshape_after)
@@ -60,7 +60,7 @@ fn unshaped(model: &TypedModel, outlet: OutletId) -> Option<OutletId> {
 }
 
 /// Rows lie as they did before a reshape, as around Gemm, which takes two axes only.
-fn reshape_before(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
+fn reshape_before(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
     let Some(input) = node.inputs.first().filter(|_| by_rows(op) && node.inputs.len() == 1) else { return Ok(None) };
     let Some(rows) = unshaped(model, *input) else { return Ok(None) };
     let mut patch = TypedModelPatch::default();
@@ -71,7 +71,7 @@ fn reshape_before(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &st
 }
 
 /// The same behind an operator: its output has the later shape at once.
-fn reshape_after(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, _: &AxisOp) -> Patch {
+fn reshape_after(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, _: &AxisOp) -> Patch {
     let Some(rows) = unshaped(model, node.id.into()) else { return Ok(None) };
     let before = model.node(rows.node);
     let Some(op) = before.op_as::<Lifted>().filter(|op| by_rows(op) && only_successor(model, before).is_some()) else { return Ok(None) };
@@ -79,7 +79,7 @@ fn reshape_after(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str
 }
 
 /// Three layers on the same tokens that only this attention reads become one.
-fn qkv(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
+fn qkv(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
     let Spec::Attention(attention) = op.spec.as_ref() else { return Ok(None) };
     let [q, k, v] = [attention.q, attention.k, attention.v].map(|part| node.inputs[part.slot]);
     let found = || {
@@ -117,7 +117,7 @@ fn qkv(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &Lif
 }
 
 /// Tokens one after the other.
-fn concat(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedConcat) -> Patch {
+fn concat(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedConcat) -> Patch {
     let sizes = shape(model, node.id.into());
     if sizes.len() < 2 || op.axis + 2 != sizes.len() || sizes[..op.axis].iter().any(|size| *size != 1) || node.inputs.len() > 4 {
         return Ok(None);
@@ -129,7 +129,7 @@ fn concat(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &
 }
 
 /// An operator on some of the tokens reads them from all.
-fn slice_then(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
+fn slice_then(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
     let Some(input) = node.inputs.first() else { return Ok(None) };
     let slice = model.node(input.node);
     let Some(range) = slice.op_as::<Slice>() else { return Ok(None) };
@@ -152,7 +152,7 @@ fn slice_then(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, o
 }
 
 /// Layer norm before layers: computed row by row where they read it.
-fn norm_then(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
+fn norm_then(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
     let Some(input) = node.inputs.first() else { return Ok(None) };
     let before = model.node(input.node);
     let Some(Spec::Norm(norm)) = before.op_as::<Lifted>().map(|lifted| lifted.spec.as_ref()) else { return Ok(None) };
@@ -170,7 +170,7 @@ fn norm_then(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op
 }
 
 /// A layer and the activation that alone reads it.
-fn then_activation(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
+fn then_activation(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
     let Spec::Activation(activation) = op.spec.as_ref() else { return Ok(None) };
     let Some((before, spec)) = linear(model, node.inputs[0]) else { return Ok(None) };
     let last = spec.layers.last().expect("at least one layer");
@@ -183,7 +183,7 @@ fn then_activation(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &s
 }
 
 /// A constant factor per column, as LayerScale in exports of other programs: multiplied into the weights.
-fn layer_scale(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
+fn layer_scale(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
     let found = || {
         (op.name() == "Mul").then_some(())?;
         let (outlet, constant) = split_inputs(node, |input| linear(model, input).is_some())?;
@@ -208,7 +208,7 @@ fn layer_scale(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, 
 }
 
 /// `act(gate x) * (up x)`: one layer with twice the columns.
-fn gate(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
+fn gate(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
     if op.name() != "Mul" {
         return Ok(None);
     }
@@ -236,7 +236,7 @@ fn gate(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &Ty
 }
 
 /// Layers of which only the next one reads the result.
-fn layers(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
+fn layers(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
     let Spec::Linear(after) = op.spec.as_ref() else { return Ok(None) };
     let Some((before, spec)) = linear(model, node.inputs[0]) else { return Ok(None) };
     let alone = only_successor(model, before).is_some_and(|next| next.id == node.id);
@@ -249,7 +249,7 @@ fn layers(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &
 }
 
 /// What is added to the result of layers.
-fn residual(rules: &Rules, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
+fn residual(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
     if op.name() != "Add" {
         return Ok(None);
     }

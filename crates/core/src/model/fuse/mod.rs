@@ -36,7 +36,7 @@ use crate::kernels::workers::Workers;
 
 /// What rules may ask for.
 #[derive(Debug, Clone)]
-struct Rules {
+struct PostProcessConfig {
     pub engine: Engine,
     /// Of all attentions.
     pub scores: ScorePrecision,
@@ -45,9 +45,9 @@ struct Rules {
 }
 
 // tract's rewriter starts from a default context, which no rule ever sees
-impl Default for Rules {
-    fn default() -> Rules {
-        Rules { engine: Engine::new(Isa::SCALAR, Workers::one()), scores: ScorePrecision::F32, weights: Arc::default() }
+impl Default for PostProcessConfig {
+    fn default() -> PostProcessConfig {
+        PostProcessConfig { engine: Engine::new(Isa::SCALAR, Workers::one()), scores: ScorePrecision::F32, weights: Arc::default() }
     }
 }
 
@@ -67,7 +67,7 @@ pub fn rewrite(model: &mut TypedModel, engine: &Engine) -> TractResult<Rewritten
     let weights = if left_out.pairs > 0 && left_out.int8 { weights } else { Vec::new() };
     let quantized = dynamic || !weights.is_empty();
     let scores = if quantized { ScorePrecision::Int8 } else { ScorePrecision::F32 };
-    let rules = Rules { engine: engine.clone(), scores, weights: Arc::new(weights) };
+    let rules = PostProcessConfig { engine: engine.clone(), scores, weights: Arc::new(weights) };
     lift::lift(&rules, model)?;
     merge::merge(&rules, model)?;
     Ok(Rewritten { quantized, roundings: left_out.pairs })

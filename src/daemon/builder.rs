@@ -6,8 +6,8 @@ use std::time::Instant;
 use eomt_edge_core::data::{Frame, View};
 use eomt_edge_core::model::Metadata;
 use eomt_edge_core::pipeline::{NullSink, Pipeline, Source};
-use eomt_edge_core::preprocess::Developer;
-use eomt_edge_core::segment::Rules;
+use eomt_edge_core::preprocess::FrameDecoder;
+use eomt_edge_core::segment::PostProcessConfig;
 use eomt_edge_host::MonotonicClock;
 use eomt_edge_host::model_file::{self, Compute};
 use rustix::process::getpid;
@@ -35,9 +35,12 @@ impl Network {
         let metadata = model.metadata().clone();
         let (path, name, task, isa) = (config.path.display(), &metadata.name, metadata.task, model.isa().name());
         let described = format!("{path}: {name} for {task} on {isa}");
-        let rules =
-            Rules { task: config.task.unwrap_or(metadata.task), thresholds: config.thresholds(metadata.thresholds), ..Rules::default() };
-        let mut pipeline = Pipeline::new(model, rules.with_stuff(&metadata.stuff_classes));
+        let post_process = PostProcessConfig {
+            task: config.task.unwrap_or(metadata.task),
+            thresholds: config.thresholds(metadata.thresholds),
+            ..PostProcessConfig::default()
+        };
+        let mut pipeline = Pipeline::new(model, post_process.with_stuff(&metadata.stuff_classes));
         let (height, width) = metadata.input_size;
         let black = Frame::rgb(width as u32, height as u32, vec![0; height * width * 3]);
         let first = pipeline.process(&black, 0, &mut NullSink::default(), &MonotonicClock);
@@ -95,8 +98,8 @@ fn launcher() -> Vec<OsString> {
 }
 
 /// What prepares this source's frames: those of a camera may be compressed, or lie on their side.
-pub fn developer(spec: &SourceSpec, config: &Config) -> Developer {
-    Developer::new(if spec.is_camera() { config.camera.view() } else { View::default() })
+pub fn decoder(spec: &SourceSpec, config: &Config) -> FrameDecoder {
+    FrameDecoder::new(if spec.is_camera() { config.camera.view() } else { View::default() })
 }
 
 /// The ring that `network` needs for frames of at most `max_size` (width, height).

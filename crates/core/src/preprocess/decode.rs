@@ -5,7 +5,7 @@ use crate::data::{Crop, Frame, PixelFormat, View};
 
 /// Why a frame is no picture.
 #[derive(Debug, thiserror::Error)]
-pub enum DevelopError {
+pub enum DecodeError {
     #[error("frame {sequence} is no JPEG picture: {reason}")]
     Jpeg { sequence: u64, reason: String },
     #[error("frame {sequence} is {}x{} where {}x{} was agreed on", found.0, found.1, agreed.0, agreed.1)]
@@ -16,7 +16,7 @@ pub enum DevelopError {
 
 /// Prepares frames for the pipeline; buffers are reused from frame to frame.
 #[derive(Debug, Default)]
-pub struct Developer {
+pub struct FrameDecoder {
     view: View,
     converter: RgbConverter,
     /// The decoded or turned picture, then the memory of the next one.
@@ -24,18 +24,18 @@ pub struct Developer {
     jpeg: JpegDecoder,
 }
 
-impl Developer {
-    pub fn new(view: View) -> Developer {
-        Developer { view, ..Developer::default() }
+impl FrameDecoder {
+    pub fn new(view: View) -> FrameDecoder {
+        FrameDecoder { view, ..FrameDecoder::default() }
     }
 
     /// The frame as RGB, decoded and as the view wants it; untouched when nothing is to be done.
     ///
     /// # Errors
     /// When a JPEG picture is broken or of another size than its frame says, or the crop leaves nothing.
-    pub fn develop(&mut self, mut frame: Frame) -> Result<Frame, (DevelopError, Frame)> {
+    pub fn decode(&mut self, mut frame: Frame) -> Result<Frame, (DecodeError, Frame)> {
         if frame.format == PixelFormat::Mjpg {
-            if let Err(error) = self.decode(&frame) {
+            if let Err(error) = self.decode_jpeg(&frame) {
                 return Err((error, frame));
             }
             // the compressed bytes become the next frame's memory
@@ -46,7 +46,7 @@ impl Developer {
             return Ok(frame);
         }
         let Some(area) = self.view.area(frame.width, frame.height) else {
-            return Err((DevelopError::Empty { width: frame.width, height: frame.height }, frame));
+            return Err((DecodeError::Empty { width: frame.width, height: frame.height }, frame));
         };
         let rgb = self.converter.rgb(&frame);
         turn(rgb, frame.width as usize, area, self.view, &mut self.decoded);
@@ -57,13 +57,13 @@ impl Developer {
     }
 
     /// `frame`'s JPEG picture into `self.decoded`.
-    fn decode(&mut self, frame: &Frame) -> Result<(), DevelopError> {
+    fn decode_jpeg(&mut self, frame: &Frame) -> Result<(), DecodeError> {
         let (sequence, agreed) = (frame.sequence, (frame.width, frame.height));
         let fits = |width, height| (width, height) == (agreed.0 as usize, agreed.1 as usize);
         match self.jpeg.decode(&frame.data, fits, &mut self.decoded) {
             Ok(_) => Ok(()),
-            Err(JpegError::Size(width, height)) => Err(DevelopError::Size { sequence, found: (width, height), agreed }),
-            Err(JpegError::Broken(reason)) => Err(DevelopError::Jpeg { sequence, reason }),
+            Err(JpegError::Size(width, height)) => Err(DecodeError::Size { sequence, found: (width, height), agreed }),
+            Err(JpegError::Broken(reason)) => Err(DecodeError::Jpeg { sequence, reason }),
         }
     }
 }
@@ -131,7 +131,7 @@ mod tests {
                 (0..4).flat_map(|t| [(t, false, false), (t, true, false), (t, false, true), (t, true, true)])
             {
                 let view = View { crop, turns, mirrored, upside_down };
-                let ours = Developer::new(view).develop(frame.clone()).unwrap();
+                let ours = FrameDecoder::new(view).decode(frame.clone()).unwrap();
                 let Crop { x, y, width, height } = view.area(7, 5).unwrap();
                 let mut truth = imageops::crop_imm(&whole, x, y, width, height).to_image();
                 truth = match turns {
@@ -160,10 +160,10 @@ mod tests {
         assert!(bare.len() < bytes.len());
         let mut padded = bytes.clone();
         padded.resize(bytes.len() + 5000, 0); // as a buffer that is larger than its picture
-        let mut developer = Developer::default();
+        let mut decoder = FrameDecoder::default();
         let truth = image::load_from_memory(&bytes).unwrap().to_rgb8().into_raw();
         for data in [bytes, bare, padded] {
-            let ours = developer.develop(Frame { format: PixelFormat::Mjpg, data, ..frame.clone() }).unwrap();
+            let ours = decoder.decode(Frame { format: PixelFormat::Mjpg, data, ..frame.clone() }).unwrap();
             assert_eq!((ours.format, &ours.data), (PixelFormat::Rgb24, &truth));
         }
     }
@@ -172,17 +172,17 @@ mod tests {
     fn broken_pictures_are_errors() {
         let frame = picture(64, 48);
         let bytes = jpeg(&frame, 80);
-        let develop = |data: Vec<u8>, width| {
+        let decode = |data: Vec<u8>, width| {
             let frame = Frame { format: PixelFormat::Mjpg, data, width, ..frame.clone() };
-            Developer::default().develop(frame).map_err(|(error, _)| error.to_string())
+            FrameDecoder::default().decode(frame).map_err(|(error, _)| error.to_string())
         };
-        assert!(develop(bytes.clone(), 64).is_ok());
-        assert!(develop(bytes.clone(), 80).unwrap_err().contains("64x48 where 80x48"));
+        assert!(decode(bytes.clone(), 64).is_ok());
+        assert!(decode(bytes.clone(), 80).unwrap_err().contains("64x48 where 80x48"));
         for broken in [vec![], vec![0; 100], bytes[..bytes.len() / 2].to_vec(), bytes[..30].to_vec(), vec![0xFF; 2000]] {
-            let message = develop(broken, 64).unwrap_err();
+            let message = decode(broken, 64).unwrap_err();
             assert!(message.contains("no JPEG picture") && message.lines().count() == 1, "{message}");
         }
         let outside = View { crop: Some(Crop { x: 64, y: 0, width: 5, height: 5 }), ..View::default() };
-        assert!(matches!(Developer::new(outside).develop(frame.clone()), Err((DevelopError::Empty { .. }, _))));
+        assert!(matches!(FrameDecoder::new(outside).decode(frame.clone()), Err((DecodeError::Empty { .. }, _))));
     }
 }

@@ -2,12 +2,12 @@
 
 use super::backdrop::{Backdrop, Lines};
 use super::blur::blur;
-use super::exact::Rng;
 use super::grain::Grain;
 use super::object::{Object, Path};
 use super::outline::{Form, Outline};
+use super::rng::Rng;
 use super::texture::Window;
-use super::{STILL_STREAM, Scene};
+use super::{SAMPLE_STREAM, Scene};
 
 /// Segments with fewer pixels are nobody's: id 0.
 const AREA_MIN: usize = 16;
@@ -16,7 +16,7 @@ const COVER_MIN: usize = 200;
 
 /// A picture of `size` x `size` pixels and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Still {
+pub struct Sample {
     /// `[size, size, 3]`.
     pub rgb: Vec<u8>,
     /// `[size, size]` segment ids, 0 = nothing.
@@ -26,8 +26,8 @@ pub struct Still {
 }
 
 /// Picture number `index` of the endless collection that `seed` names. Panics when `size` is 0.
-pub fn still(seed: u64, index: u64, size: u32) -> Still {
-    let mut rng = Rng::new(seed, STILL_STREAM);
+pub fn sample(seed: u64, index: u64, size: u32) -> Sample {
+    let mut rng = Rng::new(seed, SAMPLE_STREAM);
     let mut rng = Rng::new(rng.bits(), index);
     let mut scene = compose(&mut rng, size);
     let pixels = size as usize * size as usize;
@@ -37,7 +37,7 @@ pub fn still(seed: u64, index: u64, size: u32) -> Still {
         soften(&mut rgb, size as usize, rng.uniform(0.3, 0.9));
     }
     drop_crumbs(&mut ids, &mut classes);
-    Still { rgb, ids, classes }
+    Sample { rgb, ids, classes }
 }
 
 /// A scene at rest with one to seven objects anywhere below the top quarter.
