@@ -161,13 +161,18 @@ fn documented_commands_are_taken_and_refusals_refused() {
     assert!(taken >= 40, "the pages show {taken} commands");
 }
 
-/// `--set key=value` in running text, too.
+/// The page without its fenced blocks.
+fn prose(text: &str) -> String {
+    let filled = blocks(text).into_iter().filter(|block| !block.text.is_empty());
+    filled.fold(text.to_owned(), |text, block| text.replace(&block.text, ""))
+}
+
+/// `--set key=value` in running text, too; commands in fenced blocks are tried whole.
 #[test]
 fn documented_keys_exist() {
     let (mut keys, mut wrong) = (0, Vec::new());
     for (page, text) in pages() {
-        let prose: String =
-            blocks(&text).iter().filter(|block| block.must_fail()).fold(text.clone(), |text, block| text.replace(&block.text, ""));
+        let prose = prose(&text);
         for rest in prose.split("--set ").skip(1) {
             let item = words(rest.split(['`', '\n']).next().unwrap_or_default()).into_iter().next().unwrap_or_default();
             let item = item.trim_end_matches(['.', ',', ')']);
@@ -181,7 +186,7 @@ fn documented_keys_exist() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
-    assert!(keys >= 10, "the pages set {keys} keys");
+    assert!(keys >= 2, "the pages set {keys} keys");
 }
 
 #[test]
@@ -210,8 +215,7 @@ fn links_lead_somewhere() {
     let (mut links, mut wrong) = (0, Vec::new());
     for (page, text) in pages() {
         let folder = root().join(&page).parent().expect("a folder").to_owned();
-        let prose =
-            blocks(&text).iter().fold(text.clone(), |text, block| if block.text.is_empty() { text } else { text.replace(&block.text, "") });
+        let prose = prose(&text);
         let targets = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target.to_owned());
         let sources = prose.split("src=\"").skip(1).filter_map(|rest| rest.split_once('"')).map(|(target, _)| target.to_owned());
         for target in targets.chain(sources) {

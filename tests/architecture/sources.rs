@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use proc_macro2::{TokenStream, TokenTree};
-use syn::spanned::Spanned;
+use quote::ToTokens;
 use syn::visit::{self, Visit};
 
 /// One source file of the workspace, test files excluded.
@@ -118,11 +118,8 @@ pub fn attributes(item: &syn::Item) -> &[syn::Attribute] {
     }
 }
 
-/// A path as it stands in the code, with its line: `["super", "super", "files"]`.
-pub struct Used {
-    pub words: Vec<String>,
-    pub line: usize,
-}
+/// A path as it stands in the code: `["super", "super", "files"]`.
+pub type Used = Vec<String>;
 
 /// Everything that `source` names by a path: imports, types, calls, and what stands in the arguments of macros.
 pub fn used_paths(source: &Source) -> Vec<Used> {
@@ -155,7 +152,7 @@ impl<'ast> Visit<'ast> for Collector {
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let words = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        self.used.push(Used { words, line: path.span().start().line });
+        self.used.push(words);
         visit::visit_path(self, path);
     }
 
@@ -172,7 +169,7 @@ impl<'ast> Visit<'ast> for Collector {
 fn flatten(tree: &syn::UseTree, before: &mut Vec<String>, used: &mut Vec<Used>) {
     let mut end = |name: &syn::Ident, before: &[String]| {
         let words = before.iter().cloned().chain([name.to_string()]).filter(|word| word != "self" || before.is_empty()).collect();
-        used.push(Used { words, line: name.span().start().line });
+        used.push(words);
     };
     match tree {
         syn::UseTree::Path(path) => {
@@ -182,117 +179,87 @@ fn flatten(tree: &syn::UseTree, before: &mut Vec<String>, used: &mut Vec<Used>) 
         }
         syn::UseTree::Name(name) => end(&name.ident, before),
         syn::UseTree::Rename(rename) => end(&rename.ident, before),
-        syn::UseTree::Glob(glob) => used.push(Used { words: before.clone(), line: glob.span().start().line }),
+        syn::UseTree::Glob(_) => used.push(before.clone()),
         syn::UseTree::Group(group) => group.items.iter().for_each(|tree| flatten(tree, before, used)),
     }
 }
 
 /// Paths among tokens: words with `::` between them.
 fn in_tokens(tokens: TokenStream, used: &mut Vec<Used>) {
-    let mut words: Vec<String> = Vec::new();
-    let mut colons = 0;
-    let mut line = 0;
-    let mut close = |words: &mut Vec<String>, line: usize| {
-        if !words.is_empty() {
-            used.push(Used { words: std::mem::take(words), line });
-        }
-    };
-    let mut inside = Vec::new();
+    let (mut words, mut colons) = (Vec::new(), 0);
     for token in tokens {
         match token {
             TokenTree::Ident(word) => {
                 if colons != 2 {
-                    close(&mut words, line);
+                    used.push(std::mem::take(&mut words));
                 }
-                line = word.span().start().line;
                 words.push(word.to_string());
                 colons = 0;
             }
             TokenTree::Punct(mark) if mark.as_char() == ':' => colons += 1,
             TokenTree::Group(group) => {
-                close(&mut words, line);
+                used.push(std::mem::take(&mut words));
+                in_tokens(group.stream(), used);
                 colons = 0;
-                inside.push(group.stream());
             }
             _ => {
-                close(&mut words, line);
+                used.push(std::mem::take(&mut words));
                 colons = 0;
             }
         }
     }
-    close(&mut words, line);
-    for tokens in inside {
-        in_tokens(tokens, used);
-    }
+    used.push(words);
+    used.retain(|words| !words.is_empty());
 }
 
-/// A function's name, its first line, and how many lines it has from signature to closing brace.
+/// A function's name, its first line, and how many lines it has from `fn` to its closing brace.
 pub struct Function {
     pub name: String,
     pub line: usize,
     pub lines: usize,
 }
 
-/// All functions of a file but those of tests.
+/// All functions of a file but those in a test module at its end. rustfmt puts the closing brace below the `fn` line's first letter.
 pub fn functions(source: &Source) -> Vec<Function> {
-    let mut found = Functions(Vec::new());
-    found.visit_file(&source.tree);
-    found.0
+    let text = without_tests(&source.text);
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        let Some(name) = function_name(line.trim_start()) else { continue };
+        let end = lines[index..].iter().position(|line| line.len() == indent + 1 && line.ends_with('}'));
+        let one_line = line.ends_with('}') || line.ends_with(';');
+        let count = if one_line { 1 } else { end.map_or(1, |end| end + 1) };
+        found.push(Function { name, line: index + 1, lines: count });
+    }
+    found
 }
 
-struct Functions(Vec<Function>);
-
-impl Functions {
-    fn add(&mut self, signature: &syn::Signature, block: &syn::Block) {
-        let (line, end) = (signature.span().start().line, block.span().end().line);
-        self.0.push(Function { name: signature.ident.to_string(), line, lines: end + 1 - line });
-    }
+/// The name behind `fn`, whatever stands before it.
+fn function_name(line: &str) -> Option<String> {
+    let before = ["pub", "const", "async", "unsafe", "extern"];
+    let mut words = line.split_whitespace();
+    let word = words.find(|word| !before.iter().any(|before| word.starts_with(before)) && !word.starts_with('"'))?;
+    let name = (word == "fn").then(|| words.next()).flatten()?;
+    Some(name.split(['(', '<']).next().unwrap_or_default().to_owned())
 }
 
-impl<'ast> Visit<'ast> for Functions {
-    fn visit_item(&mut self, item: &'ast syn::Item) {
-        if !is_test(attributes(item)) {
-            visit::visit_item(self, item);
-        }
-    }
-
-    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
-        self.add(&item.sig, &item.block);
-        visit::visit_item_fn(self, item);
-    }
-
-    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
-        if !is_test(&item.attrs) {
-            self.add(&item.sig, &item.block);
-            visit::visit_impl_item_fn(self, item);
-        }
-    }
-
-    fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
-        if let Some(block) = &item.default {
-            self.add(&item.sig, block);
-        }
-    }
+/// The text up to the test module at its end.
+pub fn without_tests(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default()
 }
 
-/// Lines that hold `unsafe`: blocks, functions, implementations, traits, and tokens in macros.
-pub fn unsafe_lines(source: &Source) -> Vec<usize> {
-    let mut lines = Vec::new();
-    let mut walk = vec![quote_of(&source.tree)];
+/// How often `unsafe` stands in a file but for its tests: blocks, functions, implementations, and tokens in macros.
+pub fn unsafe_count(source: &Source) -> usize {
+    let (mut count, mut walk) = (0, vec![source.tree.items.iter().map(ToTokens::to_token_stream).collect::<TokenStream>()]);
     while let Some(tokens) = walk.pop() {
         for token in tokens {
             match token {
-                TokenTree::Ident(word) if word == "unsafe" => lines.push(word.span().start().line),
+                TokenTree::Ident(word) if word == "unsafe" => count += 1,
                 TokenTree::Group(group) => walk.push(group.stream()),
                 _ => {}
             }
         }
     }
-    lines
-}
-
-/// The tokens of a tree from which test items have been taken at every level.
-fn quote_of(tree: &syn::File) -> TokenStream {
-    use quote::ToTokens;
-    tree.items.iter().map(ToTokens::to_token_stream).collect()
+    count
 }

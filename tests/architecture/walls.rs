@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::sources::{Source, crates, functions, root, sources, unsafe_lines, used_paths};
+use super::sources::{Source, crates, functions, root, sources, unsafe_count, used_paths, without_tests};
 
 /// Which crate of the workspace may depend on which. Cargo keeps the rest out; this keeps the manifests to it.
 const DEPENDS_ON: &[(&str, &[&str])] = &[
@@ -152,11 +152,11 @@ fn modules_import_only_what_the_table_allows() {
     for source in sources() {
         let Some(own) = source.module.first() else { continue };
         for used in used_paths(&source) {
-            let tools = ["eomt_edge_tools", "eomt_edge_train"].contains(&used.words[0].as_str());
+            let tools = ["eomt_edge_tools", "eomt_edge_train"].contains(&used[0].as_str());
             if source.krate == "eomt-edge" && tools && !MAY_USE_TOOLS.contains(&own.as_str()) {
-                wrong.push(format!("{}:{}: the daemon's side uses {}", source.path, used.line, used.words.join("::")));
+                wrong.push(format!("{}: the daemon's side uses {}", source.path, used.join("::")));
             }
-            let Some(target) = inside(&source, &used.words).and_then(|place| place.into_iter().next()) else { continue };
+            let Some(target) = inside(&source, &used).and_then(|place| place.into_iter().next()) else { continue };
             let is_module = |name: &str| allowed.contains_key(&(source.krate.as_str(), name));
             if target == *own || !listed.contains(source.krate.as_str()) || !is_module(&target) {
                 continue;
@@ -166,7 +166,7 @@ fn modules_import_only_what_the_table_allows() {
                 None if ["main", "commands", "logging"].contains(&own.as_str()) => {}
                 None => wrong.push(format!("{}: the module {own} is not in the table", source.path)),
                 Some(may) if may.contains(&target.as_str()) => {}
-                Some(_) => wrong.push(format!("{}:{}: {own} imports {target}", source.path, used.line)),
+                Some(_) => wrong.push(format!("{}: {own} imports {target}: {}", source.path, used.join("::"))),
             }
         }
     }
@@ -186,7 +186,7 @@ fn siblings_do_not_import_each_other_in_circles() {
         let mut graphs: BTreeMap<Vec<String>, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
         for source in &of_crate {
             for used in used_paths(source) {
-                let Some(target) = inside(source, &used.words) else { continue };
+                let Some(target) = inside(source, &used) else { continue };
                 let common = source.module.iter().zip(&target).take_while(|(a, b)| a == b).count();
                 // both lie below the common parent, in different children that are modules
                 let (Some(from), Some(to)) = (source.module.get(common), target.get(common)) else { continue };
@@ -248,12 +248,12 @@ fn unsafe_code_and_intrinsics_stay_in_their_places() {
     let mut wrong = Vec::new();
     for source in sources() {
         if !MAY_BE_UNSAFE.iter().any(|place| source.path.starts_with(place)) {
-            wrong.extend(unsafe_lines(&source).iter().map(|line| format!("{}:{line}: unsafe", source.path)));
+            wrong.extend((unsafe_count(&source) > 0).then(|| format!("{}: unsafe", source.path)));
         }
         if !source.path.starts_with("crates/core/src/kernels/arch/") {
             for used in used_paths(&source) {
-                if used.words.len() > 1 && ["std", "core"].contains(&used.words[0].as_str()) && used.words[1] == "arch" {
-                    wrong.push(format!("{}:{}: {}", source.path, used.line, used.words.join("::")));
+                if used.len() > 1 && ["std", "core"].contains(&used[0].as_str()) && used[1] == "arch" {
+                    wrong.push(format!("{}: {}", source.path, used.join("::")));
                 }
             }
         }
@@ -266,15 +266,15 @@ fn core_opens_no_file_reads_no_clock_starts_no_thread_and_logs_nothing() {
     let mut wrong = Vec::new();
     for source in sources().into_iter().filter(|source| source.krate == "core") {
         for used in used_paths(&source) {
-            let path = used.words.join("::");
+            let path = used.join("::");
             for (forbidden, except) in IMPURE {
                 let named = path == *forbidden || path.starts_with(&format!("{forbidden}::"));
                 if named && (except.is_empty() || !source.path.starts_with(except)) {
-                    wrong.push(format!("{}:{}: {path}", source.path, used.line));
+                    wrong.push(format!("{}: {path}", source.path));
                 }
             }
-            if used.words.last().is_some_and(|last| READS_FILES.contains(&last.as_str())) {
-                wrong.push(format!("{}:{}: {path} reads a file", source.path, used.line));
+            if used.last().is_some_and(|last| READS_FILES.contains(&last.as_str())) {
+                wrong.push(format!("{}: {path} reads a file", source.path));
             }
         }
         for method in READS_FILES {
@@ -292,9 +292,9 @@ fn channels_have_a_bound() {
     let mut wrong = Vec::new();
     for source in sources() {
         for used in used_paths(&source) {
-            let words: Vec<&str> = used.words.iter().map(String::as_str).collect();
+            let words: Vec<&str> = used.iter().map(String::as_str).collect();
             if matches!(words[..], [.., "mpsc", "channel"]) {
-                wrong.push(format!("{}:{}: {}", source.path, used.line, words.join("::")));
+                wrong.push(format!("{}: {}", source.path, words.join("::")));
             }
         }
     }
@@ -308,8 +308,7 @@ fn files_open_with_their_purpose_and_stay_readable() {
         if !source.text.starts_with("//!") {
             wrong.push(format!("{} does not say what it is for", source.path));
         }
-        // up to the tests at the end of the file
-        let lines = source.text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default().lines().count();
+        let lines = without_tests(&source.text).lines().count();
         if lines > FILE_LINES_MAX && !MAY_BE_LONG.contains(&source.path.as_str()) {
             wrong.push(format!("{} has {lines} lines before its tests", source.path));
         }
