@@ -9,9 +9,9 @@
 //! ```
 
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
-use super::panels::{F32Panels, HalfPanels, I8Panels};
+use super::epilogue::{Int8Tile, add_body, groups, part, part_mut, scale, scale_i32};
+use super::packed::{F32Panels, HalfPanels, I8Panels};
 use super::quantize::{Activations, quantize_symmetric};
-use super::rows::{Int8Tile, add_body, groups, part, part_mut, scale, scale_i32};
 
 /// How the products of queries and keys are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -249,7 +249,7 @@ impl Weighted<'_> {
 
 #[inline(always)]
 fn scores_int8(isa: Isa, shape: &Shape, count: usize, queries: &Activations, keys: &I8Panels, scores: &mut [f32]) {
-    let (tile, tokens, k) = (isa.dot_tile(), shape.tokens, super::panels::padded(shape.head_dim));
+    let (tile, tokens, k) = (isa.dot_tile(), shape.tokens, super::packed::padded(shape.head_dim));
     let mut acc = TileOf([0; TILE_MAX]);
     for (index, left) in (0..tokens).step_by(tile.nr).enumerate() {
         let columns = tile.nr.min(tokens - left);

@@ -5,9 +5,9 @@
 
 use super::activation::{Activation, activate, activate_int8, gate};
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
-use super::panels::{F32Panels, I8Panels};
+use super::epilogue::{Epilogue, Int8Tile, add, finish_f32, finish_i32, layer_norm};
+use super::packed::{F32Panels, I8Panels};
 use super::quantize::Activations;
-use super::rows::{Epilogue, Int8Tile, add, finish_f32, finish_i32, layer_norm};
 
 /// The matrix of a layer, `[k, n]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -237,7 +237,7 @@ struct Product<'a> {
 fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &I8Panels, product: &Product, out: &mut [f32]) {
     let Product { count, bias, residual } = *product;
     let (tile, n) = (isa.dot_tile(), panels.n());
-    let k = super::panels::padded(panels.k());
+    let k = super::packed::padded(panels.k());
     let mut acc = TileOf([0; TILE_MAX]);
     for (index, first) in (0..n).step_by(tile.nr).enumerate() {
         let columns = tile.nr.min(n - first);

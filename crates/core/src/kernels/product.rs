@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa, to_half};
-use super::panels::{F32Panels, HalfPanels};
+use super::packed::{F32Panels, HalfPanels};
 use super::workers::Workers;
 
 /// Buffers that are kept from call to call.

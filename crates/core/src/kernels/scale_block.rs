@@ -5,10 +5,10 @@
 //! takes the tokens of several rows at once, since those of one seldom fill whole tiles.
 
 use super::arch::{Aligned, Isa};
-use super::linear::{Chain, ChainScratch, Norm};
 #[cfg(doc)]
-use super::rows::depthwise_taps;
-use super::rows::{depthwise, layer_norm};
+use super::epilogue::depthwise_taps;
+use super::epilogue::{depthwise, layer_norm};
+use super::linear::{Chain, ChainScratch, Norm};
 
 /// Weights of one ScaleBlock with D channels.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,7 +93,7 @@ impl ScaleBlock {
 mod tests {
     use super::super::activation::{Activation, activate};
     use super::super::linear::{Linear, Weights};
-    use super::super::panels::F32Panels;
+    use super::super::packed::F32Panels;
     use super::*;
     use crate::kernels::testing::numbers;
 
@@ -131,7 +131,7 @@ mod tests {
                 let layer = Linear::new(Weights::F32(F32Panels::pack(isa, &weights, d, 4 * d)), bias.clone(), Activation::Gelu, false);
                 let up = Chain { norm: None, layers: vec![layer] };
                 let block =
-                    ScaleBlock { up, taps: super::super::rows::depthwise_taps(&taps), bias: channel_bias.clone(), norm: norm.clone() };
+                    ScaleBlock { up, taps: super::super::epilogue::depthwise_taps(&taps), bias: channel_bias.clone(), norm: norm.clone() };
                 for rows in 1..=height {
                     let mut out = vec![f32::NAN; large.len()];
                     let mut scratch = ScaleScratch::default();

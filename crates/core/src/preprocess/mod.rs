@@ -21,7 +21,7 @@ mod jpeg;
 
 use crate::data::{Frame, Geometry, Tensor, Windows};
 use crate::kernels::arch::Isa;
-use crate::kernels::convolution::{Filter, narrow, shrink};
+use crate::kernels::resize::{Filter, narrow, shrink};
 pub use colour::RgbConverter;
 pub use decode::{DecodeError, FrameDecoder};
 pub use jpeg::{JpegDecoder, JpegError, JpegPicture};

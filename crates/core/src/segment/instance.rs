@@ -3,8 +3,8 @@
 use super::{PostProcessConfig, Table, rle, table, verdict};
 use crate::data::{ClassLogits, Logits, NO_SEGMENT, Rle, Task};
 use crate::kernels::arch::Isa;
+use crate::kernels::argmax::{inside, lanes_of};
 use crate::kernels::bilinear::{TILE, TILE_COLUMNS, TILE_ROWS, Tile, Upsampler};
-use crate::kernels::contest::{inside, lanes_of};
 use crate::kernels::math::{all_finite, softmax};
 
 /// Reused from frame to frame.
@@ -167,7 +167,7 @@ fn measure(isa: Isa, mask: &[f32], upsampler: &mut Upsampler, buffers: &mut Buff
                 _ => Cover::Part,
             });
             if part.area > 0 && !table::covers(measures.corners, tile) {
-                let [l, t, r, b] = crate::kernels::contest::corners(&lanes, 1, valid).unwrap_or(table::NOWHERE);
+                let [l, t, r, b] = crate::kernels::argmax::corners(&lanes, 1, valid).unwrap_or(table::NOWHERE);
                 table::grow(&mut measures.corners, [left + l, top + t, left + r, top + b]);
             }
             if cover.last() == Some(&Cover::Part) {

@@ -3,8 +3,8 @@
 use super::{PostProcessConfig, Table, table, verdict};
 use crate::data::{Logits, NO_SEGMENT, Segment, Task};
 use crate::kernels::arch::Isa;
+use crate::kernels::argmax::{self, Contender, Contest};
 use crate::kernels::bilinear::{TILE, TILE_COLUMNS, TILE_ROWS, Tile, Upsampler};
-use crate::kernels::contest::{self, Contender, Contest};
 use crate::kernels::math::all_finite;
 
 /// A query in the running.
@@ -165,8 +165,8 @@ impl Arena<'_> {
                 high.fill(f32::INFINITY);
             }
         }
-        contest::sigmoids(self.isa, low);
-        contest::sigmoids(self.isa, high);
+        argmax::sigmoids(self.isa, low);
+        argmax::sigmoids(self.isa, high);
         floor.clear();
         floor.resize(stripes, 0.0);
         for (candidate, low) in candidates.iter().zip(low.chunks_exact(stripes)) {
@@ -238,18 +238,18 @@ impl Arena<'_> {
         let (rows, columns) = self.upsampler.tile_size(band, stripe);
         let candidate = &mut self.buffers.candidates[index];
         self.upsampler.tile(self.isa, self.logits.mask(candidate.mask), band, stripe, &mut self.probabilities);
-        contest::sigmoids(self.isa, &mut self.probabilities);
-        candidate.own += contest::reaching(self.isa, &self.probabilities, self.threshold, contest::lanes_of(rows, columns));
+        argmax::sigmoids(self.isa, &mut self.probabilities);
+        candidate.own += argmax::reaching(self.isa, &self.probabilities, self.threshold, argmax::lanes_of(rows, columns));
         if let Some(contest) = contest {
             let contender = Contender { number: index as u32 + 1, score: candidate.score };
-            contest::enter(self.isa, contest, contender, &self.probabilities, self.threshold);
+            argmax::enter(self.isa, contest, contender, &self.probabilities, self.threshold);
         }
     }
 
     /// Gives each contender what it got of a mixed tile.
     fn count(&mut self, contest: &Contest, band: usize, stripe: usize) {
         let (rows, columns) = self.upsampler.tile_size(band, stripe);
-        let valid = contest::lanes_of(rows, columns);
+        let valid = argmax::lanes_of(rows, columns);
         let (left, top) = ((stripe * TILE_COLUMNS) as u32, (band * TILE_ROWS) as u32);
         let tile = [left, top, left + columns as u32, top + rows as u32];
         for index in 0..self.buffers.candidates.len() {
@@ -257,12 +257,12 @@ impl Arena<'_> {
                 continue;
             }
             let number = index as u32 + 1;
-            let tally = contest::tally(self.isa, contest, number, valid);
+            let tally = argmax::tally(self.isa, contest, number, valid);
             let candidate = &mut self.buffers.candidates[index];
             candidate.won += tally.won;
             candidate.both += tally.claimed;
             if tally.claimed > 0 && !table::covers(candidate.corners, tile) {
-                let [l, t, r, b] = contest::corners(contest.claims(), number, valid).unwrap_or(table::NOWHERE);
+                let [l, t, r, b] = argmax::corners(contest.claims(), number, valid).unwrap_or(table::NOWHERE);
                 table::grow(&mut candidate.corners, [left + l, top + t, left + r, top + b]);
             }
         }

@@ -5,8 +5,8 @@ use super::{Table, table};
 use crate::data::{ClassLogits, Geometry, Logits, Windows};
 use crate::kernels::arch::{Aligned, Isa, TILE_MAX, TileOf};
 use crate::kernels::bilinear::{Axis, Tap, sample};
+use crate::kernels::lerp::{best_of_mix, blend, blend_sigmoid, mix, transpose};
 use crate::kernels::math::softmax;
-use crate::kernels::mixture::{best_of_mix, blend, blend_sigmoid, mix, transpose};
 
 /// Where the class scores of one or several network inputs lie on a common canvas, and which frame the canvas becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]

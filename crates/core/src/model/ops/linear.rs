@@ -10,7 +10,7 @@ use super::{Engine, Kernel};
 use crate::kernels::activation::Activation;
 use crate::kernels::arch::Isa;
 use crate::kernels::linear::{Chain, Linear, Norm, Weights};
-use crate::kernels::panels::{F32Panels, I8Panels};
+use crate::kernels::packed::{F32Panels, I8Panels};
 
 /// A weight matrix as the file has it.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Right-hand sides of matrix products, packed for the tiles of an instruction set.
 
 use super::arch::{Aligned, HalfTile, Isa, K_STEP, to_half};
-use super::rows::{groups, part, part_mut};
+use super::epilogue::{groups, part, part_mut};
 
 /// An int8 matrix `[k, n]` with one scale per column, packed as panels `[n / nr][k / kr][nr][kr]`; what is padded is zero.
 #[derive(Debug, Clone, PartialEq)]
