@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Engine, Kernel};
 use crate::kernels::activation::{Activation, activate};
-use crate::kernels::epilogue::layer_norm;
+use crate::kernels::layer_norm::layer_norm;
 use crate::kernels::linear::Norm;
 
 /// Layer norm over the last axis.

@@ -8,7 +8,7 @@ use super::engine::with_scratch;
 use super::linear::{LayerSpec, LinearSpec};
 use super::{Engine, Kernel};
 use crate::kernels::arch::Isa;
-use crate::kernels::epilogue::depthwise_taps;
+use crate::kernels::depthwise::depthwise_taps;
 use crate::kernels::linear::{Norm, Weights};
 use crate::kernels::scale_block::ScaleBlock;
 
