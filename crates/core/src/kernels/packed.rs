@@ -1,11 +1,11 @@
 //! Right-hand sides of matrix products, packed for the tiles of an instruction set.
 
 use super::arch::{Aligned, HalfTile, Isa, K_STEP, to_half};
-use super::rows::{groups, part, part_mut};
+use super::columns::{array_at, array_at_mut, column_chunks};
 
 /// An int8 matrix `[k, n]` with one scale per column, packed as panels `[n / nr][k / kr][nr][kr]`; what is padded is zero.
 #[derive(Debug, Clone, PartialEq)]
-pub struct I8Panels {
+pub struct PackedI8 {
     isa: Isa,
     k: usize,
     n: usize,
@@ -34,15 +34,15 @@ fn scatter<const KR: usize>(values: &[i8], panel: &mut [i8], nr: usize, at: usiz
     }
 }
 
-impl I8Panels {
+impl PackedI8 {
     /// Room for a `[k, n]` matrix, all zero.
-    pub fn zeros(isa: Isa, k: usize, n: usize) -> I8Panels {
-        let mut panels = I8Panels { isa, k: 0, n: 0, data: Aligned::default(), sums: Vec::new(), scales: Vec::new() };
+    pub fn zeros(isa: Isa, k: usize, n: usize) -> PackedI8 {
+        let mut panels = PackedI8 { isa, k: 0, n: 0, data: Aligned::default(), sums: Vec::new(), scales: Vec::new() };
         panels.resize(k, n);
         panels
     }
 
-    /// Makes room for a `[k, n]` matrix; its content is then whatever [`I8Panels::set_column`] sets.
+    /// Makes room for a `[k, n]` matrix; its content is then whatever [`PackedI8::set_column`] sets.
     pub fn resize(&mut self, k: usize, n: usize) {
         let columns = n.next_multiple_of(self.isa.dot_tile().nr);
         self.data.resize(columns * padded(k));
@@ -56,9 +56,9 @@ impl I8Panels {
     }
 
     /// Packs weights `[k, n]` (row-major, none of them -128) with one scale per column.
-    pub fn pack(isa: Isa, weights: &[i8], scales: &[f32], k: usize, n: usize) -> I8Panels {
+    pub fn pack(isa: Isa, weights: &[i8], scales: &[f32], k: usize, n: usize) -> PackedI8 {
         assert!(weights.len() == k * n && scales.len() == n);
-        let mut panels = I8Panels::zeros(isa, k, n);
+        let mut panels = PackedI8::zeros(isa, k, n);
         let mut column = vec![0i8; k];
         for c in 0..n {
             column.iter_mut().zip(weights[c..].iter().step_by(n)).for_each(|(to, from)| *to = *from);
@@ -116,31 +116,31 @@ impl I8Panels {
 
 /// An f32 matrix `[k, n]`, packed as panels `[n / nr][k][nr]`; what is padded is zero.
 #[derive(Debug, Clone, PartialEq)]
-pub struct F32Panels {
+pub struct PackedF32 {
     nr: usize,
     k: usize,
     n: usize,
     data: Aligned<f32>,
 }
 
-impl F32Panels {
+impl PackedF32 {
     /// Room for a `[k, n]` matrix, all zero.
-    pub fn zeros(isa: Isa, k: usize, n: usize) -> F32Panels {
-        let mut panels = F32Panels { nr: isa.fma_tile().nr, k: 0, n: 0, data: Aligned::default() };
+    pub fn zeros(isa: Isa, k: usize, n: usize) -> PackedF32 {
+        let mut panels = PackedF32 { nr: isa.fma_tile().nr, k: 0, n: 0, data: Aligned::default() };
         panels.resize(k, n);
         panels
     }
 
-    /// Makes room for a `[k, n]` matrix; its content is then whatever [`F32Panels::set_row`] and [`F32Panels::set_column`] set.
+    /// Makes room for a `[k, n]` matrix; its content is then whatever [`PackedF32::set_row`] and [`PackedF32::set_column`] set.
     pub fn resize(&mut self, k: usize, n: usize) {
         (self.k, self.n) = (k, n);
         self.data.resize(n.next_multiple_of(self.nr) * k);
     }
 
     /// Packs `[k, n]` (row-major).
-    pub fn pack(isa: Isa, weights: &[f32], k: usize, n: usize) -> F32Panels {
+    pub fn pack(isa: Isa, weights: &[f32], k: usize, n: usize) -> PackedF32 {
         assert_eq!(weights.len(), k * n);
-        let mut panels = F32Panels::zeros(isa, k, n);
+        let mut panels = PackedF32::zeros(isa, k, n);
         if n > 0 {
             weights.chunks_exact(n).enumerate().for_each(|(i, row)| panels.set_row(i, row));
         }
@@ -154,7 +154,7 @@ impl F32Panels {
         let (nr, k) = (self.nr, self.k);
         for (index, values) in row.chunks(nr).enumerate() {
             let to = &mut self.data[(index * k + i) * nr..][..values.len()];
-            groups!(values.len(), |at, W| *part_mut::<_, W>(to, at) = *part::<_, W>(values, at));
+            column_chunks!(values.len(), |at, W| *array_at_mut::<_, W>(to, at) = *array_at::<_, W>(values, at));
         }
     }
 
@@ -181,7 +181,7 @@ impl F32Panels {
 
 /// A matrix `[k, n]` in half precision, packed as panels `[n / nr][k / kr][nr][kr]`; what is padded is zero.
 #[derive(Debug)]
-pub struct HalfPanels {
+pub struct PackedHalf {
     tile: HalfTile,
     k: usize,
     n: usize,
@@ -190,10 +190,10 @@ pub struct HalfPanels {
     row: Vec<u16>,
 }
 
-impl HalfPanels {
+impl PackedHalf {
     /// Empty; `None` on an instruction set without half-precision products.
-    pub fn new(isa: Isa) -> Option<HalfPanels> {
-        isa.half_tile().map(|tile| HalfPanels { tile, k: 0, n: 0, data: Aligned::default(), row: Vec::new() })
+    pub fn new(isa: Isa) -> Option<PackedHalf> {
+        isa.half_tile().map(|tile| PackedHalf { tile, k: 0, n: 0, data: Aligned::default(), row: Vec::new() })
     }
 
     /// Makes room for a `[k, n]` matrix; its content is then whatever the setters set.

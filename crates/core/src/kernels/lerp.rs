@@ -1,4 +1,4 @@
-//! Mixtures of rows, channels last: neighbours of a bilinear enlargement are whole vectors, so nothing is gathered.
+//! Linear interpolation between rows, channels last: the neighbours are whole vectors, so nothing is gathered.
 
 use super::activation::exp;
 use super::arch::per_isa;
@@ -6,7 +6,7 @@ use super::arch::per_isa;
 const LANES: usize = 16;
 
 #[inline(always)]
-fn blend_body(rows: [&[f32]; 3], weights: [f32; 3], to: &mut [f32]) {
+fn weighted_sum_body(rows: [&[f32]; 3], weights: [f32; 3], to: &mut [f32]) {
     let [a, b, c] = rows;
     for (((to, a), b), c) in to.iter_mut().zip(a).zip(b).zip(c) {
         *to = c.mul_add(weights[2], b.mul_add(weights[1], a * weights[0]));
@@ -15,11 +15,11 @@ fn blend_body(rows: [&[f32]; 3], weights: [f32; 3], to: &mut [f32]) {
 
 per_isa! {
     /// `to = sum of weight * row` over three rows.
-    pub fn blend(rows: [&[f32]; 3], weights: [f32; 3], to: &mut [f32]) = blend_body;
+    pub fn weighted_sum(rows: [&[f32]; 3], weights: [f32; 3], to: &mut [f32]) = weighted_sum_body;
 }
 
 #[inline(always)]
-fn blend_sigmoid_body(rows: [&[f32]; 3], weights: [f32; 3], to: &mut [f32]) {
+fn weighted_sum_sigmoid_body(rows: [&[f32]; 3], weights: [f32; 3], to: &mut [f32]) {
     let [a, b, c] = rows;
     for (((to, a), b), c) in to.iter_mut().zip(a).zip(b).zip(c) {
         *to = 1.0 / (1.0 + exp(-c.mul_add(weights[2], b.mul_add(weights[1], a * weights[0]))));
@@ -28,11 +28,11 @@ fn blend_sigmoid_body(rows: [&[f32]; 3], weights: [f32; 3], to: &mut [f32]) {
 
 per_isa! {
     /// `to = sigmoid(sum of weight * row)` over three rows.
-    pub fn blend_sigmoid(rows: [&[f32]; 3], weights: [f32; 3], to: &mut [f32]) = blend_sigmoid_body;
+    pub fn weighted_sum_sigmoid(rows: [&[f32]; 3], weights: [f32; 3], to: &mut [f32]) = weighted_sum_sigmoid_body;
 }
 
 #[inline(always)]
-fn mix_body(from: &[f32], into: &[f32], share: f32, to: &mut [f32]) {
+fn lerp_body(from: &[f32], into: &[f32], share: f32, to: &mut [f32]) {
     let rest = 1.0 - share;
     for ((to, from), into) in to.iter_mut().zip(from).zip(into) {
         *to = into.mul_add(share, from * rest);
@@ -41,11 +41,11 @@ fn mix_body(from: &[f32], into: &[f32], share: f32, to: &mut [f32]) {
 
 per_isa! {
     /// `to = from * (1 - share) + into * share`.
-    pub fn mix(from: &[f32], into: &[f32], share: f32, to: &mut [f32]) = mix_body;
+    pub fn lerp(from: &[f32], into: &[f32], share: f32, to: &mut [f32]) = lerp_body;
 }
 
 #[inline(always)]
-fn best_of_mix_body(from: &[f32], into: &[f32], share: f32) -> (usize, f32) {
+fn lerp_argmax_body(from: &[f32], into: &[f32], share: f32) -> (usize, f32) {
     let rest = 1.0 - share;
     let (mut best, mut which) = ([f32::NEG_INFINITY; LANES], [0u32; LANES]);
     let ((from, from_rest), (into, into_rest)) = (from.as_chunks::<LANES>(), into.as_chunks::<LANES>());
@@ -74,9 +74,9 @@ fn best_of_mix_body(from: &[f32], into: &[f32], share: f32) -> (usize, f32) {
 }
 
 per_isa! {
-    /// Index and value of the largest element of [`mix`], the first of equals. NaN never wins; of NaN alone it is the first, and
+    /// Index and value of the largest element of [`lerp`], the first of equals. NaN never wins; of NaN alone it is the first, and
     /// the value is minus infinity.
-    pub fn best_of_mix(from: &[f32], into: &[f32], share: f32) -> (usize, f32) = best_of_mix_body;
+    pub fn lerp_argmax(from: &[f32], into: &[f32], share: f32) -> (usize, f32) = lerp_argmax_body;
 }
 
 /// `[rows, columns]` to `[columns, stride]`; what lies behind the rows stays.
@@ -103,16 +103,16 @@ mod tests {
     }
 
     #[test]
-    fn mixtures_equal_the_definition_everywhere() {
+    fn lerps_equal_the_definition_everywhere() {
         for n in [1, 15, 16, 33, 133] {
             let rows = [numbers(n, 1), numbers(n, 2), numbers(n, 3)];
             let borrowed: [&[f32]; 3] = std::array::from_fn(|row| &rows[row][..]);
             let weights = [0.2, 0.5, 0.3];
             for isa in Isa::available() {
                 let (mut blended, mut probabilities, mut mixed) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
-                blend(isa, borrowed, weights, &mut blended);
-                blend_sigmoid(isa, borrowed, weights, &mut probabilities);
-                mix(isa, borrowed[0], borrowed[1], 0.3, &mut mixed);
+                weighted_sum(isa, borrowed, weights, &mut blended);
+                weighted_sum_sigmoid(isa, borrowed, weights, &mut probabilities);
+                lerp(isa, borrowed[0], borrowed[1], 0.3, &mut mixed);
                 for i in 0..n {
                     let expected: f32 = (0..3).map(|row| rows[row][i] * weights[row]).sum();
                     assert!((blended[i] - expected).abs() < 3e-6, "three products below 8");
@@ -121,7 +121,7 @@ mod tests {
                 }
                 let top = mixed.iter().copied().fold(f32::MIN, f32::max);
                 let first = mixed.iter().position(|value| *value == top).unwrap();
-                assert_eq!(best_of_mix(isa, borrowed[0], borrowed[1], 0.3), (first, top), "{}", isa.name());
+                assert_eq!(lerp_argmax(isa, borrowed[0], borrowed[1], 0.3), (first, top), "{}", isa.name());
             }
         }
     }
@@ -130,11 +130,11 @@ mod tests {
     fn the_first_of_equals_wins_and_nan_does_not() {
         for isa in Isa::available() {
             let mut row = vec![1.0; 40];
-            assert_eq!(best_of_mix(isa, &row, &row, 0.5), (0, 1.0));
+            assert_eq!(lerp_argmax(isa, &row, &row, 0.5), (0, 1.0));
             row[..20].fill(f32::NAN);
-            assert_eq!(best_of_mix(isa, &row, &row, 0.5), (20, 1.0));
+            assert_eq!(lerp_argmax(isa, &row, &row, 0.5), (20, 1.0));
             row.fill(f32::NAN);
-            assert_eq!(best_of_mix(isa, &row, &row, 0.5), (0, f32::NEG_INFINITY));
+            assert_eq!(lerp_argmax(isa, &row, &row, 0.5), (0, f32::NEG_INFINITY));
         }
     }
 

@@ -73,36 +73,36 @@ fn level(sum: i32, precision: u32) -> u8 {
 /// for each output pixel: sum[lane] = half + sum over taps of weight * source[3 * (start + tap) + lane],  lane = R, G, B, and one more
 /// ```
 #[inline(always)]
-fn narrow_body(filter: &Filter, source: &[u8], to: &mut [[u8; 4]]) {
+fn horizontal_body(filter: &Filter, source: &[u8], to: &mut [[u8; 4]]) {
     // loops of known length are unrolled, and the usual scales have few taps
     match filter.taps {
-        1 => narrow_with::<1>(filter, source, to),
-        2 => narrow_with::<2>(filter, source, to),
-        3 => narrow_with::<3>(filter, source, to),
-        4 => narrow_with::<4>(filter, source, to),
-        5 => narrow_with::<5>(filter, source, to),
-        6 => narrow_with::<6>(filter, source, to),
-        7 => narrow_with::<7>(filter, source, to),
-        8 => narrow_with::<8>(filter, source, to),
+        1 => horizontal_with::<1>(filter, source, to),
+        2 => horizontal_with::<2>(filter, source, to),
+        3 => horizontal_with::<3>(filter, source, to),
+        4 => horizontal_with::<4>(filter, source, to),
+        5 => horizontal_with::<5>(filter, source, to),
+        6 => horizontal_with::<6>(filter, source, to),
+        7 => horizontal_with::<7>(filter, source, to),
+        8 => horizontal_with::<8>(filter, source, to),
         _ => {
             let windows = filter.starts.iter().zip(filter.weights.chunks_exact(filter.taps));
             for ((start, weights), to) in windows.zip(to) {
-                narrow_pixel(weights, &source[*start as usize * 3..], filter.precision, to);
+                horizontal_pixel(weights, &source[*start as usize * 3..], filter.precision, to);
             }
         }
     }
 }
 
 #[inline(always)]
-fn narrow_with<const TAPS: usize>(filter: &Filter, source: &[u8], to: &mut [[u8; 4]]) {
+fn horizontal_with<const TAPS: usize>(filter: &Filter, source: &[u8], to: &mut [[u8; 4]]) {
     let windows = filter.starts.iter().zip(filter.weights.as_chunks::<TAPS>().0);
     for ((start, weights), to) in windows.zip(to) {
-        narrow_pixel(weights, &source[*start as usize * 3..][..TAPS * 3 + 1], filter.precision, to);
+        horizontal_pixel(weights, &source[*start as usize * 3..][..TAPS * 3 + 1], filter.precision, to);
     }
 }
 
 #[inline(always)]
-fn narrow_pixel(weights: &[i32], source: &[u8], precision: u32, to: &mut [u8; 4]) {
+fn horizontal_pixel(weights: &[i32], source: &[u8], precision: u32, to: &mut [u8; 4]) {
     let mut sums = [1 << (precision - 1); 4];
     for (tap, weight) in weights.iter().enumerate() {
         let pixel = &source[tap * 3..tap * 3 + 4];
@@ -115,11 +115,11 @@ fn narrow_pixel(weights: &[i32], source: &[u8], precision: u32, to: &mut [u8; 4]
 
 per_isa! {
     /// One row of interleaved RGB, resized; the fourth byte of a pixel means nothing. A byte follows the row: it is read and ignored.
-    pub fn narrow(filter: &Filter, source: &[u8], to: &mut [[u8; 4]]) = narrow_body;
+    pub fn resize_horizontal(filter: &Filter, source: &[u8], to: &mut [[u8; 4]]) = horizontal_body;
 }
 
 #[inline(always)]
-fn shrink_body(filter: &Filter, index: usize, rows: &[u8], width: usize, sums: &mut [i32], levels: &mut [u8]) {
+fn vertical_body(filter: &Filter, index: usize, rows: &[u8], width: usize, sums: &mut [i32], levels: &mut [u8]) {
     let (start, weights) = filter.window(index);
     sums.fill(1 << (filter.precision - 1));
     for (weight, row) in weights.iter().zip(rows[start * width..].chunks_exact(width)) {
@@ -129,8 +129,8 @@ fn shrink_body(filter: &Filter, index: usize, rows: &[u8], width: usize, sums: &
 }
 
 per_isa! {
-    /// Row `index` of the result: a mixture of `rows` of `width` bytes. `sums` is scratch of that length.
-    pub fn shrink(filter: &Filter, index: usize, rows: &[u8], width: usize, sums: &mut [i32], levels: &mut [u8]) = shrink_body;
+    /// Row `index` of the result: the weighted sum of some `rows` of `width` bytes. `sums` is scratch of that length.
+    pub fn resize_vertical(filter: &Filter, index: usize, rows: &[u8], width: usize, sums: &mut [i32], levels: &mut [u8]) = vertical_body;
 }
 
 #[cfg(test)]
@@ -167,13 +167,13 @@ mod tests {
             source.push(77);
             let (columns, rows) = (Filter::resize(from.1, to.1), Filter::resize(from.0, to.0));
             for isa in Isa::available() {
-                let mut narrowed = vec![[0; 4]; from.0 * to.1];
-                for (y, to) in narrowed.chunks_exact_mut(to.1).enumerate() {
-                    narrow(isa, &columns, &source[y * from.1 * 3..], to);
+                let mut horizontal = vec![[0; 4]; from.0 * to.1];
+                for (y, to) in horizontal.chunks_exact_mut(to.1).enumerate() {
+                    resize_horizontal(isa, &columns, &source[y * from.1 * 3..], to);
                 }
                 let (mut sums, mut levels) = (vec![0; to.1 * 4], vec![0; to.1 * 4]);
                 for y in 0..to.0 {
-                    shrink(isa, &rows, y, narrowed.as_flattened(), to.1 * 4, &mut sums, &mut levels);
+                    resize_vertical(isa, &rows, y, horizontal.as_flattened(), to.1 * 4, &mut sums, &mut levels);
                     for (x, pixel) in expected[y * to.1 * 3..][..to.1 * 3].chunks_exact(3).enumerate() {
                         assert_eq!(levels[4 * x..4 * x + 3], *pixel, "{from:?} -> {to:?} at {y},{x}, {}", isa.name());
                     }
