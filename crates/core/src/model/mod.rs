@@ -247,6 +247,13 @@ impl Model {
         })
     }
 
+    /// Forgets what operators remember of earlier inputs: the next run gives what a freshly loaded model gives. Buffers stay warm.
+    pub fn reset(&mut self) {
+        if self.state.op_states.iter().any(Option::is_some) {
+            self.state = self.plan.spawn().expect("this plan gave a state when the model was loaded");
+        }
+    }
+
     fn feed(&self, input: &Tensor) -> Result<TValue, ModelError> {
         let (expected_height, expected_width) = self.metadata.input_size;
         if (input.height, input.width) != self.metadata.input_size {
