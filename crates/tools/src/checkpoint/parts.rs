@@ -6,7 +6,7 @@ use eomt_edge_core::data::Task;
 
 use super::error::CheckpointError;
 use super::hints::Hints;
-use super::labels::{self, Dataset};
+use super::labels::{self, LabelSet};
 use super::network::{Activation, Array, Block, Linear, Masking, Mlp, Network, ScaleBlock};
 use super::presets::Preset;
 use super::tensors::Tensors;
@@ -193,7 +193,7 @@ pub(super) fn classes(hints: &Hints, own: Option<Vec<String>>, classes: usize, t
     let labels = own.or(hints.labels.clone()).or(published).unwrap_or_else(|| labels::unnamed(classes));
     let dataset = match hints.preset {
         Some(preset) => Some((preset.dataset, Some(preset.task))),
-        None => Dataset::of(&labels),
+        None => LabelSet::of(&labels),
     };
     let task = hints.task.or(dataset.and_then(|(_, task)| task));
     let stuff = match &hints.stuff_classes {

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_core::model::datasets::{ADE20K, CITYSCAPES};
+use eomt_edge_core::model::label_sets::{ADE20K, CITYSCAPES};
 use eomt_edge_host::files;
 use eomt_edge_host::output::usage;
 

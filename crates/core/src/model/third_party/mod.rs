@@ -29,7 +29,7 @@ use crate::data::Normalization;
 use config::Config;
 use normalization::Path;
 
-/// The texts of the files beside a foreign export, where they exist.
+/// The texts of the files beside a third-party export, where they exist.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Companions<'a> {
     /// `config.json`
@@ -61,6 +61,7 @@ pub fn describe(
     let mut remarks = Remarks { warnings: processor.warnings.clone(), facts: vec![format!("normalization: {}", decision.reason)] };
     let (task, stuff_classes) = config.classes(&processor, &mut remarks);
     let metadata = Metadata {
+        // readers of the ring know it by this name
         name: "foreign".to_owned(),
         task,
         labels: config.labels,

@@ -5,7 +5,7 @@ use tract_onnx::pb::{AttributeProto, NodeProto, OperatorSetIdProto, TensorProto,
 
 use super::*;
 use crate::data::Task;
-use crate::model::datasets::{ADE20K_STUFF, Dataset};
+use crate::model::label_sets::{ADE20K_STUFF, LabelSet};
 use crate::model::{IMAGENET_MEAN, IMAGENET_STD};
 
 const CONFIG: &str = r#"{"model_type": "eomt", "image_size": [32, 64], "num_queries": 5}"#;
@@ -231,17 +231,17 @@ fn known_classes_say_what_is_stuff() {
         (metadata.task, metadata.stuff_classes, remarks.warnings.len())
     };
     let owned = |labels: &[&str]| labels.iter().map(|label| label.to_string()).collect::<Vec<_>>();
-    let coco = owned(Dataset::Coco.labels(Task::Panoptic));
+    let coco = owned(LabelSet::Coco.labels(Task::Panoptic));
     assert_eq!(described(coco.clone(), "", "{}"), (Task::Panoptic, (80..133).collect(), 0));
     assert_eq!(described(coco[..80].to_vec(), "", "{}"), (Task::Instance, vec![], 0));
     assert_eq!(described(coco, r#", "stuff_classes": [9, 8, 9]"#, "{}"), (Task::Panoptic, vec![8, 9], 0));
     // some label files list synonyms
-    let ade: Vec<String> = Dataset::Ade20k.labels(Task::Panoptic).iter().map(|label| format!("{label}, other ")).collect();
+    let ade: Vec<String> = LabelSet::Ade20k.labels(Task::Panoptic).iter().map(|label| format!("{label}, other ")).collect();
     let stuff: Vec<u16> = ADE20K_STUFF.iter().map(|class| *class as u16).collect();
     assert_eq!(described(ade.clone(), "", "{}"), (Task::Panoptic, stuff, 0));
     // windows are for semantic segmentation, and said
     assert_eq!(described(ade, "", r#"{"do_split_image": true}"#), (Task::Semantic, (0..150).collect(), 1));
-    assert_eq!(described(owned(Dataset::Cityscapes.labels(Task::Semantic)), "", "{}").0, Task::Semantic);
+    assert_eq!(described(owned(LabelSet::Cityscapes.labels(Task::Semantic)), "", "{}").0, Task::Semantic);
     assert_eq!(described(owned(&["a", "b"]), "", "{}"), (Task::Panoptic, vec![], 1));
     assert_eq!(described(owned(&["a", "b"]), r#", "task": "instance""#, "{}"), (Task::Instance, vec![], 0));
 }

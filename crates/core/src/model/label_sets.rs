@@ -1,4 +1,4 @@
-//! The class names of the datasets on which the published models were trained, in the order of their class heads.
+//! Label sets: the class names of the datasets on which the published models were trained, in the order of their class heads.
 //!
 //! A checkpoint or an export that names exactly these classes says by that which of them are stuff.
 
@@ -56,22 +56,22 @@ pub const ADE20K_STUFF: [usize; 50] = [
     99, 100, 101, 105, 106, 109, 113, 114, 117, 122, 128, 131, 140, 141, 145,
 ];
 
-/// A dataset of the published models.
+/// The classes of a dataset on which published models were trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dataset {
+pub enum LabelSet {
     Coco,
     Ade20k,
     Cityscapes,
 }
 
-impl Dataset {
+impl LabelSet {
     /// Class names for a task; COCO has fewer classes for instances than for panoptic segmentation.
     pub fn labels(self, task: Task) -> &'static [&'static str] {
         match (self, task) {
-            (Dataset::Coco, Task::Instance) => &COCO_PANOPTIC[..COCO_THINGS],
-            (Dataset::Coco, _) => &COCO_PANOPTIC,
-            (Dataset::Ade20k, _) => &ADE20K,
-            (Dataset::Cityscapes, _) => &CITYSCAPES,
+            (LabelSet::Coco, Task::Instance) => &COCO_PANOPTIC[..COCO_THINGS],
+            (LabelSet::Coco, _) => &COCO_PANOPTIC,
+            (LabelSet::Ade20k, _) => &ADE20K,
+            (LabelSet::Cityscapes, _) => &CITYSCAPES,
         }
     }
 
@@ -79,23 +79,23 @@ impl Dataset {
     pub fn stuff(self, task: Task) -> Vec<usize> {
         match (self, task) {
             (_, Task::Instance) => vec![],
-            (_, Task::Semantic) | (Dataset::Cityscapes, _) => (0..self.labels(task).len()).collect(),
-            (Dataset::Coco, Task::Panoptic) => (COCO_THINGS..COCO_PANOPTIC.len()).collect(),
-            (Dataset::Ade20k, Task::Panoptic) => ADE20K_STUFF.to_vec(),
+            (_, Task::Semantic) | (LabelSet::Cityscapes, _) => (0..self.labels(task).len()).collect(),
+            (LabelSet::Coco, Task::Panoptic) => (COCO_THINGS..COCO_PANOPTIC.len()).collect(),
+            (LabelSet::Ade20k, Task::Panoptic) => ADE20K_STUFF.to_vec(),
         }
     }
 
-    /// The dataset that has exactly these classes, and the task when the classes tell it.
-    pub fn of(labels: &[String]) -> Option<(Dataset, Option<Task>)> {
+    /// The set that has exactly these classes, and the task when the classes tell it.
+    pub fn of(labels: &[String]) -> Option<(LabelSet, Option<Task>)> {
         let known = [
-            (Dataset::Coco, Task::Panoptic, true),
-            (Dataset::Coco, Task::Instance, true),
-            (Dataset::Ade20k, Task::Panoptic, false),
-            (Dataset::Cityscapes, Task::Semantic, true),
+            (LabelSet::Coco, Task::Panoptic, true),
+            (LabelSet::Coco, Task::Instance, true),
+            (LabelSet::Ade20k, Task::Panoptic, false),
+            (LabelSet::Cityscapes, Task::Semantic, true),
         ];
         let same = |table: &[&str]| table.len() == labels.len() && table.iter().zip(labels).all(|(a, b)| *a == plain(b));
-        let (dataset, task, certain) = known.into_iter().find(|(dataset, task, _)| same(dataset.labels(*task)))?;
-        Some((dataset, certain.then_some(task)))
+        let (set, task, certain) = known.into_iter().find(|(set, task, _)| same(set.labels(*task)))?;
+        Some((set, certain.then_some(task)))
     }
 }
 

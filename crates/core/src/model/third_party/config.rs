@@ -1,11 +1,11 @@
-//! The part of a transformers `config.json` that a foreign export needs.
+//! The part of a transformers `config.json` that a third-party export needs.
 
 use serde_json::{Map, Value};
 
 use tract_onnx::pb::GraphProto;
 
 use crate::data::Task;
-use crate::model::datasets::Dataset;
+use crate::model::label_sets::LabelSet;
 use crate::model::processor::Processor;
 use crate::model::{ModelError, Remarks};
 
@@ -71,13 +71,13 @@ impl Config {
 
     /// The task, and the stuff classes: as the file says, else as datasets have them whose classes these are.
     pub fn classes(&self, processor: &Processor, remarks: &mut Remarks) -> (Task, Vec<u16>) {
-        let dataset = Dataset::of(&self.labels);
-        let task = self.task.or(dataset.and_then(|(_, task)| task)).or(processor.task).unwrap_or_default();
-        let stuff = match (&self.stuff_classes, dataset) {
+        let label_set = LabelSet::of(&self.labels);
+        let task = self.task.or(label_set.and_then(|(_, task)| task)).or(processor.task).unwrap_or_default();
+        let stuff = match (&self.stuff_classes, label_set) {
             (Some(stuff), _) => stuff.clone(),
-            (None, Some((dataset, _))) => {
-                remarks.facts.push(format!("classes: those of {dataset:?}, whose stuff is known"));
-                dataset.stuff(task).into_iter().filter(|class| *class < self.labels.len()).map(|class| class as u16).collect()
+            (None, Some((set, _))) => {
+                remarks.facts.push(format!("classes: those of {set:?}, whose stuff is known"));
+                set.stuff(task).into_iter().filter(|class| *class < self.labels.len()).map(|class| class as u16).collect()
             }
             (None, None) => {
                 if task == Task::Panoptic {
