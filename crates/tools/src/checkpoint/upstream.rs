@@ -6,13 +6,13 @@
 
 use std::path::Path;
 
+use super::common::{self, Contents, Facts};
 use super::dinov3;
 use super::error::CheckpointError;
 use super::hints::Hints;
 use super::labels;
 use super::lightning;
 use super::network::{Activation, Array, Block, Linear, Masking, Mlp, Network, Position, Resampling};
-use super::parts::{self, Facts, Parts};
 use super::tensors::Tensors;
 
 pub(super) const BACKBONE: &str = "network.encoder.backbone.";
@@ -36,7 +36,7 @@ pub(super) struct Backbone {
 }
 
 /// Reads the network. `base` is the folder of the DINOv3 weights to which a delta checkpoint is a difference.
-pub(super) fn read(mut tensors: Tensors, mut hints: Hints, base: Option<&Path>) -> Result<Parts, CheckpointError> {
+pub(super) fn read(mut tensors: Tensors, mut hints: Hints, base: Option<&Path>) -> Result<Contents, CheckpointError> {
     tensors.rename(|name| format!("network.{name}"));
     tensors.ignore(|name| name.starts_with("network.criterion.") || name.ends_with("inv_freq"));
     lightning::fill(&mut hints, &tensors.meta)?;
@@ -61,11 +61,11 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints, base: Option<&Path>) 
         class_tensor: CLASS_HEAD,
         mask_tensor: MASK_PROBS,
     };
-    parts::check_preset(&mut hints, &facts, &mut warnings)?;
+    common::check_preset(&mut hints, &facts, &mut warnings)?;
     hints.agree("num_blocks", hints.num_blocks, num_blocks, MASK_PROBS)?;
     hints.agree("num_queries", hints.num_queries, queries, QUERY)?;
     let base = dinov3::attach_base(&mut tensors, &hints, base, facts.dinov3)?;
-    let classes = parts::classes(&hints, None, classes, CLASS_HEAD)?;
+    let classes = common::classes(&hints, None, classes, CLASS_HEAD)?;
     if labels::are_unnamed(&classes.labels) && hints.labels.is_none() {
         warnings.push("the checkpoint does not name its classes; give them as 'labels' in the hints".to_string());
     }
@@ -80,9 +80,9 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints, base: Option<&Path>) 
         let place = place(&tensors, &hints)?;
         timm(&mut tensors, &hints, size, heads, place)?
     };
-    let network = network(&mut tensors, backbone, masking, [queries, hidden, rows], parts::SCALE_BLOCK_EPS)?;
+    let network = network(&mut tensors, backbone, masking, [queries, hidden, rows], common::SCALE_BLOCK_EPS)?;
     tensors.finish()?;
-    Ok(Parts { network, classes, image_mean, image_std, warnings })
+    Ok(Contents { network, classes, image_mean, image_std, warnings })
 }
 
 /// Heads of the published backbones are 64 wide; of those, 192 is LightlyTrain's. Errors: another width and no hint.
@@ -92,7 +92,7 @@ pub(super) fn heads(tensors: &Tensors, hints: &Hints, hidden: usize, rotary: boo
         let problem = format!("is needed in the hints: the weights do not tell the heads of a network of width {hidden}");
         CheckpointError::key(&tensors.path, "num_attention_heads", problem)
     })?;
-    parts::check_heads(&hints.file, heads, hidden, rotary, QUERY)?;
+    common::check_heads(&hints.file, heads, hidden, rotary, QUERY)?;
     Ok(heads)
 }
 
@@ -108,7 +108,7 @@ fn normalization(tensors: &mut Tensors, is_delta: bool) -> Result<([f32; 3], [f3
         return Ok((mean, std));
     }
     if is_delta && std == [0.0; 3] {
-        return Ok((std::array::from_fn(|i| parts::IMAGENET_MEAN[i] + mean[i]), parts::IMAGENET_STD));
+        return Ok((std::array::from_fn(|i| common::IMAGENET_MEAN[i] + mean[i]), common::IMAGENET_STD));
     }
     let problem =
         format!("tensor '{name}' is {std:?}, expected three numbers above 0 (they are 0 in a delta checkpoint, which needs --base)");
@@ -135,10 +135,10 @@ fn masking(
         return Ok(vec![masking; num_blocks]);
     }
     if hints.masked_attention != Some(false) {
-        parts::warn_of_fractions(&probs, warnings);
+        common::warn_of_fractions(&probs, warnings);
     }
     let own = || probs.iter().map(|prob| if *prob > 0.0 { Masking::Own } else { Masking::Off }).collect();
-    Ok(parts::masking(hints, num_blocks, own))
+    Ok(common::masking(hints, num_blocks, own))
 }
 
 /// The backbone with queries and heads; `scale_eps` is that of the norms of the scale blocks.
@@ -149,9 +149,9 @@ pub(super) fn network(
     [queries, hidden, rows]: [usize; 3],
     scale_eps: f32,
 ) -> Result<Network, CheckpointError> {
-    let scale_blocks = parts::scale_blocks(tensors.count("network.upscale."), backbone.patch_size);
+    let scale_blocks = common::scale_blocks(tensors.count("network.upscale."), backbone.patch_size);
     let scale =
-        |tensors: &mut Tensors, index| parts::scale_block(tensors, &format!("network.upscale.{index}"), ("norm", scale_eps), hidden);
+        |tensors: &mut Tensors, index| common::scale_block(tensors, &format!("network.upscale.{index}"), ("norm", scale_eps), hidden);
     Ok(Network {
         hidden,
         heads: backbone.heads,
@@ -208,13 +208,13 @@ pub(super) fn timm(
     }
     hints.agree("num_register_tokens", expected, registers, &name("reg_token"))?;
 
-    let mut cls_token = parts::tokens(tensors, &name("cls_token"), 1, hidden)?.data;
+    let mut cls_token = common::tokens(tensors, &name("cls_token"), 1, hidden)?.data;
     let mut register_tokens = Array { shape: vec![0, hidden], data: vec![] };
     if registers > 0 {
-        register_tokens = parts::tokens(tensors, &name("reg_token"), registers, hidden)?;
+        register_tokens = common::tokens(tensors, &name("reg_token"), registers, hidden)?;
     }
     let Place { grid, prefix, image_size, resampling } = place;
-    let mut table = parts::tokens(tensors, &name("pos_embed"), prefix + grid[0] * grid[1], hidden)?;
+    let mut table = common::tokens(tensors, &name("pos_embed"), prefix + grid[0] * grid[1], hidden)?;
     // Positions of the class token and of the registers are the same in every image: add them once, here.
     let rest = table.data.split_off(prefix * hidden);
     let tokens = cls_token.iter_mut().chain(&mut register_tokens.data);
@@ -255,7 +255,7 @@ fn grid(tensors: &Tensors, hints: &Hints, patch: [usize; 2], registers: usize) -
     let mut prefixes = [0, 1, 1 + registers].into_iter();
     let published = hints.preset.map(|preset| [preset.input, preset.input]);
     if let Some(image) = hints.image_size.or(published.filter(|_| !hints.guessed)) {
-        let grid = parts::check_grid(&hints.file, image, patch)?;
+        let grid = common::check_grid(&hints.file, image, patch)?;
         let prefix = prefixes.find(|prefix| positions.checked_sub(*prefix) == Some(grid[0] * grid[1])).ok_or_else(|| {
             let found = format!("has {positions} positions, not {} x {}", grid[0], grid[1]);
             CheckpointError::contradiction(&hints.file, "image_size", format!("{image:?}"), &name, found)
@@ -276,7 +276,7 @@ fn grid(tensors: &Tensors, hints: &Hints, patch: [usize; 2], registers: usize) -
 fn timm_block(tensors: &mut Tensors, prefix: &str, hidden: usize, eps: f32, [scaled, biased]: [bool; 2]) -> Result<Block, CheckpointError> {
     let name = |part: &str| format!("{prefix}.{part}");
     let norm1 = tensors.norm(&name("norm1"), hidden, eps)?;
-    let [q, k, v] = parts::split_rows(tensors.linear(&name("attn.qkv"), 3 * hidden, hidden, biased)?);
+    let [q, k, v] = common::split_rows(tensors.linear(&name("attn.qkv"), 3 * hidden, hidden, biased)?);
     let out = tensors.linear(&name("attn.proj"), hidden, hidden, true)?;
     let norm2 = tensors.norm(&name("norm2"), hidden, eps)?;
     let [rows, _] = tensors.dims(&name("mlp.fc1.weight"))?;
@@ -286,7 +286,7 @@ fn timm_block(tensors: &mut Tensors, prefix: &str, hidden: usize, eps: f32, [sca
     let fc1 = tensors.linear(&name("mlp.fc1"), if packed { rows } else { inner }, hidden, true)?;
     let down: Linear = tensors.linear(&name("mlp.fc2"), hidden, inner, true)?;
     let mlp = if packed {
-        let [gate, up] = parts::split_rows(fc1);
+        let [gate, up] = common::split_rows(fc1);
         Mlp::Gated { gate, up, down, activation: Activation::Silu }
     } else {
         Mlp::Plain { up: fc1, down, activation: Activation::Gelu }

@@ -20,9 +20,9 @@ use tract_onnx::tract_core::ops::array::Gather;
 use tract_onnx::tract_core::runtime::RunOptions;
 use tract_onnx::tract_hir::internal::InferenceFact;
 
-use super::centre::subtract;
 use super::graph::{self, Form};
-use super::smooth::divided;
+use super::mean_removal::subtract;
+use super::smoothquant::divided;
 use super::{layers, onnx};
 use crate::checkpoint::{Checkpoint, Mlp, Network};
 

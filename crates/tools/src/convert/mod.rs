@@ -6,16 +6,16 @@
 //! ```
 
 mod calibrate;
-mod centre;
 mod fold;
+mod gptq;
 mod graph;
 mod layers;
+mod mean_removal;
 mod onnx;
 mod position;
 mod quantize;
-mod report;
-mod rounding;
-mod smooth;
+mod selection;
+mod smoothquant;
 #[cfg(test)]
 mod tests;
 
@@ -140,7 +140,7 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     // only now: a failure is one sentence
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
     if !table.is_empty() {
-        report::print(&table)?;
+        selection::print(&table)?;
     }
     let Metadata { task, labels, .. } = &metadata;
     let megabytes = weights as f64 / 1e6;
@@ -148,12 +148,12 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
 }
 
 /// Makes the network ready for int8 without changing its function, and measures which layers can be.
-fn prepare_int8(checkpoint: &mut Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<(Form, Vec<report::Layer>)> {
+fn prepare_int8(checkpoint: &mut Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<(Form, Vec<selection::Layer>)> {
     fold::fold(&mut checkpoint.network);
     let mut calibration = calibrate::run(checkpoint, size, pictures)?;
-    centre::centre(&mut checkpoint.network, &mut calibration);
-    smooth::smooth(&mut checkpoint.network, &mut calibration);
-    let (table, int8) = report::judge(&checkpoint.network, &calibration);
+    mean_removal::centre(&mut checkpoint.network, &mut calibration);
+    smoothquant::smooth(&mut checkpoint.network, &mut calibration);
+    let (table, int8) = selection::judge(&checkpoint.network, &calibration);
     Ok((Form::Tokens { int8 }, table))
 }
 

@@ -10,7 +10,7 @@ use super::{Form, Writer};
 use crate::checkpoint::{Array, Linear};
 use crate::convert::onnx::Value;
 use crate::convert::quantize::Int8Rows;
-use crate::convert::report::Int8Layer;
+use crate::convert::selection::Int8Layer;
 
 /// Input to its quantization: values, scale, zero point.
 pub(super) type QuantizedInputs = BTreeMap<Value, [Value; 3]>;

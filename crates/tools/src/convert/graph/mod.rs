@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use eomt_edge_core::model::names;
 
 use super::onnx::{Attr, GraphBuilder, Value};
-use super::report::Int8Layer;
+use super::selection::Int8Layer;
 use super::{layers, position};
 use crate::checkpoint::{Block, Linear, Masking, Mlp, Network, Norm, Position};
 

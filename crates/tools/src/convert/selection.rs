@@ -23,9 +23,9 @@ use anyhow::Result;
 use eomt_edge_host::output::say;
 
 use super::calibrate::Calibration;
+use super::gptq::Feedback;
 use super::layers;
 use super::quantize::{Int8Rows, bias_correction, signal_to_noise_db};
-use super::rounding::Feedback;
 use crate::checkpoint::{Array, Network};
 
 /// Blocks and upscaling below this stay f32.
