@@ -6,13 +6,13 @@
 
 use std::path::{Path, PathBuf};
 
+use super::backbone::{BACKBONE, Backbone, PIXEL_STD, heads};
 use super::common::{self, Attention};
 use super::error::CheckpointError;
 use super::hints::Hints;
 use super::json::Object;
 use super::network::{Activation, Block, Position};
 use super::tensors::Tensors;
-use super::upstream::{BACKBONE, Backbone, PIXEL_STD, heads};
 use super::weights;
 
 /// What the base's configuration adds to the weights.

@@ -12,6 +12,7 @@
 use eomt_edge_core::data::Task;
 use serde_json::{Map, Value, json};
 
+use super::backbone;
 use super::common::Contents;
 use super::error::CheckpointError;
 use super::hf;
@@ -22,7 +23,6 @@ use super::labels;
 use super::meta::Meta;
 use super::network::{Position, Resampling};
 use super::tensors::Tensors;
-use super::upstream;
 
 const POSITIONS: &str = "embeddings.position_embeddings.weight";
 
@@ -198,7 +198,7 @@ fn config(tensors: &Tensors, hints: &mut Hints) -> Result<Object, CheckpointErro
         })?,
     };
     let registers = tensors.shape("embeddings.register_tokens").map_or(0, |shape| shape.get(1).copied().unwrap_or(0));
-    let heads = upstream::heads(tensors, hints, hidden, rotary).map_err(|error| match hints.heads {
+    let heads = backbone::heads(tensors, hints, hidden, rotary).map_err(|error| match hints.heads {
         None => {
             let problem = format!(
                 "is needed in the hints: there is no config.json, and the weights do not tell the heads of a network of width {hidden}"

@@ -9,6 +9,7 @@
 
 use eomt_edge_core::data::Task;
 
+use super::backbone::{self, BACKBONE, Backbone, CLASS_HEAD, QUERY};
 use super::common::{self, Contents};
 use super::error::CheckpointError;
 use super::hints::{self, Hints};
@@ -16,7 +17,7 @@ use super::labels;
 use super::meta::Meta;
 use super::network::{Activation, Array, Block, Linear, Masking, Mlp, Position, Resampling};
 use super::tensors::Tensors;
-use super::upstream::{self, BACKBONE, Backbone, CLASS_HEAD, Place, QUERY};
+use super::timm::{self, Place};
 
 const ARGS: &str = "model_init_args";
 const SCALE_BLOCK_EPS: f32 = 1e-5;
@@ -61,14 +62,14 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints) -> Result<Contents, C
         false => {
             let heads = heads(&mut hints, &tensors, &meta, hidden)?;
             let place = place(&tensors, &meta, image_size, &mut warnings)?;
-            upstream::timm(&mut tensors, &hints, size, heads, place)?
+            timm::backbone(&mut tensors, &hints, size, heads, place)?
         }
     };
     if hints.masked_attention == Some(true) {
         return Err(CheckpointError::key(&hints.file, "masked_attention", "is true, but LightlyTrain's networks never mask in inference"));
     }
     let masking = vec![Masking::Off; num_blocks];
-    let network = upstream::network(&mut tensors, backbone, masking, [queries, hidden, rows], SCALE_BLOCK_EPS)?;
+    let network = backbone::network(&mut tensors, backbone, masking, [queries, hidden, rows], SCALE_BLOCK_EPS)?;
     tensors.finish()?;
     let image_mean = meta.triple(&format!("{ARGS}.image_normalize.mean"))?.unwrap_or(common::IMAGENET_MEAN);
     let std = format!("{ARGS}.image_normalize.std");
@@ -142,7 +143,7 @@ fn heads(hints: &mut Hints, tensors: &Tensors, meta: &Meta, hidden: usize) -> Re
     let odd = [("vitso400m", 1152, 16), ("_vittest", 8, 2)];
     let known = odd.into_iter().find(|(part, width, _)| name.contains(part) && *width == hidden).map(|(_, _, heads)| heads);
     hints::fill(&file, &mut hints.heads, "num_attention_heads", known, &format!("{ARGS}.model_name"))?;
-    upstream::heads(tensors, hints, hidden, false)
+    backbone::heads(tensors, hints, hidden, false)
 }
 
 /// DINOv2's table is that of pre-training, square, after the position of the class token.

@@ -19,6 +19,7 @@
 //! network in `f32` plus its largest tensor.
 //! Refuses: to run anything (a pickle is data), to guess (what a file does not tell is a hint or an error), to fetch.
 
+mod backbone;
 mod common;
 mod dinov3;
 mod element;
@@ -41,6 +42,7 @@ mod state;
 mod tensors;
 #[cfg(test)]
 mod tests;
+mod timm;
 mod torch;
 mod upstream;
 mod weights;
