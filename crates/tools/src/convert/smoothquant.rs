@@ -1,24 +1,27 @@
-//! Outlier channels: a large input channel makes the step of its whole token coarse, a large weight that of its output row.
+//! Outlier channels: SmoothQuant (Xiao et al. 2022, "SmoothQuant: accurate and efficient post-training quantization for large language
+//! models"), with the strength of the migration chosen per group of layers.
 //!
-//! A factor `t` per channel moves magnitude from one to the other, `(x / t) (t W)`, exactly (SmoothQuant, Xiao et al. 2023). Here
-//! `t = max|x|^a / max|w|^b` for a few (a, b), and each group of linears with the same input takes the one with the least
-//! noise on the calibration rows, counted as [`noise`] does; doing nothing is one of them. Whoever makes the input gives the
-//! factor back: a norm, the values of the attention, the linear branch of a gated MLP. The input of a plain MLP's second linear
-//! comes out of a non-linearity and stays as it is.
+//! A large input channel coarsens the step of its whole token, a large weight that of its output row. A factor `t` per channel moves
+//! magnitude from one to the other, `(x / t) (t W)`, exactly. SmoothQuant takes `t = max|x|^a / max|w|^(1 - a)` with one `a` for the
+//! network. Here `t = max|x|^a / max|w|^b` for a few pairs (a, b), and each group of layers with the same input takes the pair with the
+//! least noise on the calibration rows ([`noise`]), or none. The producer of the input divides by the factor: a norm, the values of an
+//! attention, the linear branch of a gated MLP. The input of a plain MLP's second layer comes out of a non-linearity and keeps its scale.
+//!
+//! [`balance`] does the same between queries and keys, whose product is int8 at run time.
 
-use super::calibrate::{Calibration, Samples};
 use super::fold::{divide_norm, inverse, scale_inputs, scale_inputs_of_up, scale_outputs};
 use super::layers::{self, in_block};
 use super::quantize::{level, power, products, scale_of};
+use super::samples::{Calibration, Samples, divided};
 use crate::checkpoint::{Array, Block, Linear, Mlp, Network, Position};
 
-/// Exponents of the activations' and the weights' magnitude.
+/// The pairs (a, b): exponents of the magnitudes of activations and weights.
 const CANDIDATES: [(f32, f32); 7] = [(0.3, 0.0), (0.5, 0.0), (0.7, 0.0), (0.3, 0.3), (0.5, 0.5), (0.7, 0.3), (1.0, 0.0)];
-/// Factors further from 1 (the geometric mean) than this gain nothing and cost range.
+/// Bound of the factors, relative to their geometric mean. Larger ones gain nothing and cost range.
 const FACTOR_MAX: f32 = 1e3;
 
-/// Smooths every group of linears of `network`, whose norms are folded, and keeps `calibration` true to it.
-pub fn smooth(network: &mut Network, calibration: &mut Calibration) {
+/// Smooths every group of layers of `network`, whose norms are folded, and changes `calibration` with the weights.
+pub(super) fn smooth(network: &mut Network, calibration: &mut Calibration) {
     let rotary = matches!(network.position, Position::Rotary { .. });
     let head_dim = network.hidden / network.heads;
     for (index, block) in network.blocks.iter_mut().enumerate() {
@@ -69,7 +72,7 @@ fn smooth_mlp(index: usize, block: &mut Block, calibration: &mut Calibration) {
     }
 }
 
-/// Each scale block's input comes from a norm; the first one's also feeds the heads.
+/// The input of each scale block comes from a norm. That of the first one also feeds the heads.
 fn smooth_upscaling(network: &mut Network, calibration: &mut Calibration) {
     for index in 0..network.scale_blocks.len() {
         let name = layers::up(index);
@@ -88,7 +91,7 @@ fn smooth_upscaling(network: &mut Network, calibration: &mut Calibration) {
     }
 }
 
-/// The factors with the least noise, `None` when none is better than doing nothing.
+/// The factors with the least noise; `None` when no pair beats the weights as they are.
 fn choose(samples: Option<&Samples>, weights: &[&Array]) -> Option<Vec<f32>> {
     let samples = samples?;
     let columns = samples.columns;
@@ -114,7 +117,7 @@ fn choose(samples: Option<&Samples>, weights: &[&Array]) -> Option<Vec<f32>> {
     let mut best = (cost(&vec![1.0; columns]), None);
     for (of_inputs, of_weights) in CANDIDATES {
         let raw = inputs.iter().zip(&outputs).map(|(x, w)| x.powf(of_inputs) / w.powf(of_weights));
-        let factors = centred(raw.collect());
+        let factors = normalized(raw.collect());
         let cost = cost(&factors);
         if cost < best.0 {
             best = (cost, Some(factors));
@@ -123,8 +126,8 @@ fn choose(samples: Option<&Samples>, weights: &[&Array]) -> Option<Vec<f32>> {
     best.1
 }
 
-/// Expected mean square, per output, of the noise of `x W^T` times the number of outputs: rounding errors of different
-/// channels are taken as independent, so that no product has to be computed.
+/// Expected mean square of the quantization noise of `x W^T`, `[rows, columns]` times `[outputs, columns]`. Assumes that rounding errors
+/// of different channels are independent, so it computes no product.
 fn noise(x: &[f32], w: &[f32], columns: usize) -> f64 {
     let rows = (x.len() / columns) as f64;
     let outputs = (w.len() / columns) as f64;
@@ -133,7 +136,7 @@ fn noise(x: &[f32], w: &[f32], columns: usize) -> f64 {
     each.sum::<f64>() / (rows * outputs)
 }
 
-/// Per column, sums of squares: of the values, and of their rounding errors when each row is quantized.
+/// Per column, the sums of squares of the values, and of their rounding errors when each row has a scale of its own.
 fn powers(data: &[f32], columns: usize) -> (Vec<f32>, Vec<f32>) {
     let (mut values, mut errors) = (vec![0f32; columns], vec![0f32; columns]);
     for row in data.chunks_exact(columns) {
@@ -157,14 +160,8 @@ fn largest(data: &[f32], columns: usize) -> Vec<f32> {
     largest
 }
 
-/// Rows of `x`, each column divided by its factor.
-pub fn divided(x: &[f32], factors: &[f32]) -> Vec<f32> {
-    let inverse = inverse(factors);
-    x.chunks_exact(factors.len()).flat_map(|row| row.iter().zip(&inverse).map(|(value, factor)| value * factor)).collect()
-}
-
-/// Scaled to a geometric mean of 1; what is 0 or not finite (a channel that is always 0) becomes 1.
-fn centred(mut factors: Vec<f32>) -> Vec<f32> {
+/// Scales the factors to a geometric mean of 1. Factors that are 0 or not finite (of a channel that is always 0) become 1.
+fn normalized(mut factors: Vec<f32>) -> Vec<f32> {
     let usable = |factor: &f32| factor.is_normal() && *factor > 0.0;
     let (sum, count) = factors.iter().filter(|f| usable(f)).fold((0.0, 0), |(sum, count), f| (sum + f64::from(f.ln()), count + 1));
     let mean = (sum / f64::from(count.max(1))).exp() as f32;
@@ -172,7 +169,7 @@ fn centred(mut factors: Vec<f32>) -> Vec<f32> {
     factors
 }
 
-/// Moves magnitude between queries and keys, `(q u) (k / u)`, so that both lose the least when the scores are computed in int8.
+/// Moves magnitude between queries and keys, `(q u) (k / u)`, so that int8 scores lose the least.
 /// Rotated channels come in pairs (c, c + head_dim / 2), which share a factor.
 fn balance(index: usize, block: &mut Block, calibration: &Calibration, head_dim: usize, rotary: bool) {
     let Some(samples) = calibration.get(&in_block(index, "attention.q")) else { return };
@@ -186,7 +183,7 @@ fn balance(index: usize, block: &mut Block, calibration: &Calibration, head_dim:
     let cost = |factors: &[f32]| score_noise(&divided(&q, &inverse(factors)), &divided(&k, factors), hidden, head_dim);
     let mut best = (cost(&vec![1.0; hidden]), None);
     for exponent in [0.5, 1.0] {
-        let factors = centred(ratio.iter().map(|ratio| ratio.powf(exponent)).collect());
+        let factors = normalized(ratio.iter().map(|ratio| ratio.powf(exponent)).collect());
         let cost = cost(&factors);
         if cost < best.0 {
             best = (cost, Some(factors));
@@ -216,7 +213,7 @@ fn share_in_pairs(maxima: &mut [f32], head_dim: usize) {
     }
 }
 
-/// Noise of the scores `q k^T` over all heads, when each head's part of a token is quantized on its own.
+/// Noise of the scores `q k^T`, summed over all heads, when each head quantizes its part of a token with a scale of its own.
 fn score_noise(q: &[f32], k: &[f32], hidden: usize, head_dim: usize) -> f64 {
     let part = |data: &[f32], first: usize| -> Vec<f32> {
         data.chunks_exact(hidden).flat_map(|row| row[first..first + head_dim].iter().copied()).collect()
@@ -249,7 +246,7 @@ mod tests {
         let plain = |w: &[f32]| Int8Rows::quantize(w, columns).restored();
         let before = signal_to_noise_db(&x, &weight.data, &plain(&weight.data), columns, &[0.0; 32]);
         let samples = Samples { columns, values: x };
-        let factors = choose(Some(&samples), &[&weight]).expect("better than nothing");
+        let factors = choose(Some(&samples), &[&weight]).expect("a pair that helps");
         assert!(factors[5] > 3.0 * factors[6]);
         scale_inputs(&mut weight, &factors);
         let after = signal_to_noise_db(&divided(&samples.values, &factors), &weight.data, &plain(&weight.data), columns, &[0.0; 32]);
@@ -257,8 +254,8 @@ mod tests {
     }
 
     #[test]
-    fn dead_channels_stay_alone() {
-        assert_eq!(centred(vec![0.0, 2.0, f32::INFINITY, 8.0, f32::NAN]), [1.0, 0.5, 1.0, 2.0, 1.0]);
+    fn dead_channels_keep_their_scale() {
+        assert_eq!(normalized(vec![0.0, 2.0, f32::INFINITY, 8.0, f32::NAN]), [1.0, 0.5, 1.0, 2.0, 1.0]);
         let samples = Samples { columns: 3, values: vec![0.0; 6] };
         assert_eq!(choose(Some(&samples), &[&Array { shape: vec![1, 3], data: vec![0.0; 3] }]), None);
     }

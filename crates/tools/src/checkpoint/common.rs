@@ -19,7 +19,7 @@ pub(super) const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 pub(super) const SCALE_BLOCK_EPS: f32 = 1e-6;
 
 /// What a layout's reader makes of a checkpoint.
-pub(super) struct Parts {
+pub(super) struct Contents {
     pub network: Network,
     pub classes: Classes,
     pub image_mean: [f32; 3],

@@ -1,23 +1,31 @@
-//! Centred inputs: what all tokens have in common is taken from a linear's input and put into its bias.
+//! Mean removal: the part that all tokens share moves from a layer's input into its bias.
 //!
-//! A token's step follows its range, so a large constant per channel makes it coarse for what tells tokens apart. With `m` the mean
-//! of the input over the calibration rows, `W x + b = W (x - m) + (b + W m)`, exactly (channel-wise shifting, Wei et al.,
-//! Outlier Suppression+, 2023). Whoever makes the input gives `m` up for nothing: the shift of a norm, and the bias of the
-//! values, since the weights of an attention sum to 1. The scores of a query change by the same amount for all keys when the keys lose
-//! their mean, which softmax does not see (SageAttention, Zhang et al. 2025); rotated keys keep it.
+//! The step of a quantized token follows the token's range, so a large constant per channel coarsens the values that tell tokens apart.
+//! With `m` the mean of the input over the calibration rows, `W x + b = W (x - m) + (b + W m)`, exactly. This is the channel-wise
+//! shifting of Outlier Suppression+ (Wei et al. 2023).
+//!
+//! The producer of the input subtracts `m` at no cost: a norm in its shift, the values of an attention in their bias, since the weights
+//! of an attention sum to 1. The mean of the keys changes all scores of a query by the same amount, which softmax ignores
+//! (SageAttention, Zhang et al. 2025), so it is dropped; rotated keys keep it.
 
-use super::calibrate::{Calibration, Samples};
 use super::fold::shift_inputs;
 use super::layers::{self, in_block};
 use super::quantize::column_means;
+use super::samples::{Calibration, Samples, subtract};
 use crate::checkpoint::{Block, Mlp, Network, Position};
 
-/// Centres every input whose maker can give the mean up; keeps `calibration` true to it.
-pub fn centre(network: &mut Network, calibration: &mut Calibration) {
+/// Removes the mean of every input whose producer can subtract it, and changes `calibration` with the weights.
+pub(super) fn remove_means(network: &mut Network, calibration: &mut Calibration) {
     let rotary = matches!(network.position, Position::Rotary { .. });
     for (index, block) in network.blocks.iter_mut().enumerate() {
         let name = |layer: &str| in_block(index, layer);
-        centre_attention(block, calibration, &["attention.q", "attention.k", "attention.v"].map(name), &name("attention.out"), rotary);
+        remove_attention_means(
+            block,
+            calibration,
+            &["attention.q", "attention.k", "attention.v"].map(name),
+            &name("attention.out"),
+            rotary,
+        );
         let (up, gate) = (name("mlp.up"), name("mlp.gate"));
         let Some(mean) = calibration.get(&up).map(mean) else { continue };
         subtract(&mut block.norm2.shift, &mean);
@@ -27,12 +35,12 @@ pub fn centre(network: &mut Network, calibration: &mut Calibration) {
         }
         calibration.subtract(&[&up, &gate], &mean);
     }
-    centre_upscaling(network, calibration);
+    remove_upscaling_means(network, calibration);
 }
 
-/// Each scale block's input comes from a norm; the first one's also feeds the heads, whose own inputs, the query tokens, are moved by it
-/// and not centred.
-fn centre_upscaling(network: &mut Network, calibration: &mut Calibration) {
+/// The input of each scale block comes from a norm. That of the first one also feeds the heads: their inputs, the query tokens, shift by
+/// the mean of the patch tokens, and keep a mean of their own.
+fn remove_upscaling_means(network: &mut Network, calibration: &mut Calibration) {
     for index in 0..network.scale_blocks.len() {
         let name = layers::up(index);
         let Some(mean) = calibration.get(&name).map(mean) else { continue };
@@ -51,13 +59,13 @@ fn centre_upscaling(network: &mut Network, calibration: &mut Calibration) {
     }
 }
 
-fn centre_attention(block: &mut Block, calibration: &mut Calibration, [q, k, v]: &[String; 3], out: &str, rotary: bool) {
+fn remove_attention_means(block: &mut Block, calibration: &mut Calibration, [q, k, v]: &[String; 3], out: &str, rotary: bool) {
     if let Some(mean) = calibration.get(q).map(mean) {
         subtract(&mut block.norm1.shift, &mean);
         [&mut block.q, &mut block.k, &mut block.v].into_iter().for_each(|linear| shift_inputs(linear, &mean));
         calibration.subtract(&[q, k, v], &mean);
         if !rotary && let Some(bias) = &mut block.k.bias {
-            bias.fill(0.0); // the mean of the keys, now that their inputs have none
+            bias.fill(0.0); // the mean of the keys, since their inputs no longer have one
         }
     }
     if let Some(mean) = calibration.get(out).map(mean) {
@@ -68,14 +76,9 @@ fn centre_attention(block: &mut Block, calibration: &mut Calibration, [q, k, v]:
     }
 }
 
-/// Mean of each column, over the rows that weights are fitted to.
+/// Mean of each column over the rows to fit to.
 fn mean(samples: &Samples) -> Vec<f32> {
     column_means(&samples.to_fit(), samples.columns)
-}
-
-/// `from - mean`, in its place.
-pub fn subtract(from: &mut [f32], mean: &[f32]) {
-    from.iter_mut().zip(mean).for_each(|(value, mean)| *value -= mean);
 }
 
 #[cfg(test)]
@@ -85,10 +88,10 @@ mod tests {
     use crate::convert::quantize::{Int8Rows, power, products};
     use eomt_edge_core::kernels::testing::numbers;
 
-    /// Tokens that have more in common than they differ in: the noise falls as far as their range, by more than a factor of four (16 in
-    /// power).
+    /// The shared part of these tokens is larger than their differences. The noise falls with their range, by more than a factor of four
+    /// (16 in power).
     #[test]
-    fn what_tokens_share_costs_no_steps() {
+    fn a_shared_mean_costs_no_precision() {
         let (columns, outputs) = (64, 16);
         let shared = numbers(columns, 1);
         let values: Vec<f32> = numbers(80 * columns, 2).iter().zip(shared.iter().cycle()).map(|(own, shared)| 0.1 * own + shared).collect();
@@ -102,9 +105,9 @@ mod tests {
         };
         let mean = mean(&Samples { columns, values: values.clone() });
         shift_inputs(&mut linear, &mean);
-        let mut centred = values.clone();
-        centred.chunks_exact_mut(columns).for_each(|row| subtract(row, &mean));
-        let (before, after) = (noise(&values, &[0.0; 16]), noise(&centred, linear.bias.as_deref().expect("given")));
+        let mut without = values.clone();
+        without.chunks_exact_mut(columns).for_each(|row| subtract(row, &mean));
+        let (before, after) = (noise(&values, &[0.0; 16]), noise(&without, linear.bias.as_deref().expect("given")));
         assert!(after < before / 16.0, "{after} after {before}");
     }
 }
