@@ -2,7 +2,7 @@
 
 .PHONY: demo test build lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak clean
 
-# Masks of a moving scene, from the daemon to a second process, as pictures in demo-output/.
+# Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
 	sh scripts/demo.sh
 

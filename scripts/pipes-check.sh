@@ -1,5 +1,5 @@
 #!/bin/sh
-# GStreamer and ffmpeg, live, into the daemon: several formats, odd sizes, the README's colours. Installs both (Debian packages) where they
+# GStreamer and ffmpeg, live, into the daemon: several formats, odd sizes, the colours of docs/pipes.md. Installs both (Debian packages) where they
 # are missing. What `v4l2-ctl --stream-to` and rpicam-vid write needs a camera: their layouts are tested by numbers (src/data/layout.rs).
 set -eu
 cd "$(dirname "$0")/.."

@@ -78,7 +78,7 @@ def main():
                 told = "source.stride=gstreamer" in log
                 check(f"{kind} {size[0]}x{size[1]}: a wrong stride is said", told == padded)
 
-    # colours as the README has them
+    # colours as docs/pipes.md has them
     red = np.array([255, 0, 0])
     for size, colour in [((640, 480), "bt601"), ((1024, 576), "bt601"), ((1280, 720), "bt709")]:
         gst = f"gst-launch-1.0 -q videotestsrc pattern=red ! video/x-raw,format=I420,width={size[0]},height={size[1]} ! fdsink fd=1"
