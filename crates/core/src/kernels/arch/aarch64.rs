@@ -6,7 +6,9 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{TileOf, starts};
+use super::half::F16_RUN;
+use super::starts::starts;
+use super::tile::TileOf;
 
 /// 8 x 8 for cores without a dot product, as four tiles of 4 x 4: 16 values along k at once.
 ///
@@ -186,10 +188,6 @@ pub unsafe fn fma_neon(a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &
     }
 }
 
-/// Products that are added in half precision before the sum moves on to f32: the error of that many additions stays below a
-/// thousandth of the sum.
-const HALF_RUN: usize = 64;
-
 /// 8 x 16 in half precision, `fmla` by lane.
 ///
 /// # Safety
@@ -197,8 +195,8 @@ const HALF_RUN: usize = 64;
 #[target_feature(enable = "neon,fp16")]
 pub unsafe fn half_fp16(a: &[u16], stride: usize, panel: &[u16], k: usize, acc: &mut TileOf<f32>) {
     acc.0[..128].fill(0.0);
-    for start in (0..k).step_by(HALF_RUN) {
-        let run = HALF_RUN.min(k - start);
+    for start in (0..k).step_by(F16_RUN) {
+        let run = F16_RUN.min(k - start);
         // SAFETY: the caller's lengths cover every access below.
         unsafe { half_run(a.as_ptr().add(start), stride, panel.as_ptr().add(start * 16), run, acc) };
     }

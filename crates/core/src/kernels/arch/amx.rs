@@ -1,51 +1,19 @@
 //! Tiles of Intel's Advanced Matrix Extensions: registers of 16 rows of 64 bytes, and instructions that multiply two of them.
 //!
-//! Source: Intel 64 and IA-32 Architectures Software FrameDecoder's Manual, volume 1, chapter 18. A panel `[k / 4][32][4]` of bytes or
+//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18. A panel `[k / 4][32][4]` of bytes or
 //! `[k / 2][32][2]` of bfloat16 is what two registers side by side hold of the right-hand side, so these tiles share the layout of
 //! the AVX-512 ones. The shapes of the registers are state of the thread. Each product sets them and leaves nothing behind: other
 //! code of the process may have shapes of its own, and a thread that keeps none is switched faster.
 
 use std::arch::asm;
-use std::arch::x86_64::__cpuid_count;
-use std::sync::OnceLock;
 
-use super::TileOf;
+use super::tile::TileOf;
+use super::token::Amx;
 
 /// Bytes of a row of a register.
 const ROW: usize = 64;
 /// Bytes of a row of the accumulators, and of a step of a panel.
 const PANEL_ROW: usize = 128;
-
-/// Whether the CPU has products of bytes and of bfloat16, and the kernel lets this process use them: it has to be asked, since
-/// the registers take 8 KiB of every thread's saved state (Documentation/arch/x86/xstate.rst).
-pub fn permitted() -> bool {
-    static PERMITTED: OnceLock<bool> = OnceLock::new();
-    *PERMITTED.get_or_init(|| {
-        const BF16: u32 = 1 << 22;
-        const TILE: u32 = 1 << 24;
-        const INT8: u32 = 1 << 25;
-        let all = BF16 | TILE | INT8;
-        __cpuid_count(0, 0).eax >= 7 && __cpuid_count(7, 0).edx & all == all && ask()
-    })
-}
-
-/// `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
-fn ask() -> bool {
-    let result: i64;
-    // SAFETY: a system call that takes two numbers; the kernel changes the three registers below.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") 158_i64 => result, // arch_prctl
-            in("rdi") 0x1023, // ARCH_REQ_XCOMP_PERM
-            in("rsi") 18, // XFEATURE_XTILEDATA
-            out("rcx") _,
-            out("r11") _,
-            options(nostack)
-        );
-    }
-    result == 0
-}
 
 /// What `ldtilecfg` reads: bytes a row and rows of each register.
 #[repr(C, align(64))]
@@ -120,7 +88,7 @@ macro_rules! multiply {
 /// 16 x 32, `tdpbusd`: u8 activations times i8 weights.
 ///
 /// # Safety
-/// [`permitted`]; 16 rows of `k` bytes in `a`, `k * 32` in `panel`; `k` a multiple of 4.
+/// The CPU and the kernel permit AMX: an [`Amx`] token exists; 16 rows of `k` bytes in `a`, `k * 32` in `panel`; `k` a multiple of 4.
 #[inline(never)]
 pub unsafe fn dot(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
     // SAFETY: the caller's lengths cover every access: rows of `k` bytes, panel rows of 128 bytes for every 4 of them, 16 rows of sums.
@@ -130,20 +98,19 @@ pub unsafe fn dot(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut Til
 /// 16 x 32, `tdpbf16ps`: pairs of bfloat16, summed in f32.
 ///
 /// # Safety
-/// [`permitted`]; 16 rows of `k` values in `a`, `k * 32` in `panel`; `k` a multiple of 2.
+/// The CPU and the kernel permit AMX: an [`Amx`] token exists; 16 rows of `k` values in `a`, `k * 32` in `panel`; `k` a multiple of 2.
 #[inline(never)]
 pub unsafe fn half(a: &[u16], stride: usize, panel: &[u16], k: usize, acc: &mut TileOf<f32>) {
-    // SAFETY: as `dot`, with two bytes a value and panel rows for every 2 values.
+    // SAFETY: the caller's lengths cover every access: rows of `2 k` bytes, panel rows of 128 bytes for every 2 values, 16 rows of sums.
     unsafe { multiply!("tdpbf16ps", a.as_ptr(), 2 * stride, panel.as_ptr(), 2 * k, acc.0.as_mut_ptr()) };
 }
 
 /// Rounds of products in registers, ten in each; the products of one, over ten: see [`crate::kernels::peak`].
 ///
-/// # Safety
-/// [`permitted`].
-pub unsafe fn peak(iterations: u64) -> u64 {
+pub fn peak(_: Amx, iterations: u64) -> u64 {
     if iterations > 0 {
-        // SAFETY: the shapes are valid, the registers hold zeros, and no memory is touched.
+        // SAFETY: the token exists only where the CPU and the kernel permit AMX. The shapes are valid, the registers hold zeros, and no
+        // memory but the shapes is read.
         unsafe {
             asm!(
                 "ldtilecfg [{shapes}]",

@@ -7,28 +7,16 @@ mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-use super::super::activation::{EXP, EXP_ROUGH, exp_by, gelu_rough};
-use super::{Isa, Kind, to_half};
-
-/// A number, or sixteen.
-pub trait Arithmetic: Copy {
-    fn splat(value: f32) -> Self;
-    fn add(self, other: Self) -> Self;
-    fn sub(self, other: Self) -> Self;
-    fn mul(self, factor: Self) -> Self;
-    /// `self * factor + term`, rounded once.
-    fn mul_add(self, factor: Self, term: Self) -> Self;
-    /// What is below `low` becomes `low`; NaN stays.
-    fn clamp_min(self, low: f32) -> Self;
-    /// What is above `high` becomes `high`; NaN stays.
-    fn clamp_max(self, high: f32) -> Self;
-    /// `self * 2^n`, where n stands in the lowest mantissa bits of `exponent`.
-    fn ldexp(self, exponent: Self) -> Self;
-}
+use super::arithmetic::Arithmetic;
+use super::functions::{EXP, EXP_ROUGH, exp_by, gelu_rough};
+use super::half::to_half;
+use super::isa::{Isa, Kind, Level};
+use super::token::Scalar;
+#[cfg(target_arch = "x86_64")]
+use super::token::{Avx2, Avx512Bf16, Avx512Vnni};
 
 /// Sixteen numbers.
 trait Lanes: Arithmetic {
-    fn load(values: &[f32; 16]) -> Self;
     fn store(self) -> [f32; 16];
     /// The smaller of each pair; `other` where `self` is NaN.
     fn min(self, other: Self) -> Self;
@@ -62,50 +50,22 @@ trait Lanes: Arithmetic {
     }
     /// To the nearest i8, ties to even; what is outside saturates, NaN becomes 0. The bits of `FLIP` are inverted.
     fn round_i8<const FLIP: u8>(self) -> [u8; 16];
-    /// As [`to_half`]; numbers below 2^-126 may become zero.
-    #[inline(always)]
-    fn store_half(self, to: &mut [u16; 16]) {
-        to_half(&self.store(), to);
-    }
 }
 
-impl Arithmetic for f32 {
+/// The token of an instruction set: its vectors come from nowhere else, so a vector proves the instruction set as the token does.
+trait Simd: Copy {
+    type Vector: Lanes;
+    fn splat(self, value: f32) -> Self::Vector;
+    fn load(self, values: &[f32; 16]) -> Self::Vector;
+    /// As [`to_half`]; numbers below 2^-126 may become zero.
     #[inline(always)]
-    fn splat(value: f32) -> Self {
-        value
-    }
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        self + other
-    }
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        self - other
-    }
-    #[inline(always)]
-    fn mul(self, factor: Self) -> Self {
-        self * factor
-    }
-    #[inline(always)]
-    fn mul_add(self, factor: Self, term: Self) -> Self {
-        f32::mul_add(self, factor, term)
-    }
-    #[inline(always)]
-    fn clamp_min(self, low: f32) -> Self {
-        if self < low { low } else { self }
-    }
-    #[inline(always)]
-    fn clamp_max(self, high: f32) -> Self {
-        if self > high { high } else { self }
-    }
-    #[inline(always)]
-    fn ldexp(self, exponent: Self) -> Self {
-        f32::from_bits(self.to_bits().wrapping_add(exponent.to_bits() << 23))
+    fn store_half(self, vector: Self::Vector, to: &mut [u16; 16]) {
+        to_half(&vector.store(), to);
     }
 }
 
 impl Arithmetic for [f32; 16] {
-    fn splat(value: f32) -> Self {
+    fn splat(self, value: f32) -> Self {
         [value; 16]
     }
     fn add(self, other: Self) -> Self {
@@ -132,9 +92,6 @@ impl Arithmetic for [f32; 16] {
 }
 
 impl Lanes for [f32; 16] {
-    fn load(values: &[f32; 16]) -> Self {
-        *values
-    }
     fn store(self) -> [f32; 16] {
         self
     }
@@ -149,41 +106,51 @@ impl Lanes for [f32; 16] {
     }
 }
 
+impl Simd for Scalar {
+    type Vector = [f32; 16];
+    fn splat(self, value: f32) -> [f32; 16] {
+        [value; 16]
+    }
+    fn load(self, values: &[f32; 16]) -> [f32; 16] {
+        *values
+    }
+}
+
 /// Calls `step` with sixteen values after the other, the last ones filled up with `fill`.
 #[inline(always)]
-fn fold<L: Lanes, S>(row: &[f32], fill: f32, start: S, step: impl Fn(S, L) -> S) -> S {
+fn fold<S: Simd, R>(simd: S, row: &[f32], fill: f32, start: R, step: impl Fn(R, S::Vector) -> R) -> R {
     let (chunks, rest) = row.as_chunks::<16>();
     let mut state = start;
     for chunk in chunks {
-        state = step(state, L::load(chunk));
+        state = step(state, simd.load(chunk));
     }
     if !rest.is_empty() {
         let mut last = [fill; 16];
         last[..rest.len()].copy_from_slice(rest);
-        state = step(state, L::load(&last));
+        state = step(state, simd.load(&last));
     }
     state
 }
 
 #[inline(always)]
-fn sum<L: Lanes>(row: &[f32]) -> f32 {
-    fold(row, 0.0, L::splat(0.0), |sum, values: L| sum.add(values)).reduce_add()
+fn sum<S: Simd>(simd: S, row: &[f32]) -> f32 {
+    fold(simd, row, 0.0, simd.splat(0.0), |sum, values: S::Vector| sum.add(values)).reduce_add()
 }
 
 #[inline(always)]
-fn moments<L: Lanes>(row: &[f32]) -> (f32, f32) {
-    let mean = sum::<L>(row) / row.len() as f32;
-    let squares = fold(row, mean, L::splat(0.0), |sum, values: L| {
-        let difference = values.sub(L::splat(mean));
+fn moments<S: Simd>(simd: S, row: &[f32]) -> (f32, f32) {
+    let mean = sum(simd, row) / row.len() as f32;
+    let squares = fold(simd, row, mean, simd.splat(0.0), |sum, values: S::Vector| {
+        let difference = values.sub(simd.splat(mean));
         difference.mul_add(difference, sum)
     });
     (mean, squares.reduce_add() / row.len() as f32)
 }
 
 #[inline(always)]
-fn range<L: Lanes>(row: &[f32], start: (f32, f32)) -> (f32, f32) {
-    let start = (L::splat(start.0), L::splat(start.1));
-    let (low, high) = fold(row, f32::NAN, start, |(low, high), values: L| (values.min(low), values.max(high)));
+fn range<S: Simd>(simd: S, row: &[f32], start: (f32, f32)) -> (f32, f32) {
+    let start = (simd.splat(start.0), simd.splat(start.1));
+    let (low, high) = fold(simd, row, f32::NAN, start, |(low, high), values: S::Vector| (values.min(low), values.max(high)));
     (low.reduce_min(), high.reduce_max())
 }
 
@@ -203,10 +170,10 @@ fn map<T: Copy>(row: &[f32], to: &mut [T], function: impl Fn(&[f32; 16]) -> [T; 
 }
 
 #[inline(always)]
-fn gelu<L: Lanes>(values: &mut [f32]) {
+fn gelu<S: Simd>(simd: S, values: &mut [f32]) {
     let (chunks, rest) = values.as_chunks_mut::<16>();
     for chunk in chunks {
-        *chunk = gelu_rough(L::load(chunk)).store();
+        *chunk = gelu_rough(simd.load(chunk)).store();
     }
     for value in rest {
         *value = gelu_rough(*value);
@@ -214,72 +181,67 @@ fn gelu<L: Lanes>(values: &mut [f32]) {
 }
 
 #[inline(always)]
-fn round<L: Lanes, const FLIP: u8>(values: &[f32; 16], inverse: L, zero: L) -> [u8; 16] {
-    L::load(values).mul_add(inverse, zero).round_i8::<FLIP>()
+fn round<S: Simd, const FLIP: u8>(simd: S, values: &[f32; 16], inverse: S::Vector, zero: S::Vector) -> [u8; 16] {
+    simd.load(values).mul_add(inverse, zero).round_i8::<FLIP>()
 }
 
 #[inline(always)]
-fn round_signed<L: Lanes>(row: &[f32], inverse: f32, zero: f32, to: &mut [u8], apart: usize) {
-    let (inverse, zero) = (L::splat(inverse), L::splat(zero));
+fn round_signed<S: Simd>(simd: S, row: &[f32], inverse: f32, zero: f32, to: &mut [u8], apart: usize) {
+    let (inverse, zero) = (simd.splat(inverse), simd.splat(zero));
     let (chunks, rest) = row.as_chunks::<16>();
     let mut slots = to.as_chunks_mut::<16>().0.iter_mut().step_by(apart);
     assert!(slots.len() >= row.len().div_ceil(16));
     for (chunk, slot) in chunks.iter().zip(&mut slots) {
-        *slot = round::<L, 0>(chunk, inverse, zero);
+        *slot = round::<S, 0>(simd, chunk, inverse, zero);
     }
     if let (false, Some(slot)) = (rest.is_empty(), slots.next()) {
         let mut last = [0.0; 16];
         last[..rest.len()].copy_from_slice(rest);
-        *slot = round::<L, 0>(&last, inverse, zero);
+        *slot = round::<S, 0>(simd, &last, inverse, zero);
     }
 }
 
 #[inline(always)]
-fn round_offset<L: Lanes>(row: &[f32], inverse: f32, zero: f32, to: &mut [u8]) {
-    let (inverse, zero) = (L::splat(inverse), L::splat(zero));
+fn round_offset<S: Simd>(simd: S, row: &[f32], inverse: f32, zero: f32, to: &mut [u8]) {
+    let (inverse, zero) = (simd.splat(inverse), simd.splat(zero));
     map(
         row,
         to,
         #[inline(always)]
-        |values| round::<L, 128>(values, inverse, zero),
+        |values| round::<S, 128>(simd, values, inverse, zero),
     );
 }
 
 #[inline(always)]
-fn as_signed(bytes: [u8; 16]) -> [i8; 16] {
-    // SAFETY: all bits are values of both.
-    unsafe { std::mem::transmute(bytes) }
-}
-
-#[inline(always)]
-fn round_symmetric<L: Lanes>(row: &[f32], inverse: f32, to: &mut [i8]) {
-    let inverse = L::splat(inverse);
+fn round_symmetric<S: Simd>(simd: S, row: &[f32], inverse: f32, to: &mut [i8]) {
+    let inverse = simd.splat(inverse);
     map(
         row,
         to,
         #[inline(always)]
-        |values| as_signed(L::load(values).mul(inverse).clamp_min(-127.0).round_i8::<0>()),
+        |values| simd.load(values).mul(inverse).clamp_min(-127.0).round_i8::<0>().map(u8::cast_signed),
     );
 }
 
 /// Softmax of one row, sixteen values at a time: `e^(value - max)` to the precision of the coefficients, and the sum of all.
-struct Softmax<L, const N: usize> {
-    max: L,
+struct Softmax<S: Simd, const N: usize> {
+    simd: S,
+    max: S::Vector,
     coefficients: [f32; N],
-    sum: L,
+    sum: S::Vector,
 }
 
-impl<L: Lanes, const N: usize> Softmax<L, N> {
+impl<S: Simd, const N: usize> Softmax<S, N> {
     /// NaN counts as nothing for the largest value.
     #[inline(always)]
-    fn of(row: &[f32], coefficients: [f32; N]) -> Self {
-        let max = fold(row, f32::NAN, L::splat(f32::NEG_INFINITY), |max, values: L| values.max(max)).reduce_max();
-        Softmax { max: L::splat(max), coefficients, sum: L::splat(0.0) }
+    fn of(simd: S, row: &[f32], coefficients: [f32; N]) -> Self {
+        let max = fold(simd, row, f32::NAN, simd.splat(f32::NEG_INFINITY), |max, values: S::Vector| values.max(max)).reduce_max();
+        Softmax { simd, max: simd.splat(max), coefficients, sum: simd.splat(0.0) }
     }
 
     #[inline(always)]
-    fn next(&mut self, values: &[f32; 16]) -> L {
-        let values = exp_by(L::load(values).sub(self.max), self.coefficients);
+    fn next(&mut self, values: &[f32; 16]) -> S::Vector {
+        let values = exp_by(self.simd.load(values).sub(self.max), self.coefficients);
         self.sum = self.sum.add(values);
         values
     }
@@ -289,9 +251,9 @@ impl<L: Lanes, const N: usize> Softmax<L, N> {
     fn rest(&mut self, rest: &[f32]) -> [f32; 16] {
         let mut values = [f32::NEG_INFINITY; 16];
         values[..rest.len()].copy_from_slice(rest);
-        let mut values = exp_by(L::load(&values).sub(self.max), self.coefficients).store();
+        let mut values = exp_by(self.simd.load(&values).sub(self.max), self.coefficients).store();
         values[rest.len()..].fill(0.0);
-        self.sum = self.sum.add(L::load(&values));
+        self.sum = self.sum.add(self.simd.load(&values));
         values
     }
 
@@ -302,8 +264,8 @@ impl<L: Lanes, const N: usize> Softmax<L, N> {
 }
 
 #[inline(always)]
-fn softmax<L: Lanes, const N: usize>(row: &mut [f32], coefficients: [f32; N]) -> f32 {
-    let mut softmax = Softmax::<L, N>::of(row, coefficients);
+fn softmax<S: Simd, const N: usize>(simd: S, row: &mut [f32], coefficients: [f32; N]) -> f32 {
+    let mut softmax = Softmax::<S, N>::of(simd, row, coefficients);
     let (chunks, rest) = row.as_chunks_mut::<16>();
     for chunk in chunks {
         *chunk = softmax.next(chunk).store();
@@ -314,25 +276,27 @@ fn softmax<L: Lanes, const N: usize>(row: &mut [f32], coefficients: [f32; N]) ->
 }
 
 #[inline(always)]
-fn softmax_exact<L: Lanes>(row: &mut [f32]) -> f32 {
-    softmax::<L, _>(row, EXP)
+fn softmax_exact<S: Simd>(simd: S, row: &mut [f32]) -> f32 {
+    softmax(simd, row, EXP)
 }
 
 #[inline(always)]
-fn softmax_rough<L: Lanes>(row: &mut [f32]) -> f32 {
-    softmax::<L, _>(row, EXP_ROUGH)
+fn softmax_rough<S: Simd>(simd: S, row: &mut [f32]) -> f32 {
+    softmax(simd, row, EXP_ROUGH)
 }
 
 #[inline(always)]
-fn softmax_half<L: Lanes>(row: &[f32], to: &mut [u16]) -> f32 {
-    let mut softmax = Softmax::<L, _>::of(row, EXP_ROUGH);
+fn softmax_half<S: Simd>(simd: S, row: &[f32], to: &mut [u16]) -> f32 {
+    let mut softmax = Softmax::<S, _>::of(simd, row, EXP_ROUGH);
     let (chunks, rest) = row.as_chunks::<16>();
     let (to, rest_to) = to.split_at_mut(chunks.len() * 16);
     for (chunk, to) in chunks.iter().zip(to.as_chunks_mut::<16>().0) {
-        softmax.next(chunk).store_half(to);
+        let values = softmax.next(chunk);
+        simd.store_half(values, to);
     }
     let mut last = [0; 16];
-    L::load(&softmax.rest(rest)).store_half(&mut last);
+    let values = softmax.rest(rest);
+    simd.store_half(simd.load(&values), &mut last);
     rest_to.fill(0);
     rest_to[..rest.len()].copy_from_slice(&last[..rest.len()]);
     softmax.inverse_sum()
@@ -347,24 +311,24 @@ macro_rules! row_function {
             pub fn $name(self, $($arg: $type),*) $(-> $result)? {
                 #[cfg(target_arch = "x86_64")]
                 #[target_feature(enable = "avx2,fma")]
-                fn with_avx2($($arg: $type),*) $(-> $result)? {
-                    $generic::<x86_64::Avx2>($($arg),*)
+                fn with_avx2(simd: Avx2, $($arg: $type),*) $(-> $result)? {
+                    $generic(simd, $($arg),*)
                 }
                 #[cfg(target_arch = "x86_64")]
                 #[target_feature(enable = "avx512f")]
-                fn with_avx512($($arg: $type),*) $(-> $result)? {
-                    $generic::<x86_64::Avx512>($($arg),*)
+                fn with_avx512(simd: Avx512Vnni, $($arg: $type),*) $(-> $result)? {
+                    $generic(simd, $($arg),*)
                 }
-                match self.kind() {
-                    Kind::Scalar => $generic::<[f32; 16]>($($arg),*),
-                    // SAFETY: the token proves that the CPU has these features.
+                match self.level() {
+                    Level::Scalar => $generic(Scalar, $($arg),*),
+                    // SAFETY: an `Avx2` token exists only where the CPU has AVX2 and FMA.
                     #[cfg(target_arch = "x86_64")]
-                    Kind::Avx2 | Kind::AvxVnni => unsafe { with_avx2($($arg),*) },
-                    // SAFETY: as above.
+                    Level::Avx2(simd) => unsafe { with_avx2(simd, $($arg),*) },
+                    // SAFETY: an `Avx512Vnni` token exists only where the CPU has AVX-512 F.
                     #[cfg(target_arch = "x86_64")]
-                    Kind::Avx512Vnni | Kind::Avx512Bf16 | Kind::Amx => unsafe { with_avx512($($arg),*) },
+                    Level::Avx512(simd) => unsafe { with_avx512(simd, $($arg),*) },
                     #[cfg(target_arch = "aarch64")]
-                    Kind::Neon | Kind::Dotprod | Kind::I8mm => $generic::<aarch64::Neon>($($arg),*),
+                    Level::Neon(simd) => $generic(simd, $($arg),*),
                 }
             }
         }
@@ -411,16 +375,21 @@ impl Isa {
     pub fn softmax_half(self, row: &[f32], to: &mut [u16]) -> f32 {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512bf16")]
-        fn with_avx512bf16(row: &[f32], to: &mut [u16]) -> f32 {
-            softmax_half::<x86_64::Avx512>(row, to)
+        fn with_avx512bf16(simd: Avx512Bf16, row: &[f32], to: &mut [u16]) -> f32 {
+            softmax_half(simd, row, to)
         }
         match self.kind() {
-            // SAFETY: the token proves that the CPU has these features.
+            // SAFETY: an `Avx512Bf16` token exists only where the CPU has AVX-512 F and BF16.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Bf16 | Kind::Amx => unsafe { with_avx512bf16(row, to) },
+            Kind::Avx512Bf16(simd) => unsafe { with_avx512bf16(simd, row, to) },
+            // SAFETY: an `Amx` token exists only where the CPU has AVX-512 F and BF16.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx(simd) => unsafe { with_avx512bf16(simd.into(), row, to) },
             #[cfg(target_arch = "aarch64")]
-            Kind::Dotprod | Kind::I8mm => softmax_half::<aarch64::Neon>(row, to),
-            _ => softmax_half::<[f32; 16]>(row, to),
+            Kind::Dotprod(simd) => softmax_half(super::token::Neon::from(simd), row, to),
+            #[cfg(target_arch = "aarch64")]
+            Kind::I8mm(simd) => softmax_half(super::token::Neon::from(simd), row, to),
+            _ => softmax_half(Scalar, row, to),
         }
     }
 }

@@ -6,30 +6,30 @@
 use std::arch::aarch64::{vdupq_n_f32, vdupq_n_s8};
 use std::arch::asm;
 
-use super::Kind;
+use super::isa::Kind;
 
 const ACCUMULATORS: u64 = 10;
 
-/// `None` where the portable loop is the right one. The caller has checked that the CPU has `isa`.
+/// Does `iterations` rounds and returns the multiply-accumulates done; `None` where the portable loop is the right one.
 pub(crate) fn f32_macs(isa: Kind, iterations: u64) -> Option<u64> {
     if isa == Kind::Scalar {
         return None;
     }
-    // SAFETY: the caller has checked the CPU.
+    // SAFETY: NEON is part of every aarch64 target.
     let lanes = unsafe { fmla(iterations) };
     Some(iterations * ACCUMULATORS * lanes)
 }
 
-/// `None` where the portable loop is the right one. The caller has checked that the CPU has `isa`.
+/// As [`f32_macs`], for exact products of bytes.
 pub(crate) fn int8_macs(isa: Kind, iterations: u64) -> Option<u64> {
-    // SAFETY: the caller has checked the CPU.
-    let lanes = unsafe {
-        match isa {
-            Kind::I8mm => smmla(iterations),
-            Kind::Dotprod => sdot(iterations),
-            Kind::Neon => smull(iterations),
-            Kind::Scalar => return None,
-        }
+    let lanes = match isa {
+        // SAFETY: an `I8mm` token exists only where the CPU has the 8-bit matrix multiply.
+        Kind::I8mm(_) => unsafe { smmla(iterations) },
+        // SAFETY: a `Dotprod` token exists only where the CPU has the dot product.
+        Kind::Dotprod(_) => unsafe { sdot(iterations) },
+        // SAFETY: NEON is part of every aarch64 target.
+        Kind::Neon(_) => unsafe { smull(iterations) },
+        Kind::Scalar => return None,
     };
     Some(iterations * ACCUMULATORS * lanes)
 }

@@ -6,34 +6,34 @@
 use std::arch::asm;
 use std::arch::x86_64::{_mm256_set1_epi8, _mm256_set1_ps, _mm512_set1_epi8, _mm512_set1_ps};
 
-use super::Kind;
+use super::amx;
+use super::isa::Kind;
 
 const ACCUMULATORS: u64 = 10;
 
-/// `None` where the portable loop is the right one. The caller has checked that the CPU has `isa`.
+/// Does `iterations` rounds and returns the multiply-accumulates done; `None` where the portable loop is the right one.
 pub(crate) fn f32_macs(isa: Kind, iterations: u64) -> Option<u64> {
-    // SAFETY: the caller has checked the CPU.
-    let lanes = unsafe {
-        match isa {
-            Kind::Avx512Vnni | Kind::Avx512Bf16 | Kind::Amx => fma_zmm(iterations),
-            Kind::AvxVnni | Kind::Avx2 => fma_ymm(iterations),
-            Kind::Scalar => return None,
-        }
+    let lanes = match isa {
+        // SAFETY: these tokens exist only where the CPU has AVX-512 F.
+        Kind::Avx512Vnni(_) | Kind::Avx512Bf16(_) | Kind::Amx(_) => unsafe { fma_zmm(iterations) },
+        // SAFETY: these tokens exist only where the CPU has AVX2 and FMA.
+        Kind::AvxVnni(_) | Kind::Avx2(_) => unsafe { fma_ymm(iterations) },
+        Kind::Scalar => return None,
     };
     Some(iterations * ACCUMULATORS * lanes)
 }
 
-/// `None` where the portable loop is the right one. The caller has checked that the CPU has `isa`.
+/// As [`f32_macs`], for exact products of bytes.
 pub(crate) fn int8_macs(isa: Kind, iterations: u64) -> Option<u64> {
-    // SAFETY: the caller has checked the CPU.
-    let lanes = unsafe {
-        match isa {
-            Kind::Avx512Vnni | Kind::Avx512Bf16 => dot_zmm(iterations),
-            Kind::Amx => super::amx::peak(iterations),
-            Kind::AvxVnni => dot_ymm(iterations),
-            Kind::Avx2 => madd_ymm(iterations),
-            Kind::Scalar => return None,
-        }
+    let lanes = match isa {
+        // SAFETY: these tokens exist only where the CPU has AVX-512 F and VNNI.
+        Kind::Avx512Vnni(_) | Kind::Avx512Bf16(_) => unsafe { dot_zmm(iterations) },
+        Kind::Amx(token) => amx::peak(token, iterations),
+        // SAFETY: an `AvxVnni` token exists only where the CPU has AVX2 and AVX-VNNI.
+        Kind::AvxVnni(_) => unsafe { dot_ymm(iterations) },
+        // SAFETY: an `Avx2` token exists only where the CPU has AVX2.
+        Kind::Avx2(_) => unsafe { madd_ymm(iterations) },
+        Kind::Scalar => return None,
     };
     Some(iterations * ACCUMULATORS * lanes)
 }

@@ -7,7 +7,8 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{TileOf, starts};
+use super::starts::starts;
+use super::tile::TileOf;
 
 /// 12 x 32, `vpdpbusd`: u8 activations times i8 weights.
 ///

@@ -3,26 +3,50 @@
 use std::arch::aarch64::*;
 
 use super::super::aarch64::convert;
-use super::{Arithmetic, Lanes};
+use super::super::arithmetic::Arithmetic;
+use super::super::token::Neon;
+use super::{Lanes, Simd};
 
+/// Four registers of four lanes.
 #[derive(Clone, Copy)]
-pub struct Neon([float32x4_t; 4]);
+pub struct Quads([float32x4_t; 4]);
+
+impl Simd for Neon {
+    type Vector = Quads;
+    #[inline(always)]
+    fn splat(self, value: f32) -> Quads {
+        // SAFETY: NEON is part of every aarch64 target.
+        Quads([unsafe { vdupq_n_f32(value) }; 4])
+    }
+    #[inline(always)]
+    fn load(self, values: &[f32; 16]) -> Quads {
+        let at = values.as_ptr();
+        // SAFETY: NEON is part of every aarch64 target; four loads of four values each.
+        Quads(unsafe { [vld1q_f32(at), vld1q_f32(at.add(4)), vld1q_f32(at.add(8)), vld1q_f32(at.add(12))] })
+    }
+    #[inline(always)]
+    fn store_half(self, vector: Quads, to: &mut [u16; 16]) {
+        for (to, [low, high]) in to.as_chunks_mut().0.iter_mut().zip(vector.0.as_chunks().0) {
+            *to = convert(*low, *high);
+        }
+    }
+}
 
 /// The same operation on each of the four registers.
 macro_rules! each {
     ($operation:path, $($operand:expr),+) => {
         // SAFETY: NEON is part of every aarch64 target.
-        Neon(unsafe {
+        Quads(unsafe {
             [$operation($($operand.0[0]),+), $operation($($operand.0[1]),+), $operation($($operand.0[2]),+), $operation($($operand.0[3]),+)]
         })
     };
 }
 
-impl Arithmetic for Neon {
+impl Arithmetic for Quads {
     #[inline(always)]
-    fn splat(value: f32) -> Self {
+    fn splat(self, value: f32) -> Self {
         // SAFETY: NEON is part of every aarch64 target.
-        Neon([unsafe { vdupq_n_f32(value) }; 4])
+        Quads([unsafe { vdupq_n_f32(value) }; 4])
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -43,11 +67,11 @@ impl Arithmetic for Neon {
     #[inline(always)]
     fn clamp_min(self, low: f32) -> Self {
         // `fmax`, unlike `fmaxnm`, gives NaN where there is one
-        each!(vmaxq_f32, self, Self::splat(low))
+        each!(vmaxq_f32, self, self.splat(low))
     }
     #[inline(always)]
     fn clamp_max(self, high: f32) -> Self {
-        each!(vminq_f32, self, Self::splat(high))
+        each!(vminq_f32, self, self.splat(high))
     }
     #[inline(always)]
     fn ldexp(self, exponent: Self) -> Self {
@@ -60,17 +84,11 @@ impl Arithmetic for Neon {
             }
         }
         let ([a, b, c, d], [e, f, g, h]) = (self.0, exponent.0);
-        Neon([scale(a, e), scale(b, f), scale(c, g), scale(d, h)])
+        Quads([scale(a, e), scale(b, f), scale(c, g), scale(d, h)])
     }
 }
 
-impl Lanes for Neon {
-    #[inline(always)]
-    fn load(values: &[f32; 16]) -> Self {
-        let at = values.as_ptr();
-        // SAFETY: NEON is part of every aarch64 target; sixteen values.
-        Neon(unsafe { [vld1q_f32(at), vld1q_f32(at.add(4)), vld1q_f32(at.add(8)), vld1q_f32(at.add(12))] })
-    }
+impl Lanes for Quads {
     #[inline(always)]
     fn store(self) -> [f32; 16] {
         let mut values = [0.0; 16];
@@ -121,11 +139,5 @@ impl Lanes for Neon {
             vst1q_u8(bytes.as_mut_ptr(), veorq_u8(integers, vdupq_n_u8(FLIP)));
         }
         bytes
-    }
-    #[inline(always)]
-    fn store_half(self, to: &mut [u16; 16]) {
-        for (to, [low, high]) in to.as_chunks_mut().0.iter_mut().zip(self.0.as_chunks().0) {
-            *to = convert(*low, *high);
-        }
     }
 }

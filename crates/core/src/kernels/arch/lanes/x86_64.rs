@@ -3,89 +3,125 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{Arithmetic, Lanes};
+use super::super::arithmetic::Arithmetic;
+use super::super::token::{Avx2, Avx512Bf16, Avx512Vnni};
+use super::{Lanes, Simd};
 
-/// Only made where the CPU has AVX-512F.
+/// One register. Only tokens that include AVX-512 F make one, so whoever has a value may use those instructions.
 #[derive(Clone, Copy)]
-pub struct Avx512(__m512);
+pub struct Zmm(__m512);
 
-/// Only made where the CPU has AVX2 and FMA.
+/// Two registers. Only an [`Avx2`] token makes one, so whoever has a value may use AVX2 and FMA.
 #[derive(Clone, Copy)]
-pub struct Avx2([__m256; 2]);
+pub struct Ymms([__m256; 2]);
 
-// SAFETY of every block: the functions that name these types are compiled for, and called on, CPUs with the features.
-impl Arithmetic for Avx512 {
+/// An intrinsic of AVX-512 F that touches registers only.
+macro_rules! zmm {
+    ($operation:path, $($operand:expr),+) => {
+        // SAFETY: the operands are values of `Zmm`, which exist only where the CPU has AVX-512 F; no memory is touched.
+        Zmm(unsafe { $operation($($operand.0),+) })
+    };
+}
+
+/// The same intrinsic of AVX2 or FMA on both registers; it touches registers only.
+macro_rules! ymms {
+    ($operation:path, $($operand:expr),+) => {
+        // SAFETY: the operands are values of `Ymms`, which exist only where the CPU has AVX2 and FMA; no memory is touched.
+        Ymms(unsafe { [$operation($($operand.0[0]),+), $operation($($operand.0[1]),+)] })
+    };
+}
+
+/// How a token with AVX-512 F makes its vectors.
+macro_rules! makes_zmm {
+    () => {
+        type Vector = Zmm;
+        #[inline(always)]
+        fn splat(self, value: f32) -> Zmm {
+            // SAFETY: `self` exists only where the CPU has AVX-512 F.
+            Zmm(unsafe { _mm512_set1_ps(value) })
+        }
+        #[inline(always)]
+        fn load(self, values: &[f32; 16]) -> Zmm {
+            // SAFETY: `self` exists only where the CPU has AVX-512 F; the load reads sixteen values at any alignment.
+            Zmm(unsafe { _mm512_loadu_ps(values.as_ptr()) })
+        }
+    };
+}
+
+impl Simd for Avx512Vnni {
+    makes_zmm!();
+}
+
+impl Simd for Avx512Bf16 {
+    makes_zmm!();
     #[inline(always)]
-    fn splat(value: f32) -> Self {
-        // SAFETY: see above.
-        Avx512(unsafe { _mm512_set1_ps(value) })
+    fn store_half(self, vector: Zmm, to: &mut [u16; 16]) {
+        // SAFETY: `self` exists only where the CPU has AVX-512 BF16; the store writes sixteen values of 16 bits at any alignment.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(vector.0))) }
+    }
+}
+
+impl Arithmetic for Zmm {
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self {
+        // SAFETY: `self` exists only where the CPU has AVX-512 F.
+        Zmm(unsafe { _mm512_set1_ps(value) })
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Avx512(unsafe { _mm512_add_ps(self.0, other.0) })
+        zmm!(_mm512_add_ps, self, other)
     }
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Avx512(unsafe { _mm512_sub_ps(self.0, other.0) })
+        zmm!(_mm512_sub_ps, self, other)
     }
     #[inline(always)]
     fn mul(self, factor: Self) -> Self {
-        // SAFETY: see above.
-        Avx512(unsafe { _mm512_mul_ps(self.0, factor.0) })
+        zmm!(_mm512_mul_ps, self, factor)
     }
     #[inline(always)]
     fn mul_add(self, factor: Self, term: Self) -> Self {
-        // SAFETY: see above.
-        Avx512(unsafe { _mm512_fmadd_ps(self.0, factor.0, term.0) })
+        zmm!(_mm512_fmadd_ps, self, factor, term)
     }
     #[inline(always)]
     fn clamp_min(self, low: f32) -> Self {
-        // SAFETY: see above; the second operand is the result where there is a NaN.
-        Avx512(unsafe { _mm512_max_ps(_mm512_set1_ps(low), self.0) })
+        // the second operand is the result where there is a NaN
+        zmm!(_mm512_max_ps, self.splat(low), self)
     }
     #[inline(always)]
     fn clamp_max(self, high: f32) -> Self {
-        // SAFETY: as `clamp_min`.
-        Avx512(unsafe { _mm512_min_ps(_mm512_set1_ps(high), self.0) })
+        // as in `clamp_min`
+        zmm!(_mm512_min_ps, self.splat(high), self)
     }
     #[inline(always)]
     fn ldexp(self, exponent: Self) -> Self {
-        // SAFETY: see above.
-        Avx512(unsafe {
+        // SAFETY: both values exist only where the CPU has AVX-512 F; registers only.
+        Zmm(unsafe {
             let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(exponent.0));
             _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self.0), exponent))
         })
     }
 }
 
-impl Lanes for Avx512 {
-    #[inline(always)]
-    fn load(values: &[f32; 16]) -> Self {
-        // SAFETY: see above; sixteen values.
-        Avx512(unsafe { _mm512_loadu_ps(values.as_ptr()) })
-    }
+impl Lanes for Zmm {
     #[inline(always)]
     fn store(self) -> [f32; 16] {
         let mut values = [0.0; 16];
-        // SAFETY: see above; sixteen values.
+        // SAFETY: `self` exists only where the CPU has AVX-512 F; the store writes sixteen values at any alignment.
         unsafe { _mm512_storeu_ps(values.as_mut_ptr(), self.0) };
         values
     }
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Avx512(unsafe { _mm512_min_ps(self.0, other.0) })
+        zmm!(_mm512_min_ps, self, other)
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        // SAFETY: see above.
-        Avx512(unsafe { _mm512_max_ps(self.0, other.0) })
+        zmm!(_mm512_max_ps, self, other)
     }
     #[inline(always)]
     fn reduce_add(self) -> f32 {
-        // SAFETY: see above.
+        // SAFETY: `self` exists only where the CPU has AVX-512 F, which includes AVX2 and SSE3; registers only.
         unsafe {
             let eight =
                 _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0))));
@@ -96,17 +132,17 @@ impl Lanes for Avx512 {
     }
     #[inline(always)]
     fn reduce_min(self) -> f32 {
-        // SAFETY: see above.
+        // SAFETY: `self` exists only where the CPU has AVX-512 F; registers only.
         unsafe { _mm512_reduce_min_ps(self.0) }
     }
     #[inline(always)]
     fn reduce_max(self) -> f32 {
-        // SAFETY: see above.
+        // SAFETY: `self` exists only where the CPU has AVX-512 F; registers only.
         unsafe { _mm512_reduce_max_ps(self.0) }
     }
     #[inline(always)]
     fn round_i8<const FLIP: u8>(self) -> [u8; 16] {
-        // SAFETY: see above; 128 bits are sixteen bytes.
+        // SAFETY: `self` exists only where the CPU has AVX-512 F; registers only, and 128 bits are sixteen bytes.
         unsafe {
             // the conversion makes the smallest integer of NaN and of what is too large
             let known = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(self.0, self.0);
@@ -114,78 +150,72 @@ impl Lanes for Avx512 {
             transmute(_mm_xor_si128(_mm512_cvtsepi32_epi8(integers), _mm_set1_epi8(FLIP as i8)))
         }
     }
-    /// Only called where the CPU has AVX-512 BF16.
+}
+
+impl Simd for Avx2 {
+    type Vector = Ymms;
     #[inline(always)]
-    fn store_half(self, to: &mut [u16; 16]) {
-        // SAFETY: see above; sixteen values of 16 bits are 256 bits.
-        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(self.0))) }
+    fn splat(self, value: f32) -> Ymms {
+        // SAFETY: `self` exists only where the CPU has AVX2.
+        Ymms([unsafe { _mm256_set1_ps(value) }; 2])
+    }
+    #[inline(always)]
+    fn load(self, values: &[f32; 16]) -> Ymms {
+        // SAFETY: `self` exists only where the CPU has AVX2; two loads of eight values each, at any alignment.
+        Ymms(unsafe { [_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values.as_ptr().add(8))] })
     }
 }
 
-/// The same operation on both registers.
-macro_rules! each {
-    ($operation:path, $($operand:expr),+) => {
-        // SAFETY: see above.
-        Avx2(unsafe { [$operation($($operand.0[0]),+), $operation($($operand.0[1]),+)] })
-    };
-}
-
-impl Arithmetic for Avx2 {
+impl Arithmetic for Ymms {
     #[inline(always)]
-    fn splat(value: f32) -> Self {
-        // SAFETY: see above.
-        Avx2([unsafe { _mm256_set1_ps(value) }; 2])
+    fn splat(self, value: f32) -> Self {
+        // SAFETY: `self` exists only where the CPU has AVX2.
+        Ymms([unsafe { _mm256_set1_ps(value) }; 2])
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        each!(_mm256_add_ps, self, other)
+        ymms!(_mm256_add_ps, self, other)
     }
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        each!(_mm256_sub_ps, self, other)
+        ymms!(_mm256_sub_ps, self, other)
     }
     #[inline(always)]
     fn mul(self, factor: Self) -> Self {
-        each!(_mm256_mul_ps, self, factor)
+        ymms!(_mm256_mul_ps, self, factor)
     }
     #[inline(always)]
     fn mul_add(self, factor: Self, term: Self) -> Self {
-        each!(_mm256_fmadd_ps, self, factor, term)
+        ymms!(_mm256_fmadd_ps, self, factor, term)
     }
     #[inline(always)]
     fn clamp_min(self, low: f32) -> Self {
         // the second operand is the result where there is a NaN
-        each!(_mm256_max_ps, Self::splat(low), self)
+        ymms!(_mm256_max_ps, self.splat(low), self)
     }
     #[inline(always)]
     fn clamp_max(self, high: f32) -> Self {
-        each!(_mm256_min_ps, Self::splat(high), self)
+        ymms!(_mm256_min_ps, self.splat(high), self)
     }
     #[inline(always)]
     fn ldexp(self, exponent: Self) -> Self {
-        // a function, not a closure: closures are not always compiled into their callers, nor with their features
-        #[inline(always)]
-        fn scale(value: __m256, exponent: __m256) -> __m256 {
-            // SAFETY: see above.
-            unsafe {
-                let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(exponent));
-                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value), exponent))
-            }
-        }
-        Avx2([scale(self.0[0], exponent.0[0]), scale(self.0[1], exponent.0[1])])
+        let ([a, b], [c, d]) = (self.0, exponent.0);
+        // SAFETY: both values exist only where the CPU has AVX2; registers only.
+        Ymms(unsafe {
+            let (c, d) = (_mm256_slli_epi32::<23>(_mm256_castps_si256(c)), _mm256_slli_epi32::<23>(_mm256_castps_si256(d)));
+            [
+                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), c)),
+                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(b), d)),
+            ]
+        })
     }
 }
 
-impl Lanes for Avx2 {
-    #[inline(always)]
-    fn load(values: &[f32; 16]) -> Self {
-        // SAFETY: see above; sixteen values.
-        Avx2(unsafe { [_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values.as_ptr().add(8))] })
-    }
+impl Lanes for Ymms {
     #[inline(always)]
     fn store(self) -> [f32; 16] {
         let mut values = [0.0; 16];
-        // SAFETY: see above; sixteen values.
+        // SAFETY: `self` exists only where the CPU has AVX2; two stores of eight values each, at any alignment.
         unsafe {
             _mm256_storeu_ps(values.as_mut_ptr(), self.0[0]);
             _mm256_storeu_ps(values.as_mut_ptr().add(8), self.0[1]);
@@ -194,25 +224,27 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        each!(_mm256_min_ps, self, other)
+        ymms!(_mm256_min_ps, self, other)
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        each!(_mm256_max_ps, self, other)
+        ymms!(_mm256_max_ps, self, other)
     }
     #[inline(always)]
     fn round_i8<const FLIP: u8>(self) -> [u8; 16] {
+        // a function, not a closure: closures are not always compiled into their callers, nor with their features
         #[inline(always)]
-        fn integers(values: __m256) -> __m128i {
-            // SAFETY: see above. The conversion makes the smallest integer of NaN.
+        fn integers(register: usize, Ymms(values): Ymms) -> __m128i {
+            let values = values[register];
+            // SAFETY: the argument exists only where the CPU has AVX2; registers only. The conversion makes the smallest integer of NaN.
             unsafe {
                 let known = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_ORD_Q>(values, values));
                 let integers = _mm256_and_si256(_mm256_cvtps_epi32(values), known);
                 _mm_packs_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256::<1>(integers))
             }
         }
-        let [low, high] = self.clamp_min(-128.0).clamp_max(127.0).0;
-        // SAFETY: see above; 128 bits are sixteen bytes.
-        unsafe { transmute(_mm_xor_si128(_mm_packs_epi16(integers(low), integers(high)), _mm_set1_epi8(FLIP as i8))) }
+        let values = self.clamp_min(-128.0).clamp_max(127.0);
+        // SAFETY: `self` exists only where the CPU has AVX2; registers only, and 128 bits are sixteen bytes.
+        unsafe { transmute(_mm_xor_si128(_mm_packs_epi16(integers(0, values), integers(1, values)), _mm_set1_epi8(FLIP as i8))) }
     }
 }

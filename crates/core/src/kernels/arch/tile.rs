@@ -1,0 +1,140 @@
+//! The shapes of the tiles that matrix products are made of, per instruction set.
+
+use super::isa::{Isa, Kind};
+
+/// The shape of an int8 tile: `mr` rows of activations times a panel of `nr` columns, `kr` consecutive values at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DotTile {
+    pub mr: usize,
+    pub nr: usize,
+    /// A panel is `[k / kr][nr][kr]`.
+    pub kr: usize,
+    pub form: ActivationForm,
+    /// Activations lie as `[rows / mr][k / K_STEP][mr][K_STEP]`, so that a tile reads them one after the other; else row by row.
+    pub interleaved: bool,
+}
+
+/// How a tile wants its quantized activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActivationForm {
+    /// i8.
+    Signed,
+    /// i8 + 128 as u8.
+    Offset,
+    /// i16.
+    Wide,
+}
+
+impl ActivationForm {
+    /// Bytes of one activation.
+    pub fn bytes(self) -> usize {
+        if self == ActivationForm::Wide { 2 } else { 1 }
+    }
+
+    /// What is added to an i8.
+    pub fn offset(self) -> i32 {
+        if self == ActivationForm::Offset { 128 } else { 0 }
+    }
+}
+
+/// The shape of an f32 tile: `mr` rows times a panel `[k][nr]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FmaTile {
+    pub mr: usize,
+    pub nr: usize,
+}
+
+/// The shape of a half-precision tile: `mr` rows times a panel `[k / kr][nr][kr]`, both in the instruction set's own 16-bit format,
+/// summed in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HalfTile {
+    /// Rows of activations.
+    pub mr: usize,
+    /// Columns of a panel.
+    pub nr: usize,
+    /// Consecutive values along k that lie side by side in a panel.
+    pub kr: usize,
+    /// The format, and the order of the additions.
+    pub sums: HalfSums,
+}
+
+/// How a half-precision tile sums its products; the definitions are in [`half::multiply`](super::half_multiply).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HalfSums {
+    /// bfloat16, two products after the other: `vdpbf16ps`.
+    Pairs,
+    /// bfloat16, those of even and of odd elements apart: `tdpbf16ps`.
+    EvenAndOdd,
+    /// IEEE binary16, runs in half precision and their sums in f32: `fmla`.
+    Runs,
+}
+
+/// Values of the largest tile of any instruction set.
+pub const TILE_MAX: usize = 512;
+
+/// The accumulators of one tile, row-major `[mr][nr]`.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+pub struct TileOf<T>(pub [T; TILE_MAX]);
+
+/// Activations and panels are padded to a multiple of this many values along k, so that no tile needs a tail.
+pub const K_STEP: usize = 16;
+
+impl Isa {
+    /// The int8 tile.
+    pub fn dot_tile(self) -> DotTile {
+        match self.kind() {
+            Kind::Scalar => DotTile { mr: 4, nr: 4, kr: 1, form: ActivationForm::Signed, interleaved: false },
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2(_) => DotTile { mr: 6, nr: 16, kr: 2, form: ActivationForm::Wide, interleaved: false },
+            #[cfg(target_arch = "x86_64")]
+            Kind::AvxVnni(_) => DotTile { mr: 6, nr: 16, kr: 4, form: ActivationForm::Offset, interleaved: false },
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni(_) | Kind::Avx512Bf16(_) => {
+                DotTile { mr: 12, nr: 32, kr: 4, form: ActivationForm::Offset, interleaved: false }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx(_) => DotTile { mr: 16, nr: 32, kr: 4, form: ActivationForm::Offset, interleaved: false },
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon(_) => DotTile { mr: 8, nr: 8, kr: 16, form: ActivationForm::Signed, interleaved: true },
+            #[cfg(target_arch = "aarch64")]
+            Kind::Dotprod(_) => DotTile { mr: 8, nr: 8, kr: 4, form: ActivationForm::Signed, interleaved: true },
+            #[cfg(target_arch = "aarch64")]
+            Kind::I8mm(_) => DotTile { mr: 8, nr: 8, kr: 8, form: ActivationForm::Signed, interleaved: true },
+        }
+    }
+
+    /// Rows that are whole tiles of every kind: what a block of rows should be a multiple of.
+    pub fn tile_rows(self) -> usize {
+        self.dot_tile().mr.max(self.fma_tile().mr)
+    }
+
+    /// The f32 tile.
+    pub fn fma_tile(self) -> FmaTile {
+        match self.kind() {
+            Kind::Scalar => FmaTile { mr: 4, nr: 4 },
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2(_) | Kind::AvxVnni(_) => FmaTile { mr: 6, nr: 16 },
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni(_) | Kind::Avx512Bf16(_) => FmaTile { mr: 12, nr: 32 },
+            // a divisor of the other tiles' rows
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx(_) => FmaTile { mr: 8, nr: 32 },
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon(_) | Kind::Dotprod(_) | Kind::I8mm(_) => FmaTile { mr: 8, nr: 8 },
+        }
+    }
+
+    /// The half-precision tile of instruction sets whose 16-bit products are faster than f32.
+    pub fn half_tile(self) -> Option<HalfTile> {
+        match self.kind() {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Bf16(_) => Some(HalfTile { mr: 12, nr: 32, kr: 2, sums: HalfSums::Pairs }),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx(_) => Some(HalfTile { mr: 16, nr: 32, kr: 2, sums: HalfSums::EvenAndOdd }),
+            #[cfg(target_arch = "aarch64")]
+            Kind::Dotprod(_) | Kind::I8mm(_) => Some(HalfTile { mr: 8, nr: 16, kr: 1, sums: HalfSums::Runs }),
+            _ => None,
+        }
+    }
+}
