@@ -57,10 +57,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         max_segments: 16,
         include_frame: options.rgb,
         checksum: options.flat.is_none(),
-        source_id: 7,
         model_hash: *b"0123456789abcdef",
     };
     let mut ring = RingWriter::create(&config, METADATA, now_ns())?;
+    ring.set_source_id(7);
     let mut server = ServerConfig::new(&options.socket);
     server.clients_max = options.max_clients;
     server.reaper = if options.reaper { Some(ReaperCommand::current_exe()?) } else { None };

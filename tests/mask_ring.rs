@@ -5,6 +5,8 @@
 
 #[path = "mask_ring/clients.rs"]
 mod clients;
+#[path = "mask_ring/daemon.rs"]
+mod daemon;
 #[path = "mask_ring/hostile.rs"]
 mod hostile;
 #[path = "mask_ring/support.rs"]

@@ -128,7 +128,9 @@ fn a_reload_changes_what_works_and_keeps_the_rest() {
     let mut daemon = service(command.args(["run", "--config"]).arg(&file).stderr(Stdio::null()), &notify);
     manager.wait_for("READY=1");
     let mut subscriber = connect(&socket);
-    assert_eq!(next(&mut subscriber).width(), 96);
+    let frame = next(&mut subscriber);
+    // Python's zlib.crc32 of the URI
+    assert_eq!((frame.width(), frame.source_id()), (96, 2_110_885_166), "scenes");
     let reload = || {
         daemon.signal(Signal::HUP);
         let (reloading, _) = manager.wait_for("RELOADING=1");
@@ -151,14 +153,15 @@ fn a_reload_changes_what_works_and_keeps_the_rest() {
     let status = reload();
     assert!(status.contains("refused") && status.contains("/nowhere"), "{status}");
     let frame = next(&mut subscriber);
-    assert_eq!(frame.width(), 96, "the same subscriber goes on to read the old source");
+    assert_eq!((frame.width(), frame.source_id()), (96, 2_110_885_166), "the same subscriber goes on to read the old source");
 
     // the ring's own settings take a restart; everything else is taken over
     write(&shipped_model(), "uri = \"scenes:5\"\nsize = \"64x48\"", 4);
     let status = reload();
     assert!(status.contains("STATUS=reloaded"), "{status}");
     let mut subscriber = connect(&socket);
-    assert_eq!(next(&mut subscriber).width(), 64);
+    let frame = next(&mut subscriber);
+    assert_eq!((frame.width(), frame.source_id(), frame.stale()), (64, 2_865_595_333, false), "scenes:5");
 
     // to a smaller source that gives nothing: the ring takes its size, and so does "no signal"
     let nowhere = scratch.path("video9");
@@ -168,7 +171,8 @@ fn a_reload_changes_what_works_and_keeps_the_rest() {
     assert!(status.contains("STATUS=reloaded"), "{status}");
     let silent = next(&mut connect(&socket));
     assert!(silent.no_signal(), "there is no such camera");
-    assert_eq!((silent.width(), silent.height()), (32, 24));
+    assert_eq!((silent.width(), silent.height(), silent.source_id()), (32, 24, 0), "it has given no frame");
+    assert!(silent.stale(), "the last picture is older than 0.2 s");
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.wait(), Some(0));
 }

@@ -11,7 +11,7 @@
  *
  * A frame is the reader's own copy. A slow reader gets the newest frame and skips the ones in between (sub.skipped); it never
  * blocks the daemon and never gets a torn frame. A subscriber must not be used by two threads at once. The byte layout is that
- * of crates/client/src/layout.rs in the eomt-edge repository. Include this header first, or compile with -D_GNU_SOURCE. */
+ * of crates/client/src/layout.rs in the eomt-edge repository; examples/c/subscriber.c is a whole program. Include this header first, or compile with -D_GNU_SOURCE. */
 #ifndef EOMT_EDGE_H
 #define EOMT_EDGE_H
 
@@ -61,8 +61,8 @@ extern "C" {
 #define EOMT_EDGE_HELLO_OK 0u
 
 /* eomt_edge_slot_info.flags */
-#define EOMT_EDGE_STALE 1u        /* the frame is older than the source promised */
-#define EOMT_EDGE_NO_SIGNAL 2u    /* the source gives no frames */
+#define EOMT_EDGE_STALE 1u        /* published_ns - captured_ns exceeds the daemon's source.no_signal_after (2 s; 0 = no limit) */
+#define EOMT_EDGE_NO_SIGNAL 2u    /* the source gives no frames; the id map is empty, captured_ns that of the last frame */
 #define EOMT_EDGE_HAS_FRAME 4u    /* the camera frame is filled */
 #define EOMT_EDGE_HAS_CHECKSUM 8u /* checksum is the CRC-32 of segment rows, id map and camera frame */
 #define EOMT_EDGE_TRUNCATED 16u   /* there were more segments than the table holds */
@@ -95,7 +95,9 @@ typedef struct eomt_edge_slot_info {
     uint64_t frame_sequence;             /* the source's own frame counter */
     uint64_t captured_ns, published_ns;  /* CLOCK_MONOTONIC */
     uint64_t dropped;                    /* frames that nobody processed since the daemon started */
-    uint32_t width, height, source_id, flags, segment_count, checksum;
+    uint32_t width, height;              /* pixels */
+    uint32_t source_id;                  /* another one for another source or camera, the same after a restart; 0 = no frame yet */
+    uint32_t flags, segment_count, checksum;
     uint32_t stage_us[4];                /* microseconds of preprocess, infer, segment, publish */
     uint8_t model_hash[16];
     uint64_t reserved[2];
@@ -276,7 +278,7 @@ static inline ssize_t eomt_edge_receive_(int socket_fd, eomt_edge_hello *hello, 
     return received;
 }
 
-/* Maps the ring; takes nothing over. */
+/* Maps the ring; the caller keeps the descriptor. */
 static inline int eomt_edge_map_(eomt_edge_subscriber *sub, int memfd, uint64_t bytes) {
     struct stat stat;
     void *map;
@@ -452,8 +454,8 @@ static inline int eomt_edge_next(eomt_edge_subscriber *sub, eomt_edge_frame *fra
         int left, result, ended;
         wait.fd = sub->socket_fd;
         wait.events = POLLIN | POLLRDHUP;
-        /* The order matters: whoever asks for the end first and for a frame second cannot miss the last frame. After the hello
-         * the server says nothing more: a readable socket means end of file. */
+        /* The order matters: asking for the end first and for a frame second cannot miss the last frame. After the hello the
+         * server sends nothing: a readable socket means end of file. */
         ended = eomt_edge_closed_(sub) || poll(&wait, 1, 0) > 0;
         result = eomt_edge_latest(sub, frame);
         if (result != EOMT_EDGE_NOTHING) return result;

@@ -128,14 +128,19 @@ class Frame:
     captured_ns: int
     """CLOCK_MONOTONIC, nanoseconds (compare with ``time.monotonic_ns()``)."""
     published_ns: int
+    """CLOCK_MONOTONIC, nanoseconds."""
     dropped: int
     """Frames that nobody processed since the daemon started."""
     source_id: int
+    """Another one for another source or camera, the same after a restart; 0 = no frame yet."""
     model_hash: bytes
+    """First 16 bytes of the model file's SHA-256."""
     stage_us: tuple
     """Microseconds of preprocess, infer, segment, publish."""
     stale: bool
+    """``published_ns - captured_ns`` exceeds the daemon's ``source.no_signal_after`` (2 seconds unless configured; 0 = no limit)."""
     no_signal: bool
+    """The source gives no frames: the id map is empty, and ``captured_ns`` is that of the last frame."""
     truncated: bool
     """There were more segments than the table holds."""
     segments: List[Segment]

@@ -15,6 +15,7 @@ mod display;
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use eomt_edge_core::data::{Colour, InputEnd, Normalization, PixelFormat, RawLayout, Stride, Task, Thresholds};
 use serde::Deserialize;
@@ -104,7 +105,7 @@ pub struct SourceConfig {
     pub end: InputEnd,
     /// Larger pictures are refused.
     pub max_pixels: u64,
-    /// Seconds without a frame after which readers are told "no signal"; 0 = never.
+    /// Seconds without a frame after which readers are told "no signal", and age from which on a picture is "stale"; 0 = never.
     pub no_signal_after: f64,
 }
 
@@ -212,6 +213,13 @@ impl Default for RingConfig {
             checksum: false,
             max_clients: 64,
         }
+    }
+}
+
+impl SourceConfig {
+    /// `no_signal_after` as a duration; zero = never.
+    pub fn no_signal_after(&self) -> Duration {
+        Duration::from_secs_f64(self.no_signal_after)
     }
 }
 

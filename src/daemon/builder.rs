@@ -113,7 +113,6 @@ pub fn ring_config(config: &Config, network: &Network, max_size: (u32, u32)) -> 
         max_segments: (model.queries() as u32).max(model.metadata().labels.len() as u32),
         include_frame: config.ring.include_frame,
         checksum: config.ring.checksum,
-        source_id: 0,
         model_hash: network.hash,
     }
 }
@@ -125,7 +124,8 @@ pub fn start_sink(config: &Config, ring: ring::RingConfig, metadata: &Metadata) 
     server.group = (!config.ring.group.is_empty()).then(|| config.ring.group.clone());
     server.clients_max = config.ring.max_clients;
     server.reaper = reaper_command();
-    let sink = RingSink::start(ring, ring_metadata(metadata), server, Box::new(MonotonicClock))?;
+    let mut sink = RingSink::start(ring, ring_metadata(metadata), server, Box::new(MonotonicClock))?;
+    sink.set_stale_after(config.source.no_signal_after());
     log::info!("masks: {}", config.ring.socket.display());
     Ok(sink)
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use eomt_edge_client::crc32;
 use eomt_edge_core::data::Frame;
 use eomt_edge_core::pipeline::{Captured, Clock, Losses, Mailbox, Pool, Source, SourceError};
 
@@ -16,9 +17,17 @@ use super::rhythm::Rhythm;
 /// a while.
 const HANG_NS: u64 = 60_000_000_000;
 
+/// A frame and the source that gave it.
+#[derive(Debug)]
+pub struct Shot {
+    pub frame: Frame,
+    /// Never 0: see `SlotInfo::source_id` of the client.
+    pub source_id: u32,
+}
+
 /// A running capture thread.
 pub struct Capture {
-    pub mailbox: Arc<Mailbox<Frame>>,
+    pub mailbox: Arc<Mailbox<Shot>>,
     pub pool: Arc<Pool>,
     /// Why the thread ended, when the source failed.
     failure: Arc<Mutex<Option<SourceError>>>,
@@ -30,17 +39,18 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Starts to capture from `source`.
-    pub fn start(source: Box<dyn Source>, clock: Arc<dyn Clock>) -> Capture {
+    /// Starts to capture from `source`, which the user calls `uri`.
+    pub fn start(source: Box<dyn Source>, uri: &str, clock: Arc<dyn Clock>) -> Capture {
         let (mailbox, pool) = (Arc::new(Mailbox::default()), Arc::new(Pool::default()));
         let (failure, losses) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Losses::default())));
         let called_ns = Arc::new(AtomicU64::new(0));
+        let uri = uri.to_owned();
         let thread = {
             let (mailbox, pool, clock) = (Arc::clone(&mailbox), Arc::clone(&pool), Arc::clone(&clock));
             let (failure, losses, called_ns) = (Arc::clone(&failure), Arc::clone(&losses), Arc::clone(&called_ns));
             let work = move || {
                 let subject = source.describe();
-                let watched = Watched { source, clock, called_ns, losses };
+                let watched = Watched { source, uri, clock, called_ns, losses };
                 let result = catch_unwind(AssertUnwindSafe(|| capture(watched, &mailbox, &pool)))
                     .unwrap_or_else(|_| Err(SourceError::fatal(subject, "its thread panicked, which is a bug")));
                 *failure.lock().unwrap_or_else(PoisonError::into_inner) = result.err();
@@ -87,6 +97,7 @@ impl Capture {
 /// A source, and what others see of it.
 struct Watched {
     source: Box<dyn Source>,
+    uri: String,
     clock: Arc<dyn Clock>,
     called_ns: Arc<AtomicU64>,
     losses: Arc<Mutex<Losses>>,
@@ -101,6 +112,16 @@ impl Watched {
         *self.losses.lock().unwrap_or_else(PoisonError::into_inner) = self.source.losses();
         captured
     }
+
+    /// Of the last frame.
+    fn source_id(&self) -> u32 {
+        source_id(self.source.device().unwrap_or(&self.uri))
+    }
+}
+
+/// A number for a name: the same after a restart, another one for another camera or URI, and never 0.
+fn source_id(name: &str) -> u32 {
+    crc32(0, name.as_bytes()).max(1)
 }
 
 /// ```text
@@ -108,7 +129,7 @@ impl Watched {
 /// zero:      capture, wait until the mailbox is empty, put (nothing is dropped)
 /// none:      capture (the source waits), put
 /// ```
-fn capture(mut watched: Watched, mailbox: &Mailbox<Frame>, pool: &Pool) -> Result<(), SourceError> {
+fn capture(mut watched: Watched, mailbox: &Mailbox<Shot>, pool: &Pool) -> Result<(), SourceError> {
     let interval = watched.source.interval();
     let mut rhythm = interval.filter(|interval| !interval.is_zero()).map(|interval| Rhythm::new(interval, Instant::now()));
     let mut complained = false;
@@ -116,8 +137,8 @@ fn capture(mut watched: Watched, mailbox: &Mailbox<Frame>, pool: &Pool) -> Resul
         if let Some(rhythm) = &mut rhythm {
             wait_until(rhythm.next(Instant::now()), mailbox);
         }
-        let frame = match watched.next(pool.take()) {
-            Ok(Captured::Frame(frame)) => frame,
+        let shot = match watched.next(pool.take()) {
+            Ok(Captured::Frame(frame)) => Shot { frame, source_id: watched.source_id() },
             Ok(Captured::NotYet(buffer)) => {
                 pool.give_back(buffer);
                 continue;
@@ -132,18 +153,18 @@ fn capture(mut watched: Watched, mailbox: &Mailbox<Frame>, pool: &Pool) -> Resul
             }
         };
         let unused = match interval {
-            Some(Duration::ZERO) => mailbox.put_when_empty(frame).err(),
-            _ => mailbox.put(frame),
+            Some(Duration::ZERO) => mailbox.put_when_empty(shot).err(),
+            _ => mailbox.put(shot),
         };
-        if let Some(frame) = unused {
-            pool.give_back(frame.data);
+        if let Some(shot) = unused {
+            pool.give_back(shot.frame.data);
         }
     }
     Ok(())
 }
 
 /// Sleeps in short steps, so that a slow rhythm does not delay the end.
-fn wait_until(beat: Instant, mailbox: &Mailbox<Frame>) {
+fn wait_until(beat: Instant, mailbox: &Mailbox<Shot>) {
     while let Some(left) = beat.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
         if mailbox.is_closed() {
             return;
@@ -194,9 +215,51 @@ mod tests {
 
     #[test]
     fn a_source_that_panics_ends_the_run_as_a_failure() {
-        let capture = Capture::start(Box::new(Bad { end: None, waits: false }), Arc::new(FixedClock(1)));
+        let capture = Capture::start(Box::new(Bad { end: None, waits: false }), "bad:", Arc::new(FixedClock(1)));
         assert!(matches!(capture.mailbox.take(PATIENCE), Taken::Closed));
         assert!(capture.outcome().unwrap_err().to_string().contains("a bad source"));
+    }
+
+    /// Frames of one camera, then of another in its place.
+    struct Swapped {
+        given: u32,
+        device: Option<&'static str>,
+    }
+
+    impl Source for Swapped {
+        fn describe(&self) -> String {
+            "two cameras".to_owned()
+        }
+
+        fn max_size(&self) -> (u32, u32) {
+            (1, 1)
+        }
+
+        fn interval(&self) -> Option<Duration> {
+            Some(Duration::ZERO)
+        }
+
+        fn device(&self) -> Option<&str> {
+            self.device
+        }
+
+        fn next(&mut self, _: u64, _: Vec<u8>) -> Result<Captured, SourceError> {
+            self.given += 1;
+            self.device = [None, Some("123456789"), Some("another"), None].into_iter().nth(self.given as usize - 1).flatten();
+            if self.given > 4 { Ok(Captured::End) } else { Ok(Captured::Frame(Frame::rgb(1, 1, vec![0; 3]))) }
+        }
+    }
+
+    #[test]
+    fn each_frame_goes_with_the_number_of_the_device_that_gave_it() {
+        let capture = Capture::start(Box::new(Swapped { given: 0, device: None }), "v4l2:", Arc::new(FixedClock(1)));
+        let mut numbers = Vec::new();
+        while let Taken::Value(shot) = capture.mailbox.take(PATIENCE) {
+            numbers.push(shot.source_id);
+        }
+        // zlib.crc32 of "v4l2:", "123456789", "another", "v4l2:"
+        assert_eq!(numbers, [0xA548_3203, 0xCBF4_3926, 0x9D29_3438, 0xA548_3203]);
+        assert_eq!(source_id(""), 1, "0 means that there was no frame");
     }
 
     /// A clock that is set by hand.
@@ -214,7 +277,7 @@ mod tests {
         for waits in [false, true] {
             let ((calls, called), (ends, end)) = (channel(), channel());
             let clock = Arc::new(Dial(AtomicU64::new(5)));
-            let mut capture = Capture::start(Box::new(Bad { end: Some((calls, end)), waits }), clock.clone());
+            let mut capture = Capture::start(Box::new(Bad { end: Some((calls, end)), waits }), "bad:", clock.clone());
             called.recv_timeout(PATIENCE).expect("the thread asks for a frame");
             assert!(matches!(capture.mailbox.take(Duration::ZERO), Taken::TimedOut));
             clock.0.store(5 + HANG_NS, Ordering::SeqCst);

@@ -156,5 +156,5 @@ fn start_path(config: &Config, spec: &SourceSpec, clock: &Arc<dyn Clock>) -> Res
     let source = open_source(spec, config)?;
     let ring = ring_config(config, &network, source.max_size());
     let sink = start_sink(config, ring, network.pipeline.model().metadata())?;
-    Ok((network, sink, Capture::start(source, Arc::clone(clock))))
+    Ok((network, sink, Capture::start(source, &config.source.uri, Arc::clone(clock))))
 }

@@ -11,12 +11,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eomt_edge_core::data::Frame;
 use eomt_edge_core::pipeline::{Clock, Losses, PipelineError, Taken};
 use eomt_edge_core::preprocess::FrameDecoder;
 
 use super::builder::{Network, decoder, open_source, ring_config, ring_metadata, source_spec};
-use super::capture::Capture;
+use super::capture::{Capture, Shot};
 use super::loader::Loader;
 use super::screen::{Screen, check};
 use super::service::Service;
@@ -93,8 +92,8 @@ impl Server {
                 self.reload();
             }
             match self.capture.mailbox.take(PATIENCE) {
-                Taken::Value(frame) => {
-                    if let Err(fatal) = self.process(frame) {
+                Taken::Value(shot) => {
+                    if let Err(fatal) = self.process(shot) {
                         break Err(fatal);
                     }
                 }
@@ -128,13 +127,14 @@ impl Server {
         self.counters.failed = self.failed + broken;
     }
 
-    fn process(&mut self, frame: Frame) -> Result<(), DaemonError> {
+    fn process(&mut self, shot: Shot) -> Result<(), DaemonError> {
         self.count_losses();
         let silent_for = self.last_frame.elapsed();
+        self.sink.set_source_id(shot.source_id);
         let Server { network, decoder, screen, sink, clock, counters, .. } = self;
         let dropped = counters.dropped;
         let (result, frame) =
-            screen.through(sink, |sink| network.pipeline.process_captured(frame, decoder, dropped, sink, clock.as_ref()));
+            screen.through(sink, |sink| network.pipeline.process_captured(shot.frame, decoder, dropped, sink, clock.as_ref()));
         self.capture.pool.give_back(frame.data);
         if let Err(PipelineError::Decode(error)) = result {
             if !std::mem::replace(&mut self.told_of_broken, true) {
@@ -236,7 +236,7 @@ impl Server {
                 None if started.elapsed() > LOAD_MAX => std::thread::sleep(PATIENCE),
                 None => match self.capture.mailbox.take(LOAD_PATIENCE) {
                     // the main loop meets whatever ends the run again
-                    Taken::Value(frame) => drop(self.process(frame)),
+                    Taken::Value(shot) => drop(self.process(shot)),
                     Taken::TimedOut => self.idle(),
                     Taken::Closed => std::thread::sleep(LOAD_PATIENCE),
                 },
@@ -263,12 +263,14 @@ impl Server {
             self.lost_before = self.lost();
             // first: two cannot stream from one camera
             self.capture.stop();
-            self.capture = Capture::start(source, Arc::clone(&self.clock));
+            self.capture = Capture::start(source, &config.source.uri, Arc::clone(&self.clock));
+            self.sink.set_source_id(0);
             self.decoder = decoder(&spec, &config);
             network.pipeline.reset(); // another camera shows another scene
             // it gets the time that the first one got
             (self.last_frame, self.last_no_signal) = (Instant::now(), None);
         }
+        self.sink.set_stale_after(config.source.no_signal_after());
         self.screen.set_labels(&network.pipeline.model().metadata().labels);
         self.screen.reconfigure(&config.display);
         if self.last_no_signal.is_some() {

@@ -7,6 +7,10 @@
 pub mod display;
 pub mod ring;
 mod state;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
 
 use eomt_edge_core::data::{Frame, FrameReport, NO_SEGMENT};
 use eomt_edge_core::pipeline::{Clock, Publication, Sink, SinkError};
@@ -27,6 +31,9 @@ pub struct RingSink {
     publication: Publication,
     /// (width, height) of the last frame; before the first one, the largest that this ring takes.
     last_size: (u32, u32),
+    source_id: u32,
+    /// 0 = no picture is too old.
+    stale_after_ns: u64,
 }
 
 impl RingSink {
@@ -44,7 +51,19 @@ impl RingSink {
             converter: RgbConverter::new(),
             publication: Publication::default(),
             last_size,
+            source_id: 0,
+            stale_after_ns: 0,
         })
+    }
+
+    /// Which source the frames to come are of; 0 = none has given a frame yet.
+    pub fn set_source_id(&mut self, source_id: u32) {
+        self.source_id = source_id;
+    }
+
+    /// Publications of pictures older than `limit` are flagged "stale" from now on; zero = none is.
+    pub fn set_stale_after(&mut self, limit: Duration) {
+        self.stale_after_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
     }
 
     /// Frames published since the start of this ring.
@@ -84,14 +103,17 @@ impl RingSink {
     pub fn publish_no_signal(&mut self, dropped: u64) -> Result<(), SinkError> {
         let now = self.clock.now_ns();
         let (width, height) = self.last_size;
+        let last = self.publication.report;
+        let stale = is_stale(self.stale_after_ns, last.captured_ns, now);
+        self.writer.set_source_id(self.source_id);
         let mut slot = self.writer.begin(width, height).map_err(|error| SinkError(error.to_string()))?;
         slot.ids().fill(NO_SEGMENT);
-        let last = self.publication.report;
         let report = FrameReport {
             sequence: last.sequence,
             captured_ns: last.captured_ns,
             published_ns: now,
             dropped,
+            stale,
             no_signal: true,
             ..FrameReport::default()
         };
@@ -115,6 +137,7 @@ impl Sink for RingSink {
             self.grow(frame).map_err(failed)?;
         }
         self.last_size = (frame.width, frame.height);
+        self.writer.set_source_id(self.source_id);
         let mut slot = self.writer.begin(frame.width, frame.height).map_err(failed)?;
         fill(slot.ids(), &mut self.publication);
         let Publication { report, table } = &mut self.publication;
@@ -124,7 +147,13 @@ impl Sink for RingSink {
         let now = self.clock.now_ns();
         report.times.micros[3] = (now.saturating_sub(report.published_ns) / 1000) as u32;
         report.published_ns = now;
+        report.stale = is_stale(self.stale_after_ns, report.captured_ns, now);
         slot.finish(report, table);
         Ok(())
     }
+}
+
+/// Whether a picture is too old at `now_ns`. Before the first one (`captured_ns` of 0) there is none to be old.
+fn is_stale(limit_ns: u64, captured_ns: u64, now_ns: u64) -> bool {
+    captured_ns != 0 && limit_ns != 0 && now_ns.saturating_sub(captured_ns) > limit_ns
 }

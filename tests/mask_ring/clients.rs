@@ -9,7 +9,7 @@ use eomt_edge_client::layout::*;
 use eomt_edge_client::{MaskFrame, Subscriber, crc32};
 use serde_json::{Value, json};
 
-use super::support::{Process, Scratch, c_subscriber, clients, compile, compiled, python, writer};
+use super::support::{Process, Scratch, c_subscriber, compile, compiled, examples, python, writer};
 use super::{check_content, next};
 
 /// What the clients' `--json` print, without `skipped`, which is each reader's own.
@@ -247,7 +247,7 @@ fn the_c_header_has_rusts_layout() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{suffix}");
     }
     // And the whole of it, used: every function is compiled as C++.
-    std::fs::copy(clients().join("c/subscriber.c"), scratch.join("subscriber.cpp")).expect("our own file");
+    std::fs::copy(examples().join("c/subscriber.c"), scratch.join("subscriber.cpp")).expect("our own file");
     compile(&scratch.join("subscriber.cpp"), &scratch.join("subscriber"));
 }
 

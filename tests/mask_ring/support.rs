@@ -46,6 +46,10 @@ pub fn clients() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
 }
 
+pub fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
 /// Compiles one C (or, by its suffix, C++) source against the header, with all warnings as errors.
 pub fn compile(source: &Path, output: &Path) {
     let own = std::env::var_os("EOMT_EDGE_TEST_CC").or_else(|| std::env::var_os("CC"));
@@ -72,7 +76,7 @@ pub fn c_subscriber() -> Command {
     let program = BUILT.get_or_init(|| {
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("subscriber-{}", std::env::consts::ARCH));
         let draft = program.with_extension(std::process::id().to_string());
-        compile(&clients().join("c/subscriber.c"), &draft);
+        compile(&examples().join("c/subscriber.c"), &draft);
         std::fs::rename(&draft, &program).expect("both in cargo's own directory");
         program
     });
@@ -183,23 +187,31 @@ impl Drop for Process {
     }
 }
 
-/// `examples/ring_writer.rs`, compiled from today's sources: `cargo test --test mask_ring` alone does not build examples.
+/// An example of `examples/`, compiled from today's sources: `cargo test --test mask_ring` alone does not build examples.
+fn example(name: &str, source: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this test's path");
+    let target = test.parent().and_then(Path::parent).expect("target/.../deps");
+    let example = target.join("examples").join(name);
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = ["src/sink/ring", "crates/client/src"].iter().flat_map(|dir| std::fs::read_dir(root.join(dir)).expect("sources"));
+    let sources = sources.flatten().map(|entry| entry.path()).chain([root.join(source)]);
+    let newest = sources.filter_map(|path| modified(&path)).max();
+    let fresh = modified(&example) >= newest;
+    assert!(fresh && example.exists(), "{} is missing or older than its sources: run `cargo build --examples`", example.display());
+    example
+}
+
+/// `examples/ring_writer.rs`.
 pub fn ring_writer() -> PathBuf {
     static CHECKED: OnceLock<PathBuf> = OnceLock::new();
-    let find = || {
-        let test = std::env::current_exe().expect("this test's path");
-        let target = test.parent().and_then(Path::parent).expect("target/.../deps");
-        let example = target.join("examples/ring_writer");
-        let modified = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let sources = ["src/sink/ring", "clients/rust"].iter().filter_map(|dir| std::fs::read_dir(root.join(dir)).ok());
-        let sources = sources.flatten().flatten().map(|entry| entry.path()).chain([root.join("examples/ring_writer.rs")]);
-        let newest = sources.filter_map(|path| modified(&path)).max();
-        let fresh = modified(&example) >= newest;
-        assert!(fresh && example.exists(), "{} is missing or older than its sources: run `cargo build --examples`", example.display());
-        example
-    };
-    CHECKED.get_or_init(find).clone()
+    CHECKED.get_or_init(|| example("ring_writer", "examples/ring_writer.rs")).clone()
+}
+
+/// `examples/rust/subscriber.rs`.
+pub fn rust_subscriber() -> Command {
+    static CHECKED: OnceLock<PathBuf> = OnceLock::new();
+    emulated(CHECKED.get_or_init(|| example("rust_subscriber", "examples/rust/subscriber.rs")))
 }
 
 /// The example writer on `socket`, not waited for.

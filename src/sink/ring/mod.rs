@@ -18,7 +18,7 @@
 //!
 //! Three parts. [`RingWriter`] owns a sealed memfd of slots, each behind a seqlock; [`MaskServer`] is a thread that hands the
 //! memfd and an eventfd to whoever may open its Unix socket, and rings the eventfds after each publication; the reaper is a
-//! child that removes the socket's name if the daemon is killed. The bytes are described in `clients/rust/layout.rs`.
+//! child that removes the socket's name if the daemon is killed. The bytes are described in `crates/client/src/layout.rs`.
 //!
 //! Invariants: the frame path (`begin` to `finish`) allocates nothing, takes no lock, and makes one system call, a write to an
 //! eventfd that readers never see; so nothing a reader does, or fails to do, can delay it. A reader cannot write the memory,
@@ -56,8 +56,6 @@ pub struct RingConfig {
     pub include_frame: bool,
     /// Every slot carries a CRC-32 of its content: for tests, costs a pass over the data.
     pub checksum: bool,
-    /// Which source the frames come from, when several daemons feed one consumer.
-    pub source_id: u32,
     /// First 16 bytes of the model file's SHA-256.
     pub model_hash: [u8; 16],
 }
@@ -71,7 +69,6 @@ impl Default for RingConfig {
             max_segments: 256,
             include_frame: false,
             checksum: false,
-            source_id: 0,
             model_hash: [0; 16],
         }
     }

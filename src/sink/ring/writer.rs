@@ -5,7 +5,7 @@
 //! fill:    ids, frame, table, info                           plain stores: nobody else writes, readers discard what they tear
 //! finish:  lock = 2s (release);  latest = s (release)        no byte of the new frame becomes visible after the even lock
 //! ```
-//! The reader's half and the reference are in `clients/rust/ring_map.rs`. On aarch64 the fence is `dmb ish` and the release
+//! The reader's half and the reference are in `crates/client/src/ring_map.rs`. On aarch64 the fence is `dmb ish` and the release
 //! stores are `stlr`; on x86-64 only the compiler needs to be told. A release *store* of the odd value instead of the fence
 //! would be wrong: it orders what comes before it, and the data come after.
 
@@ -43,6 +43,7 @@ pub struct RingWriter {
     config: RingConfig,
     bell: Arc<OwnedFd>,
     published: u64,
+    source_id: u32,
 }
 
 impl RingWriter {
@@ -70,7 +71,7 @@ impl RingWriter {
         let memory = SharedMemory::create(info.total_bytes as usize)?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| RingError::Server { step: "eventfd", source: errno.into() })?;
-        let writer = RingWriter { memory, info, config: config.clone(), bell: Arc::new(bell), published: 0 };
+        let writer = RingWriter { memory, info, config: config.clone(), bell: Arc::new(bell), published: 0, source_id: 0 };
         // SAFETY: both blobs lie between header and slots as `Geometry::place` computed, inside the mapping, which no reader has
         // seen yet; the sources are ordinary Rust slices, so nothing overlaps.
         unsafe {
@@ -104,6 +105,11 @@ impl RingWriter {
     /// Sequence of the newest published frame, 0 = none.
     pub fn published(&self) -> u64 {
         self.published
+    }
+
+    /// Which source the frames to come are of; 0 = none yet.
+    pub fn set_source_id(&mut self, source_id: u32) {
+        self.source_id = source_id;
     }
 
     /// Largest frame that [`RingWriter::begin`] accepts: `(width, height)`.
@@ -221,7 +227,7 @@ impl SlotWriter<'_> {
             dropped: report.dropped,
             width: self.width,
             height: self.height,
-            source_id: self.ring.config.source_id,
+            source_id: self.ring.source_id,
             flags: flag(report.stale, SLOT_STALE)
                 | flag(report.no_signal, SLOT_NO_SIGNAL)
                 | flag(self.frame_filled, SLOT_HAS_FRAME)

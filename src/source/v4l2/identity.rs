@@ -33,6 +33,16 @@ pub struct Identity {
     traits: Traits,
 }
 
+impl Identity {
+    /// One line that stays the same for as long as it is the same camera: with a serial number, wherever it is plugged in; without one,
+    /// in its place.
+    pub fn text(&self) -> String {
+        let Traits { card, bus, index, serial } = &self.traits;
+        let (what, which) = serial.as_ref().map_or(("at", bus), |serial| ("serial", serial));
+        format!("{card}, {what} {which}, node {}", index.as_deref().unwrap_or("?"))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Traits {
     card: String,
@@ -213,6 +223,16 @@ mod tests {
         };
         assert!(!is_camera(&isp) && is_camera(&Capability { driver: "uvcvideo".to_owned(), ..isp.clone() }));
         assert!(!is_camera(&Capability { driver: "uvcvideo".to_owned(), capture: None, ..isp }), "a metadata node");
+    }
+
+    #[test]
+    fn a_camera_keeps_its_text_where_it_keeps_its_serial_number() {
+        let text = |card, bus, serial| Identity { node: PathBuf::new(), traits: traits(card, bus, "0", serial) }.text();
+        assert_eq!(text("C920", "usb-1", "1234"), text("C920", "usb-2", "1234"), "it has moved");
+        let others = [text("C920", "usb-1", "1234"), text("C920", "usb-1", "9"), text("C920", "usb-1", ""), text("C920", "usb-2", "")];
+        for (at, other) in others.iter().enumerate() {
+            assert!(!others[..at].contains(other), "{other} is another camera");
+        }
     }
 
     /// A directory as sysfs has it: three USB cameras, two of which share a number, and one on the board.

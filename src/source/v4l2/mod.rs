@@ -80,6 +80,8 @@ pub struct V4l2Source {
     options: CameraOptions,
     /// Once it gave a frame.
     identity: Option<Identity>,
+    /// The same for people and readers.
+    device: Option<String>,
     /// Nodes that streamed without ever giving a frame, the latest last: others are tried before them.
     silent: Vec<PathBuf>,
     /// What was last logged of cameras that were not taken.
@@ -129,6 +131,7 @@ impl V4l2Source {
             size: options.wish.size,
             options,
             identity: None,
+            device: None,
             silent: Vec::new(),
             passed_over: Vec::new(),
             streaming: None,
@@ -274,6 +277,7 @@ impl V4l2Source {
     /// A frame has come.
     fn deliver(&mut self, frame: Frame) -> Captured {
         if let Some((identity, _)) = self.streaming.as_mut().and_then(|streaming| streaming.unproven.take()) {
+            self.device = Some(identity.text());
             self.identity = Some(identity);
         }
         self.pause_ns = PAUSE_MIN_NS;
@@ -350,6 +354,10 @@ impl Source for V4l2Source {
         };
         self.wait_after(trouble);
         Ok(Captured::NotYet(buffer))
+    }
+
+    fn device(&self) -> Option<&str> {
+        self.device.as_deref()
     }
 
     fn losses(&self) -> Losses {

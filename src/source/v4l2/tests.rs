@@ -89,7 +89,10 @@ fn the_camera_that_needs_no_pipeline_and_is_read_is_taken() {
     for (name, first) in boards {
         let board = Board::new(name, &[(0, first.clone()), (8, FakeCamera::default())]);
         let mut source = board.open(None, None);
+        assert_eq!(source.device(), None, "no camera has given a frame");
         let (frame, path) = frame(&mut source).expect("a camera works");
+        let device = source.device().expect("one gave a frame");
+        assert!(device.starts_with("HD USB Camera, at usb-"), "{device}");
         assert_eq!((path, frame.format, frame.width), (board.node(8), PixelFormat::Yuyv, 16), "{name}");
         assert_eq!(board.handles[0].set(), (first.set, first.fps, false), "{name}: it is not touched");
         let lines = pick_among(&board.devices(), &source.options.wish).unwrap();

@@ -46,8 +46,8 @@ pub struct FrameReport {
     /// Frames that the source produced and nobody processed since the daemon started.
     pub dropped: u64,
     pub times: StageTimes,
-    /// The frame is older than the source promised (it stalled).
+    /// At its publication the frame was older than the configuration allows. The sink decides it.
     pub stale: bool,
-    /// The source gives no frames; masks are of the last frame or empty.
+    /// The source gives no frames; the id map is empty.
     pub no_signal: bool,
 }

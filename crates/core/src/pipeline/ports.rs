@@ -67,6 +67,12 @@ pub trait Source: Send {
         false
     }
 
+    /// What tells the device that gave the last frame apart from others, the same text at each start: a camera's kind, place and serial
+    /// number. `None` where the source's name says it all.
+    fn device(&self) -> Option<&str> {
+        None
+    }
+
     /// Since the start.
     fn losses(&self) -> Losses {
         Losses::default()
