@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup unit-check aarch64-test device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak clean
+.PHONY: demo test build lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak clean
 
 # Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
@@ -20,18 +20,28 @@ setup:
 fmt:
 	cargo fmt
 
+# Formatting, lints of the whole program and of the smallest one, and documentation whose links lead somewhere.
 lint: setup
-	. ./scripts/env.sh && cargo fmt --check
-	. ./scripts/env.sh && cargo clippy --release --all-targets $$FEATURES -- -D warnings
+	. ./scripts/env.sh && cargo fmt --all --check
+	. ./scripts/env.sh && cargo clippy --release --workspace --all-targets $$FEATURES -- -D warnings
 	. ./scripts/env.sh && cargo clippy --release --no-default-features -- -D warnings
+	. ./scripts/env.sh && RUSTDOCFLAGS="-D warnings" cargo doc --quiet --release --no-deps --workspace $$FEATURES
 
 # How exposed the service is; fails above 2.0. Needs systemd's own tool, not a running systemd.
 unit-check:
 	systemd-analyze security --offline=true --no-pager --threshold=20 systemd/eomt-edge.service
 
-# The test suite as 64-bit ARM code under an emulator: all of it on a new core, what computes on a Raspberry Pi 4's too.
+# What computes or shares memory, as 64-bit ARM code under an emulator: on a new core, the kernels on a Raspberry Pi 4's too.
 aarch64-test:
 	sh scripts/aarch64-test.sh
+
+# The whole suite as 64-bit ARM code.
+aarch64-test-all:
+	sh scripts/aarch64-test.sh all
+
+# The client crate as others get it: packaged, unpacked, built and tested without this workspace.
+client-check: setup
+	sh scripts/client-check.sh
 
 # An arm64 machine in QEMU, booted with Debian's kernel, systemd and a virtual camera: everything (device-test), or that the service
 # starts, sees and is read (device-test-quick). Evidence in device-test-output/.
@@ -102,6 +112,11 @@ bare-check:
 SECONDS ?= 1200
 soak: setup
 	sh scripts/soak.sh $(SECONDS)
+
+# What .ci/run leaves out because it takes hours. CONTRIBUTING.md says when each last ran.
+everything: aarch64-test-all glibc-check device-test device-test-16k engines-check package-check
+	SUITE=bullseye $(MAKE) package-check
+	$(MAKE) image image-check image-raspi bare-check soak
 
 clean:
 	cargo clean

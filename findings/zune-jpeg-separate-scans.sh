@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# zune-jpeg 0.5.15 (crates.io, the decoder behind the crate `image`), against libjpeg-turbo's djpeg and Pillow.
+# zune-jpeg 0.5.15 (the decoder behind the crate `image`), against libjpeg-turbo's djpeg and Pillow.
 # One would guess: a decoder in strict mode gives an error or the picture.
 # What happens, with valid or damaged pictures that do not crash it:
 #   a sequential picture whose colours come in scans of their own, at different resolutions (cjpeg -scans), is decoded to noise without

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 repo=$PWD
 work=$repo/target/bare-check
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+. ./scripts/apt.sh
 if [ "$(id -u)" != 0 ]; then exec sudo --preserve-env=ROOTS,USERS bash "$0" "$@"; fi
 command -v mmdebstrap >/dev/null 2>&1 || {
     echo "bare-check: installing mmdebstrap"

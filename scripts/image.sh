@@ -8,5 +8,5 @@ deb=${DEB:-$(ls -t target/debian/eomt-edge_*_arm64.deb 2>/dev/null | head -n 1)}
     exit 1
 }
 bash packaging/image/setup.sh
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+. ./scripts/apt.sh
 as_root bash packaging/image/build.sh "$1" "$deb" "target/image/eomt-edge-$1-arm64.img"

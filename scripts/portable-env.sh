@@ -2,18 +2,7 @@
 # `--target` in target/portable, for aarch64 and x86_64, what runs from glibc 2.31 on (Debian 11, Ubuntu 20.04, JetPack 5). Installs
 # what is missing and says so. zig has the symbols of every glibc; a compiler of this machine would take this machine's.
 zig_version=0.17.1 zigbuild_version=0.24.1 # cross/bin/zigcc-aarch64 and cross/Dockerfile name them too
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
-}
-apt_install() {
-    command -v apt-get >/dev/null 2>&1 || {
-        echo "setup: this machine has no apt-get; install by hand: $*" >&2
-        exit 1
-    }
-    echo "setup: installing $*"
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
-}
+. ./scripts/apt.sh
 zig=$PWD/target/tools/zig
 if [ "$("$zig/bin/python3" -m ziglang version 2>/dev/null)" != $zig_version ] ||
     [ "$("$zig/bin/cargo-zigbuild" --version 2>/dev/null)" != "cargo-zigbuild $zigbuild_version" ]; then

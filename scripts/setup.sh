@@ -32,9 +32,7 @@ missing "$EOMT_EDGE_TEST_PYTHON" -c 'import numpy' && need="$need python3 python
 [ -s "${SSL_CERT_FILE:-${CARGO_HTTP_CAINFO:-/etc/ssl/certs/ca-certificates.crt}}" ] || need="$need ca-certificates"
 if [ -z "$need" ] && ! missing builds_rust; then exit 0; fi
 
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
-}
+. scripts/apt.sh
 fail() {
     echo "setup: $*" >&2
     exit 1

@@ -4,4 +4,4 @@ set -eu
 cd "$(dirname "$0")/.."
 . ./scripts/env.sh
 # shellcheck disable=SC2086 # a list of options
-cargo test --release --no-fail-fast $FEATURES
+cargo test --release --no-fail-fast --workspace $FEATURES

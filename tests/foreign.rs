@@ -187,7 +187,7 @@ fn what_cannot_be_told_is_asked() {
     let mut own = eomt_edge();
     own.args(["segment", "--normalization", "inside", "--model"]).arg(common::shipped_model());
     let sentence = common::fail(own.arg(data("reference/processing/pre-0.png")).args(["-o", "nowhere"]), 1);
-    assert!(sentence.contains("foreign exports only"), "{sentence}");
+    assert!(sentence.contains("third-party exports only"), "{sentence}");
 }
 
 /// Settings, whether they are refused, and a word of the sentence; the same for a checkpoint and for an export.

@@ -41,20 +41,27 @@ if [ "$IMAGE_KIND" = uefi ]; then
     grep -q '^linux */debian/' "$root$IMAGE_BOOT"/loader/entries/*.conf
 fi
 
-# apt in the image: Debian's own addresses
+# apt in the image: Debian's own addresses, as apt's examples give them
+default_mirror() { # default_mirror ARCHIVE
+    local examples=usr/share/doc/apt/examples
+    cat "$root/$examples/debian.sources" "$root/$examples/sources.list" "/$examples/debian.sources" "/$examples/sources.list" 2>/dev/null |
+        sed 's/#.*//' | grep -oE "https?://[^ ]+/$1/?( |\$)" | head -n 1 | tr -d ' ' | grep .
+}
+archive=$(default_mirror debian)
+security=$(default_mirror debian-security)
 rm -f "$root/etc/apt/sources.list" "$root"/etc/apt/sources.list.d/*
 . "$root/etc/os-release"
 suites="$VERSION_CODENAME $VERSION_CODENAME-updates"
 [ "$IMAGE_KIND" = uefi ] || suites="$suites $VERSION_CODENAME-backports"
 text etc/apt/sources.list.d/debian.sources <<END
 Types: deb
-URIs: http://deb.debian.org/debian
+URIs: $archive
 Suites: $suites
 Components: main non-free-firmware
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 
 Types: deb
-URIs: http://deb.debian.org/debian-security
+URIs: $security
 Suites: $VERSION_CODENAME-security
 Components: main non-free-firmware
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg

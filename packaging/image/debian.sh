@@ -42,13 +42,14 @@ packages=(
     sudo apt ca-certificates less nano cloud-guest-utils dosfstools e2fsprogs
     v4l-utils python3-minimal python3-numpy
 )
-# Debian's mirrors as this machine knows them; the image itself names deb.debian.org
+# Debian's mirrors as this machine knows them, else the ones in apt's own examples; the image itself names the latter
 mirror() { # mirror ARCHIVE
-    cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null | sed 's/#.*//' | grep -oE "https?://[^ ]+/$1/?( |\$)" | head -n 1 | tr -d ' ' || true
+    cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list /usr/share/doc/apt/examples/debian.sources /usr/share/doc/apt/examples/sources.list 2>/dev/null |
+        sed 's/#.*//' | grep -oE "https?://[^ ]+/$1/?( |\$)" | head -n 1 | tr -d ' ' || true
 }
 archive=$(mirror debian)
 security=$(mirror debian-security)
-: "${archive:=http://deb.debian.org/debian}" "${security:=http://deb.debian.org/debian-security}"
+[ -n "$archive" ] && [ -n "$security" ] || fail "no mirror of Debian in /etc/apt, and none in apt's examples: name one in /etc/apt/sources.list"
 components="main non-free-firmware"
 sources=("deb $archive $suite $components" "deb $archive $suite-updates $components" "deb $security $suite-security $components")
 export IMAGE_KIND=$kind IMAGE_BOOT

@@ -45,6 +45,7 @@ impl Network {
         let black = Frame::rgb(width as u32, height as u32, vec![0; height * width * 3]);
         let first = pipeline.process(&black, 0, &mut NullSink::default(), &MonotonicClock);
         first.map_err(|error| DaemonError::FirstInference { path: config.path.clone(), reason: error.to_string() })?;
+        pipeline.reset(); // no camera saw the black frame
         log::info!("{described} in {:.1} s", started.elapsed().as_secs_f64());
         let digest = Sha256::digest(&bytes);
         Ok(Network { pipeline, hash: std::array::from_fn(|index| digest[index]) })

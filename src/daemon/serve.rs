@@ -130,24 +130,23 @@ impl Server {
 
     fn process(&mut self, frame: Frame) -> Result<(), DaemonError> {
         self.count_losses();
-        let frame = match self.decoder.decode(frame) {
-            Ok(frame) => frame,
-            Err((error, frame)) => {
-                if !std::mem::replace(&mut self.told_of_broken, true) {
-                    log::warn!("{error} (said once, counted from now on)");
-                }
-                self.failed += 1;
-                self.capture.pool.give_back(frame.data);
-                self.idle();
-                return Ok(());
-            }
-        };
-        if self.last_no_signal.take().is_some() {
-            log::info!("frames come again after {:.1} s", self.last_frame.elapsed().as_secs_f64());
-        }
-        let (pipeline, dropped, clock) = (&mut self.network.pipeline, self.counters.dropped, self.clock.as_ref());
-        let result = self.screen.through(&mut self.sink, |sink| pipeline.process(&frame, dropped, sink, clock));
+        let silent_for = self.last_frame.elapsed();
+        let Server { network, decoder, screen, sink, clock, counters, .. } = self;
+        let dropped = counters.dropped;
+        let (result, frame) =
+            screen.through(sink, |sink| network.pipeline.process_captured(frame, decoder, dropped, sink, clock.as_ref()));
         self.capture.pool.give_back(frame.data);
+        if let Err(PipelineError::Decode(error)) = result {
+            if !std::mem::replace(&mut self.told_of_broken, true) {
+                log::warn!("{error} (said once, counted from now on)");
+            }
+            self.failed += 1;
+            self.idle();
+            return Ok(());
+        }
+        if self.last_no_signal.take().is_some() {
+            log::info!("frames come again after {:.1} s", silent_for.as_secs_f64());
+        }
         self.last_frame = Instant::now();
         match result {
             Ok(report) => {
@@ -252,7 +251,7 @@ impl Server {
         let spec = source_spec(&config).map_err(|error| error.to_string())?;
         check(&config).map_err(|error| error.to_string())?;
         // the file may have changed under the same name, so the model is always loaded anew
-        let network = self.load(&config.model)?;
+        let mut network = self.load(&config.model)?;
         let source = match (&config.source, &config.camera) == (&self.config.source, &self.config.camera) {
             true => None,
             false => Some(open_source(&spec, &config).map_err(|error| error.to_string())?),
@@ -266,6 +265,7 @@ impl Server {
             self.capture.stop();
             self.capture = Capture::start(source, Arc::clone(&self.clock));
             self.decoder = decoder(&spec, &config);
+            network.pipeline.reset(); // another camera shows another scene
             // it gets the time that the first one got
             (self.last_frame, self.last_no_signal) = (Instant::now(), None);
         }
@@ -287,7 +287,7 @@ impl Server {
 /// Says so once per series, gives up after [`FAILURES_MAX`].
 fn judge(error: &PipelineError, failed_in_a_row: u64) -> Result<(), DaemonError> {
     if failed_in_a_row == 1 {
-        log::warn!("a frame failed: {error}");
+        log::warn!("{error}");
     }
     if failed_in_a_row < FAILURES_MAX {
         return Ok(());

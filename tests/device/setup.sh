@@ -16,9 +16,7 @@ want aarch64-linux-gnu-gcc "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 dpkg-query -W -f '${Status}' arch-test 2>/dev/null | grep -q 'ok installed' || need="$need arch-test"
 [ -z "$need" ] && exit 0
 
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
-}
+. "$(dirname "$0")/../../scripts/apt.sh"
 install() {
     # shellcheck disable=SC2086 # a list of packages
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-remove "$@" $need

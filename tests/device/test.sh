@@ -10,7 +10,7 @@ export WORK=${WORK:-$repo/target/device$([ $pages = 4k ] || echo -$pages)}
 output=$repo/device-test-output
 started=$SECONDS
 bash "$here/setup.sh"
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+. "$repo/scripts/apt.sh"
 mkdir -p "$WORK" # before root does, who would own it
 as_root bash "$here/make-root.sh" "$WORK" "$pages"
 rm -rf "$output"

@@ -24,20 +24,22 @@ impl MaskFrame {
         self.info.sequence
     }
 
+    /// Pixels.
     pub fn width(&self) -> u32 {
         self.info.width
     }
 
+    /// Pixels.
     pub fn height(&self) -> u32 {
         self.info.height
     }
 
-    /// The frame is older than the source promised.
+    /// The picture was older than the daemon allows when its masks were published: see [`SLOT_STALE`].
     pub fn stale(&self) -> bool {
         self.info.flags & SLOT_STALE != 0
     }
 
-    /// The source gives no frames; these masks are of an earlier one, or empty.
+    /// The source gives no frames, and the id map is empty: see [`SLOT_NO_SIGNAL`].
     pub fn no_signal(&self) -> bool {
         self.info.flags & SLOT_NO_SIGNAL != 0
     }
@@ -50,6 +52,11 @@ impl MaskFrame {
     /// The camera frame, when the slot carries it.
     pub fn rgb(&self) -> Option<&[u8]> {
         (self.info.flags & SLOT_HAS_FRAME != 0).then_some(self.rgb.as_slice())
+    }
+
+    /// Which source gave the frame: see [`SlotInfo::source_id`].
+    pub fn source_id(&self) -> u32 {
+        self.info.source_id
     }
 
     /// Whether the bytes are the ones that the writer summed; `None` when the ring carries no checksums.
@@ -67,7 +74,7 @@ impl MaskFrame {
         (rows_as_bytes_mut(&mut self.segments), ids_as_bytes_mut(&mut self.ids), &mut self.rgb)
     }
 
-    /// Makes room for what `info` announces; the caller has bounded it by the ring's limits.
+    /// Resizes the buffers to what `info` announces; the caller has checked it against the ring's limits.
     pub(super) fn resize_for(&mut self, info: &SlotInfo) {
         let pixels = info.width as usize * info.height as usize;
         self.segments.resize(info.segment_count as usize, SegmentRow::default());

@@ -5,31 +5,37 @@
 //! slot:   SlotHeader | segment table | id map (u16 a pixel) | camera frame (RGB24, when the ring has frames)
 //! ```
 //! Little-endian. Areas start at multiples of 64 bytes and are padded to them, so whole words may be copied.
-//! `clients/c/eomt_edge.h` and `clients/python/eomt_edge_client.py` repeat this file; `tests/mask_ring.rs` compares all
-//! offsets. Publication `s` (counted from 1) lives in slot `s % slot_count`; its seqlock is `2 s - 1` while the slot is
+//! In the repository of eomt-edge, `clients/c/eomt_edge.h` and `clients/python/eomt_edge_client.py` repeat this file, and a test
+//! compares every offset. Publication `s` (counted from 1) lives in slot `s % slot_count`; its seqlock is `2 s - 1` while the slot is
 //! written and `2 s` once it may be read, so an even value also says which publication the slot holds.
 //!
 //! Invariants: a change of any offset or meaning raises [`ABI_VERSION`]; the first 16 bytes of [`Hello`] never change.
-//! Refuses: to import anything of this crate, or to know how memory is mapped.
+//! This file imports nothing of the crate and does not know how memory is mapped.
 
 use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+/// The version of everything in this file.
 pub const ABI_VERSION: u32 = 1;
+/// [`RingInfo::magic`].
 pub const RING_MAGIC: u64 = u64::from_le_bytes(*b"EOMTRING");
+/// [`Hello::magic`].
 pub const HELLO_MAGIC: u64 = u64::from_le_bytes(*b"EOMTHELO");
+/// [`SlotHeader::magic`].
 pub const SLOT_MAGIC: u32 = u32::from_le_bytes(*b"SLOT");
 
-/// Every area starts at a multiple of this.
+/// Bytes: every area starts at a multiple of this.
 pub const AREA_ALIGN: usize = 64;
-/// The slots start at a multiple of this.
+/// Bytes: the slots start at a multiple of this.
 pub const PAGE_ALIGN: usize = 4096;
 
+/// Fewest slots of a ring: one to read while the other is written.
 pub const MIN_SLOTS: u32 = 2;
+/// Most slots of a ring.
 pub const MAX_SLOTS: u32 = 64;
-/// Largest width and height that a ring may be made for.
+/// Pixels: largest width and height of a ring's frames.
 pub const MAX_SIDE: u32 = 16384;
-/// Ids are 16-bit and 0 means nothing.
+/// Most rows of a segment table: ids are 16-bit and 0 means nothing.
 pub const MAX_SEGMENTS: u32 = 65535;
 
 /// [`RingInfo::flags`]: slots have room for the camera frame.
@@ -37,9 +43,11 @@ pub const RING_HAS_FRAME: u32 = 1;
 /// [`RingInfo::flags`]: every slot carries a checksum.
 pub const RING_HAS_CHECKSUM: u32 = 2;
 
-/// [`SlotInfo::flags`]: the frame is older than the source promised.
+/// [`SlotInfo::flags`]: at its publication the picture was older than the daemon allows (`source.no_signal_after`, 2 seconds unless
+/// configured; 0 = no limit), that is `published_ns - captured_ns` exceeded it. The camera or the network lags behind, or no frames
+/// come at all. Never set before the first frame.
 pub const SLOT_STALE: u32 = 1;
-/// [`SlotInfo::flags`]: the source gives no frames.
+/// [`SlotInfo::flags`]: the source gives no frames; the id map is empty, and `captured_ns` is the time of the last frame, 0 = none yet.
 pub const SLOT_NO_SIGNAL: u32 = 2;
 /// [`SlotInfo::flags`]: the camera frame is filled.
 pub const SLOT_HAS_FRAME: u32 = 4;
@@ -57,14 +65,19 @@ pub const HELLO_REFUSED: u32 = 1;
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Hello {
+    /// [`HELLO_MAGIC`].
     pub magic: u64,
+    /// The daemon's [`ABI_VERSION`].
     pub abi_version: u32,
+    /// [`HELLO_OK`] or [`HELLO_REFUSED`].
     pub status: u32,
     /// Counts the rings of one daemon: another one after a model reload.
     pub generation: u64,
-    /// Size of the memfd.
+    /// Bytes of the memfd.
     pub ring_bytes: u64,
+    /// Process id of the daemon.
     pub writer_pid: u32,
+    /// 0.
     pub reserved: u32,
     /// UTF-8, NUL-padded: why the client was refused.
     pub message: [u8; 88],
@@ -75,36 +88,58 @@ pub struct Hello {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RingInfo {
+    /// [`RING_MAGIC`].
     pub magic: u64,
+    /// [`ABI_VERSION`].
     pub abi_version: u32,
+    /// Bytes of [`RingHeader`]; labels and metadata come after them.
     pub header_bytes: u32,
+    /// Number of slots, [`MIN_SLOTS`] to [`MAX_SLOTS`].
     pub slot_count: u32,
+    /// Rows of each segment table.
     pub max_segments: u32,
+    /// Pixels: largest width of a frame.
     pub max_width: u32,
+    /// Pixels: largest height of a frame.
     pub max_height: u32,
+    /// Where slot 0 starts.
     pub slots_offset: u64,
+    /// Bytes from slot to slot.
     pub slot_stride: u64,
+    /// Bytes of the memfd.
     pub total_bytes: u64,
+    /// The [`SegmentRow`]s of a slot.
     pub table_offset: u64,
+    /// The id map of a slot: one u16 a pixel, row by row.
     pub ids_offset: u64,
-    /// 0 when the ring has no frames.
+    /// The camera frame of a slot, RGB24; 0 when the ring has no frames.
     pub frame_offset: u64,
+    /// The class names, each with a NUL at its end.
     pub labels_offset: u64,
+    /// Bytes of all class names with their NULs.
     pub labels_bytes: u64,
+    /// The metadata, a JSON object without a NUL.
     pub metadata_offset: u64,
+    /// Bytes of the metadata.
     pub metadata_bytes: u64,
+    /// Number of class names.
     pub label_count: u32,
+    /// [`RING_HAS_FRAME`] and [`RING_HAS_CHECKSUM`].
     pub flags: u32,
+    /// Process id of the daemon.
     pub writer_pid: u32,
+    /// 0.
     pub reserved: u32,
-    /// CLOCK_MONOTONIC, nanoseconds.
+    /// When the ring was made: CLOCK_MONOTONIC, nanoseconds.
     pub created_ns: u64,
+    /// 0.
     pub reserved_words: [u64; 7],
 }
 
 /// The start of the memfd.
 #[repr(C, align(64))]
 pub struct RingHeader {
+    /// What does not change.
     pub info: RingInfo,
     /// Ring sequence of the newest published slot, 0 = none yet.
     pub latest: AtomicU64,
@@ -112,6 +147,7 @@ pub struct RingHeader {
     pub heartbeat_ns: AtomicU64,
     /// 1 when the writer has left this ring in good order: no more frames come.
     pub closed: AtomicU32,
+    /// 0.
     pub reserved: [u32; 11],
 }
 
@@ -123,32 +159,43 @@ pub struct SlotInfo {
     pub sequence: u64,
     /// The source's own frame counter.
     pub frame_sequence: u64,
-    /// CLOCK_MONOTONIC, nanoseconds.
+    /// When the picture was taken: CLOCK_MONOTONIC, nanoseconds.
     pub captured_ns: u64,
-    /// CLOCK_MONOTONIC, nanoseconds.
+    /// When its masks were complete: CLOCK_MONOTONIC, nanoseconds.
     pub published_ns: u64,
     /// Frames that the source produced and nobody processed since the daemon started.
     pub dropped: u64,
+    /// Pixels.
     pub width: u32,
+    /// Pixels.
     pub height: u32,
+    /// Which source gave the frame: the CRC-32 of a camera's identity (kind, place, serial number), or of `source.uri` where no camera
+    /// is known. Another source or camera has another number; a restart changes nothing. 0 = no frame has come yet.
     pub source_id: u32,
+    /// `SLOT_*` flags.
     pub flags: u32,
+    /// Rows of the segment table that are filled.
     pub segment_count: u32,
+    /// With [`SLOT_HAS_CHECKSUM`], the checksum of the slot's content; else 0.
     pub checksum: u32,
     /// Microseconds of preprocess, infer, segment, publish.
     pub stage_us: [u32; 4],
     /// First 16 bytes of the model file's SHA-256.
     pub model_hash: [u8; 16],
+    /// 0.
     pub reserved: [u64; 2],
 }
 
 /// The start of a slot.
 #[repr(C, align(64))]
 pub struct SlotHeader {
+    /// [`SLOT_MAGIC`].
     pub magic: u32,
+    /// [`ABI_VERSION`].
     pub abi_version: u32,
     /// The seqlock: odd while the slot is written, twice its sequence when it may be read.
     pub lock: AtomicU64,
+    /// The frame's description.
     pub info: SlotInfo,
 }
 
@@ -160,29 +207,38 @@ pub struct SegmentRow {
     pub id: u16,
     /// Index into the labels.
     pub class: u16,
+    /// 0 to 1.
     pub score: f32,
-    /// x, y, width, height.
+    /// x, y, width, height, in pixels.
     pub bbox: [u32; 4],
-    /// Pixels.
+    /// Pixels of the mask.
     pub area: u32,
     /// 0 = not tracked.
     pub track_id: u32,
 }
 
-/// How large a ring is and where its areas stand.
+/// What a writer chooses about a ring; [`Geometry::place`] computes the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
+    /// Number of slots.
     pub slot_count: u32,
+    /// Pixels: largest width of a frame.
     pub max_width: u32,
+    /// Pixels: largest height of a frame.
     pub max_height: u32,
+    /// Rows of each segment table.
     pub max_segments: u32,
+    /// Whether slots have room for the camera frame.
     pub has_frame: bool,
+    /// Bytes of the class names with their NULs.
     pub labels_bytes: usize,
+    /// Bytes of the metadata.
     pub metadata_bytes: usize,
 }
 
 impl Geometry {
-    /// All offsets and sizes; `None` when the ring does not fit an address space.
+    /// All offsets and sizes, in bytes; `None` when the ring does not fit an address space. The counts of labels, the process id, the
+    /// time and the checksum flag are left 0 for the writer to fill.
     pub fn place(&self) -> Option<RingInfo> {
         let pixels = (self.max_width as usize).checked_mul(self.max_height as usize)?;
         let labels_offset = size_of::<RingHeader>();

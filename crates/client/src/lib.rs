@@ -13,15 +13,18 @@
 //! # }
 //! ```
 //!
-//! The folder stands alone: copy it into a project that has `rustix` and `thiserror` and name it `client`.
+//! It needs Linux on a 64-bit little-endian machine and one crate, `rustix`. `examples/subscriber.rs` is a whole program; the
+//! README says which versions of this crate read which ABI of the ring.
 //!
 //! Invariants: a reader never blocks the writer and never returns a torn frame; it returns the newest frame and counts the ones
 //! it [skipped](Subscriber::skipped); after the daemon's death every call ends with [`ClientError::Ended`] within milliseconds.
-//! Refuses: to write to the ring, to reconnect by itself ([`Subscriber::connect_retry`] is one line), to trust what the shared
-//! memory says about sizes.
+//! It does not write to the ring, does not reconnect by itself ([`Subscriber::connect_retry`] is one line), and checks every size
+//! that the shared memory states.
 #![allow(unsafe_code)]
+#![warn(missing_docs)]
 
 mod checksum;
+mod error;
 mod frame;
 pub mod layout;
 mod ring_map;
@@ -36,34 +39,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 
 pub use checksum::crc32;
+pub use error::ClientError;
 pub use frame::{MaskFrame, ids_as_bytes, rows_as_bytes};
 use ring_map::{RingMap, SlotRead};
 
-/// Attempts to copy a frame before giving the writer the field; each failure means that the writer published meanwhile.
+/// Attempts to copy a frame in one call; each failure means that the writer published meanwhile.
 const COPY_ATTEMPTS: u32 = 1000;
 
-/// The ring has the last word: it is looked at this often even if no event comes.
+/// Readers look at the ring this often even when no event comes.
 const RECHECK: Duration = Duration::from_secs(1);
-
-/// Why there are no masks.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    #[error("cannot connect to the mask socket {}: {source}", path.display())]
-    Connect { path: PathBuf, source: io::Error },
-    #[error("the daemon at {} refused this client: {reason}", path.display())]
-    Refused { path: PathBuf, reason: String },
-    #[error("{} is not a mask socket: {what}", path.display())]
-    Protocol { path: PathBuf, what: String },
-    #[error("the daemon at {} speaks ABI {theirs} of the mask ring, this client {ours}", path.display())]
-    Abi { path: PathBuf, theirs: u32, ours: u32 },
-    #[error("the mask ring of {} cannot be read: {what}", path.display())]
-    Ring { path: PathBuf, what: String },
-    #[error("waiting for masks of {} failed: {source}", path.display())]
-    Wait { path: PathBuf, source: io::Error },
-    /// `clean`: the writer said goodbye (stop, or a new ring after a reload); otherwise it died.
-    #[error("the daemon at {} {}", path.display(), if *clean { "closed this mask ring" } else { "has ended" })]
-    Ended { path: PathBuf, clean: bool },
-}
 
 /// A connection to a daemon and its mapped ring.
 #[derive(Debug)]
@@ -83,7 +67,11 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// Connects to the daemon that listens on `path`.
+    /// Connects to the daemon that listens on `path`, usually `/run/eomt-edge/masks.sock`.
+    ///
+    /// # Errors
+    /// [`Connect`](ClientError::Connect), [`Refused`](ClientError::Refused), [`Protocol`](ClientError::Protocol),
+    /// [`Abi`](ClientError::Abi), [`Ring`](ClientError::Ring), or [`Ended`](ClientError::Ended) when the daemon stops meanwhile.
     pub fn connect(path: impl AsRef<Path>) -> Result<Subscriber, ClientError> {
         let path = path.as_ref();
         let connection = socket::open(path)?;
@@ -110,6 +98,9 @@ impl Subscriber {
     }
 
     /// Connects, trying again until `timeout` while nobody listens there (or the daemon is full or just restarting).
+    ///
+    /// # Errors
+    /// The last attempt's, after `timeout`; at once those that a later attempt cannot mend: no permission, another ABI.
     pub fn connect_retry(path: impl AsRef<Path>, timeout: Duration) -> Result<Subscriber, ClientError> {
         let path = path.as_ref();
         let deadline = Instant::now().checked_add(timeout);
@@ -131,12 +122,19 @@ impl Subscriber {
     }
 
     /// Waits for a frame newer than the last one; `None` when `timeout` passed (no timeout: waits forever).
+    ///
+    /// # Errors
+    /// [`Ended`](ClientError::Ended) when no more frames come: connect again. [`Ring`](ClientError::Ring) and
+    /// [`Wait`](ClientError::Wait) are not expected.
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<Option<MaskFrame>, ClientError> {
         let mut frame = MaskFrame::default();
         Ok(self.next_into(&mut frame, timeout)?.then_some(frame))
     }
 
-    /// As [`Subscriber::next`], into a frame of the caller: nothing is allocated once its buffers have grown.
+    /// As [`Subscriber::next`], into a frame of the caller: nothing is allocated once its buffers have grown. False when `timeout` passed.
+    ///
+    /// # Errors
+    /// As [`Subscriber::next`].
     pub fn next_into(&mut self, frame: &mut MaskFrame, timeout: Option<Duration>) -> Result<bool, ClientError> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
@@ -151,11 +149,14 @@ impl Subscriber {
     }
 
     /// Waits until there is a frame newer than the last one returned; false when `timeout` passed first.
+    ///
+    /// # Errors
+    /// As [`Subscriber::next`].
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, ClientError> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             self.drain_event();
-            // The order matters: whoever reads `ended` first and `latest` second cannot miss the last frame.
+            // The order matters: reading `ended` first and `latest` second cannot miss the last frame.
             let ended = self.ended()?;
             if self.map.latest() > self.last {
                 return Ok(true);
@@ -179,7 +180,10 @@ impl Subscriber {
 
     /// Copies the newest frame if it is newer than the last one returned; never waits. False leaves `frame` unspecified.
     ///
-    /// Does not notice the end of the daemon: that is [`Subscriber::wait`]'s and [`Subscriber::next`]'s.
+    /// Does not notice the end of the daemon; [`Subscriber::wait`] and [`Subscriber::next`] do.
+    ///
+    /// # Errors
+    /// [`Ring`](ClientError::Ring) when a slot is stable and yet impossible.
     pub fn latest(&mut self, frame: &mut MaskFrame) -> Result<bool, ClientError> {
         self.drain_event();
         for _ in 0..COPY_ATTEMPTS {
@@ -217,6 +221,7 @@ impl Subscriber {
         &self.labels
     }
 
+    /// The name of a class; `None` when the model has no such class.
     pub fn label(&self, class: u16) -> Option<&str> {
         self.labels.get(usize::from(class)).map(String::as_str)
     }
@@ -266,7 +271,7 @@ impl Subscriber {
     }
 }
 
-/// For an event loop of one's own: readable when a frame came or the daemon ended; then call
+/// For your own event loop: readable when a frame came or the daemon ended; then call
 /// [`next_into`](Subscriber::next_into) with a zero timeout.
 impl AsFd for Subscriber {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -294,3 +299,8 @@ fn may_pass(error: &io::Error) -> bool {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
 }
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -13,7 +13,7 @@ use rustix::net::{
     socket_with,
 };
 
-use super::ClientError;
+use super::error::ClientError;
 use super::layout::{ABI_VERSION, HELLO_MAGIC, HELLO_OK, Hello};
 
 /// How long a daemon that accepted may take to say hello: it does so from a thread of its own.

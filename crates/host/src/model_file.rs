@@ -50,7 +50,7 @@ pub struct Compute {
     pub isa: Option<String>,
     /// CPU numbers to pin the threads to, in turn; empty: the kernel moves them.
     pub cores: Vec<usize>,
-    /// Where a foreign export's pixel values are normalized.
+    /// Where a third-party export's pixel values are normalized.
     pub normalization: Normalization,
 }
 
@@ -60,7 +60,7 @@ impl Compute {
         Compute { threads, ..Compute::default() }
     }
 
-    /// The same for files that may be foreign exports.
+    /// The same for files that may be third-party exports.
     pub fn with_normalization(self, normalization: Normalization) -> Compute {
         Compute { normalization, ..self }
     }
@@ -103,20 +103,20 @@ fn pin(cores: &[usize], index: usize) {
     }
 }
 
-/// Loads a model file, with the configurations beside it should it be a foreign export, and logs what is remarkable about it.
+/// Loads a model file, with the configurations beside it should it be a third-party export, and logs what is remarkable about it.
 /// Also returns the file's bytes.
 pub fn load(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
     open(path, compute).map(|(model, bytes, _)| (model, bytes))
 }
 
-/// Up to so many multiply-accumulates of one inference a foreign file is compared with its plain evaluation whenever it is loaded: at
+/// Up to so many multiply-accumulates of one inference a third-party file is compared with its plain evaluation whenever it is loaded: at
 /// that size the comparison takes about as long as the loading.
 const CHECKED_MACS_MAX: u64 = 1_000_000_000;
 
-/// [`load`], and a foreign file that is small enough is compared with its plain evaluation.
+/// [`load`], and a third-party file that is small enough is compared with its plain evaluation.
 pub fn load_checked(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
     let (mut model, bytes, workers) = open(path, compute)?;
-    if !model.origin().foreign {
+    if !model.origin().third_party {
         return Ok((model, bytes));
     }
     if model.macs() > CHECKED_MACS_MAX {

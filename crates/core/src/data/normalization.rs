@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-/// Where a foreign network's pixel values are normalized. Our own files say it themselves.
+/// Where a third-party network's pixel values are normalized. Our own files say it themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Normalization {
     /// As the graph shows it; outside when it shows nothing.

@@ -1,6 +1,6 @@
 //! The non-linearities of the network, element by element.
 
-use super::arch::{Arithmetic, Isa, per_isa, turn};
+use super::arch::{Arithmetic, Isa, per_isa, vectorization_barrier};
 
 /// What happens to the output of a linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,14 +34,14 @@ pub const EXP_ROUGH: [f32; 3] = [5.500_893_3e-2, 2.422_109_7e-1, 6.932_829e-1];
 #[inline(always)]
 pub fn exp_by<A: Arithmetic, const N: usize>(x: A, coefficients: [f32; N]) -> A {
     let (log2e, round) = (A::splat(std::f32::consts::LOG2_E), A::splat(12_582_912.0)); // 1.5 * 2^23
-    let x = x.at_least(-87.0);
+    let x = x.clamp_min(-87.0);
     let shifted = x.mul_add(log2e, round);
     let rest = x.mul_add(log2e, round.sub(shifted));
     let mut p = A::splat(coefficients[0]);
     for c in &coefficients[1..] {
         p = p.mul_add(rest, A::splat(*c));
     }
-    p.mul_add(rest, A::splat(1.0)).scaled(shifted)
+    p.mul_add(rest, A::splat(1.0)).ldexp(shifted)
 }
 
 #[inline(always)]
@@ -76,8 +76,8 @@ fn gelu(x: f32) -> f32 {
 /// than 1e-2. `Φ(x) = 1/2 + x g(x^2)` with our own fit of degree 6 to g on -4..=4, in the variable that maps x^2 to -1..=1.
 #[inline(always)]
 pub fn gelu_rough<A: Arithmetic>(x: A) -> A {
-    let bounded = x.at_least(-4.0);
-    let near = bounded.at_most(4.0);
+    let bounded = x.clamp_min(-4.0);
+    let near = bounded.clamp_max(4.0);
     let t = near.mul(near).mul_add(A::splat(0.125), A::splat(-1.0));
     let mut g = A::splat(5.971_986e-3);
     for c in [-1.655_088_7e-2, 2.409_110_8e-2, -3.546_235e-2, 5.541_017_7e-2, -8.442_662e-2, 1.759_702_1e-1] {
@@ -98,7 +98,7 @@ fn gelu_tanh(x: f32) -> f32 {
 pub fn map(values: &mut [f32], function: impl Fn(f32) -> f32) {
     let (chunks, rest) = values.as_chunks_mut::<16>();
     for chunk in chunks {
-        turn();
+        vectorization_barrier();
         for value in chunk.iter_mut() {
             *value = function(*value);
         }

@@ -9,9 +9,11 @@
 //! ```
 
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
-use super::panels::{F32Panels, HalfPanels, I8Panels};
+use super::columns::{array_at, array_at_mut, column_chunks};
+use super::elementwise::{add_body, scale};
+use super::epilogue::{Int8Tile, int8_scores};
+use super::packed::{PackedF32, PackedHalf, PackedI8};
 use super::quantize::{Activations, quantize_symmetric};
-use super::rows::{Int8Tile, add_body, groups, part, part_mut, scale, scale_i32};
 
 /// How the products of queries and keys are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,26 +61,26 @@ pub struct Head {
 
 #[derive(Debug)]
 enum Keys {
-    Int8(I8Panels),
-    F32(F32Panels),
+    Int8(PackedI8),
+    F32(PackedF32),
 }
 
 #[derive(Debug)]
 enum Values {
-    Half(HalfPanels),
-    F32(F32Panels),
+    Half(PackedHalf),
+    F32(PackedF32),
 }
 
 impl Head {
     /// Room for the largest shape to come.
     pub fn new(isa: Isa, scores: ScorePrecision) -> Head {
         let keys = match scores {
-            ScorePrecision::Int8 => Keys::Int8(I8Panels::zeros(isa, 0, 0)),
-            ScorePrecision::F32 => Keys::F32(F32Panels::zeros(isa, 0, 0)),
+            ScorePrecision::Int8 => Keys::Int8(PackedI8::zeros(isa, 0, 0)),
+            ScorePrecision::F32 => Keys::F32(PackedF32::zeros(isa, 0, 0)),
         };
-        let values = match HalfPanels::new(isa).filter(|_| scores == ScorePrecision::Int8) {
+        let values = match PackedHalf::new(isa).filter(|_| scores == ScorePrecision::Int8) {
             Some(panels) => Values::Half(panels),
-            None => Values::F32(F32Panels::zeros(isa, 0, 0)),
+            None => Values::F32(PackedF32::zeros(isa, 0, 0)),
         };
         Head { keys, values }
     }
@@ -248,8 +250,8 @@ impl Weighted<'_> {
 }
 
 #[inline(always)]
-fn scores_int8(isa: Isa, shape: &Shape, count: usize, queries: &Activations, keys: &I8Panels, scores: &mut [f32]) {
-    let (tile, tokens, k) = (isa.dot_tile(), shape.tokens, super::panels::padded(shape.head_dim));
+fn scores_int8(isa: Isa, shape: &Shape, count: usize, queries: &Activations, keys: &PackedI8, scores: &mut [f32]) {
+    let (tile, tokens, k) = (isa.dot_tile(), shape.tokens, super::packed::padded(shape.head_dim));
     let mut acc = TileOf([0; TILE_MAX]);
     for (index, left) in (0..tokens).step_by(tile.nr).enumerate() {
         let columns = tile.nr.min(tokens - left);
@@ -260,13 +262,13 @@ fn scores_int8(isa: Isa, shape: &Shape, count: usize, queries: &Activations, key
             isa.dot(bytes, stride, panel, k, &mut acc);
             let rows = queries.parameters(row, tile.mr.min(count - row));
             let tile = Int8Tile { nr: tile.nr, acc: &acc.0, rows, stride: tokens };
-            scale_i32(isa, &tile, shape.scale, sums, scales, &mut scores[row * tokens + left..]);
+            int8_scores(isa, &tile, shape.scale, sums, scales, &mut scores[row * tokens + left..]);
         }
     }
 }
 
 #[inline(always)]
-fn scores_f32(isa: Isa, count: usize, queries: &[f32], keys: &F32Panels, scores: &mut [f32]) {
+fn scores_f32(isa: Isa, count: usize, queries: &[f32], keys: &PackedF32, scores: &mut [f32]) {
     let (tile, tokens, dim) = (isa.fma_tile(), keys.n(), keys.k());
     let mut acc = TileOf([0.0; TILE_MAX]);
     for (index, left) in (0..tokens).step_by(tile.nr).enumerate() {
@@ -276,7 +278,7 @@ fn scores_f32(isa: Isa, count: usize, queries: &[f32], keys: &F32Panels, scores:
             for r in 0..tile.mr.min(count - row) {
                 let at = (row + r) * tokens + left;
                 let (from, to) = (&acc.0[r * tile.nr..][..columns], &mut scores[at..at + columns]);
-                groups!(columns, |start, W| *part_mut::<_, W>(to, start) = *part::<_, W>(from, start));
+                column_chunks!(columns, |start, W| *array_at_mut::<_, W>(to, start) = *array_at::<_, W>(from, start));
             }
         }
     }

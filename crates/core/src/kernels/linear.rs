@@ -1,20 +1,22 @@
 //! Linear layers: `y = activation(x W + b)`, in int8 with one activation scale per token, or in f32.
 //!
-//! [`Chain`] runs what a transformer puts around them on a block of tokens that stays in the cache: layer norm, one or several
+//! [`FusedMlp`] runs what a transformer puts around them on a block of tokens that stays in the cache: layer norm, one or several
 //! layers, residual.
 
 use super::activation::{Activation, activate, activate_int8, gate};
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
-use super::panels::{F32Panels, I8Panels};
+use super::elementwise::add;
+use super::epilogue::{Epilogue, Int8Tile, f32_epilogue, int8_epilogue};
+use super::layer_norm::layer_norm;
+use super::packed::{PackedF32, PackedI8};
 use super::quantize::Activations;
-use super::rows::{Epilogue, Int8Tile, add, finish_f32, finish_i32, layer_norm};
 
 /// The matrix of a layer, `[k, n]`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Weights {
     /// Activations are quantized per token.
-    Int8(I8Panels),
-    F32(F32Panels),
+    Int8(PackedI8),
+    F32(PackedF32),
 }
 
 impl Weights {
@@ -76,7 +78,7 @@ pub struct Norm {
 
 /// `[layer norm,] layer, layer ..., [+ residual]` on rows of tokens.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Chain {
+pub struct FusedMlp {
     pub norm: Option<Norm>,
     /// At least one.
     pub layers: Vec<Linear>,
@@ -84,7 +86,7 @@ pub struct Chain {
 
 /// What one thread needs for a block of rows; it grows, then stays.
 #[derive(Debug, Default)]
-pub struct ChainScratch {
+pub struct FusedMlpScratch {
     quantized: Activations,
     /// Rows in f32: of the first layer after the norm, or between layers.
     rows: [Aligned<f32>; 2],
@@ -95,7 +97,7 @@ pub struct ChainScratch {
 /// Bytes that the rows between two layers may take: half of a small core's second-level cache.
 const BLOCK_BYTES: usize = 256 << 10;
 
-impl Chain {
+impl FusedMlp {
     /// Values of a row in.
     pub fn k(&self) -> usize {
         self.layers[0].k()
@@ -120,10 +122,10 @@ impl Chain {
         input: impl Fn(usize) -> &'a [f32],
         residual: &[f32],
         out: &mut [f32],
-        scratch: &mut ChainScratch,
+        scratch: &mut FusedMlpScratch,
     ) {
         assert!(out.len() == count * self.n() && (residual.is_empty() || residual.len() == out.len()));
-        let ChainScratch { quantized, rows: [from, to], row } = scratch;
+        let FusedMlpScratch { quantized, rows: [from, to], row } = scratch;
         row.resize(self.k());
         let last = self.layers.len() - 1;
         for (index, layer) in self.layers.iter().enumerate() {
@@ -234,10 +236,10 @@ struct Product<'a> {
 
 /// For each panel, for each tile of rows: accumulate in registers, then finish into `out`. The panel stays in the first-level cache.
 #[inline(always)]
-fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &I8Panels, product: &Product, out: &mut [f32]) {
+fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &PackedI8, product: &Product, out: &mut [f32]) {
     let Product { count, bias, residual } = *product;
     let (tile, n) = (isa.dot_tile(), panels.n());
-    let k = super::panels::padded(panels.k());
+    let k = super::packed::padded(panels.k());
     let mut acc = TileOf([0; TILE_MAX]);
     for (index, first) in (0..n).step_by(tile.nr).enumerate() {
         let columns = tile.nr.min(n - first);
@@ -250,14 +252,14 @@ fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &I8Panels, product: 
             let (rows, at) = (rows.parameters(row, tile.mr.min(count - row)), row * n + first);
             let residual = if residual.is_empty() { residual } else { &residual[at..] };
             let tile = Int8Tile { nr: tile.nr, acc: &acc.0, rows, stride: n };
-            finish_i32(isa, &tile, &epilogue, residual, &mut out[at..]);
+            int8_epilogue(isa, &tile, &epilogue, residual, &mut out[at..]);
         }
     }
 }
 
 /// [`multiply_int8`] in f32; `rows` is padded to whole tiles.
 #[inline(always)]
-fn multiply_f32_body(isa: Isa, rows: &[f32], panels: &F32Panels, product: &Product, out: &mut [f32]) {
+fn multiply_f32_body(isa: Isa, rows: &[f32], panels: &PackedF32, product: &Product, out: &mut [f32]) {
     let Product { count, bias, residual } = *product;
     let (tile, n, k) = (isa.fma_tile(), panels.n(), panels.k());
     let mut acc = TileOf([0.0; TILE_MAX]);
@@ -269,16 +271,16 @@ fn multiply_f32_body(isa: Isa, rows: &[f32], panels: &F32Panels, product: &Produ
             let at = row * n + first;
             let residual = if residual.is_empty() { residual } else { &residual[at..] };
             let (rows, bias) = (tile.mr.min(count - row), &bias[first..first + columns]);
-            finish_f32(tile.nr, &acc.0, rows, bias, residual, &mut out[at..], n);
+            f32_epilogue(tile.nr, &acc.0, rows, bias, residual, &mut out[at..], n);
         }
     }
 }
 
 per_isa! {
-    fn multiply_int8[isa](rows: &Activations, panels: &I8Panels, product: &Product, out: &mut [f32]) = multiply_int8_body;
+    fn multiply_int8[isa](rows: &Activations, panels: &PackedI8, product: &Product, out: &mut [f32]) = multiply_int8_body;
 }
 per_isa! {
-    fn multiply_f32[isa](rows: &[f32], panels: &F32Panels, product: &Product, out: &mut [f32]) = multiply_f32_body;
+    fn multiply_f32[isa](rows: &[f32], panels: &PackedF32, product: &Product, out: &mut [f32]) = multiply_f32_body;
 }
 
 #[cfg(test)]
@@ -290,7 +292,7 @@ mod tests {
         let weights: Vec<i8> = numbers(k * n, seed).iter().map(|v| (v * 127.0) as i8).collect();
         let scales: Vec<f32> = numbers(n, seed + 1).iter().map(|v| v.abs() / 50.0).collect();
         let plain = weights.iter().enumerate().map(|(i, w)| f64::from(*w) * f64::from(scales[i % n])).collect();
-        (Weights::Int8(I8Panels::pack(isa, &weights, &scales, k, n)), plain)
+        (Weights::Int8(PackedI8::pack(isa, &weights, &scales, k, n)), plain)
     }
 
     /// One layer in f64 on rows that are already what the product sees.
@@ -322,15 +324,15 @@ mod tests {
                 let cases = [
                     (weights, quantized, rounded(&rows, k)),
                     (
-                        Weights::F32(F32Panels::pack(isa, &plain, k, n)),
+                        Weights::F32(PackedF32::pack(isa, &plain, k, n)),
                         plain.iter().map(|v| f64::from(*v)).collect(),
                         rows.iter().map(|v| f64::from(*v)).collect(),
                     ),
                 ];
                 for (weights, truth, seen) in cases {
-                    let chain = Chain { norm: None, layers: vec![Linear::new(weights, bias.clone(), Activation::Identity, false)] };
+                    let chain = FusedMlp { norm: None, layers: vec![Linear::new(weights, bias.clone(), Activation::Identity, false)] };
                     let mut out = vec![f32::NAN; count * n];
-                    chain.run(isa, count, |i| &rows[i * k..(i + 1) * k], &residual, &mut out, &mut ChainScratch::default());
+                    chain.run(isa, count, |i| &rows[i * k..(i + 1) * k], &residual, &mut out, &mut FusedMlpScratch::default());
                     for ((ours, expected), residual) in out.iter().zip(naive(&seen, &truth, &bias, k)).zip(&residual) {
                         let expected = expected + f64::from(*residual);
                         // sums of up to 100 products of at most 2.6, in f32
@@ -352,9 +354,9 @@ mod tests {
                 let columns = if gated { 2 * inner } else { inner };
                 let norm = Norm { scale: numbers(k, 3), shift: numbers(k, 4), eps: 1e-6 };
                 let up = Linear::new(int8(isa, k, columns, 5).0, numbers(columns, 6), Activation::Silu, gated);
-                let down = Weights::F32(F32Panels::pack(isa, &numbers(inner * k, 7), inner, k));
-                let chain = Chain { norm: Some(norm), layers: vec![up, Linear::new(down, numbers(k, 8), Activation::Gelu, false)] };
-                let mut scratch = ChainScratch::default();
+                let down = Weights::F32(PackedF32::pack(isa, &numbers(inner * k, 7), inner, k));
+                let chain = FusedMlp { norm: Some(norm), layers: vec![up, Linear::new(down, numbers(k, 8), Activation::Gelu, false)] };
+                let mut scratch = FusedMlpScratch::default();
                 let mut out = vec![f32::NAN; count * k];
                 chain.run(isa, count, |i| &rows[i * k..(i + 1) * k], &residual, &mut out, &mut scratch);
                 let mut split = vec![f32::NAN; count * k];

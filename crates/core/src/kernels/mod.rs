@@ -14,19 +14,23 @@
 pub mod activation;
 #[allow(unsafe_code)]
 pub mod arch;
+pub mod argmax;
 pub mod attention;
 pub mod bilinear;
 pub mod colour;
-pub mod contest;
-pub mod convolution;
+mod columns;
+pub mod depthwise;
+pub mod elementwise;
+pub mod epilogue;
+pub mod layer_norm;
+pub mod lerp;
 pub mod linear;
 pub mod math;
-pub mod mixture;
-pub mod panels;
+pub mod packed;
 pub mod peak;
 pub mod product;
 pub mod quantize;
-pub mod rows;
+pub mod resize;
 pub mod scale_block;
 #[doc(hidden)]
 pub mod testing;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa, to_half};
-use super::panels::{F32Panels, HalfPanels};
+use super::packed::{PackedF32, PackedHalf};
 use super::workers::Workers;
 
 /// Buffers that are kept from call to call.
@@ -17,16 +17,16 @@ pub struct MaskProductScratch {
 /// The kept embeddings as columns.
 #[derive(Debug)]
 enum Panels {
-    Half(HalfPanels),
-    F32(F32Panels),
+    Half(PackedHalf),
+    F32(PackedF32),
 }
 
 impl MaskProductScratch {
     /// `half`: in half precision, where the CPU has fast products of it.
     pub fn new(isa: Isa, half: bool) -> MaskProductScratch {
-        let panels = match HalfPanels::new(isa).filter(|_| half) {
+        let panels = match PackedHalf::new(isa).filter(|_| half) {
             Some(panels) => Panels::Half(panels),
-            None => Panels::F32(F32Panels::zeros(isa, 0, 0)),
+            None => Panels::F32(PackedF32::zeros(isa, 0, 0)),
         };
         MaskProductScratch { panels, strips: Vec::new() }
     }
@@ -99,7 +99,7 @@ struct Pixels<'a> {
 
 /// Pixels as the rows of tiles, queries as panels; into `to`, `[queries, STRIP]`.
 #[inline(always)]
-fn f32_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels: &F32Panels, to: &mut [f32]) {
+fn f32_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels: &PackedF32, to: &mut [f32]) {
     let (tile, rows) = (isa.fma_tile(), panels.n());
     let pixels = features.len() / channels;
     let count = STRIP.min(pixels - first);
@@ -117,7 +117,7 @@ fn f32_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels
 
 /// [`f32_strip_body`] in half precision.
 #[inline(always)]
-fn half_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels: &HalfPanels, half: &mut Aligned<u16>, to: &mut [f32]) {
+fn half_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels: &PackedHalf, half: &mut Aligned<u16>, to: &mut [f32]) {
     let (tile, rows, depth) = (isa.half_tile().expect("it packed the embeddings"), panels.n(), panels.depth());
     let count = STRIP.min(features.len() / channels - first);
     half.resize(STRIP.next_multiple_of(tile.mr) * depth);
@@ -145,10 +145,10 @@ fn transpose(acc: &[f32], nr: usize, columns: usize, rows: usize, to: &mut [f32]
 }
 
 per_isa! {
-    fn f32_strip[isa](pixels: Pixels, panels: &F32Panels, to: &mut [f32]) = f32_strip_body;
+    fn f32_strip[isa](pixels: Pixels, panels: &PackedF32, to: &mut [f32]) = f32_strip_body;
 }
 per_isa! {
-    fn half_strip[isa](pixels: Pixels, panels: &HalfPanels, half: &mut Aligned<u16>, to: &mut [f32]) = half_strip_body;
+    fn half_strip[isa](pixels: Pixels, panels: &PackedHalf, half: &mut Aligned<u16>, to: &mut [f32]) = half_strip_body;
 }
 
 /// One tile; fewer pixels than a tile has rows are padded.

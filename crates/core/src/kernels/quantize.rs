@@ -1,7 +1,7 @@
 //! Activations to int8, one scale per token.
 
 use super::arch::{ActivationForm, Aligned, DotTile, Isa, K_STEP, per_isa};
-use super::panels::padded;
+use super::packed::padded;
 
 /// Smallest and largest value of `row` and zero; NaN counts as nothing, infinities as 1e38.
 #[inline(always)]

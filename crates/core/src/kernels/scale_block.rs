@@ -5,16 +5,17 @@
 //! takes the tokens of several rows at once, since those of one seldom fill whole tiles.
 
 use super::arch::{Aligned, Isa};
-use super::linear::{Chain, ChainScratch, Norm};
+use super::depthwise::depthwise;
 #[cfg(doc)]
-use super::rows::depthwise_taps;
-use super::rows::{depthwise, layer_norm};
+use super::depthwise::depthwise_taps;
+use super::layer_norm::layer_norm;
+use super::linear::{FusedMlp, FusedMlpScratch, Norm};
 
 /// Weights of one ScaleBlock with D channels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScaleBlock {
     /// One layer `[D, 4 D]` with the activation, output columns (dy, dx, channel); may start with a norm.
-    pub up: Chain,
+    pub up: FusedMlp,
     /// Of [`depthwise_taps`].
     pub taps: Vec<f32>,
     /// `[D]`.
@@ -25,7 +26,7 @@ pub struct ScaleBlock {
 /// What one thread needs; it grows, then stays.
 #[derive(Debug, Default)]
 pub struct ScaleScratch {
-    chain: ChainScratch,
+    chain: FusedMlpScratch,
     /// Source rows in flight, each `[width, 4 D]`: two batches of [`BATCH`] rows.
     window: Aligned<f32>,
     /// Which batch each half of the window holds.
@@ -93,7 +94,7 @@ impl ScaleBlock {
 mod tests {
     use super::super::activation::{Activation, activate};
     use super::super::linear::{Linear, Weights};
-    use super::super::panels::F32Panels;
+    use super::super::packed::PackedF32;
     use super::*;
     use crate::kernels::testing::numbers;
 
@@ -128,10 +129,10 @@ mod tests {
                 layer_norm(Isa::SCALAR, &pixel, &norm.scale, &norm.shift, norm.eps, to);
             }
             for isa in Isa::available() {
-                let layer = Linear::new(Weights::F32(F32Panels::pack(isa, &weights, d, 4 * d)), bias.clone(), Activation::Gelu, false);
-                let up = Chain { norm: None, layers: vec![layer] };
+                let layer = Linear::new(Weights::F32(PackedF32::pack(isa, &weights, d, 4 * d)), bias.clone(), Activation::Gelu, false);
+                let up = FusedMlp { norm: None, layers: vec![layer] };
                 let block =
-                    ScaleBlock { up, taps: super::super::rows::depthwise_taps(&taps), bias: channel_bias.clone(), norm: norm.clone() };
+                    ScaleBlock { up, taps: super::super::depthwise::depthwise_taps(&taps), bias: channel_bias.clone(), norm: norm.clone() };
                 for rows in 1..=height {
                     let mut out = vec![f32::NAN; large.len()];
                     let mut scratch = ScaleScratch::default();

@@ -11,10 +11,10 @@ use tract_onnx::tract_core::internal::{Datum, TypedFact, tvec};
 use tract_onnx::tract_core::runtime::RunOptions;
 use tract_onnx::tract_hir::internal::InferenceFact;
 
-use super::foreign::{self, Companions};
 use super::fuse::{self, MaskProduct};
 use super::metadata::names;
 use super::ops::Engine;
+use super::third_party::{self, Companions};
 use super::{MaskOutput, Metadata, Model, ModelError, Origin, PRODUCER, Remarks, masks, onnx};
 use crate::data::Normalization;
 use crate::kernels::arch::Isa;
@@ -28,9 +28,9 @@ pub struct LoadOptions<'a> {
     pub isa: Isa,
     /// The threads of one inference.
     pub workers: Workers,
-    /// The texts of the files beside a foreign export; unused when the file describes itself.
+    /// The texts of the files beside a third-party export; unused when the file describes itself.
     pub companions: Companions<'a>,
-    /// Where a foreign export's pixel values are normalized.
+    /// Where a third-party export's pixel values are normalized.
     pub normalization: Normalization,
     /// Where weights in a second file are looked for (networks of more than 2 GiB); the one case in which this room reads a file.
     pub directory: Option<&'a str>,
@@ -52,7 +52,7 @@ impl Default for LoadOptions<'_> {
 }
 
 impl Model {
-    /// Loads the bytes of an ONNX file: ours, or a foreign EoMT export with its `config.json`.
+    /// Loads the bytes of an ONNX file: ours, or a third-party EoMT export with its `config.json`.
     ///
     /// # Errors
     /// [`ModelError::NotOnnx`], [`ModelError::NotEomt`] or a metadata error for files of another kind;
@@ -67,13 +67,13 @@ impl Model {
         let prepared = onnx::prepare(&mut proto, options.directory)?;
         let (metadata, remarks) = describe(&proto, options)?;
         let (model, outputs) = parse(proto, metadata.input_size, options.directory)?;
-        let origin = Origin { foreign: !ours, ..Origin::default() };
+        let origin = Origin { third_party: !ours, ..Origin::default() };
         let mut model = assemble(model, outputs, metadata, remarks, origin, options)?;
         if prepared.widened > 0 {
             let fact = format!("{} tensors of half precision are f32 now, and so is all arithmetic", prepared.widened);
             model.remarks.facts.push(fact);
         }
-        if model.origin.foreign {
+        if model.origin.third_party {
             remark_what_is_slow(&mut model);
         }
         Ok(model)
@@ -116,9 +116,9 @@ fn not_eomt(reason: impl Into<String>) -> ModelError {
 fn describe(proto: &ModelProto, options: &LoadOptions) -> Result<(Metadata, Remarks), ModelError> {
     let props: BTreeMap<_, _> = proto.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
     match Metadata::from_props(&props)? {
-        Some(_) if options.normalization != Normalization::Auto => Err(ModelError::NotForeign),
+        Some(_) if options.normalization != Normalization::Auto => Err(ModelError::NotThirdParty),
         Some(metadata) => Ok((metadata, Remarks::default())),
-        None => foreign::describe(proto, &props, &options.companions, options.normalization),
+        None => third_party::describe(proto, &props, &options.companions, options.normalization),
     }
 }
 

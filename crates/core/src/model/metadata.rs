@@ -1,6 +1,6 @@
 //! What a model file says about itself: the ONNX `metadata_props` of the model-file contract.
 //!
-//! Every value is text; lists and objects are JSON. A file without these entries is a foreign export.
+//! Every value is text; lists and objects are JSON. A file without these entries is a third-party export.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ pub struct Metadata {
     pub input_size: (usize, usize),
     pub thresholds: Thresholds,
     pub precision: Precision,
-    /// SHA-256 of the checkpoint's weights, hex; empty for a foreign export.
+    /// SHA-256 of the checkpoint's weights, hex; empty for a third-party export.
     pub source_sha256: String,
     /// Program and version that wrote the file.
     pub converter: String,

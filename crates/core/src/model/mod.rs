@@ -16,10 +16,9 @@
 //! Invariants: the graph has one input `[1, 3, H, W]`, class logits `[1, Q, C + 1]` and mask logits `[1, Q, h, w]`; H and W are
 //! fixed. Refuses: opening files (the caller does), guessing labels, training, networks other than EoMT.
 
-pub mod datasets;
-mod foreign;
 pub mod fuse;
 mod guard;
+pub mod label_sets;
 mod load;
 mod masks;
 mod metadata;
@@ -27,18 +26,19 @@ mod observe;
 mod onnx;
 pub mod ops;
 pub mod processor;
+mod third_party;
 
 use std::sync::Arc;
 
 use tract_onnx::prelude::{TValue, TVec, TypedRunnableModel, TypedSimpleState, tvec};
 use tract_onnx::tract_core::internal::TractError;
 
-pub use foreign::Companions;
 pub use guard::Agreement;
 pub use load::LoadOptions;
 pub use masks::MaskCost;
 pub use metadata::{IMAGENET_MEAN, IMAGENET_STD, Metadata, Precision, names};
 pub use observe::{Observer, Operator, Unfused};
+pub use third_party::Companions;
 
 use crate::data::{ClassLogits, Logits, Tensor};
 use crate::kernels::arch::Isa;
@@ -71,8 +71,8 @@ pub enum ModelError {
     Processor(processor::ProcessorError),
     #[error("where its pixel values are normalized is unclear: {reason}")]
     Normalization { reason: String },
-    #[error("normalization inside or outside is said for foreign exports only; this file says itself what it takes")]
-    NotForeign,
+    #[error("normalization applies to third-party exports only: this file itself says what it takes")]
+    NotThirdParty,
     #[error("the inference engine cannot {action} this network: {reason}")]
     Engine { action: &'static str, reason: String },
     #[error(
@@ -110,7 +110,7 @@ fn one_line(error: &TractError) -> String {
 pub struct Remarks {
     /// What is done otherwise than some file says, or costs more than it must.
     pub warnings: Vec<String>,
-    /// How a foreign export was understood.
+    /// How a third-party export was understood.
     pub facts: Vec<String>,
 }
 
@@ -125,8 +125,8 @@ enum MaskOutput {
 /// Where a network came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Origin {
-    /// Written by another program, or changed by one.
-    pub foreign: bool,
+    /// Another program wrote or changed the file.
+    pub third_party: bool,
     /// Layers are computed in int8.
     pub int8: bool,
     /// Roundings of activations that the file asks for and that are left out.
@@ -245,6 +245,13 @@ impl Model {
             let outputs = observe::run(&mut self.state, tvec![tensor], &operators, observer).map_err(ModelError::engine("run"))?;
             self.heads(&outputs, keep, logits, Some(observer))
         })
+    }
+
+    /// Forgets what operators remember of earlier inputs: the next run gives what a freshly loaded model gives. Buffers stay warm.
+    pub fn reset(&mut self) {
+        if self.state.op_states.iter().any(Option::is_some) {
+            self.state = self.plan.spawn().expect("this plan gave a state when the model was loaded");
+        }
     }
 
     fn feed(&self, input: &Tensor) -> Result<TValue, ModelError> {

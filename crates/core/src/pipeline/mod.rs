@@ -1,4 +1,4 @@
-//! Wires the stages: frame → tensor → logits → segments, into whatever the [`Sink`] offers.
+//! Wires the stages: frame → tensor → logits → segments, into the buffers that the [`Sink`] offers.
 //!
 //! ```no_run
 //! # fn demo(model: eomt_edge_core::model::Model, frame: eomt_edge_core::data::Frame) -> Result<(), Box<dyn std::error::Error>> {
@@ -11,122 +11,192 @@
 //! # }
 //! ```
 //!
-//! Owns the ports [`Source`], [`Sink`], [`Clock`], the [`Mailbox`] of one between threads (the newest frame wins) and the buffer
-//! [`Pool`]. The daemon, `segment`, `evaluate` and `bench` drive this same code. Invariants: one frame in, one publication out; our own code
-//! allocates nothing per frame after warm-up.
-//! Refuses: files, devices, signals.
+//! | port | what the caller brings |
+//! |---|---|
+//! | [`Source`] | frames: a camera, files, a command |
+//! | [`Network`] | logits: [`Model`], or another engine |
+//! | [`TemporalStage`] | a memory over frames, if there is one: ids that last |
+//! | [`Sink`] | room for masks: shared memory, or nothing |
+//! | [`Clock`] | the time |
+//!
+//! Between threads lie a [`Mailbox`] of one (the newest frame wins) and a buffer [`Pool`]. The daemon, `segment`, `evaluate` and
+//! `bench` drive this same code. Invariants: one frame in, one publication out; our own code allocates nothing per frame after
+//! warm-up. Refuses: files, devices, signals.
 
+mod error;
 mod mailbox;
+mod network;
 mod pool;
 mod ports;
+mod temporal;
+#[cfg(test)]
+mod tests;
 
+pub use error::PipelineError;
 pub use mailbox::{Mailbox, Taken};
+pub use network::{Keep, Network};
 pub use pool::Pool;
 pub use ports::{Captured, Clock, FixedClock, Losses, NullSink, Publication, Sink, SinkError, Source, SourceError};
+pub use temporal::{SegmentedFrame, TemporalStage};
 
 use crate::data::{ClassLogits, Frame, FrameReport, Logits, Segments, StageTimes, Tensor, Windows};
 use crate::model::{Model, ModelError};
-use crate::preprocess::Preprocessor;
+use crate::preprocess::{FrameDecoder, Preprocessor};
 use crate::segment::{
     Anomaly, Candidate, PostProcessConfig, Segmenter, SemanticView, anomaly_map, candidate_queries, semantic_windows, survivors,
 };
 
-/// Why one frame failed.
-#[derive(Debug, thiserror::Error)]
-pub enum PipelineError {
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-}
-
-/// The three computing stages with their buffers.
-pub struct Pipeline {
-    model: Model,
+/// The computing stages with their buffers.
+pub struct Pipeline<N = Model> {
+    network: N,
     preprocessor: Preprocessor,
     segmenter: Segmenter,
+    temporal: Option<Box<dyn TemporalStage>>,
     tensor: Tensor,
     logits: Logits,
     keep_all: bool,
 }
 
-impl Pipeline {
-    /// Stages for `model`, whose logits become segments by `config`.
-    pub fn new(model: Model, config: PostProcessConfig) -> Pipeline {
-        let metadata = model.metadata();
+impl<N: Network> Pipeline<N> {
+    /// Stages around `network`, whose logits become segments by `config`. They run on the network's instruction set.
+    pub fn new(network: N, config: PostProcessConfig) -> Pipeline<N> {
+        let (metadata, isa) = (network.metadata(), network.isa());
         let (height, width) = metadata.input_size;
-        let preprocessor = Preprocessor::new(metadata.image_mean, metadata.image_std, metadata.input_size).with_isa(model.isa());
+        let preprocessor = Preprocessor::new(metadata.image_mean, metadata.image_std, metadata.input_size).with_isa(isa);
+        let segmenter = Segmenter::new(config).with_isa(isa);
         let (tensor, logits) = (Tensor::zeros(height, width), Logits::default());
-        Pipeline { preprocessor, segmenter: Segmenter::new(config).with_isa(model.isa()), model, tensor, logits, keep_all: false }
+        Pipeline { network, preprocessor, segmenter, temporal: None, tensor, logits, keep_all: false }
     }
 
     /// Computes the masks of all queries, also of those that cannot survive: the same result, slower. To compare.
-    pub fn keep_all_queries(mut self, keep_all: bool) -> Pipeline {
+    pub fn keep_all_queries(mut self, keep_all: bool) -> Pipeline<N> {
         self.keep_all = keep_all;
         self
     }
 
-    pub fn model(&self) -> &Model {
-        &self.model
+    /// Puts a stage with a memory between segmentation and the sink of [`Pipeline::process`].
+    pub fn with_temporal_stage(mut self, stage: Box<dyn TemporalStage>) -> Pipeline<N> {
+        self.temporal = Some(stage);
+        self
     }
 
-    /// The network alone, with what it has warmed up.
-    pub fn into_model(self) -> Model {
-        self.model
+    /// The network.
+    pub fn model(&self) -> &N {
+        &self.network
+    }
+
+    /// The network alone, with its warm buffers.
+    pub fn into_model(self) -> N {
+        self.network
+    }
+
+    /// Forgets earlier frames: what comes next shows another scene. Buffers stay warm.
+    pub fn reset(&mut self) {
+        self.network.reset();
+        if let Some(stage) = &mut self.temporal {
+            stage.reset();
+        }
     }
 
     /// The network on `self.tensor`.
     fn infer(&mut self) -> Result<(), ModelError> {
-        let Pipeline { model, segmenter, tensor, logits, keep_all, .. } = self;
+        let Pipeline { network, segmenter, tensor, logits, keep_all, .. } = self;
         let all = *keep_all;
-        let keep = |class: &ClassLogits, kept: &mut Vec<usize>| match all {
+        let mut keep = |class: &ClassLogits, kept: &mut Vec<usize>| match all {
             true => kept.extend(0..class.queries),
             false => survivors(class, segmenter.config(), kept),
         };
-        model.run(tensor, keep, logits)
+        network.run(tensor, &mut keep, logits)
     }
 
-    /// Takes one frame through all stages into `sink`; `dropped` goes into its report.
+    /// Takes one decoded frame through all stages into `sink`; `dropped` goes into its report.
     ///
     /// # Errors
     /// When the network cannot run or the sink cannot take the frame; the pipeline stays usable.
     pub fn process(&mut self, frame: &Frame, dropped: u64, sink: &mut dyn Sink, clock: &dyn Clock) -> Result<FrameReport, PipelineError> {
-        let start = clock.now_ns();
+        self.process_since(clock.now_ns(), frame, dropped, sink, clock)
+    }
+
+    /// [`Pipeline::process`] for a frame as the source gives it: `decoder` decodes, crops and rotates it first, and that time counts
+    /// as preprocessing. Also returns the frame, decoded or not, for its memory.
+    ///
+    /// # Errors
+    /// The same, and [`PipelineError::Decode`].
+    pub fn process_captured(
+        &mut self,
+        frame: Frame,
+        decoder: &mut FrameDecoder,
+        dropped: u64,
+        sink: &mut dyn Sink,
+        clock: &dyn Clock,
+    ) -> (Result<FrameReport, PipelineError>, Frame) {
+        let started_ns = clock.now_ns();
+        match decoder.decode(frame) {
+            Ok(frame) => (self.process_since(started_ns, &frame, dropped, sink, clock), frame),
+            Err((error, frame)) => (Err(PipelineError::Decode(error)), frame),
+        }
+    }
+
+    fn process_since(
+        &mut self,
+        started_ns: u64,
+        frame: &Frame,
+        dropped: u64,
+        sink: &mut dyn Sink,
+        clock: &dyn Clock,
+    ) -> Result<FrameReport, PipelineError> {
+        let sequence = frame.sequence;
         let geometry = self.preprocessor.run(frame, &mut self.tensor);
         let preprocessed = clock.now_ns();
-        self.infer()?;
+        self.infer().map_err(|source| PipelineError::Network { sequence, source })?;
         let inferred = clock.now_ns();
-        let mut report = FrameReport { sequence: frame.sequence, captured_ns: frame.captured_ns, dropped, ..FrameReport::default() };
+        let mut report = FrameReport { sequence, captured_ns: frame.captured_ns, dropped, ..FrameReport::default() };
         let mut segmented = inferred;
-        sink.publish(frame, &mut |ids, publication| {
-            let table = self.segmenter.run(&self.logits, &geometry, ids);
+        let Pipeline { segmenter, temporal, logits, .. } = self;
+        let published = sink.publish(frame, &mut |ids, publication| {
+            let table = segmenter.run(logits, &geometry, ids);
             publication.table.clone_from(&table.rows);
+            if let Some(stage) = temporal {
+                stage.update(SegmentedFrame { frame, logits, ids, table: &mut publication.table });
+            }
             segmented = clock.now_ns();
-            let micros = [preprocessed - start, inferred - preprocessed, segmented - inferred, 0].map(|ns| (ns / 1000) as u32);
+            let micros = [preprocessed - started_ns, inferred - preprocessed, segmented - inferred, 0].map(|ns| (ns / 1000) as u32);
             report.times = StageTimes { micros };
             report.published_ns = segmented;
             publication.report = report;
-        })?;
+        });
+        published.map_err(|source| PipelineError::Sink { sequence, source })?;
         report.times.micros[3] = ((clock.now_ns() - segmented) / 1000) as u32;
         Ok(report)
     }
 
-    /// The segments of one frame, with whole masks when the config ask for them: for tools.
-    pub fn segments(&mut self, frame: &Frame) -> Result<Segments, PipelineError> {
+    /// The segments of one frame, with whole masks when the configuration asks for them: for tools.
+    ///
+    /// # Errors
+    /// When the network cannot run.
+    pub fn segments(&mut self, frame: &Frame) -> Result<Segments, ModelError> {
         let geometry = self.preprocessor.run(frame, &mut self.tensor);
         self.infer()?;
         Ok(self.segmenter.segments(&self.logits, &geometry))
     }
 
     /// The `count` best readings of a query as a class ([`Segmenter::candidates`]): for tools.
-    pub fn candidates(&mut self, frame: &Frame, count: usize) -> Result<Vec<Candidate>, PipelineError> {
+    ///
+    /// # Errors
+    /// When the network cannot run.
+    pub fn candidates(&mut self, frame: &Frame, count: usize) -> Result<Vec<Candidate>, ModelError> {
         let geometry = self.preprocessor.run(frame, &mut self.tensor);
-        self.model.run(&self.tensor, |class, kept| candidate_queries(class, count, kept), &mut self.logits)?;
+        let mut keep = |class: &ClassLogits, kept: &mut Vec<usize>| candidate_queries(class, count, kept);
+        self.network.run(&self.tensor, &mut keep, &mut self.logits)?;
         Ok(self.segmenter.candidates(&self.logits, &geometry, count))
     }
 
-    /// How foreign each pixel is, `[height, width]`; needs the semantic task, and a square input for `windows`. For tools.
-    pub fn anomalies(&mut self, frame: &Frame, windows: bool, kind: Anomaly) -> Result<Vec<f32>, PipelineError> {
+    /// How anomalous (out-of-distribution) each pixel is, `[height, width]`, larger = more. Needs the semantic task, and a square input
+    /// for `windows`. For tools.
+    ///
+    /// # Errors
+    /// When the network cannot run.
+    pub fn anomalies(&mut self, frame: &Frame, windows: bool, kind: Anomaly) -> Result<Vec<f32>, ModelError> {
         let size = (frame.height as usize, frame.width as usize);
         if windows {
             let windows = Windows::split(size, self.tensor.height);
@@ -139,13 +209,17 @@ impl Pipeline {
     }
 
     /// Semantic segments from overlapping windows along the frame's longer side; needs a square input and the semantic task.
-    pub fn segments_of_windows(&mut self, frame: &Frame) -> Result<Segments, PipelineError> {
+    /// For tools.
+    ///
+    /// # Errors
+    /// When the network cannot run.
+    pub fn segments_of_windows(&mut self, frame: &Frame) -> Result<Segments, ModelError> {
         let windows = Windows::split((frame.height as usize, frame.width as usize), self.tensor.height);
         let all = self.logits_of_windows(frame, &windows)?;
         Ok(semantic_windows(&all, &SemanticView::windows(&windows, self.tensor.height)))
     }
 
-    fn logits_of_windows(&mut self, frame: &Frame, windows: &Windows) -> Result<Vec<Logits>, PipelineError> {
+    fn logits_of_windows(&mut self, frame: &Frame, windows: &Windows) -> Result<Vec<Logits>, ModelError> {
         let mut all = Vec::with_capacity(windows.origins.len());
         for tensor in self.preprocessor.run_windows(frame, windows) {
             self.tensor = tensor;

@@ -10,8 +10,17 @@ pub enum DecodeError {
     Jpeg { sequence: u64, reason: String },
     #[error("frame {sequence} is {}x{} where {}x{} was agreed on", found.0, found.1, agreed.0, agreed.1)]
     Size { sequence: u64, found: (usize, usize), agreed: (u32, u32) },
-    #[error("nothing is left of a picture of {width}x{height} after the crop")]
-    Empty { width: u32, height: u32 },
+    #[error("frame {sequence} is empty: nothing of its {width}x{height} pixels is left after the crop")]
+    Empty { sequence: u64, width: u32, height: u32 },
+}
+
+impl DecodeError {
+    /// The number of the frame.
+    pub fn sequence(&self) -> u64 {
+        match self {
+            DecodeError::Jpeg { sequence, .. } | DecodeError::Size { sequence, .. } | DecodeError::Empty { sequence, .. } => *sequence,
+        }
+    }
 }
 
 /// Prepares frames for the pipeline; buffers are reused from frame to frame.
@@ -46,7 +55,8 @@ impl FrameDecoder {
             return Ok(frame);
         }
         let Some(area) = self.view.area(frame.width, frame.height) else {
-            return Err((DecodeError::Empty { width: frame.width, height: frame.height }, frame));
+            let Frame { sequence, width, height, .. } = frame;
+            return Err((DecodeError::Empty { sequence, width, height }, frame));
         };
         let rgb = self.converter.rgb(&frame);
         turn(rgb, frame.width as usize, area, self.view, &mut self.decoded);

@@ -21,7 +21,7 @@ mod jpeg;
 
 use crate::data::{Frame, Geometry, Tensor, Windows};
 use crate::kernels::arch::Isa;
-use crate::kernels::convolution::{Filter, narrow, shrink};
+use crate::kernels::resize::{Filter, resize_horizontal, resize_vertical};
 pub use colour::RgbConverter;
 pub use decode::{DecodeError, FrameDecoder};
 pub use jpeg::{JpegDecoder, JpegError, JpegPicture};
@@ -45,7 +45,7 @@ struct Resized {
     columns: Filter,
     rows: Filter,
     /// As wide as the result, as high as the frame: R, G, B, and a byte without meaning.
-    narrowed: Vec<[u8; 4]>,
+    horizontal: Vec<[u8; 4]>,
     /// The frame's last row and a byte.
     tail: Vec<u8>,
     sums: Vec<i32>,
@@ -73,7 +73,7 @@ impl Preprocessor {
         assert_eq!((tensor.height, tensor.width), self.input);
         let Preprocessor { isa, levels, converter, resized, .. } = self;
         let source = converter.rgb(frame);
-        resized.narrow(*isa, source, geometry.frame, geometry.resized);
+        resized.resize_horizontal(*isa, source, geometry.frame, geometry.resized);
         normalize(*isa, levels, resized, source, (0, 0), tensor);
         geometry
     }
@@ -83,7 +83,7 @@ impl Preprocessor {
         let Preprocessor { isa, levels, converter, resized, input } = self;
         let size = (frame.height as usize, frame.width as usize);
         let source = converter.rgb(frame);
-        resized.narrow(*isa, source, size, windows.resized);
+        resized.resize_horizontal(*isa, source, size, windows.resized);
         let window = |origin| {
             let mut tensor = Tensor::zeros(input.0, input.1);
             normalize(*isa, levels, resized, source, origin, &mut tensor);
@@ -98,26 +98,26 @@ impl Resized {
     ///
     /// Columns first, then rows, with 8-bit values in between, as torch and Pillow do; the other order is off by one level in a
     /// fifth of the values.
-    fn narrow(&mut self, isa: Isa, source: &[u8], from: (usize, usize), to: (usize, usize)) {
+    fn resize_horizontal(&mut self, isa: Isa, source: &[u8], from: (usize, usize), to: (usize, usize)) {
         if self.sizes != [from, to] {
             (self.columns, self.rows) = (Filter::resize(from.1, to.1), Filter::resize(from.0, to.0));
             self.sizes = [from, to];
-            self.narrowed.resize(from.0 * to.1, [0; 4]);
+            self.horizontal.resize(from.0 * to.1, [0; 4]);
             self.sums.resize(to.1 * 4, 0);
             self.row.resize(to.1 * 4, 0);
         }
         if from == to {
             return;
         }
-        let (rows, last) = self.narrowed.split_at_mut((from.0 - 1) * to.1);
+        let (rows, last) = self.horizontal.split_at_mut((from.0 - 1) * to.1);
         for (y, row) in rows.chunks_exact_mut(to.1).enumerate() {
-            narrow(isa, &self.columns, &source[y * from.1 * 3..], row);
+            resize_horizontal(isa, &self.columns, &source[y * from.1 * 3..], row);
         }
         // the kernel reads a byte behind the row, so the last one moves to where there is one
         self.tail.clear();
         self.tail.extend_from_slice(&source[(from.0 - 1) * from.1 * 3..]);
         self.tail.push(0);
-        narrow(isa, &self.columns, &self.tail, last);
+        resize_horizontal(isa, &self.columns, &self.tail, last);
     }
 
     /// Row `y` of the result, and the bytes of a pixel. `source` is the picture that [`Resized::narrow`] got.
@@ -126,7 +126,7 @@ impl Resized {
         if from == to {
             return (&source[y * to.1 * 3..][..to.1 * 3], 3);
         }
-        shrink(isa, &self.rows, y, self.narrowed.as_flattened(), to.1 * 4, &mut self.sums, &mut self.row);
+        resize_vertical(isa, &self.rows, y, self.horizontal.as_flattened(), to.1 * 4, &mut self.sums, &mut self.row);
         (&self.row, 4)
     }
 }

@@ -1,10 +1,10 @@
 //! Instance segmentation: one segment per query that is sure of its class and of its mask; masks may overlap.
 
-use super::{PostProcessConfig, Table, rle, table, verdict};
+use super::{PostProcessConfig, Table, classify_query, rle, table};
 use crate::data::{ClassLogits, Logits, NO_SEGMENT, Rle, Task};
 use crate::kernels::arch::Isa;
+use crate::kernels::argmax::{corners, foreground, valid_lanes};
 use crate::kernels::bilinear::{TILE, TILE_COLUMNS, TILE_ROWS, Tile, Upsampler};
-use crate::kernels::contest::{inside, lanes_of};
 use crate::kernels::math::{all_finite, softmax};
 
 /// Reused from frame to frame.
@@ -51,7 +51,7 @@ pub(super) fn run(
     buffers.bitmap.resize(height * width, false);
     ids.fill(NO_SEGMENT);
     for (index, &query) in logits.kept.iter().enumerate() {
-        let Some((class, class_score)) = verdict(logits.class.row(query), Task::Instance) else { continue };
+        let Some((class, class_score)) = classify_query(logits.class.row(query), Task::Instance) else { continue };
         if f64::from(class_score) < config.thresholds.score {
             continue;
         }
@@ -155,8 +155,8 @@ fn measure(isa: Isa, mask: &[f32], upsampler: &mut Upsampler, buffers: &mut Buff
             }
             upsampler.tile(isa, mask, band, stripe, &mut logits);
             let (rows, columns) = upsampler.tile_size(band, stripe);
-            let valid = lanes_of(rows, columns);
-            let part = inside(isa, &logits, valid, &mut lanes);
+            let valid = valid_lanes(rows, columns);
+            let part = foreground(isa, &logits, valid, &mut lanes);
             measures.area += part.area;
             measures.sum += f64::from(part.sum);
             let [left, top] = [stripe * TILE_COLUMNS, band * TILE_ROWS].map(|value| value as u32);
@@ -167,7 +167,7 @@ fn measure(isa: Isa, mask: &[f32], upsampler: &mut Upsampler, buffers: &mut Buff
                 _ => Cover::Part,
             });
             if part.area > 0 && !table::covers(measures.corners, tile) {
-                let [l, t, r, b] = crate::kernels::contest::corners(&lanes, 1, valid).unwrap_or(table::NOWHERE);
+                let [l, t, r, b] = corners(&lanes, 1, valid).unwrap_or(table::NOWHERE);
                 table::grow(&mut measures.corners, [left + l, top + t, left + r, top + b]);
             }
             if cover.last() == Some(&Cover::Part) {

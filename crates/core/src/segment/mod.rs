@@ -64,7 +64,7 @@ impl PostProcessConfig {
 }
 
 /// Class and class score of a query as `task` reads them; `None` when the query says "no object" (panoptic) or has no class.
-fn verdict(row: &[f32], task: Task) -> Option<(usize, f32)> {
+fn classify_query(row: &[f32], task: Task) -> Option<(usize, f32)> {
     let (&no_object, classes) = row.split_last()?;
     let (class, logit) = argmax(classes)?;
     match task {
@@ -84,7 +84,7 @@ fn verdict(row: &[f32], task: Task) -> Option<(usize, f32)> {
 /// Panoptic keeps queries whose best class is an object with a score above the threshold. An instance's score is its class score
 /// times a mask score of at most 1, so a class score below the threshold decides. Semantic sums over all queries.
 pub fn survivors(class: &ClassLogits, config: &PostProcessConfig, kept: &mut Vec<usize>) {
-    let score = |query: usize| verdict(class.row(query), config.task).map(|(_, score)| score);
+    let score = |query: usize| classify_query(class.row(query), config.task).map(|(_, score)| score);
     let survives = |query: &usize| match config.task {
         Task::Semantic => true,
         Task::Panoptic => score(*query).is_some_and(|score| score > config.thresholds.score as f32),

@@ -1,10 +1,10 @@
 //! Panoptic segmentation: every pixel goes to the query with the largest class score times mask probability.
 
-use super::{PostProcessConfig, Table, table, verdict};
+use super::{PostProcessConfig, Table, classify_query, table};
 use crate::data::{Logits, NO_SEGMENT, Segment, Task};
 use crate::kernels::arch::Isa;
+use crate::kernels::argmax::{self, MaskArgmax, Query};
 use crate::kernels::bilinear::{TILE, TILE_COLUMNS, TILE_ROWS, Tile, Upsampler};
-use crate::kernels::contest::{self, Contender, Contest};
 use crate::kernels::math::all_finite;
 
 /// A query in the running.
@@ -72,12 +72,12 @@ pub(super) fn run(
     let (bands, stripes) = upsampler.tiles();
     buffers.owners.clear();
     let width = upsampler.size().1;
-    let mut arena = Arena { isa, logits, threshold, stripes, upsampler, buffers, probabilities: [0.0; TILE] };
+    let mut argmax = Argmax { isa, logits, threshold, stripes, upsampler, buffers, probabilities: [0.0; TILE] };
     for (band, lines) in (0..bands).zip(ids.chunks_mut(width * TILE_ROWS)) {
-        arena.bounds(band);
+        argmax.bounds(band);
         for stripe in 0..stripes {
-            let owner = arena.tile(band, stripe, lines);
-            arena.buffers.owners.push(owner);
+            let owner = argmax.tile(band, stripe, lines);
+            argmax.buffers.owners.push(owner);
         }
     }
     number(config, buffers, &mut table.rows);
@@ -96,7 +96,7 @@ pub(super) fn run(
 fn find_candidates(logits: &Logits, config: &PostProcessConfig, candidates: &mut Vec<Candidate>) {
     candidates.clear();
     candidates.extend(logits.kept.iter().enumerate().filter_map(|(mask, &query)| {
-        let (class, score) = verdict(logits.class.row(query), Task::Panoptic)?;
+        let (class, score) = classify_query(logits.class.row(query), Task::Panoptic)?;
         let finite = || all_finite(logits.mask(mask));
         let candidate = || Candidate { mask, class, score, finite: finite(), won: 0, own: 0, both: 0, corners: table::NOWHERE };
         (score > config.thresholds.score as f32).then(candidate)
@@ -139,8 +139,8 @@ enum Reach {
     Somewhere,
 }
 
-/// Where candidates meet.
-struct Arena<'a> {
+/// The argmax over all candidates, tile by tile.
+struct Argmax<'a> {
     isa: Isa,
     logits: &'a Logits,
     threshold: f32,
@@ -150,7 +150,7 @@ struct Arena<'a> {
     probabilities: Tile<f32>,
 }
 
-impl Arena<'_> {
+impl Argmax<'_> {
     /// Bounds of all candidates in all tiles of a band.
     fn bounds(&mut self, band: usize) {
         let Buffers { candidates, low, high, floor, .. } = &mut *self.buffers;
@@ -165,8 +165,8 @@ impl Arena<'_> {
                 high.fill(f32::INFINITY);
             }
         }
-        contest::sigmoids(self.isa, low);
-        contest::sigmoids(self.isa, high);
+        argmax::sigmoids(self.isa, low);
+        argmax::sigmoids(self.isa, high);
         floor.clear();
         floor.resize(stripes, 0.0);
         for (candidate, low) in candidates.iter().zip(low.chunks_exact(stripes)) {
@@ -178,7 +178,7 @@ impl Arena<'_> {
     }
 
     /// Whether the candidate can win a pixel of the tile.
-    fn contends(&self, index: usize, stripe: usize) -> bool {
+    fn can_win(&self, index: usize, stripe: usize) -> bool {
         self.buffers.candidates[index].score * self.buffers.high[index * self.stripes + stripe] * (1.0 + SLACK)
             >= self.buffers.floor[stripe]
     }
@@ -198,71 +198,71 @@ impl Arena<'_> {
     fn tile(&mut self, band: usize, stripe: usize, lines: &mut [u16]) -> u16 {
         let count = self.buffers.candidates.len();
         let (rows, columns) = self.upsampler.tile_size(band, stripe);
-        let mut contenders = (0..count).filter(|&index| self.contends(index, stripe));
-        let (first, more) = (contenders.next(), contenders.next().is_some());
+        let mut possible = (0..count).filter(|&index| self.can_win(index, stripe));
+        let (first, more) = (possible.next(), possible.next().is_some());
         let mixed = more || first.is_some_and(|index| self.reach(index, stripe) == Reach::Somewhere);
-        let mut contest = Contest::new();
+        let mut running = MaskArgmax::new();
         for index in 0..count {
-            let enters = mixed && self.contends(index, stripe);
+            let enters = mixed && self.can_win(index, stripe);
             match self.reach(index, stripe) {
                 Reach::Nowhere if !enters => {}
                 Reach::Everywhere if !enters => self.buffers.candidates[index].own += (rows * columns) as u32,
-                _ => self.look(index, band, stripe, enters.then_some(&mut contest)),
+                _ => self.look(index, band, stripe, enters.then_some(&mut running)),
             }
         }
         if mixed {
-            self.count(&contest, band, stripe);
+            self.count(&running, band, stripe);
             let width = self.upsampler.size().1;
-            let claims = contest.claims();
+            let confident = running.confident();
             for (row, line) in lines.chunks_exact_mut(width).enumerate() {
                 for (column, id) in line[stripe * TILE_COLUMNS..][..columns].iter_mut().enumerate() {
-                    *id = claims[column * TILE_ROWS + row] as u16;
+                    *id = confident[column * TILE_ROWS + row] as u16;
                 }
             }
             return MIXED;
         }
         let Some(index) = first else { return 0 };
-        let claimed = self.reach(index, stripe) == Reach::Everywhere;
+        let confident = self.reach(index, stripe) == Reach::Everywhere;
         let candidate = &mut self.buffers.candidates[index];
         candidate.won += (rows * columns) as u32;
-        if claimed {
+        if confident {
             candidate.both += (rows * columns) as u32;
             let (left, top) = (stripe * TILE_COLUMNS, band * TILE_ROWS);
             table::grow(&mut candidate.corners, [left, top, left + columns, top + rows].map(|value| value as u32));
         }
-        if claimed { index as u16 + 1 } else { 0 }
+        if confident { index as u16 + 1 } else { 0 }
     }
 
-    /// Computes the candidate's pixels, counts its own, and enters it into the contest.
-    fn look(&mut self, index: usize, band: usize, stripe: usize, contest: Option<&mut Contest>) {
+    /// Computes the candidate's pixels, counts its own, and adds it to the argmax.
+    fn look(&mut self, index: usize, band: usize, stripe: usize, argmax: Option<&mut MaskArgmax>) {
         let (rows, columns) = self.upsampler.tile_size(band, stripe);
         let candidate = &mut self.buffers.candidates[index];
         self.upsampler.tile(self.isa, self.logits.mask(candidate.mask), band, stripe, &mut self.probabilities);
-        contest::sigmoids(self.isa, &mut self.probabilities);
-        candidate.own += contest::reaching(self.isa, &self.probabilities, self.threshold, contest::lanes_of(rows, columns));
-        if let Some(contest) = contest {
-            let contender = Contender { number: index as u32 + 1, score: candidate.score };
-            contest::enter(self.isa, contest, contender, &self.probabilities, self.threshold);
+        argmax::sigmoids(self.isa, &mut self.probabilities);
+        candidate.own += argmax::count_reaching(self.isa, &self.probabilities, self.threshold, argmax::valid_lanes(rows, columns));
+        if let Some(argmax) = argmax {
+            let query = Query { number: index as u32 + 1, score: candidate.score };
+            argmax::update(self.isa, argmax, query, &self.probabilities, self.threshold);
         }
     }
 
-    /// Gives each contender what it got of a mixed tile.
-    fn count(&mut self, contest: &Contest, band: usize, stripe: usize) {
+    /// Counts the pixels of a mixed tile for each candidate.
+    fn count(&mut self, argmax: &MaskArgmax, band: usize, stripe: usize) {
         let (rows, columns) = self.upsampler.tile_size(band, stripe);
-        let valid = contest::lanes_of(rows, columns);
+        let valid = argmax::valid_lanes(rows, columns);
         let (left, top) = ((stripe * TILE_COLUMNS) as u32, (band * TILE_ROWS) as u32);
         let tile = [left, top, left + columns as u32, top + rows as u32];
         for index in 0..self.buffers.candidates.len() {
-            if !self.contends(index, stripe) {
+            if !self.can_win(index, stripe) {
                 continue;
             }
             let number = index as u32 + 1;
-            let tally = contest::tally(self.isa, contest, number, valid);
+            let counts = argmax::count(self.isa, argmax, number, valid);
             let candidate = &mut self.buffers.candidates[index];
-            candidate.won += tally.won;
-            candidate.both += tally.claimed;
-            if tally.claimed > 0 && !table::covers(candidate.corners, tile) {
-                let [l, t, r, b] = contest::corners(contest.claims(), number, valid).unwrap_or(table::NOWHERE);
+            candidate.won += counts.won;
+            candidate.both += counts.confident;
+            if counts.confident > 0 && !table::covers(candidate.corners, tile) {
+                let [l, t, r, b] = argmax::corners(argmax.confident(), number, valid).unwrap_or(table::NOWHERE);
                 table::grow(&mut candidate.corners, [left + l, top + t, left + r, top + b]);
             }
         }

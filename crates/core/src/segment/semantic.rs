@@ -5,8 +5,8 @@ use super::{Table, table};
 use crate::data::{ClassLogits, Geometry, Logits, Windows};
 use crate::kernels::arch::{Aligned, Isa, TILE_MAX, TileOf};
 use crate::kernels::bilinear::{Axis, Tap, sample};
+use crate::kernels::lerp::{lerp, lerp_argmax, transpose, weighted_sum, weighted_sum_sigmoid};
 use crate::kernels::math::softmax;
-use crate::kernels::mixture::{best_of_mix, blend, blend_sigmoid, mix, transpose};
 
 /// Where the class scores of one or several network inputs lie on a common canvas, and which frame the canvas becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub(super) fn run(isa: Isa, logits: &[&Logits], view: &SemanticView, buffers: &m
     sums.clear();
     sums.resize(classes, (0.0, 0));
     scan(isa, logits, view, buffers, |pixel, left, right, share| {
-        let (class, score) = best_of_mix(isa, left, right, share);
+        let (class, score) = lerp_argmax(isa, left, right, share);
         sums[class].0 += f64::from(score);
         sums[class].1 += 1;
         ids[pixel] = class as u16;
@@ -157,7 +157,7 @@ fn scan(isa: Isa, logits: &[&Logits], view: &SemanticView, buffers: &mut Buffers
         }
         let Buffers { rows, mixed, .. } = buffers;
         let find = |wanted: usize| &rows.iter().find(|(number, _)| *number == Some(wanted)).expect("just computed").1;
-        mix(isa, find(upper), find(lower), fraction, mixed);
+        lerp(isa, find(upper), find(lower), fraction, mixed);
         for (x, &(left, share)) in taps.across.iter().enumerate() {
             let right = (left + 1).min(canvas_width - 1);
             let scores = |column: usize| &mixed[column * stride..][..classes];
@@ -245,7 +245,7 @@ fn canvas_row(isa: Isa, logits: &[&Logits], taps: &Taps, y: usize, stride: usize
         for (taps, scores) in columns.chunks(BLOCK).zip(row[left * stride..].chunks_mut(BLOCK * stride)) {
             for (tap, to) in taps.iter().zip(probabilities.chunks_exact_mut(depth)) {
                 let near = |offset: usize| &blended[(tap.first + offset) * depth..][..depth];
-                blend_sigmoid(isa, [near(0), near(1), near(2)], tap.weights, to);
+                weighted_sum_sigmoid(isa, [near(0), near(1), near(2)], tap.weights, to);
             }
             add_product(isa, probabilities, depth, &input.panels, queries, taps.len(), stride, scores);
         }
@@ -260,7 +260,7 @@ fn blend_row(isa: Isa, masks: &[f32], (height, width): (usize, usize), depth: us
     to.resize((width + 2) * depth, 0.0);
     let row = |offset: usize| &masks[(tap.first + offset).min(height - 1) * width * depth..][..width * depth];
     let (blended, behind) = to.split_at_mut(width * depth);
-    blend(isa, [row(0), row(1), row(2)], tap.weights, blended);
+    weighted_sum(isa, [row(0), row(1), row(2)], tap.weights, blended);
     behind.fill(0.0);
 }
 

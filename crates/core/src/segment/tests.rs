@@ -149,7 +149,7 @@ fn ids_by_definition(logits: &Logits, config: &PostProcessConfig, geometry: &Geo
     let mut own = vec![0; logits.kept.len()];
     let mut found = Vec::new();
     for (index, &query) in logits.kept.iter().enumerate() {
-        let Some((class, score)) = super::verdict(logits.class.row(query), Task::Panoptic) else { continue };
+        let Some((class, score)) = super::classify_query(logits.class.row(query), Task::Panoptic) else { continue };
         if score <= config.thresholds.score as f32 {
             continue;
         }

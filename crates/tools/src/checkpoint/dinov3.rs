@@ -6,13 +6,13 @@
 
 use std::path::{Path, PathBuf};
 
+use super::backbone::{BACKBONE, Backbone, PIXEL_STD, heads};
+use super::common::{self, Attention};
 use super::error::CheckpointError;
 use super::hints::Hints;
 use super::json::Object;
 use super::network::{Activation, Block, Position};
-use super::parts::{self, Attention};
 use super::tensors::Tensors;
-use super::upstream::{BACKBONE, Backbone, PIXEL_STD, heads};
 use super::weights;
 
 /// What the base's configuration adds to the weights.
@@ -134,7 +134,7 @@ pub(super) fn backbone(
     let name = |part: &str| format!("{BACKBONE}{part}");
     let heads = match &base {
         Some(base) => {
-            parts::check_heads(&base.file, base.heads, hidden, true, &name("norm.weight"))?;
+            common::check_heads(&base.file, base.heads, hidden, true, &name("norm.weight"))?;
             hints.agree("num_attention_heads", hints.heads, base.heads, "config.json of the base")?;
             base.heads
         }
@@ -151,7 +151,7 @@ pub(super) fn backbone(
     let image_size = hints.image_size.or(hints.preset.map(|preset| [preset.input, preset.input])).ok_or_else(|| {
         CheckpointError::key(&tensors.path, "image_size", "is needed in the hints: rotary positions do not tell the size of the input")
     })?;
-    parts::check_grid(&hints.file, image_size, patch_size)?;
+    common::check_grid(&hints.file, image_size, patch_size)?;
     let register_name = name("patch_embed.register_tokens");
     let registers = tensors.shape(&register_name)?.get(1).copied().unwrap_or(0);
     hints.agree("num_register_tokens", hints.registers, registers, &register_name)?;
@@ -165,8 +165,8 @@ pub(super) fn backbone(
     Ok(Backbone {
         patch_size,
         image_size,
-        cls_token: parts::tokens(tensors, &name("patch_embed.cls_token"), 1, hidden)?.data,
-        register_tokens: parts::tokens(tensors, &register_name, registers, hidden)?,
+        cls_token: common::tokens(tensors, &name("patch_embed.cls_token"), 1, hidden)?.data,
+        register_tokens: common::tokens(tensors, &register_name, registers, hidden)?,
         blocks: blocks(tensors, [hidden, depth], eps, base.map(|base| base.activation))?,
         patch_weight: tensors.array(&patch_name, &[hidden, 3, height, width])?,
         patch_bias: tensors.vector(&name("patch_embed.patch_embeddings.bias"), hidden)?,
@@ -192,8 +192,8 @@ fn blocks(
         let prefix = format!("{BACKBONE}blocks.{index}");
         let mlp_prefix = format!("{prefix}.mlp");
         let [inner, _] = tensors.dims(&format!("{mlp_prefix}.up_proj.weight"))?;
-        let mlp = |tensors: &mut Tensors| parts::projected_mlp(tensors, &mlp_prefix, [hidden, inner], gated, mlp_bias, activation);
-        parts::block(tensors, &prefix, hidden, eps, attention, mlp)
+        let mlp = |tensors: &mut Tensors| common::projected_mlp(tensors, &mlp_prefix, [hidden, inner], gated, mlp_bias, activation);
+        common::block(tensors, &prefix, hidden, eps, attention, mlp)
     };
     (0..depth).map(|index| block(tensors, index)).collect()
 }

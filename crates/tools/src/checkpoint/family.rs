@@ -12,6 +12,8 @@
 use eomt_edge_core::data::Task;
 use serde_json::{Map, Value, json};
 
+use super::backbone;
+use super::common::Contents;
 use super::error::CheckpointError;
 use super::hf;
 use super::hf_config::{CLASS_HEAD, MASK_PROBS, QUERY};
@@ -20,9 +22,7 @@ use super::json::Object;
 use super::labels;
 use super::meta::Meta;
 use super::network::{Position, Resampling};
-use super::parts::Parts;
 use super::tensors::Tensors;
-use super::upstream;
 
 const POSITIONS: &str = "embeddings.position_embeddings.weight";
 
@@ -35,7 +35,7 @@ enum Writer {
 }
 
 /// Reads the network. Errors: see [`CheckpointError`]; each names the key or tensor.
-pub(super) fn read(mut tensors: Tensors, mut hints: Hints) -> Result<Parts, CheckpointError> {
+pub(super) fn read(mut tensors: Tensors, mut hints: Hints) -> Result<Contents, CheckpointError> {
     let meta = tensors.meta.clone();
     let writer = match () {
         () if meta.get("libreyolo_version").is_some() => Writer::LibreYolo,
@@ -55,21 +55,21 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints) -> Result<Parts, Chec
         tensors.warnings.push(format!("there is no config.json beside the weights: {assumed}"));
     }
     let config = config(&tensors, &mut hints)?;
-    let mut parts = hf::read(&config, tensors, hints)?;
+    let mut contents = hf::read(&config, tensors, hints)?;
     if writer == Writer::AttrEomt {
-        parts.image_mean = meta.triple("norm_mean")?.unwrap_or(parts.image_mean);
-        parts.image_std = meta.triple("norm_std")?.unwrap_or(parts.image_std);
-        if parts.image_std.iter().any(|std| *std <= 0.0) {
+        contents.image_mean = meta.triple("norm_mean")?.unwrap_or(contents.image_mean);
+        contents.image_std = meta.triple("norm_std")?.unwrap_or(contents.image_std);
+        if contents.image_std.iter().any(|std| *std <= 0.0) {
             return Err(meta.wrong("norm_std", "three numbers above 0"));
         }
-        if let Position::Learned { resampling, .. } = &mut parts.network.position {
+        if let Position::Learned { resampling, .. } = &mut contents.network.position {
             *resampling = Resampling::Plain { offset: 0.0 };
         }
     }
-    if labels::are_unnamed(&parts.classes.labels) {
-        parts.warnings.push("the checkpoint does not name its classes; give them as 'labels' in the hints".to_string());
+    if labels::are_unnamed(&contents.classes.labels) {
+        contents.warnings.push("the checkpoint does not name its classes; give them as 'labels' in the hints".to_string());
     }
-    Ok(parts)
+    Ok(contents)
 }
 
 /// Fills the hints in with what stands beside the state.
@@ -198,7 +198,7 @@ fn config(tensors: &Tensors, hints: &mut Hints) -> Result<Object, CheckpointErro
         })?,
     };
     let registers = tensors.shape("embeddings.register_tokens").map_or(0, |shape| shape.get(1).copied().unwrap_or(0));
-    let heads = upstream::heads(tensors, hints, hidden, rotary).map_err(|error| match hints.heads {
+    let heads = backbone::heads(tensors, hints, hidden, rotary).map_err(|error| match hints.heads {
         None => {
             let problem = format!(
                 "is needed in the hints: there is no config.json, and the weights do not tell the heads of a network of width {hidden}"

@@ -4,17 +4,17 @@
 //! transformers' inference: a block of probability 0 keeps the mask of the last block that had one.
 //! Invariant: every number of the configuration is compared with the weights before it is used.
 
+use super::common::{self, Attention, Classes, Contents, Facts};
 use super::error::CheckpointError;
 use super::hf_config::{CLASS_HEAD, Config, MASK_PROBS, QUERY};
 use super::hints::Hints;
 use super::json::Object;
 use super::labels;
 use super::network::{Activation, Array, Block, Masking, Mlp, Network, Position, Resampling};
-use super::parts::{self, Attention, Classes, Facts, Parts};
 use super::tensors::Tensors;
 
 /// Reads the network. Errors: see [`CheckpointError`]; each names the key or tensor.
-pub(super) fn read(object: &Object, mut tensors: Tensors, mut hints: Hints) -> Result<Parts, CheckpointError> {
+pub(super) fn read(object: &Object, mut tensors: Tensors, mut hints: Hints) -> Result<Contents, CheckpointError> {
     let rotary = match object.text("model_type")? {
         Some("eomt") => false,
         Some("eomt_dinov3") => true,
@@ -37,14 +37,14 @@ pub(super) fn read(object: &Object, mut tensors: Tensors, mut hints: Hints) -> R
         class_tensor: CLASS_HEAD,
         mask_tensor: MASK_PROBS,
     };
-    parts::check_preset(&mut hints, &facts, &mut warnings)?;
+    common::check_preset(&mut hints, &facts, &mut warnings)?;
     let theta = if rotary { Some(theta(object)?) } else { None };
     check_hints(&config, &hints, theta)?;
-    let mut classes = parts::classes(&hints, Some(own_labels), classes, CLASS_HEAD)?;
+    let mut classes = common::classes(&hints, Some(own_labels), classes, CLASS_HEAD)?;
     own_kinds(object, &hints, &mut classes)?;
     let network = network(&config, &mut tensors, &hints, grid, theta, &mut warnings)?;
     tensors.finish()?;
-    Ok(Parts { network, classes, image_mean: parts::IMAGENET_MEAN, image_std: parts::IMAGENET_STD, warnings })
+    Ok(Contents { network, classes, image_mean: common::IMAGENET_MEAN, image_std: common::IMAGENET_STD, warnings })
 }
 
 /// The class names (`LABEL_n` where there are none) and their number.
@@ -125,7 +125,7 @@ fn network(
     let hidden = config.hidden;
     let probs = tensors.vector(MASK_PROBS, config.num_blocks)?;
     if hints.masked_attention != Some(false) {
-        parts::warn_of_fractions(&probs, warnings);
+        common::warn_of_fractions(&probs, warnings);
     }
     let blocks = (0..config.layers).map(|index| block(config, tensors, index)).collect::<Result<Vec<_>, _>>()?;
     let position = match theta {
@@ -136,27 +136,27 @@ fn network(
         }
     };
     let register_tokens = match tensors.has("embeddings.register_tokens") {
-        true => parts::tokens(tensors, "embeddings.register_tokens", config.registers, hidden)?,
+        true => common::tokens(tensors, "embeddings.register_tokens", config.registers, hidden)?,
         false => Array { shape: vec![0, hidden], data: vec![] },
     };
     let [rows, _] = tensors.dims(CLASS_HEAD)?;
     let patch = config.patch_tensor();
     let scale = |tensors: &mut Tensors, index| {
-        parts::scale_block(tensors, &format!("upscale_block.block.{index}"), ("layernorm2d", parts::SCALE_BLOCK_EPS), hidden)
+        common::scale_block(tensors, &format!("upscale_block.block.{index}"), ("layernorm2d", common::SCALE_BLOCK_EPS), hidden)
     };
     Ok(Network {
         hidden,
         heads: config.heads,
         patch_size: config.patch,
         image_size: config.image,
-        cls_token: parts::tokens(tensors, "embeddings.cls_token", 1, hidden)?.data,
+        cls_token: common::tokens(tensors, "embeddings.cls_token", 1, hidden)?.data,
         register_tokens,
         patch_weight: tensors.array(&format!("{patch}.weight"), &[hidden, 3, config.patch[0], config.patch[1]])?,
         patch_bias: tensors.vector(&format!("{patch}.bias"), hidden)?,
         position,
         blocks,
         num_blocks: config.num_blocks,
-        masking: parts::masking(hints, config.num_blocks, || masking(&probs)),
+        masking: common::masking(hints, config.num_blocks, || masking(&probs)),
         queries: tensors.array(QUERY, &[config.queries, hidden])?,
         norm: tensors.norm("layernorm", hidden, config.eps)?,
         class_head: tensors.linear("class_predictor", rows, hidden, true)?,
@@ -188,7 +188,7 @@ fn block(config: &Config, tensors: &mut Tensors, index: usize) -> Result<Block, 
     let mlp_prefix = format!("{prefix}.mlp");
     if !config.rotary {
         let attention = Attention { out: "out_proj", bias: [true; 4] };
-        return parts::block(tensors, &prefix, config.hidden, config.eps, attention, |tensors| mlp(config, tensors, &mlp_prefix));
+        return common::block(tensors, &prefix, config.hidden, config.eps, attention, |tensors| mlp(config, tensors, &mlp_prefix));
     }
     let flag = |key: &str, default: bool| config.object.flag(key).map(|flag| flag.unwrap_or(default));
     let bias = [flag("query_bias", true)?, flag("key_bias", false)?, flag("value_bias", true)?, flag("proj_bias", true)?];
@@ -196,8 +196,8 @@ fn block(config: &Config, tensors: &mut Tensors, index: usize) -> Result<Block, 
     let inner = config.object.positive("intermediate_size")?.unwrap_or(4096);
     let name = format!("{mlp_prefix}.up_proj.weight");
     config.agree("intermediate_size", inner, tensors.dims::<2>(&name)?[0], &name, "rows")?;
-    parts::block(tensors, &prefix, config.hidden, config.eps, Attention { out: "o_proj", bias }, |tensors| {
-        parts::projected_mlp(tensors, &mlp_prefix, [config.hidden, inner], config.gated, mlp_bias, config.activation)
+    common::block(tensors, &prefix, config.hidden, config.eps, Attention { out: "o_proj", bias }, |tensors| {
+        common::projected_mlp(tensors, &mlp_prefix, [config.hidden, inner], config.gated, mlp_bias, config.activation)
     })
 }
 
@@ -221,13 +221,13 @@ fn mlp(config: &Config, tensors: &mut Tensors, prefix: &str) -> Result<Mlp, Chec
     if tensors.has(&packed) {
         let rows = tensors.dims::<2>(&packed)?[0];
         agree_ratio(config, ratio, 2 * inner, rows, &packed)?;
-        let [gate, up] = parts::split_rows(tensors.linear(&format!("{prefix}.weights_in"), rows, hidden, true)?);
+        let [gate, up] = common::split_rows(tensors.linear(&format!("{prefix}.weights_in"), rows, hidden, true)?);
         let down = tensors.linear(&format!("{prefix}.weights_out"), hidden, inner, true)?;
         return Ok(Mlp::Gated { gate, up, down, activation });
     }
     let name = format!("{prefix}.gate_proj.weight");
     agree_ratio(config, ratio, inner, tensors.dims::<2>(&name)?[0], &name)?;
-    parts::projected_mlp(tensors, prefix, [hidden, inner], true, true, activation)
+    common::projected_mlp(tensors, prefix, [hidden, inner], true, true, activation)
 }
 
 fn agree_ratio(config: &Config, ratio: f64, inner: usize, rows: usize, tensor: &str) -> Result<(), CheckpointError> {

@@ -1,9 +1,9 @@
 //! `config.json` of transformers' EoMT, with the defaults of EomtConfig and EomtDinov3Config, against the weights.
 
+use super::common;
 use super::error::CheckpointError;
 use super::json::Object;
 use super::network::Activation;
-use super::parts;
 use super::tensors::Tensors;
 
 pub(super) const QUERY: &str = "query.weight";
@@ -74,7 +74,7 @@ impl Config<'_> {
             let problem = format!("is {}, more than the {} of num_hidden_layers", self.num_blocks, self.layers);
             return Err(CheckpointError::key(&self.object.file, "num_blocks", problem));
         }
-        parts::check_heads(&self.object.file, self.heads, self.hidden, self.rotary, QUERY)?;
+        common::check_heads(&self.object.file, self.heads, self.hidden, self.rotary, QUERY)?;
         let name = "embeddings.register_tokens";
         match tensors.shape(name) {
             Err(_) if self.registers == 0 => {}
@@ -84,7 +84,7 @@ impl Config<'_> {
         let [_, _, height, width] = tensors.dims(&format!("{name}.weight"))?;
         self.agree("patch_size", self.patch[0], height, &format!("{name}.weight"), "rows of pixels")?;
         self.agree("patch_size", self.patch[1], width, &format!("{name}.weight"), "columns of pixels")?;
-        let grid = parts::check_grid(&self.object.file, self.image, self.patch)?;
+        let grid = common::check_grid(&self.object.file, self.image, self.patch)?;
         if !self.rotary {
             let name = "embeddings.position_embeddings.weight";
             let [positions, _] = tensors.dims(name)?;

@@ -1,6 +1,6 @@
 //! Class names that a checkpoint does not carry: those of known datasets, and those of nobody.
 
-pub(super) use eomt_edge_core::model::datasets::Dataset;
+pub(super) use eomt_edge_core::model::label_sets::LabelSet;
 
 /// `LABEL_0`, `LABEL_1`, …: what transformers writes when nobody named the classes.
 pub(super) fn unnamed(classes: usize) -> Vec<String> {

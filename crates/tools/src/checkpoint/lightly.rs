@@ -9,14 +9,15 @@
 
 use eomt_edge_core::data::Task;
 
+use super::backbone::{self, BACKBONE, Backbone, CLASS_HEAD, QUERY};
+use super::common::{self, Contents};
 use super::error::CheckpointError;
 use super::hints::{self, Hints};
 use super::labels;
 use super::meta::Meta;
 use super::network::{Activation, Array, Block, Linear, Masking, Mlp, Position, Resampling};
-use super::parts::{self, Parts};
 use super::tensors::Tensors;
-use super::upstream::{self, BACKBONE, Backbone, CLASS_HEAD, Place, QUERY};
+use super::timm::{self, Place};
 
 const ARGS: &str = "model_init_args";
 const SCALE_BLOCK_EPS: f32 = 1e-5;
@@ -26,7 +27,7 @@ const DINOV3_EPS: f32 = 1e-5;
 const PERIOD_TOLERANCE: f32 = 5e-3;
 
 /// Reads the network. Errors: see [`CheckpointError`]; each names the key or tensor.
-pub(super) fn read(mut tensors: Tensors, mut hints: Hints) -> Result<Parts, CheckpointError> {
+pub(super) fn read(mut tensors: Tensors, mut hints: Hints) -> Result<Contents, CheckpointError> {
     let meta = tensors.meta.clone();
     check_class(&meta)?;
     // w12 and w3 are DINOv2's gated MLP; w1, w2 and w3 are DINOv3's.
@@ -51,7 +52,7 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints) -> Result<Parts, Chec
         let problem = format!("is {num_blocks}, but the backbone has {depth} blocks");
         return Err(CheckpointError::key(&meta.file, "num_blocks", problem));
     }
-    let classes = parts::classes(&hints, None, rows.saturating_sub(1), CLASS_HEAD)?;
+    let classes = common::classes(&hints, None, rows.saturating_sub(1), CLASS_HEAD)?;
     if labels::are_unnamed(&classes.labels) {
         warnings.push("the checkpoint does not name its classes; give them as 'labels' in the hints".to_string());
     }
@@ -61,22 +62,22 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints) -> Result<Parts, Chec
         false => {
             let heads = heads(&mut hints, &tensors, &meta, hidden)?;
             let place = place(&tensors, &meta, image_size, &mut warnings)?;
-            upstream::timm(&mut tensors, &hints, size, heads, place)?
+            timm::backbone(&mut tensors, &hints, size, heads, place)?
         }
     };
     if hints.masked_attention == Some(true) {
         return Err(CheckpointError::key(&hints.file, "masked_attention", "is true, but LightlyTrain's networks never mask in inference"));
     }
     let masking = vec![Masking::Off; num_blocks];
-    let network = upstream::network(&mut tensors, backbone, masking, [queries, hidden, rows], SCALE_BLOCK_EPS)?;
+    let network = backbone::network(&mut tensors, backbone, masking, [queries, hidden, rows], SCALE_BLOCK_EPS)?;
     tensors.finish()?;
-    let image_mean = meta.triple(&format!("{ARGS}.image_normalize.mean"))?.unwrap_or(parts::IMAGENET_MEAN);
+    let image_mean = meta.triple(&format!("{ARGS}.image_normalize.mean"))?.unwrap_or(common::IMAGENET_MEAN);
     let std = format!("{ARGS}.image_normalize.std");
-    let image_std = meta.triple(&std)?.unwrap_or(parts::IMAGENET_STD);
+    let image_std = meta.triple(&std)?.unwrap_or(common::IMAGENET_STD);
     if image_std.iter().any(|std| *std <= 0.0) {
         return Err(meta.wrong(&std, "three numbers above 0"));
     }
-    Ok(Parts { network, classes, image_mean, image_std, warnings })
+    Ok(Contents { network, classes, image_mean, image_std, warnings })
 }
 
 /// Errors: the file says that it holds something else than an EoMT network.
@@ -142,7 +143,7 @@ fn heads(hints: &mut Hints, tensors: &Tensors, meta: &Meta, hidden: usize) -> Re
     let odd = [("vitso400m", 1152, 16), ("_vittest", 8, 2)];
     let known = odd.into_iter().find(|(part, width, _)| name.contains(part) && *width == hidden).map(|(_, _, heads)| heads);
     hints::fill(&file, &mut hints.heads, "num_attention_heads", known, &format!("{ARGS}.model_name"))?;
-    upstream::heads(tensors, hints, hidden, false)
+    backbone::heads(tensors, hints, hidden, false)
 }
 
 /// DINOv2's table is that of pre-training, square, after the position of the class token.
@@ -183,11 +184,11 @@ fn dinov3(tensors: &mut Tensors, hints: &Hints, [hidden, depth]: [usize; 2], ima
     let patch_name = name("patch_embed.proj.weight");
     let [_, _, height, width] = tensors.dims(&patch_name)?;
     hints.agree("patch_size", hints.patch_size, [height, width], &patch_name)?;
-    parts::check_grid(&hints.file, image, [height, width])?;
+    common::check_grid(&hints.file, image, [height, width])?;
     let mut register_tokens = Array { shape: vec![0, hidden], data: vec![] };
     if tensors.has(&name("storage_tokens")) {
         let [_, registers, _] = tensors.dims(&name("storage_tokens"))?;
-        register_tokens = parts::tokens(tensors, &name("storage_tokens"), registers, hidden)?;
+        register_tokens = common::tokens(tensors, &name("storage_tokens"), registers, hidden)?;
     }
     hints.agree("num_register_tokens", hints.registers, register_tokens.shape[0], &name("storage_tokens"))?;
     // In every block or in none: one that is missing in some blocks only is an error that names it.
@@ -203,7 +204,7 @@ fn dinov3(tensors: &mut Tensors, hints: &Hints, [hidden, depth]: [usize; 2], ima
     Ok(Backbone {
         patch_size: [height, width],
         image_size: image,
-        cls_token: parts::tokens(tensors, &name("cls_token"), 1, hidden)?.data,
+        cls_token: common::tokens(tensors, &name("cls_token"), 1, hidden)?.data,
         register_tokens,
         patch_weight: tensors.array(&patch_name, &[hidden, 3, height, width])?,
         patch_bias: tensors.vector(&name("patch_embed.proj.bias"), hidden)?,
@@ -263,7 +264,7 @@ fn dinov3_block(tensors: &mut Tensors, prefix: &str, hidden: usize, eps: f32, ki
         let bias = fused.bias.iter_mut().flatten();
         bias.zip(mask).for_each(|(bias, mask)| *bias *= mask);
     }
-    let [q, mut k, v] = parts::split_rows::<3>(fused);
+    let [q, mut k, v] = common::split_rows::<3>(fused);
     k.bias = k.bias.filter(|bias| bias.iter().any(|bias| *bias != 0.0));
     let part = if kinds.gated { "mlp.w1" } else { "mlp.fc1" };
     let [inner, _] = tensors.dims(&name(&format!("{part}.weight")))?;

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! safetensors ─▶ weights ───────┐                   ┌─ family ─▶ hf ───────────────┐
-//! .bin, .pt ─▶ pickle ─▶ state ─┴─▶ names, tensors ─┤                              ├─▶ parts ─▶ network
+//! .bin, .pt ─▶ pickle ─▶ state ─┴─▶ names, tensors ─┤                              ├─▶ contents ─▶ network
 //!                     └▶ meta (what else it says)   └─ upstream, dinov3, lightly ──┘
 //! hints, presets, labels ──────────────────────────────▲
 //! ```
@@ -19,6 +19,8 @@
 //! network in `f32` plus its largest tensor.
 //! Refuses: to run anything (a pickle is data), to guess (what a file does not tell is a hint or an error), to fetch.
 
+mod backbone;
+mod common;
 mod dinov3;
 mod element;
 mod error;
@@ -34,13 +36,13 @@ mod meta;
 mod names;
 mod network;
 mod opcodes;
-mod parts;
 mod pickle;
 mod presets;
 mod state;
 mod tensors;
 #[cfg(test)]
 mod tests;
+mod timm;
 mod torch;
 mod upstream;
 mod weights;
@@ -54,10 +56,10 @@ use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Proces
 pub use error::CheckpointError;
 pub use network::{Activation, Array, Block, Checkpoint, Linear, Masking, Mlp, Network, Norm, Position, Resampling, ScaleBlock};
 
+use common::Contents;
 use hints::Hints;
 use json::Object;
 use names::Layout;
-use parts::Parts;
 
 /// What the user says about a checkpoint.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,14 +86,14 @@ pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointErro
         return Err(CheckpointError::layout(path, dinov3::whole_with_base(base)));
     }
     let config = dir.join("config.json");
-    let parts = match layout {
+    let contents = match layout {
         // The authors' folders may hold a config.json that does not describe the network, which normalizes inside.
         Some(Layout::Authors) => upstream::read(tensors, hints, options.base)?,
         Some(Layout::Lightly) => lightly::read(tensors, hints)?,
         _ if config.is_file() => {
-            let mut parts = hf::read(&Object::read(&config)?, tensors, hints)?;
-            thresholds = read_processor(&dir, &mut parts)?.thresholds;
-            parts
+            let mut contents = hf::read(&Object::read(&config)?, tensors, hints)?;
+            thresholds = read_processor(&dir, &mut contents)?.thresholds;
+            contents
         }
         Some(Layout::Transformers) => family::read(tensors, hints)?,
         None => {
@@ -101,16 +103,16 @@ pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointErro
         }
     };
     Ok(Checkpoint {
-        network: parts.network,
-        labels: parts.classes.labels,
-        stuff_classes: parts.classes.stuff,
-        task: parts.classes.task,
-        image_mean: parts.image_mean,
-        image_std: parts.image_std,
+        network: contents.network,
+        labels: contents.classes.labels,
+        stuff_classes: contents.classes.stuff,
+        task: contents.classes.task,
+        image_mean: contents.image_mean,
+        image_std: contents.image_std,
         thresholds,
         source_sha256,
-        name: parts.classes.preset.map_or_else(|| name(path), |preset| preset.names[0].to_string()),
-        warnings: parts.warnings,
+        name: contents.classes.preset.map_or_else(|| name(path), |preset| preset.names[0].to_string()),
+        warnings: contents.warnings,
     })
 }
 
@@ -128,21 +130,21 @@ fn name(path: &Path) -> String {
 }
 
 /// Takes mean and standard deviation, thresholds and task from transformers' image processor, when the folder has its configuration.
-fn read_processor(dir: &Path, parts: &mut Parts) -> Result<Processor, CheckpointError> {
+fn read_processor(dir: &Path, contents: &mut Contents) -> Result<Processor, CheckpointError> {
     let [preprocessor, processor] = [PREPROCESSOR_FILE, PROCESSOR_FILE].map(|name| {
         let file = dir.join(name);
         file.is_file().then(|| std::fs::read_to_string(&file).map_err(error::io_error(&file))).transpose()
     });
     let (preprocessor, processor) = (preprocessor?, processor?);
     let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref() };
-    let [height, width] = parts.network.image_size;
+    let [height, width] = contents.network.image_size;
     let wrong = |error: ProcessorError| match error {
         ProcessorError::Damaged { file, reason } => CheckpointError::damaged(&dir.join(file), format!("it is not a JSON object: {reason}")),
         ProcessorError::Key { file, key, problem } => CheckpointError::key(&dir.join(file), &key, problem),
     };
     let processor = Processor::read(&texts, (height, width)).map_err(wrong)?;
-    (parts.image_mean, parts.image_std) = (processor.mean, processor.std);
-    parts.classes.task = parts.classes.task.or(processor.task);
-    parts.warnings.extend(processor.warnings.iter().cloned());
+    (contents.image_mean, contents.image_std) = (processor.mean, processor.std);
+    contents.classes.task = contents.classes.task.or(processor.task);
+    contents.warnings.extend(processor.warnings.iter().cloned());
     Ok(processor)
 }

@@ -3,6 +3,13 @@
 use super::error::quote;
 use super::pickle::{Fault, Machine, STEPS_MAX, Value, bad};
 
+/// Runs the pickle; the machine then holds what it described, and the value is its root.
+pub(super) fn load(bytes: &[u8]) -> Result<(Machine, Value), Fault> {
+    let mut machine = Machine::default();
+    let root = run(&mut machine, bytes)?;
+    Ok((machine, root))
+}
+
 /// A cursor over the pickle; every read is checked against its end.
 struct Code<'a> {
     bytes: &'a [u8],
@@ -44,7 +51,7 @@ impl<'a> Code<'a> {
 }
 
 /// Runs the pickle to its end and returns the value it describes.
-pub(super) fn run(machine: &mut Machine, bytes: &[u8]) -> Result<Value, Fault> {
+fn run(machine: &mut Machine, bytes: &[u8]) -> Result<Value, Fault> {
     let mut code = Code { bytes };
     for _ in 0..STEPS_MAX {
         match code.take(1)?[0] {

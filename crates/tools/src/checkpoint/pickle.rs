@@ -12,7 +12,6 @@ use std::collections::HashMap;
 
 use super::element::Element;
 use super::error::quote;
-use super::opcodes;
 
 /// Why a pickle was refused.
 #[derive(Debug, PartialEq)]
@@ -124,13 +123,6 @@ impl Callable {
 
 pub(super) fn bad<T>(problem: impl Into<String>) -> Result<T, Fault> {
     Err(Fault::Bad(problem.into()))
-}
-
-/// Runs the pickle; the machine then holds what it described, and the value is its root.
-pub(super) fn load(bytes: &[u8]) -> Result<(Machine, Value), Fault> {
-    let mut machine = Machine::default();
-    let root = opcodes::run(&mut machine, bytes)?;
-    Ok((machine, root))
 }
 
 /// Everything a pickle has built so far.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use eomt_edge_core::data::Task;
 
-use super::labels::Dataset;
+use super::labels::LabelSet;
 
 /// The four backbones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub(super) struct Preset {
     /// First the hub's, then the others.
     pub names: &'static [&'static str],
     pub task: Task,
-    pub dataset: Dataset,
+    pub dataset: LabelSet,
     pub size: Size,
     /// DINOv3 backbone, published as a difference to Meta's weights; else DINOv2, published whole.
     pub dinov3: bool,
@@ -57,7 +57,7 @@ macro_rules! preset {
         Preset {
             names: &[$($name),+],
             task: Task::$task,
-            dataset: Dataset::$dataset,
+            dataset: LabelSet::$dataset,
             size: Size::$size,
             dinov3: preset!(@ $backbone),
             input: $input,

@@ -10,7 +10,8 @@ use std::collections::HashSet;
 use super::error::quote;
 use super::meta::{self, Data};
 use super::names;
-use super::pickle::{self, Fault, Machine, Value, View, bad};
+use super::opcodes;
+use super::pickle::{Fault, Machine, Value, View, bad};
 
 /// Levels of dictionaries in which a state is looked for.
 const DEPTH_MAX: usize = 4;
@@ -36,7 +37,7 @@ struct Candidate {
 
 /// Reads a pickle. `wanted` is the path of the state to take, when the user names one.
 pub(super) fn read(bytes: &[u8], wanted: Option<&str>) -> Result<Pickled, Fault> {
-    let (machine, root) = pickle::load(bytes)?;
+    let (machine, root) = opcodes::load(bytes)?;
     match root {
         Value::Dict(_) => {}
         Value::Object(at) => return Err(Fault::Call(machine.texts[machine.objects[at].class].clone())),

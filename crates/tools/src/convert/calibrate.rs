@@ -1,8 +1,8 @@
-//! What the linears of a network get to see: rows of their inputs, from running the f32 network on a few pictures.
+//! The calibration pass of post-training quantization: runs the f32 network on a few pictures and records what its linear layers see.
 //!
 //! The network runs with at most [`PATCHES_MAX`] patches: statistics of channels hardly depend on the number of tokens, and the
-//! conversion of a ViT-S stays a matter of seconds. Few pictures are filled up with procedural scenes, since a picture has a few
-//! hundred tokens only. There is also one input of normalized noise, so that what no picture shows does not come as a surprise.
+//! conversion of a ViT-S stays a matter of seconds. A picture has a few hundred tokens only, so procedural scenes fill a short list up.
+//! One more input is normalized noise, which shows the network values that no picture has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,107 +20,32 @@ use tract_onnx::tract_core::ops::array::Gather;
 use tract_onnx::tract_core::runtime::RunOptions;
 use tract_onnx::tract_hir::internal::InferenceFact;
 
-use super::centre::subtract;
 use super::graph::{self, Form};
-use super::smooth::divided;
+use super::samples::Calibration;
 use super::{layers, onnx};
 use crate::checkpoint::{Checkpoint, Mlp, Network};
 
-/// At most so many pictures of a directory are used.
-pub const PICTURES_MAX: usize = 16;
-/// So many at least: procedural scenes make up for those that the user did not give.
+/// The most pictures of a directory that are used.
+const PICTURES_MAX: usize = 16;
+/// The fewest inputs: procedural scenes stand in for pictures that the user did not give.
 const PICTURES_MIN: usize = 11;
 /// 20 x 20, the grid of a 320 x 320 input.
 const PATCHES_MAX: usize = 400;
 /// Rows of each linear's input, over all pictures: more than the widest has channels (the MLP's 1536 in ViT-S), else weights are fitted
 /// to the rows that happen to be there. Mask logits of random ViT-S at 320 are off by 0.0157 with 2048, 0.0151 with 4096.
 const ROWS_MAX: usize = 4096;
-/// Wide and deep networks get fewer, but not less than this.
+/// Wide and deep networks get fewer rows than [`ROWS_MAX`], and never fewer than this.
 const ROWS_MIN: usize = 1024;
-/// What the rows of all blocks are to take: ViT-S and ViT-B have room for [`ROWS_MAX`], ViT-L for 1560.
+/// Memory for the rows of all blocks: ViT-S and ViT-B have room for [`ROWS_MAX`], ViT-L for 1560.
 const BYTES: usize = 1 << 30;
-/// One row in so many is kept to measure with, the others are what weights are fitted to.
-const HELD_OUT: usize = 8;
 /// Larger pictures are refused.
 const PIXELS_MAX: u64 = 64 << 20;
-
-/// Rows of one linear's input.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Samples {
-    pub columns: usize,
-    /// `[rows, columns]`
-    pub values: Vec<f32>,
-}
-
-impl Samples {
-    /// Rows to measure with.
-    pub fn held_out(&self) -> Vec<f32> {
-        self.rows(|index| index % HELD_OUT == 0)
-    }
-
-    /// The other rows.
-    pub fn to_fit(&self) -> Vec<f32> {
-        self.rows(|index| index % HELD_OUT != 0)
-    }
-
-    fn rows(&self, wanted: impl Fn(usize) -> bool) -> Vec<f32> {
-        let rows = self.values.chunks_exact(self.columns).enumerate().filter(|(index, _)| wanted(*index));
-        rows.flat_map(|(_, row)| row.iter().copied()).collect()
-    }
-}
-
-/// Inputs by the name of the linear; those that see the same input share its rows.
-#[derive(Debug, Default)]
-pub struct Calibration {
-    inputs: Vec<Samples>,
-    input_of: BTreeMap<String, usize>,
-}
-
-impl Calibration {
-    /// For linears that see the named inputs: those with the same list share their rows.
-    fn of_inputs<Input: PartialEq>(layers: BTreeMap<String, Vec<Input>>) -> (Calibration, Vec<Vec<Input>>) {
-        let (mut calibration, mut distinct) = (Calibration::default(), Vec::new());
-        for (layer, inputs) in layers {
-            let known = distinct.iter().position(|known| *known == inputs);
-            calibration.input_of.insert(layer, known.unwrap_or(distinct.len()));
-            if known.is_none() {
-                distinct.push(inputs);
-                calibration.inputs.push(Samples::default());
-            }
-        }
-        (calibration, distinct)
-    }
-
-    pub fn get(&self, layer: &str) -> Option<&Samples> {
-        self.inputs.get(*self.input_of.get(layer)?)
-    }
-
-    /// Whether both linears are known to see the same input.
-    pub fn same_input(&self, a: &str, b: &str) -> bool {
-        self.input_of.get(a).is_some_and(|input| self.input_of.get(b) == Some(input))
-    }
-
-    /// The inputs of `layers` will arrive divided by `factors`.
-    pub fn divide(&mut self, layers: &[&str], factors: &[f32]) {
-        self.each_of(layers, |samples| samples.values = divided(&samples.values, factors));
-    }
-
-    /// The inputs of `layers` will arrive less `mean`.
-    pub fn subtract(&mut self, layers: &[&str], mean: &[f32]) {
-        self.each_of(layers, |samples| samples.values.chunks_exact_mut(mean.len()).for_each(|row| subtract(row, mean)));
-    }
-
-    fn each_of(&mut self, layers: &[&str], change: impl Fn(&mut Samples)) {
-        let inputs: BTreeSet<usize> = layers.iter().filter_map(|layer| self.input_of.get(*layer).copied()).collect();
-        inputs.into_iter().for_each(|input| change(&mut self.inputs[input]));
-    }
-}
 
 /// The pictures of `directory` to calibrate with: at most [`PICTURES_MAX`], evenly spread over the order of their names.
 ///
 /// # Errors
 /// A usage error that names the directory when it cannot be read or holds no picture.
-pub fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
     let refuse = |reason: String| usage(format!("--calibrate {}: {reason}", directory.display()));
     let entries = match std::fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
         Ok(entries) => entries,
@@ -143,7 +68,7 @@ pub fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// A picture that cannot be read; a network that does not run, or whose values are not finite.
-pub fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<Calibration> {
+pub(super) fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<Calibration> {
     let network = &checkpoint.network;
     let size = reduced(size, network.patch_size);
     let mut preprocessor = Preprocessor::new(checkpoint.image_mean, checkpoint.image_std, size);
@@ -165,12 +90,12 @@ pub fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[PathBuf]) 
     let options = RunOptions { executor: Some(executor()), ..RunOptions::default() };
     let plan = TypedSimplePlan::new_with_options(model, &options).context("the network cannot be calibrated")?;
     let mut state = plan.spawn().context("the network cannot be calibrated")?;
-    taps.insert(layers::PATCH_EMBED.to_owned(), Vec::new()); // of the picture itself, in front of the graph
+    taps.insert(layers::PATCH_EMBED.to_owned(), Vec::new()); // sees the picture itself, in front of the graph
     let (mut calibration, distinct) = Calibration::of_inputs(taps);
     for input in &inputs {
         let tensor = TractTensor::from_shape(&[1, 3, size.0, size.1], &input.values)?;
         let outputs = state.run(tvec![tensor.into()]).context("the network cannot be calibrated")?;
-        for (samples, taps) in calibration.inputs.iter_mut().zip(&distinct) {
+        for (samples, taps) in calibration.inputs_mut().iter_mut().zip(&distinct) {
             for output in taps.iter().map(|tap| &outputs[*tap]) {
                 samples.columns = output.shape()[2];
                 samples.values.extend_from_slice(output.try_as_plain_ram()?.as_slice::<f32>()?);
@@ -181,10 +106,8 @@ pub fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[PathBuf]) 
             }
         }
     }
-    // a mean of such values would spoil what stays f32 as well
-    if let Some((layer, _)) =
-        calibration.input_of.iter().find(|(_, input)| !calibration.inputs[**input].values.iter().all(|v| v.is_finite()))
-    {
+    // a mean of such values would spoil the layers that stay f32 as well
+    if let Some(layer) = calibration.not_finite() {
         bail!("the network cannot be calibrated: {layer} sees values that are not finite; its weights are broken");
     }
     Ok(calibration)
@@ -195,7 +118,7 @@ fn rows(network: &Network) -> usize {
     let inner = network.blocks.iter().map(|block| match &block.mlp {
         Mlp::Plain { up, .. } | Mlp::Gated { up, .. } => up.weight.shape[0],
     });
-    // of a block: both norms, the attention, what is between the linears of the MLP
+    // of a block: the inputs of q, k, v, of the output projection, of the MLP and of its last linear
     let row: usize = inner.map(|inner| (3 * network.hidden + inner) * size_of::<f32>()).sum();
     (BYTES / row.max(1)).clamp(ROWS_MIN, ROWS_MAX)
 }
@@ -246,8 +169,8 @@ fn spread(count: usize, wanted: usize) -> impl Iterator<Item = usize> {
     (0..used).map(move |index| index * count / used)
 }
 
-/// The f32 network with rows of every linear's input as its outputs, and for each linear which of them it sees: a head that
-/// leaves attention masks behind sees several.
+/// The f32 network whose outputs are rows of every layer's input, and for each layer the outputs that it sees. The heads see several
+/// when blocks attend through masks, because each mask runs them once more.
 fn tapped(network: Network, size: (usize, usize), rows: usize) -> Result<(TypedModel, BTreeMap<String, Vec<usize>>)> {
     let graph::Built { mut graph, inputs } = graph::build(network, size, Form::Tokens { int8: BTreeMap::new() });
     let values: BTreeSet<onnx::Value> = inputs.iter().map(|(_, value)| value.clone()).collect();
@@ -285,23 +208,6 @@ mod tests {
         assert_eq!(reduced((96, 96), [16, 16]), (96, 96));
         assert_eq!(reduced((480, 640), [16, 16]), (272, 368));
         assert_eq!(reduced((16, 65_536), [16, 16]), (16, 20_480));
-    }
-
-    #[test]
-    fn what_sees_the_same_is_changed_once() {
-        let layers = [("q", vec![1]), ("k", vec![1]), ("class", vec![2]), ("masks", vec![0, 2])];
-        let (mut calibration, distinct) = Calibration::of_inputs(layers.map(|(layer, inputs)| (layer.to_owned(), inputs)).into());
-        assert_eq!(distinct.len(), 3);
-        for samples in &mut calibration.inputs {
-            *samples = Samples { columns: 2, values: vec![4.0, 6.0, 8.0, 2.0] };
-        }
-        calibration.subtract(&["q", "k", "unknown"], &[1.0, 2.0]);
-        calibration.divide(&["class", "masks"], &[2.0, 0.5]);
-        let values = |layer: &str| calibration.get(layer).expect("known").values.clone();
-        assert_eq!((values("q"), values("k")), (vec![3.0, 4.0, 7.0, 0.0], vec![3.0, 4.0, 7.0, 0.0]));
-        assert_eq!((values("class"), values("masks")), (vec![2.0, 12.0, 4.0, 4.0], vec![2.0, 12.0, 4.0, 4.0]));
-        assert!(calibration.same_input("q", "k"));
-        assert!(!calibration.same_input("class", "masks") && !calibration.same_input("unknown", "unknown"));
     }
 
     #[test]

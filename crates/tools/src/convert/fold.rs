@@ -1,14 +1,14 @@
 //! Rewrites of a network that change its weights and not its function.
 //!
-//! What stands between two linears and acts per channel can move into them: the scale and shift of a norm and LayerScale
-//! ([`fold`]), and any positive factor that one side takes and the other gives back ([`scale_inputs`], [`scale_outputs`]).
-//! Exact in real numbers; in f32 each weight is rounded once more.
+//! A per-channel operation between two linear layers can move into them: the scale and shift of a norm, LayerScale ([`fold`]), and any
+//! positive factor that one side multiplies by and the other divides by ([`scale_inputs`], [`scale_outputs`]).
+//! Exact in real numbers; f32 rounds each weight once more.
 
 use crate::checkpoint::{Array, Linear, Mlp, Network, Norm};
 
-/// Norm scale and shift into the linears behind, LayerScale into the projection before. The norms before the heads and in
-/// the scale blocks keep theirs: folding would gain nothing there, where norm and product are separate operators anyway.
-pub fn fold(network: &mut Network) {
+/// Folds the scale and shift of each block's norms into the layers after them, and LayerScale into the projection before it. The norms
+/// before the heads and in the scale blocks keep theirs: nothing would become faster there.
+pub(super) fn fold(network: &mut Network) {
     for block in &mut network.blocks {
         fold_norm(&mut block.norm1, &mut [&mut block.q, &mut block.k, &mut block.v]);
         match &mut block.mlp {
@@ -41,8 +41,8 @@ fn fold_layer_scale(linear: &mut Linear, scale: Option<Vec<f32>>) {
     }
 }
 
-/// `W (x + shift) + b = W x + (b + W shift)`: the bias for inputs that arrive less `shift`.
-pub fn shift_inputs(linear: &mut Linear, shift: &[f32]) {
+/// Adds `W shift` to the bias: `W (x + shift) + b = W x + (b + W shift)`, for inputs from which `shift` was subtracted.
+pub(super) fn shift_inputs(linear: &mut Linear, shift: &[f32]) {
     let outputs = linear.weight.shape[0];
     let bias = linear.bias.get_or_insert_with(|| vec![0.0; outputs]);
     for (bias, row) in bias.iter_mut().zip(linear.weight.data.chunks_exact(shift.len())) {
@@ -51,23 +51,23 @@ pub fn shift_inputs(linear: &mut Linear, shift: &[f32]) {
     }
 }
 
-/// Weights `[out, in]` for inputs that arrive divided by `factors`.
-pub fn scale_inputs(weight: &mut Array, factors: &[f32]) {
+/// Multiplies the columns of weights `[out, in]` by `factors`, for inputs divided by them.
+pub(super) fn scale_inputs(weight: &mut Array, factors: &[f32]) {
     for row in weight.data.chunks_exact_mut(factors.len()) {
         row.iter_mut().zip(factors).for_each(|(w, factor)| *w *= factor);
     }
 }
 
-/// Weights of a transposed convolution, `[in, out, 2, 2]`, for inputs that arrive divided by `factors`.
-pub fn scale_inputs_of_up(weight: &mut Array, factors: &[f32]) {
+/// [`scale_inputs`] for the weights of a transposed convolution, `[in, out, 2, 2]`.
+pub(super) fn scale_inputs_of_up(weight: &mut Array, factors: &[f32]) {
     let size = weight.data.len() / factors.len();
     for (input, factor) in weight.data.chunks_exact_mut(size).zip(factors) {
         input.iter_mut().for_each(|w| *w *= factor);
     }
 }
 
-/// Multiplies every output channel by its factor.
-pub fn scale_outputs(linear: &mut Linear, factors: &[f32]) {
+/// Multiplies every output channel, weights and bias, by its factor.
+pub(super) fn scale_outputs(linear: &mut Linear, factors: &[f32]) {
     let inputs = linear.weight.shape[1];
     for (row, factor) in linear.weight.data.chunks_exact_mut(inputs).zip(factors) {
         row.iter_mut().for_each(|w| *w *= factor);
@@ -77,15 +77,15 @@ pub fn scale_outputs(linear: &mut Linear, factors: &[f32]) {
     }
 }
 
-/// Divides what a norm gives by `factors`.
-pub fn divide_norm(norm: &mut Norm, factors: &[f32]) {
+/// Divides the output of a norm by `factors`.
+pub(super) fn divide_norm(norm: &mut Norm, factors: &[f32]) {
     for values in [&mut norm.scale, &mut norm.shift] {
         values.iter_mut().zip(factors).for_each(|(value, factor)| *value /= factor);
     }
 }
 
 /// One over each factor.
-pub fn inverse(factors: &[f32]) -> Vec<f32> {
+pub(super) fn inverse(factors: &[f32]) -> Vec<f32> {
     factors.iter().map(|factor| 1.0 / factor).collect()
 }
 

@@ -5,26 +5,31 @@ use std::borrow::Cow;
 use crate::checkpoint::{Array, Linear, Mlp, Network, ScaleBlock};
 
 /// The patch projection, an `[hidden, 3 * patch area]` linear on flattened patches.
-pub const PATCH_EMBED: &str = "patch_embed";
-pub const CLASS_HEAD: &str = "head.class";
-/// The two factors of the mask product.
-pub const MASK_FEATURES: &str = "mask_product.features";
-pub const MASK_QUERIES: &str = "mask_product.queries";
+pub(super) const PATCH_EMBED: &str = "patch_embed";
+/// The class head, on query tokens.
+pub(super) const CLASS_HEAD: &str = "head.class";
+/// The factor of the mask product that comes from the patches.
+pub(super) const MASK_FEATURES: &str = "mask_product.features";
+/// The factor of the mask product that comes from the queries.
+pub(super) const MASK_QUERIES: &str = "mask_product.queries";
 
-pub fn in_block(index: usize, layer: &str) -> String {
+/// A layer of a block: `block.3.attention.q`.
+pub(super) fn in_block(index: usize, layer: &str) -> String {
     format!("block.{index}.{layer}")
 }
 
-pub fn mask_head(index: usize) -> String {
+/// A layer of the mask head, 0 to 2.
+pub(super) fn mask_head(index: usize) -> String {
     format!("mask_head.{index}")
 }
 
-pub fn up(index: usize) -> String {
+/// The transposed convolution of a scale block.
+pub(super) fn up(index: usize) -> String {
     format!("scale_block.{index}.up")
 }
 
 /// Weights `[out, in]` of every linear in the order of execution.
-pub fn weights(network: &Network) -> Vec<(String, Cow<'_, Array>)> {
+pub(super) fn weights(network: &Network) -> Vec<(String, Cow<'_, Array>)> {
     let flat = vec![network.hidden, network.patch_weight.data.len() / network.hidden];
     let patch = Array { shape: flat, data: network.patch_weight.data.clone() };
     let mut layers = vec![(PATCH_EMBED.to_owned(), Cow::Owned(patch))];
@@ -42,9 +47,9 @@ pub fn weights(network: &Network) -> Vec<(String, Cow<'_, Array>)> {
     layers
 }
 
-/// The transposed convolution (2x2, stride 2) as a linear on tokens: outputs in the order (dy, dx, channel), as a bias of its own for
-/// each of the four pixels has them.
-pub fn up_linear(block: &ScaleBlock) -> Linear {
+/// The transposed convolution (2x2, stride 2) as a linear layer on tokens. Outputs have the order (dy, dx, channel), and each of the four
+/// pixels gets a copy of the bias.
+pub(super) fn up_linear(block: &ScaleBlock) -> Linear {
     let (inputs, outputs) = (block.up_weight.shape[0], block.up_weight.shape[1]);
     let mut data = vec![0.0; 4 * outputs * inputs];
     for (i, of_input) in block.up_weight.data.chunks_exact(4 * outputs).enumerate() {

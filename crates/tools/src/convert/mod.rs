@@ -1,21 +1,39 @@
-//! `convert`: a checkpoint becomes one ONNX file that describes itself.
+//! `convert`: turns a checkpoint into one ONNX file that describes itself.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use eomt_edge_core::model::Precision;
+//! use eomt_edge_tools::convert::{ConvertOptions, convert};
+//! let options = ConvertOptions { precision: Precision::Int8, ..ConvertOptions::default() };
+//! convert("checkpoint".as_ref(), "model.onnx".as_ref(), &options)?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! ```text
 //! checkpoint ─▶ network ─────────────────────────────────────────────────▶ graph ─▶ ONNX    (f32)
-//!                  └─▶ fold ─▶ calibrate ─▶ centre ─▶ smooth ─▶ report (which layers) ─┘    (int8)
+//!                  └─▶ fold ─▶ calibrate ─▶ mean_removal ─▶ smoothquant ─▶ selection ──┘    (int8)
 //! ```
+//!
+//! int8 is post-training quantization: a calibration pass ([`calibrate`]), mean removal (Outlier Suppression+, Wei et al. 2023), SmoothQuant
+//! (Xiao et al. 2022), rounding with error feedback (GPTQ, Frantar et al. 2022), bias correction (Nagel et al. 2019), and a choice of
+//! layers by their signal to quantization noise ([`selection`]). None of them changes the function of the f32 network.
+//!
+//! Invariants: the file holds standard operators of opset 17 only; the output appears whole or not at all; before that, the program loads
+//! it and compares it with its plain evaluation. Refuses: to overwrite its own input.
 
 mod calibrate;
-mod centre;
 mod fold;
+mod gptq;
 mod graph;
 mod layers;
+mod mean_removal;
 mod onnx;
 mod position;
 mod quantize;
-mod report;
-mod rounding;
-mod smooth;
+mod samples;
+mod selection;
+mod smoothquant;
 #[cfg(test)]
 mod tests;
 
@@ -33,13 +51,13 @@ use super::checkpoint::{self, Checkpoint, Masking, Options};
 use super::progress;
 use graph::Form;
 
-/// protobuf, and so one ONNX file, ends at 2 GiB; the graph itself needs some of that.
+/// The largest protobuf message, and so ONNX file, has 2 GiB, of which the graph needs some.
 const WEIGHTS_INSIDE_MAX: usize = (1 << 31) - (64 << 20);
 
-/// What `convert` can be told.
+/// Options of [`convert`].
 #[derive(Debug, Clone)]
 pub struct ConvertOptions {
-    /// Input (height, width); default: that of training.
+    /// Input (height, width) in pixels; default: that of training.
     pub size: Option<(usize, usize)>,
     /// Default: what the checkpoint says, else panoptic.
     pub task: Option<Task>,
@@ -51,15 +69,17 @@ pub struct ConvertOptions {
     pub base: Option<PathBuf>,
     /// How the weights of the linear layers are stored.
     pub precision: Precision,
-    /// Pictures that show int8 what to expect; default: procedural scenes.
+    /// Directory of calibration pictures for int8; default: procedural scenes.
     pub calibrate: Option<PathBuf>,
-    /// Thresholds to store in the file; default: what the checkpoint's image processor says, else the reference's.
+    /// Score threshold to store in the file, 0 to 1; default: that of the checkpoint's image processor, else the reference's.
     pub threshold: Option<f64>,
+    /// Mask threshold to store, 0 to 1; default as for `threshold`.
     pub mask_threshold: Option<f64>,
+    /// Overlap threshold to store, 0 to 1; default as for `threshold`.
     pub overlap_threshold: Option<f64>,
-    /// Do not load the result and compare it with its plain evaluation.
+    /// Skip loading the result and comparing it with its plain evaluation.
     pub skip_check: bool,
-    /// More bytes of weights than this go into a second file beside the first, `OUTPUT.data`.
+    /// Weights of more bytes than this go into a second file, `OUTPUT.data`.
     pub weights_inside_max: usize,
 }
 
@@ -82,14 +102,14 @@ impl Default for ConvertOptions {
     }
 }
 
-/// Reads `checkpoint`, writes `output` and loads it once to see that it runs.
+/// Reads `checkpoint`, writes `output`, and loads it once to verify that it runs. Prints one line, and for int8 the table of layers.
 ///
 /// # Errors
-/// A sentence that names the file and the tensor or key at fault; `output` is then left as it was.
+/// A sentence that names the file and the tensor or key at fault; `output` is then unchanged.
 pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Result<()> {
     refuse_own_input(checkpoint, output)?;
     let pictures = calibration_pictures(options)?;
-    let mut file = AtomicFile::create(output)?; // before the work: an output that cannot be written is known at once
+    let mut file = AtomicFile::create(output)?; // before the work, to learn at once that the output cannot be written
     let spinner = progress::spinner("reading the checkpoint");
     let read = Options { hints: options.hints.as_deref(), base: options.base.as_deref() };
     let mut checkpoint = checkpoint::read(checkpoint, &read)?;
@@ -137,23 +157,23 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     file.write_all(&bytes).with_context(|| format!("{}: cannot be written", output.display()))?;
     file.commit()?;
     spinner.finish_and_clear();
-    // only now: a failure is one sentence
+    // not earlier: a failure prints one sentence
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
     if !table.is_empty() {
-        report::print(&table)?;
+        selection::print(&table)?;
     }
     let Metadata { task, labels, .. } = &metadata;
     let megabytes = weights as f64 / 1e6;
     say(format_args!("{}: {height}x{width}, {task}, {} classes, {megabytes:.1} MB of weights", output.display(), labels.len()))
 }
 
-/// Makes the network ready for int8 without changing its function, and measures which layers can be.
-fn prepare_int8(checkpoint: &mut Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<(Form, Vec<report::Layer>)> {
+/// Prepares the network for int8 without changing its function, and selects the layers that become int8.
+fn prepare_int8(checkpoint: &mut Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<(Form, Vec<selection::LayerChoice>)> {
     fold::fold(&mut checkpoint.network);
     let mut calibration = calibrate::run(checkpoint, size, pictures)?;
-    centre::centre(&mut checkpoint.network, &mut calibration);
-    smooth::smooth(&mut checkpoint.network, &mut calibration);
-    let (table, int8) = report::judge(&checkpoint.network, &calibration);
+    mean_removal::remove_means(&mut checkpoint.network, &mut calibration);
+    smoothquant::smooth(&mut checkpoint.network, &mut calibration);
+    let (table, int8) = selection::select(&checkpoint.network, &calibration);
     Ok((Form::Tokens { int8 }, table))
 }
 
@@ -192,7 +212,7 @@ fn describe(checkpoint: &Checkpoint, options: &ConvertOptions, warnings: &mut Ve
     let network = &checkpoint.network;
     let (height, width) = options.size.unwrap_or((network.image_size[0], network.image_size[1]));
     let [patch_height, patch_width] = network.patch_size;
-    // the size of training is taken as it is: its rest of a patch is ignored, as in the reference
+    // the size of training may hold part of a patch, which the network ignores, as in the reference
     let whole = height > 0 && width > 0 && height.is_multiple_of(patch_height) && width.is_multiple_of(patch_width);
     if options.size.is_some() && !whole {
         return usage(format!("--size {height}x{width}: both sides must be multiples of the patch size, {patch_height}x{patch_width}"));

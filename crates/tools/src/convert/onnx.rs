@@ -15,17 +15,17 @@ use tract_onnx::pb::{
     type_proto,
 };
 
-/// LayerNormalization enters the standard at 17; nothing here needs more, and every peer reads 17.
-pub const OPSET: i64 = 17;
+/// LayerNormalization enters the standard at 17; nothing here needs more, and every runtime reads 17.
+const OPSET: i64 = 17;
 /// The IR version that goes with opset 17.
 const IR_VERSION: i64 = 8;
 
-/// The name of a tensor inside the graph under construction.
+/// The name of a tensor in the graph under construction.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Value(String);
+pub(super) struct Value(String);
 
 /// One attribute of a node.
-pub enum Attr<'a> {
+pub(super) enum Attr<'a> {
     Int(&'a str, i64),
     Ints(&'a str, &'a [i64]),
     Float(&'a str, f32),
@@ -61,7 +61,7 @@ impl Attr<'_> {
 
 /// Collects nodes in topological order.
 #[derive(Default)]
-pub struct GraphBuilder {
+pub(super) struct GraphBuilder {
     graph: GraphProto,
     /// Initializers so far.
     names: HashSet<String>,
@@ -136,6 +136,7 @@ impl GraphBuilder {
         outputs
     }
 
+    /// A Cast node to f32.
     pub fn cast_to_f32(&mut self, name: &str, x: &Value) -> Value {
         self.node("Cast", name, &[x], &[Attr::Int("to", DataType::Float as i64)])
     }
@@ -147,6 +148,7 @@ impl GraphBuilder {
         self.node("Reshape", name, &[x, &shape], &[])
     }
 
+    /// A Transpose node.
     pub fn transpose(&mut self, name: &str, x: &Value, perm: &[i64]) -> Value {
         self.node("Transpose", name, &[x], &[Attr::Ints("perm", perm)])
     }
@@ -159,7 +161,7 @@ impl GraphBuilder {
         self.node("Slice", name, &[x, &starts, &ends, &axes], &[])
     }
 
-    /// Declares a graph output whose shape is left open.
+    /// Declares a graph output without a shape.
     pub fn tap(&mut self, value: &Value) {
         self.graph.output.push(ValueInfoProto { name: value.0.clone(), ..ValueInfoProto::default() });
     }
@@ -186,7 +188,7 @@ impl GraphBuilder {
 
 /// `model` as the bytes of a file. Each number of a list is a field of its own (`dims` of tensors, `ints` of attributes), as onnx.proto
 /// declares them and as other writers write them: prost packs them, and rten 0.27 cannot read that.
-pub fn encode(model: ModelProto) -> Vec<u8> {
+pub(super) fn encode(model: ModelProto) -> Vec<u8> {
     let ModelProto { graph, opset_import, metadata_props, .. } = model;
     let mut bytes = ModelProto { graph: None, opset_import: Vec::new(), metadata_props: Vec::new(), ..model }.encode_to_vec();
     if let Some(graph) = graph {
@@ -234,7 +236,7 @@ fn push_ints(number: u64, values: &[i64], to: &mut Vec<u8>) {
     }
 }
 
-/// Seven bits to a byte, the lowest first; the eighth says that more follow.
+/// Seven bits to a byte, the lowest first; the eighth marks that more follow.
 fn push_varint(mut value: u64, to: &mut Vec<u8>) {
     while value >= 0x80 {
         to.push(value as u8 | 0x80);
@@ -244,12 +246,12 @@ fn push_varint(mut value: u64, to: &mut Vec<u8>) {
 }
 
 /// Bytes of all weights inside `model`.
-pub fn weight_bytes(model: &ModelProto) -> usize {
+pub(super) fn weight_bytes(model: &ModelProto) -> usize {
     model.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| tensor.raw_data.len()).sum()
 }
 
 /// Moves large weights out of `model` into `data`, which will lie beside it as `file_name` (ONNX, "External Data").
-pub fn externalize(model: &mut ModelProto, file_name: &str, data: &mut impl Write) -> io::Result<()> {
+pub(super) fn externalize(model: &mut ModelProto, file_name: &str, data: &mut impl Write) -> io::Result<()> {
     const SMALL: usize = 1024; // shapes and scalars stay inside
     let mut offset = 0usize;
     for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {

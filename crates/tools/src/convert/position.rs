@@ -1,17 +1,18 @@
-//! Position embeddings at another input size than the one of training.
+//! Position embeddings at another input size than that of training.
 //!
-//! Learned ones (DINOv2) are resampled bicubically, as `torch.nn.functional.interpolate(mode="bicubic")` does with and without
-//! `antialias=True`, whichever the network's own code asks for; rotary ones (DINOv3) follow from the patch centres.
+//! Learned ones (DINOv2) are resampled bicubically, as `torch.nn.functional.interpolate(mode="bicubic")` does with or without
+//! `antialias=True`, depending on the network's own code. Rotary ones (DINOv3) follow from the patch centres.
 
 use std::f32::consts::TAU;
 
 use crate::checkpoint::Resampling;
 
-/// Of cubic convolution: torch (as Pillow) has the first where it antialiases, the second where it does not.
+/// Parameter of cubic convolution with antialiasing, in torch and Pillow.
 const A_ANTIALIASED: f64 = -0.5;
+/// The same without antialiasing, in torch.
 const A_PLAIN: f64 = -0.75;
 
-/// Cubic convolution.
+/// The kernel of cubic convolution (Keys 1981).
 fn cubic(x: f64, a: f64) -> f64 {
     let x = x.abs();
     if x < 1.0 {
@@ -31,7 +32,7 @@ fn taps(from: usize, to: usize, resampling: Resampling) -> Vec<(usize, Vec<f64>)
     }
 }
 
-/// Four taps, those beyond an edge on the edge.
+/// Four taps; those beyond an edge fall on the edge.
 fn plain(from: usize, to: usize, offset: f64) -> Vec<(usize, Vec<f64>)> {
     let scale = from as f64 / (to as f64 + offset);
     (0..to)
@@ -66,7 +67,7 @@ fn antialiased(from: usize, to: usize) -> Vec<(usize, Vec<f64>)> {
 }
 
 /// Resamples a `[from[0] * from[1], dim]` table of embeddings to `[to[0] * to[1], dim]` (rows, then columns).
-pub fn interpolate(table: &[f32], from: [usize; 2], to: [usize; 2], dim: usize, resampling: Resampling) -> Vec<f32> {
+pub(super) fn interpolate(table: &[f32], from: [usize; 2], to: [usize; 2], dim: usize, resampling: Resampling) -> Vec<f32> {
     assert_eq!(table.len(), from[0] * from[1] * dim);
     if from == to {
         return table.to_vec();
@@ -99,7 +100,7 @@ fn accumulate<'a>(out: &mut [f32], weights: &[f64], row: impl Fn(usize) -> &'a [
 ///
 /// `rotated = x * cos + swap_halves(x) * sin`; tokens of the prefix get cos 1 and sin 0, hence pass unchanged.
 /// Angles as in DINOv3: 2 pi times the patch centre in [-1, 1], times `theta^(-4k / head_dim)`, first for y, then for x.
-pub fn rotary_tables(prefix: usize, grid: [usize; 2], head_dim: usize, theta: f32) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn rotary_tables(prefix: usize, grid: [usize; 2], head_dim: usize, theta: f32) -> (Vec<f32>, Vec<f32>) {
     let quarter = head_dim / 4;
     let half = head_dim / 2;
     let tokens = prefix + grid[0] * grid[1];

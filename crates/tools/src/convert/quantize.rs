@@ -1,17 +1,17 @@
-//! int8 as this program's own product has it, one scale per row, rounded to the nearest.
+//! int8 as this program's own matrix product defines it: one scale per row, rounded to the nearest.
 //!
-//! A row is an output channel of a weight matrix, whose values are symmetric, -127..=127 with ties to even, or a token's
-//! activations, which have a zero point ([`restored_tokens`]). The noise figures of a conversion are measured with them.
+//! A row is an output channel of a weight matrix, whose values are symmetric, -127..=127 with ties to even, or the activations of a token,
+//! which have a zero point ([`restored_tokens`]). The noise figures of a conversion use both.
 
 use eomt_edge_core::kernels::arch::Isa;
 use eomt_edge_core::kernels::quantize::{Activations, Row};
 
 /// Largest magnitude: -128 has no counterpart, and leaving it out keeps every product of two values within 14 bits.
-pub const LEVEL_MAX: f32 = 127.0;
+const LEVEL_MAX: f32 = 127.0;
 
 /// A quantized matrix.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Int8Rows {
+pub(super) struct Int8Rows {
     /// `[rows, columns]`
     pub values: Vec<i8>,
     pub columns: usize,
@@ -42,15 +42,22 @@ impl Int8Rows {
         transposed
     }
 
-    /// What the integers stand for.
+    /// The values that the integers stand for, `[rows, columns]`.
     pub fn restored(&self) -> Vec<f32> {
         let rows = self.values.chunks_exact(self.columns).zip(&self.scales);
         rows.flat_map(|(row, scale)| row.iter().map(move |value| f32::from(*value) * scale)).collect()
     }
 }
 
-/// What 8 bits keep of every token of `x`, by the kernel that quantizes them at run time.
-pub fn restored_tokens(x: &[f32], columns: usize) -> Vec<f32> {
+/// An int8 layer: its weights `[outputs, inputs]`, and the correction to add to its bias.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Int8Layer {
+    pub weights: Int8Rows,
+    pub correction: Vec<f32>,
+}
+
+/// Tokens `x`, `[rows, columns]`, quantized to 8 bits by the kernel that does it at run time, and back.
+pub(super) fn restored_tokens(x: &[f32], columns: usize) -> Vec<f32> {
     let isa = Isa::SCALAR; // the same integers on every instruction set, and here in their own order
     let mut quantized = Activations::default();
     quantized.resize(isa, 1, columns);
@@ -63,21 +70,21 @@ pub fn restored_tokens(x: &[f32], columns: usize) -> Vec<f32> {
     restored
 }
 
-/// Scale of a row. A row of zeros gets 1, so that nothing divides by zero; so does one too small for its scale to be a normal number.
-pub fn scale_of(row: impl Iterator<Item = f32>) -> f32 {
+/// Scale of a row. It is 1 for a row of zeros, so that nothing divides by zero, and for a row whose scale would be subnormal.
+pub(super) fn scale_of(row: impl Iterator<Item = f32>) -> f32 {
     let scale = row.fold(0f32, |max, value| max.max(value.abs())) / LEVEL_MAX;
     if scale.is_normal() { scale } else { 1.0 }
 }
 
-/// The level next to `value`, which is in units of the scale.
-pub fn level(value: f32) -> f32 {
+/// The level nearest to `value`, which is in units of the scale.
+pub(super) fn level(value: f32) -> f32 {
     // adding 1.5 * 2^23 leaves no bits for a fraction, and the addition rounds to even; unlike a call to `round` it vectorizes
     const NO_FRACTION: f32 = 12_582_912.0;
     (value.clamp(-LEVEL_MAX, LEVEL_MAX) + NO_FRACTION) - NO_FRACTION
 }
 
 /// `[rows of x, rows of w]`: every row of `x` times every row of `w`, both `[_, columns]`.
-pub fn products(x: &[f32], w: &[f32], columns: usize) -> Vec<f32> {
+pub(super) fn products(x: &[f32], w: &[f32], columns: usize) -> Vec<f32> {
     let outputs = w.len() / columns;
     let mut result = vec![0.0; x.len() / columns * outputs];
     for (o, w) in w.chunks_exact(columns).enumerate() {
@@ -89,7 +96,7 @@ pub fn products(x: &[f32], w: &[f32], columns: usize) -> Vec<f32> {
 }
 
 /// Scalar product.
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16; // independent sums, so that the loop vectorizes
     let mut sums = [0f32; LANES];
     let (mut a_chunks, mut b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
@@ -103,23 +110,23 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Mean square of `values`.
-pub fn power(values: &[f32]) -> f64 {
+pub(super) fn power(values: &[f32]) -> f64 {
     values.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>() / values.len().max(1) as f64
 }
 
 /// Mean of each column of `x`.
-pub fn column_means(x: &[f32], columns: usize) -> Vec<f32> {
+pub(super) fn column_means(x: &[f32], columns: usize) -> Vec<f32> {
     let mut sums = vec![0f64; columns];
     x.chunks_exact(columns).for_each(|row| row.iter().zip(&mut sums).for_each(|(value, sum)| *sum += f64::from(*value)));
     let rows = (x.len() / columns).max(1) as f64;
     sums.iter().map(|sum| (sum / rows) as f32).collect()
 }
 
-/// What rounding `w` to `rounded` takes from the mean of `x W^T`, per output: `(W - W_rounded) mean(x)`.
+/// Bias correction (Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction"): the mean that
+/// `x W^T` loses when `w` becomes `rounded`, per output, `(W - W_rounded) mean(x)`.
 ///
-/// Tokens have much in common, so most of the error of the weights is this constant, and a bias gives it back (bias correction,
-/// Nagel et al. 2019).
-pub fn bias_correction(x: &[f32], w: &[f32], rounded: &[f32], columns: usize) -> Vec<f32> {
+/// Tokens share much, so most of the error of the weights is this constant, and the bias can restore it.
+pub(super) fn bias_correction(x: &[f32], w: &[f32], rounded: &[f32], columns: usize) -> Vec<f32> {
     let mean = column_means(x, columns);
     let each_output = w.chunks_exact(columns).zip(rounded.chunks_exact(columns));
     let lost = |(exact, rounded): (&[f32], &[f32])| {
@@ -131,7 +138,7 @@ pub fn bias_correction(x: &[f32], w: &[f32], rounded: &[f32], columns: usize) ->
 
 /// Signal to quantization noise in decibels of `x W^T` when the rows of `x` are int8, the weights are `rounded`, and `correction` is
 /// added to every row of the result; infinite when nothing is lost.
-pub fn signal_to_noise_db(x: &[f32], w: &[f32], rounded: &[f32], columns: usize, correction: &[f32]) -> f64 {
+pub(super) fn signal_to_noise_db(x: &[f32], w: &[f32], rounded: &[f32], columns: usize, correction: &[f32]) -> f64 {
     let exact = products(x, w, columns);
     let rounded = products(&restored_tokens(x, columns), rounded, columns);
     let each = rounded.iter().zip(&exact).zip(correction.iter().cycle());
@@ -200,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bias_takes_the_error_of_what_all_tokens_share() {
+    fn bias_correction_removes_the_error_of_the_shared_part() {
         let (columns, w) = (96, numbers(40 * 96, 6));
         let shared = numbers(columns, 7);
         let x: Vec<f32> = numbers(50 * columns, 8).iter().zip(shared.iter().cycle()).map(|(own, shared)| 0.1 * own + shared).collect();
@@ -209,7 +216,7 @@ mod tests {
         let noise = |correction: &[f32]| signal_to_noise_db(&x, &w, &rounded, columns, correction);
         let (before, after) = (noise(&[0.0; 40]), noise(&correction));
         assert!(after > before + 1.5, "{before} dB, then {after} dB");
-        assert_eq!(bias_correction(&x, &w, &w, columns), [0.0; 40], "nothing is lost");
+        assert_eq!(bias_correction(&x, &w, &w, columns), [0.0; 40], "nothing to correct");
     }
 
     #[test]

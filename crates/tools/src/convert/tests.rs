@@ -24,7 +24,7 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// Folded, centred, smoothed, balanced, channels last, and nothing quantized.
+/// Folded, means removed, smoothed, queries and keys balanced, channels last, and nothing quantized.
 #[test]
 fn preparations_change_no_logit() {
     for case in ["dinov2", "dinov2-swiglu", "dinov2-patch8", "dinov3", "dinov2-masked", "dinov3-masked"] {

@@ -19,11 +19,11 @@ pub trait Arithmetic: Copy {
     /// `self * factor + term`, rounded once.
     fn mul_add(self, factor: Self, term: Self) -> Self;
     /// What is below `low` becomes `low`; NaN stays.
-    fn at_least(self, low: f32) -> Self;
+    fn clamp_min(self, low: f32) -> Self;
     /// What is above `high` becomes `high`; NaN stays.
-    fn at_most(self, high: f32) -> Self;
+    fn clamp_max(self, high: f32) -> Self;
     /// `self * 2^n`, where n stands in the lowest mantissa bits of `exponent`.
-    fn scaled(self, exponent: Self) -> Self;
+    fn ldexp(self, exponent: Self) -> Self;
 }
 
 /// Sixteen numbers.
@@ -31,27 +31,27 @@ trait Lanes: Arithmetic {
     fn load(values: &[f32; 16]) -> Self;
     fn store(self) -> [f32; 16];
     /// The smaller of each pair; `other` where `self` is NaN.
-    fn smaller(self, other: Self) -> Self;
+    fn min(self, other: Self) -> Self;
     /// The larger of each pair; `other` where `self` is NaN.
-    fn larger(self, other: Self) -> Self;
+    fn max(self, other: Self) -> Self;
     /// The sum of the lanes, pairwise.
     #[inline(always)]
-    fn total(self) -> f32 {
-        self.pairwise(|a, b| a + b)
+    fn reduce_add(self) -> f32 {
+        self.reduce_pairwise(|a, b| a + b)
     }
     /// The smallest lane; none is NaN.
     #[inline(always)]
-    fn lowest(self) -> f32 {
-        self.pairwise(|a, b| if a < b { a } else { b })
+    fn reduce_min(self) -> f32 {
+        self.reduce_pairwise(|a, b| if a < b { a } else { b })
     }
     /// The largest lane; none is NaN.
     #[inline(always)]
-    fn highest(self) -> f32 {
-        self.pairwise(|a, b| if a > b { a } else { b })
+    fn reduce_max(self) -> f32 {
+        self.reduce_pairwise(|a, b| if a > b { a } else { b })
     }
     /// Lane i and lane i + 8 become one, then those 4 apart, 2, 1.
     #[inline(always)]
-    fn pairwise(self, operation: impl Fn(f32, f32) -> f32) -> f32 {
+    fn reduce_pairwise(self, operation: impl Fn(f32, f32) -> f32) -> f32 {
         let mut lanes = self.store();
         for width in [8, 4, 2, 1] {
             for i in 0..width {
@@ -61,7 +61,7 @@ trait Lanes: Arithmetic {
         lanes[0]
     }
     /// To the nearest i8, ties to even; what is outside saturates, NaN becomes 0. The bits of `FLIP` are inverted.
-    fn rounded<const FLIP: u8>(self) -> [u8; 16];
+    fn round_i8<const FLIP: u8>(self) -> [u8; 16];
     /// As [`to_half`]; numbers below 2^-126 may become zero.
     #[inline(always)]
     fn store_half(self, to: &mut [u16; 16]) {
@@ -91,15 +91,15 @@ impl Arithmetic for f32 {
         f32::mul_add(self, factor, term)
     }
     #[inline(always)]
-    fn at_least(self, low: f32) -> Self {
+    fn clamp_min(self, low: f32) -> Self {
         if self < low { low } else { self }
     }
     #[inline(always)]
-    fn at_most(self, high: f32) -> Self {
+    fn clamp_max(self, high: f32) -> Self {
         if self > high { high } else { self }
     }
     #[inline(always)]
-    fn scaled(self, exponent: Self) -> Self {
+    fn ldexp(self, exponent: Self) -> Self {
         f32::from_bits(self.to_bits().wrapping_add(exponent.to_bits() << 23))
     }
 }
@@ -120,14 +120,14 @@ impl Arithmetic for [f32; 16] {
     fn mul_add(self, factor: Self, term: Self) -> Self {
         std::array::from_fn(|i| self[i].mul_add(factor[i], term[i]))
     }
-    fn at_least(self, low: f32) -> Self {
-        self.map(|value| value.at_least(low))
+    fn clamp_min(self, low: f32) -> Self {
+        self.map(|value| value.clamp_min(low))
     }
-    fn at_most(self, high: f32) -> Self {
-        self.map(|value| value.at_most(high))
+    fn clamp_max(self, high: f32) -> Self {
+        self.map(|value| value.clamp_max(high))
     }
-    fn scaled(self, exponent: Self) -> Self {
-        std::array::from_fn(|i| self[i].scaled(exponent[i]))
+    fn ldexp(self, exponent: Self) -> Self {
+        std::array::from_fn(|i| self[i].ldexp(exponent[i]))
     }
 }
 
@@ -138,13 +138,13 @@ impl Lanes for [f32; 16] {
     fn store(self) -> [f32; 16] {
         self
     }
-    fn smaller(self, other: Self) -> Self {
+    fn min(self, other: Self) -> Self {
         std::array::from_fn(|i| if self[i] < other[i] { self[i] } else { other[i] })
     }
-    fn larger(self, other: Self) -> Self {
+    fn max(self, other: Self) -> Self {
         std::array::from_fn(|i| if self[i] > other[i] { self[i] } else { other[i] })
     }
-    fn rounded<const FLIP: u8>(self) -> [u8; 16] {
+    fn round_i8<const FLIP: u8>(self) -> [u8; 16] {
         self.map(|value| value.round_ties_even() as i8 as u8 ^ FLIP)
     }
 }
@@ -167,7 +167,7 @@ fn fold<L: Lanes, S>(row: &[f32], fill: f32, start: S, step: impl Fn(S, L) -> S)
 
 #[inline(always)]
 fn sum<L: Lanes>(row: &[f32]) -> f32 {
-    fold(row, 0.0, L::splat(0.0), |sum, values: L| sum.add(values)).total()
+    fold(row, 0.0, L::splat(0.0), |sum, values: L| sum.add(values)).reduce_add()
 }
 
 #[inline(always)]
@@ -177,14 +177,14 @@ fn moments<L: Lanes>(row: &[f32]) -> (f32, f32) {
         let difference = values.sub(L::splat(mean));
         difference.mul_add(difference, sum)
     });
-    (mean, squares.total() / row.len() as f32)
+    (mean, squares.reduce_add() / row.len() as f32)
 }
 
 #[inline(always)]
 fn range<L: Lanes>(row: &[f32], start: (f32, f32)) -> (f32, f32) {
     let start = (L::splat(start.0), L::splat(start.1));
-    let (low, high) = fold(row, f32::NAN, start, |(low, high), values: L| (values.smaller(low), values.larger(high)));
-    (low.lowest(), high.highest())
+    let (low, high) = fold(row, f32::NAN, start, |(low, high), values: L| (values.min(low), values.max(high)));
+    (low.reduce_min(), high.reduce_max())
 }
 
 /// `to = function(row)`, sixteen values at a time; the last ones are filled up with zeros.
@@ -215,7 +215,7 @@ fn gelu<L: Lanes>(values: &mut [f32]) {
 
 #[inline(always)]
 fn round<L: Lanes, const FLIP: u8>(values: &[f32; 16], inverse: L, zero: L) -> [u8; 16] {
-    L::load(values).mul_add(inverse, zero).rounded::<FLIP>()
+    L::load(values).mul_add(inverse, zero).round_i8::<FLIP>()
 }
 
 #[inline(always)]
@@ -258,7 +258,7 @@ fn round_symmetric<L: Lanes>(row: &[f32], inverse: f32, to: &mut [i8]) {
         row,
         to,
         #[inline(always)]
-        |values| as_signed(L::load(values).mul(inverse).at_least(-127.0).rounded::<0>()),
+        |values| as_signed(L::load(values).mul(inverse).clamp_min(-127.0).round_i8::<0>()),
     );
 }
 
@@ -273,7 +273,7 @@ impl<L: Lanes, const N: usize> Softmax<L, N> {
     /// NaN counts as nothing for the largest value.
     #[inline(always)]
     fn of(row: &[f32], coefficients: [f32; N]) -> Self {
-        let max = fold(row, f32::NAN, L::splat(f32::NEG_INFINITY), |max, values: L| values.larger(max)).highest();
+        let max = fold(row, f32::NAN, L::splat(f32::NEG_INFINITY), |max, values: L| values.max(max)).reduce_max();
         Softmax { max: L::splat(max), coefficients, sum: L::splat(0.0) }
     }
 
@@ -297,7 +297,7 @@ impl<L: Lanes, const N: usize> Softmax<L, N> {
 
     #[inline(always)]
     fn inverse_sum(self) -> f32 {
-        1.0 / self.sum.total()
+        1.0 / self.sum.reduce_add()
     }
 }
 

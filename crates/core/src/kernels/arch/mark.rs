@@ -14,7 +14,7 @@ pub fn mark() {
 /// Once in every turn of a loop whose body is full vectors already: no instruction, but the compiler then leaves it at that, instead of
 /// vectorizing over the turns as well, with gathers.
 #[inline(always)]
-pub fn turn() {
+pub fn vectorization_barrier() {
     #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
     // SAFETY: there is nothing in it.
     unsafe {

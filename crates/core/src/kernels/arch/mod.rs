@@ -29,7 +29,7 @@ mod x86_64;
 pub use aarch64::to_half;
 pub use buffer::{Aligned, Element};
 pub use lanes::Arithmetic;
-pub use mark::{mark, turn};
+pub use mark::{mark, vectorization_barrier};
 #[cfg(target_arch = "aarch64")]
 pub(super) use peak_aarch64 as peak;
 #[cfg(target_arch = "x86_64")]
@@ -418,7 +418,7 @@ macro_rules! per_isa {
     (@ $(#[$meta:meta])* $visibility:vis fn $name:ident ($isa:ident; $($arg:ident: $type:ty),*) $(-> $result:ty)? = $body:path; $call:tt) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        // inlined into a loop, a body would prepare its constants in every turn, needed or not
+        // inlined into a loop, a body would prepare its constants in every vectorization_barrier, needed or not
         #[inline(never)]
         $visibility fn $name($isa: $crate::kernels::arch::Isa, $($arg: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]

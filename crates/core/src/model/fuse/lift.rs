@@ -11,54 +11,36 @@ use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 use tract_onnx::tract_core::ops::math::mul;
 use tract_onnx::tract_core::ops::nn::{Reduce, Reducer};
 
+use super::rule::{Context, Patch, replace};
 use super::view::{binary, konst_floats, only_successor, scalar, shape, split_inputs};
-use super::{PostProcessConfig, lift_attention, lift_convolution, lift_factor, lift_linear};
+use super::{lift_attention, lift_convolution, lift_factor, lift_linear};
 use crate::kernels::activation::Activation;
 use crate::kernels::linear::Norm;
 use crate::model::ops::{ActivationSpec, Lifted, NormSpec, Spec};
 
-pub(super) type Patch = TractResult<Option<TypedModelPatch>>;
-
 /// Replaces what it recognizes by [`Lifted`] operators.
-pub(super) fn lift(rules: &PostProcessConfig, model: &mut TypedModel) -> TractResult<()> {
-    Rewriter::default().with_rule_for("no-op cast", no_op_cast).with_rule_for("slice", strided_slice).rewrite(rules, model)?;
+pub(super) fn lift(context: &Context, model: &mut TypedModel) -> TractResult<()> {
+    Rewriter::default().with_rule_for("no-op cast", no_op_cast).with_rule_for("slice", strided_slice).rewrite(context, model)?;
     Rewriter::default()
         .with_rule_for("layer norm", layer_norm)
         .with_rule_for("activation", activation)
         .with_rule_for("activation by maximum", relu)
-        .rewrite(rules, model)?;
+        .rewrite(context, model)?;
     Rewriter::default()
         .with_rule_for("factor before a convolution", lift_factor::convolution)
         .with_rule_for("factor before a product", lift_factor::product)
         .with_rule_for("columns", lift_factor::columns)
-        .rewrite(rules, model)?;
-    Rewriter::default().with_rule_for("quantized convolution", lift_convolution::dequantize).rewrite(rules, model)?;
-    Rewriter::default().with_rule_for("linear", lift_linear::linear).rewrite(rules, model)?;
+        .rewrite(context, model)?;
+    Rewriter::default().with_rule_for("quantized convolution", lift_convolution::dequantize).rewrite(context, model)?;
+    Rewriter::default().with_rule_for("linear", lift_linear::linear).rewrite(context, model)?;
     Rewriter::default()
         .with_rule_for("attention", lift_attention::attention)
         .with_rule_for("patch embedding", lift_convolution::patches)
         .with_rule_for("scale block", lift_convolution::scale_block)
-        .rewrite(rules, model)
+        .rewrite(context, model)
 }
 
-/// A patch that computes `outlet` by `spec` from `inputs`.
-pub(super) fn replace(
-    rules: &PostProcessConfig,
-    model: &TypedModel,
-    name: &str,
-    spec: Spec,
-    inputs: &[OutletId],
-    outlet: OutletId,
-) -> TractResult<Option<TypedModelPatch>> {
-    let mut patch = TypedModelPatch::default();
-    let inputs = patch.taps(model, inputs)?;
-    let op = Lifted::new(spec, &shape(model, outlet), &rules.engine);
-    let output = patch.wire_node(name, op, &inputs)?;
-    patch.shunt_outside(model, outlet, output[0])?;
-    Ok(Some(patch))
-}
-
-fn no_op_cast(_: &PostProcessConfig, model: &TypedModel, node: &TypedNode, _: &str, op: &Cast) -> Patch {
+fn no_op_cast(_: &Context, model: &TypedModel, node: &TypedNode, _: &str, op: &Cast) -> Patch {
     if model.outlet_fact(node.inputs[0])?.datum_type != op.to {
         return Ok(None);
     }
@@ -66,7 +48,7 @@ fn no_op_cast(_: &PostProcessConfig, model: &TypedModel, node: &TypedNode, _: &s
 }
 
 /// Slices with constant bounds become plain ones, as tract's declutter does.
-fn strided_slice(_: &PostProcessConfig, model: &TypedModel, node: &TypedNode, _: &str, op: &StridedSlice) -> Patch {
+fn strided_slice(_: &Context, model: &TypedModel, node: &TypedNode, _: &str, op: &StridedSlice) -> Patch {
     op.declutter(model, node)
 }
 
@@ -109,7 +91,7 @@ fn square(model: &TypedModel, outlet: OutletId) -> Option<OutletId> {
 }
 
 /// `(x - mean x) / sqrt(mean (x - mean x)^2 + eps)`, then times a constant plus a constant.
-fn layer_norm(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
+fn layer_norm(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
     let Some((x, eps)) = normalized(model, node, op.name().as_ref()) else { return Ok(None) };
     let Some(&width) = shape(model, x).last() else { return Ok(None) };
     let (mut last, mut scale, mut shift) = (node, vec![1.0; width], vec![0.0; width]);
@@ -122,7 +104,7 @@ fn layer_norm(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, n
         }
     }
     let spec = Spec::Norm(NormSpec(Arc::new(Norm { scale, shift, eps })));
-    replace(rules, model, name, spec, &[x], last.id.into())
+    replace(context, model, name, spec, &[x], last.id.into())
 }
 
 /// What is normalized, and epsilon.
@@ -162,7 +144,7 @@ fn near(value: f32, target: f32) -> bool {
 }
 
 /// GELU by the error function or tanh, SiLU and its relatives by the sigmoid.
-fn activation(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &ElementWiseOp) -> Patch {
+fn activation(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &ElementWiseOp) -> Patch {
     let found = match op.name().as_ref() {
         "Erf" => gelu(model, node),
         "Tanh" => gelu_tanh(model, node),
@@ -172,12 +154,12 @@ fn activation(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, n
     let Some(Found { x, last, activation, multiple }) = found else { return Ok(None) };
     let spec = Spec::Activation(ActivationSpec { activation, len: 0 });
     if multiple == 1.0 {
-        return replace(rules, model, name, spec, &[x], last);
+        return replace(context, model, name, spec, &[x], last);
     }
     let sizes = shape(model, last);
     let mut patch = TypedModelPatch::default();
     let x = patch.tap_model(model, x)?;
-    let output = patch.wire_node(name, Lifted::new(spec, &sizes, &rules.engine), &[x])?[0];
+    let output = patch.wire_node(name, Lifted::new(spec, &sizes, &context.engine), &[x])?[0];
     let factor = patch.add_const(format!("{name}.factor"), tensor0(multiple).broadcast_into_rank(sizes.len())?)?;
     let output = patch.wire_node(format!("{name}.multiple"), mul(), &[output, factor])?;
     patch.shunt_outside(model, last, output[0])?;
@@ -254,11 +236,11 @@ fn sigmoid_gate(model: &TypedModel, sigmoid: &TypedNode) -> Option<Found> {
 }
 
 /// `max(x, 0)`.
-fn relu(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
+fn relu(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
     if op.name() != "Max" {
         return Ok(None);
     }
     let Some((_, x)) = split_inputs(node, |input| scalar(model, input) == Some(0.0)) else { return Ok(None) };
     let spec = Spec::Activation(ActivationSpec { activation: Activation::Relu, len: 0 });
-    replace(rules, model, name, spec, &[x], node.id.into())
+    replace(context, model, name, spec, &[x], node.id.into())
 }

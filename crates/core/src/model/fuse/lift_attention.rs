@@ -5,8 +5,7 @@ use tract_onnx::tract_core::internal::AxisOp;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::nn::Softmax;
 
-use super::PostProcessConfig;
-use super::lift::Patch;
+use super::rule::{Context, Patch};
 use super::view::{binary, laid_out, only_successor, reshape, scalar, shape, split_inputs};
 use crate::kernels::attention::Shape;
 use crate::model::ops::{AttentionSpec, Lifted, Part, Spec};
@@ -21,14 +20,14 @@ struct Operand {
 }
 
 /// `softmax(q k^T) v` with a scale and an additive mask in between.
-pub(super) fn attention(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Softmax) -> Patch {
+pub(super) fn attention(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &Softmax) -> Patch {
     let Some(found) = find(model, node, op) else { return Ok(None) };
     let Found { q, k, v, mask, mut shape, product } = found;
     shape.scale *= q.factor * k.factor;
     if v.factor != 1.0 {
         return Ok(None);
     }
-    shape.scores = rules.scores;
+    shape.scores = context.scores;
     let width = shape.heads * shape.head_dim;
     let mut patch = TypedModelPatch::default();
     let mut inputs = tvec![];
@@ -48,7 +47,7 @@ pub(super) fn attention(rules: &PostProcessConfig, model: &TypedModel, node: &Ty
     let target = super::view::shape(model, last.into());
     // the shape that is wanted, with its axes of 1: a reshape would copy
     let own = if wanted { target.clone() } else { vec![shape.queries, width] };
-    let mut output = patch.wire_node(name, Lifted::new(Spec::Attention(spec), &own, &rules.engine), &inputs)?[0];
+    let mut output = patch.wire_node(name, Lifted::new(Spec::Attention(spec), &own, &context.engine), &inputs)?[0];
     if !wanted {
         // somebody wants it head by head
         let split = [shape.queries, shape.heads, shape.head_dim];

@@ -8,16 +8,15 @@ use tract_onnx::tract_core::ops::cast::Cast;
 use tract_onnx::tract_core::ops::cnn::{Conv, Deconv, PaddingSpec};
 use tract_onnx::tract_core::ops::nn::DataFormat;
 
-use super::PostProcessConfig;
-use super::lift::Patch;
-use super::lift_linear::{DYNAMIC_QUANTIZE, rescaled};
+use super::dynamic_int8::{DYNAMIC_QUANTIZE, rescaled};
+use super::rule::{Context, Patch};
 use super::view::{behind_reshapes, binary, floats, konst, konst_floats, laid_out, only_successor, reshape, scalar, shape};
 use crate::kernels::activation::Activation;
 use crate::model::ops::{Columns, LayerSpec, Lifted, Matrix, PatchesSpec, ScaleBlockSpec, Spec};
 
 /// A convolution of ONNX Runtime's dynamic int8 becomes one in f32 on the rounded weights: these are a few percent of the work, and
 /// the other rules then see them.
-pub(super) fn dequantize(_: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
+pub(super) fn dequantize(_: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
     let found = || {
         op.q_params.as_ref()?;
         let quantize = model.node(node.inputs[0].node);
@@ -83,7 +82,7 @@ fn added_per_channel<'a>(model: &'a TypedModel, node: &TypedNode, channels: usiz
 }
 
 /// A convolution whose stride is its kernel, transposed to tokens.
-pub(super) fn patches(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
+pub(super) fn patches(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
     let found = || {
         let kernel = konst(model, node.inputs[1])?;
         let [n, channels, ph, pw] = kernel.shape()[..] else { return None };
@@ -127,7 +126,7 @@ pub(super) fn patches(rules: &PostProcessConfig, model: &TypedModel, node: &Type
         inputs.push(patch.add_const(format!("{name}.positions"), table)?);
         (last, sizes) = (sum, shape(model, sum.id.into()));
     }
-    let lifted = Lifted::new(Spec::Patches(spec), &sizes, &rules.engine);
+    let lifted = Lifted::new(Spec::Patches(spec), &sizes, &context.engine);
     let output = patch.wire_node(name, lifted, &inputs)?;
     patch.shunt_outside(model, last.id.into(), output[0])?;
     Ok(Some(patch))
@@ -155,14 +154,14 @@ fn reaches(model: &TypedModel, outlet: OutletId, target: usize) -> bool {
 
 /// Depthwise 3x3, layer norm over channels; before it an activation and the enlargement, as a transposed convolution or as a linear
 /// layer with a pixel shuffle.
-pub(super) fn scale_block(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
+pub(super) fn scale_block(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
     let Some(found) = find_scale_block(model, node, op) else { return Ok(None) };
     let (spec, tokens, last) = found;
     let (height, width) = (2 * spec.grid.0, 2 * spec.grid.1);
     let d = spec.bias.len();
     let mut patch = TypedModelPatch::default();
     let input = patch.tap_model(model, tokens)?;
-    let lifted = Lifted::new(Spec::ScaleBlock(spec), &[height * width, d], &rules.engine);
+    let lifted = Lifted::new(Spec::ScaleBlock(spec), &[height * width, d], &context.engine);
     let mut output = patch.wire_node(name, lifted, &[input])?[0];
     let target = shape(model, last);
     output = patch.wire_node(format!("{name}.map"), reshape(&[height * width, d], &target)?, &[output])?[0];

@@ -6,8 +6,7 @@ use tract_onnx::tract_core::ops::array::Slice;
 use tract_onnx::tract_core::ops::cnn::Conv;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 
-use super::PostProcessConfig;
-use super::lift::Patch;
+use super::rule::{Context, Patch};
 use super::view::{binary, konst, konst_floats, only_successor, scalar, shape, split_inputs};
 
 /// `x` and the constant of `x * constant` that only the asker reads.
@@ -26,7 +25,7 @@ fn multiplied(model: &TypedModel, outlet: OutletId, factor: f32) -> Option<Tenso
 }
 
 /// A constant before a convolution: multiplied into its kernel.
-pub(super) fn convolution(_: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
+pub(super) fn convolution(_: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &Conv) -> Patch {
     let found = || {
         let (x, factor) = factor(model, node.inputs[0])?;
         op.q_params.is_none().then_some(())?;
@@ -43,7 +42,7 @@ pub(super) fn convolution(_: &PostProcessConfig, model: &TypedModel, node: &Type
 }
 
 /// A constant before a product with a matrix: multiplied into that.
-pub(super) fn product(_: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &EinSum) -> Patch {
+pub(super) fn product(_: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &EinSum) -> Patch {
     let found = || {
         (op.q_params.is_none() && node.inputs.len() == 2).then_some(())?;
         let slot = (0..2).find(|slot| konst(model, node.inputs[*slot]).is_some_and(|constant| constant.rank() >= 2))?;
@@ -62,7 +61,7 @@ pub(super) fn product(_: &PostProcessConfig, model: &TypedModel, node: &TypedNod
 
 /// Some columns of a product with a matrix, where queries, keys and values were made one: a product with these columns. The rules for
 /// attention join them again, with the biases that stand behind each.
-pub(super) fn columns(_: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Slice) -> Patch {
+pub(super) fn columns(_: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &Slice) -> Patch {
     let found = || {
         let product = model.node(node.inputs[0].node);
         let einsum = product.op_as::<EinSum>().filter(|einsum| einsum.q_params.is_none() && product.inputs.len() == 2)?;

@@ -3,17 +3,14 @@
 use std::sync::Arc;
 
 use tract_onnx::prelude::{Datum, OutletId, Tensor, TypedModel, TypedNode, tvec};
-use tract_onnx::tract_core::internal::{AxisOp, InOut};
+use tract_onnx::tract_core::internal::InOut;
 use tract_onnx::tract_core::ops::cast::Cast;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 
-use super::PostProcessConfig;
-use super::lift::{Patch, replace};
-use super::view::{binary, konst, konst_floats, only_successor, shape, split_inputs};
+use super::dynamic_int8::{DYNAMIC_QUANTIZE, rescaled};
+use super::rule::{Context, Patch, replace};
+use super::view::{binary, konst, konst_floats, only_successor, shape};
 use crate::model::ops::{Columns, LinearSpec, Matrix, Spec};
-
-/// tract's name of ONNX's DynamicQuantizeLinear.
-pub(super) const DYNAMIC_QUANTIZE: &str = "DynamicQuantizeLinearU8";
 
 /// What a product was recognized as.
 struct Product {
@@ -24,8 +21,8 @@ struct Product {
 }
 
 /// A product with a constant matrix, then a bias if one follows.
-pub(super) fn linear(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &EinSum) -> Patch {
-    let found = if op.q_params.is_some() { quantized(model, node, op) } else { plain(rules, model, node, op) };
+pub(super) fn linear(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &EinSum) -> Patch {
+    let found = if op.q_params.is_some() { quantized(model, node, op) } else { plain(context, model, node, op) };
     let Some(Product { x, matrix, last }) = found else { return Ok(None) };
     let (mut last, mut bias) = (model.node(last), None);
     if let Some(sum) = only_successor(model, last).filter(|next| binary(model, next.id, "Add").is_some()) {
@@ -36,7 +33,7 @@ pub(super) fn linear(rules: &PostProcessConfig, model: &TypedModel, node: &Typed
         }
     }
     let spec = Spec::Linear(LinearSpec::layer(Columns { matrix, bias }));
-    replace(rules, model, name, spec, &[x], last.id.into())
+    replace(context, model, name, spec, &[x], last.id.into())
 }
 
 /// Which slot is the activation, and whether the matrix in the other is `[n, k]`; `None` when this is no linear layer.
@@ -76,25 +73,25 @@ fn matrix(values: Arc<Tensor>) -> Option<Arc<Tensor>> {
     Some(Arc::new(flat))
 }
 
-fn plain(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<Product> {
+fn plain(context: &Context, model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<Product> {
     let (x, transposed) = roles(model, node, op)?;
     let values = matrix(konst(model, node.inputs[1 - x])?)?;
     if values.datum_type() != f32::datum_type() || model.outlet_fact(node.inputs[x]).ok()?.datum_type != f32::datum_type() {
         return None;
     }
-    let matrix = as_integers(rules, &values, transposed).unwrap_or(Matrix { values, transposed, scales: None });
+    let matrix = as_integers(context, &values, transposed).unwrap_or(Matrix { values, transposed, scales: None });
     Some(Product { x: node.inputs[x], matrix, last: node.id })
 }
 
 /// The matrix as the integers that a statically quantized file has for it.
-fn as_integers(rules: &PostProcessConfig, values: &Tensor, transposed: bool) -> Option<Matrix> {
+fn as_integers(context: &Context, values: &Tensor, transposed: bool) -> Option<Matrix> {
     let floats = |tensor: &Tensor| Some(tensor.try_as_plain_ram().ok()?.as_slice::<f32>().ok()?.to_vec());
-    let wanted = if rules.weights.is_empty() { return None } else { floats(values)? };
+    let wanted = if context.weights.is_empty() { return None } else { floats(values)? };
     let same = |tensor: &Tensor| {
         let plain = tensor.try_as_plain_ram();
         tensor.len() == wanted.len() && plain.is_ok_and(|plain| plain.as_slice::<f32>().is_ok_and(|values| values == wanted))
     };
-    let found = rules.weights.iter().find(|weights| weights.floats.shape() == values.shape() && same(&weights.floats))?;
+    let found = context.weights.iter().find(|weights| weights.floats.shape() == values.shape() && same(&weights.floats))?;
     let along_n = usize::from(!transposed);
     (found.rounding.scale.len() == 1 || found.rounding.axis == along_n).then_some(())?;
     let (values, scales) = symmetric(&found.integers, transposed, &found.rounding.zero, &found.rounding.scale)?;
@@ -115,22 +112,6 @@ fn quantized(model: &TypedModel, node: &TypedNode, op: &EinSum) -> Option<Produc
     let (values, scales) = symmetric(&matrix(konst(model, node.inputs[1])?)?, transposed, &zero_points, &weight_scales)?;
     let matrix = Matrix { values, transposed, scales: Some(Arc::new(scales)) };
     Some(Product { x: quantize.inputs[0], matrix, last })
-}
-
-/// The node that multiplies the cast product by `quantize`'s scale times constants, and the constants.
-pub(super) fn rescaled(model: &TypedModel, cast: &TypedNode, quantize: &TypedNode) -> Option<(usize, Vec<f32>)> {
-    let product = only_successor(model, cast).filter(|next| binary(model, next.id, "Mul").is_some())?;
-    let (_, scale) = split_inputs(product, |input| input.node == cast.id)?;
-    let behind = |outlet: OutletId| {
-        let mut outlet = outlet;
-        while model.node(outlet.node).op_is::<AxisOp>() {
-            outlet = model.node(outlet.node).inputs[0];
-        }
-        outlet
-    };
-    let scale = binary(model, behind(scale).node, "Mul")?;
-    let (_, constants) = split_inputs(scale, |input| behind(input) == OutletId::new(quantize.id, 1))?;
-    Some((product.id, konst_floats(model, constants)?))
 }
 
 /// Weights around their zero points as i8 with one scale per column. Exact when they fit; else rounded once more.

@@ -8,25 +8,24 @@ use tract_onnx::tract_core::internal::{AxisOp, DimLike, Op, Rewriter};
 use tract_onnx::tract_core::ops::array::{Slice, TypedConcat};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 
-use super::PostProcessConfig;
-use super::lift::{Patch, replace};
+use super::rule::{Context, Patch, replace};
 use super::view::{konst, konst_floats, only_successor, shape, split_inputs};
 use crate::kernels::activation::Activation;
 use crate::model::ops::{AttentionSpec, ConcatSpec, LayerSpec, Lifted, LinearSpec, Part, Spec};
 
 /// Applies the rules in an order in which each finds what the ones before it made.
-pub(super) fn merge(rules: &PostProcessConfig, model: &mut TypedModel) -> TractResult<()> {
+pub(super) fn merge(context: &Context, model: &mut TypedModel) -> TractResult<()> {
     Rewriter::default()
         .with_rule_for("reshape before", reshape_before)
         .with_rule_for("reshape after", reshape_after)
-        .rewrite(rules, model)?;
-    Rewriter::default().with_rule_for("q, k and v", qkv).with_rule_for("concat", concat).rewrite(rules, model)?;
-    Rewriter::default().with_rule_for("rows", slice_then).rewrite(rules, model)?;
-    Rewriter::default().with_rule_for("norm, then", norm_then).with_rule_for("then activation", then_activation).rewrite(rules, model)?;
-    Rewriter::default().with_rule_for("layer scale", layer_scale).rewrite(rules, model)?;
-    Rewriter::default().with_rule_for("gate", gate).rewrite(rules, model)?;
-    Rewriter::default().with_rule_for("layers", layers).rewrite(rules, model)?;
-    Rewriter::default().with_rule_for("residual", residual).rewrite(rules, model)
+        .rewrite(context, model)?;
+    Rewriter::default().with_rule_for("q, k and v", qkv).with_rule_for("concat", concat).rewrite(context, model)?;
+    Rewriter::default().with_rule_for("rows", slice_then).rewrite(context, model)?;
+    Rewriter::default().with_rule_for("norm, then", norm_then).with_rule_for("then activation", then_activation).rewrite(context, model)?;
+    Rewriter::default().with_rule_for("layer scale", layer_scale).rewrite(context, model)?;
+    Rewriter::default().with_rule_for("gate", gate).rewrite(context, model)?;
+    Rewriter::default().with_rule_for("layers", layers).rewrite(context, model)?;
+    Rewriter::default().with_rule_for("residual", residual).rewrite(context, model)
 }
 
 /// The recognized linear layers at `outlet`.
@@ -60,26 +59,26 @@ fn unshaped(model: &TypedModel, outlet: OutletId) -> Option<OutletId> {
 }
 
 /// Rows lie as they did before a reshape, as around Gemm, which takes two axes only.
-fn reshape_before(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
+fn reshape_before(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
     let Some(input) = node.inputs.first().filter(|_| by_rows(op) && node.inputs.len() == 1) else { return Ok(None) };
     let Some(rows) = unshaped(model, *input) else { return Ok(None) };
     let mut patch = TypedModelPatch::default();
     let rows = patch.tap_model(model, rows)?;
-    let output = patch.wire_node(name, Lifted { engine: rules.engine.clone(), ..op.clone() }, &[rows])?;
+    let output = patch.wire_node(name, Lifted { engine: context.engine.clone(), ..op.clone() }, &[rows])?;
     patch.shunt_outside(model, node.id.into(), output[0])?;
     Ok(Some(patch))
 }
 
 /// The same behind an operator: its output has the later shape at once.
-fn reshape_after(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, _: &AxisOp) -> Patch {
+fn reshape_after(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, _: &AxisOp) -> Patch {
     let Some(rows) = unshaped(model, node.id.into()) else { return Ok(None) };
     let before = model.node(rows.node);
     let Some(op) = before.op_as::<Lifted>().filter(|op| by_rows(op) && only_successor(model, before).is_some()) else { return Ok(None) };
-    replace(rules, model, name, op.spec.as_ref().clone(), &before.inputs, node.id.into())
+    replace(context, model, name, op.spec.as_ref().clone(), &before.inputs, node.id.into())
 }
 
 /// Three layers on the same tokens that only this attention reads become one.
-fn qkv(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
+fn qkv(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
     let Spec::Attention(attention) = op.spec.as_ref() else { return Ok(None) };
     let [q, k, v] = [attention.q, attention.k, attention.v].map(|part| node.inputs[part.slot]);
     let found = || {
@@ -103,7 +102,7 @@ fn qkv(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &s
     *sizes.last_mut().expect("a layer has an axis") = stride;
     let mut patch = TypedModelPatch::default();
     let x = patch.tap_model(model, x)?;
-    let together = patch.wire_node(format!("{name}.qkv"), Lifted::new(Spec::Linear(spec), &sizes, &rules.engine), &[x])?[0];
+    let together = patch.wire_node(format!("{name}.qkv"), Lifted::new(Spec::Linear(spec), &sizes, &context.engine), &[x])?[0];
     let part = |index: usize| Part { slot: 0, stride, offset: offsets[index] };
     let mask = attention.mask.map(|_| 1);
     let joined = AttentionSpec { shape: attention.shape, q: part(0), k: part(1), v: part(2), mask };
@@ -111,13 +110,13 @@ fn qkv(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &s
     if let Some(slot) = attention.mask {
         inputs.push(patch.tap_model(model, node.inputs[slot])?);
     }
-    let output = patch.wire_node(name, Lifted::new(Spec::Attention(joined), &op.shape, &rules.engine), &inputs)?;
+    let output = patch.wire_node(name, Lifted::new(Spec::Attention(joined), &op.shape, &context.engine), &inputs)?;
     patch.shunt_outside(model, node.id.into(), output[0])?;
     Ok(Some(patch))
 }
 
 /// Tokens one after the other.
-fn concat(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedConcat) -> Patch {
+fn concat(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedConcat) -> Patch {
     let sizes = shape(model, node.id.into());
     if sizes.len() < 2 || op.axis + 2 != sizes.len() || sizes[..op.axis].iter().any(|size| *size != 1) || node.inputs.len() > 4 {
         return Ok(None);
@@ -125,11 +124,11 @@ fn concat(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name:
     if model.outlet_fact(node.id.into())?.datum_type != tract_onnx::prelude::DatumType::F32 {
         return Ok(None);
     }
-    replace(rules, model, name, Spec::Concat(ConcatSpec), &node.inputs, node.id.into())
+    replace(context, model, name, Spec::Concat(ConcatSpec), &node.inputs, node.id.into())
 }
 
 /// An operator on some of the tokens reads them from all.
-fn slice_then(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
+fn slice_then(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
     let Some(input) = node.inputs.first() else { return Ok(None) };
     let slice = model.node(input.node);
     let Some(range) = slice.op_as::<Slice>() else { return Ok(None) };
@@ -148,11 +147,11 @@ fn slice_then(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, n
     };
     let mut inputs = node.inputs.clone();
     inputs[0] = slice.inputs[0];
-    replace(rules, model, name, spec, &inputs, node.id.into())
+    replace(context, model, name, spec, &inputs, node.id.into())
 }
 
 /// Layer norm before layers: computed row by row where they read it.
-fn norm_then(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
+fn norm_then(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
     let Some(input) = node.inputs.first() else { return Ok(None) };
     let before = model.node(input.node);
     let Some(Spec::Norm(norm)) = before.op_as::<Lifted>().map(|lifted| lifted.spec.as_ref()) else { return Ok(None) };
@@ -166,11 +165,11 @@ fn norm_then(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, na
     };
     let mut inputs = node.inputs.clone();
     inputs[0] = before.inputs[0];
-    replace(rules, model, name, spec, &inputs, node.id.into())
+    replace(context, model, name, spec, &inputs, node.id.into())
 }
 
 /// A layer and the activation that alone reads it.
-fn then_activation(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
+fn then_activation(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
     let Spec::Activation(activation) = op.spec.as_ref() else { return Ok(None) };
     let Some((before, spec)) = linear(model, node.inputs[0]) else { return Ok(None) };
     let last = spec.layers.last().expect("at least one layer");
@@ -179,11 +178,11 @@ fn then_activation(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNo
     }
     let mut spec = spec.clone();
     spec.layers.last_mut().expect("at least one layer").activation = activation.activation;
-    replace(rules, model, name, Spec::Linear(spec), &before.inputs, node.id.into())
+    replace(context, model, name, Spec::Linear(spec), &before.inputs, node.id.into())
 }
 
 /// A constant factor per column, as LayerScale in exports of other programs: multiplied into the weights.
-fn layer_scale(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
+fn layer_scale(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
     let found = || {
         (op.name() == "Mul").then_some(())?;
         let (outlet, constant) = split_inputs(node, |input| linear(model, input).is_some())?;
@@ -204,11 +203,11 @@ fn layer_scale(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, 
         Some((spec, before))
     };
     let Some((spec, before)) = found() else { return Ok(None) };
-    replace(rules, model, name, Spec::Linear(spec), &before.inputs, node.id.into())
+    replace(context, model, name, Spec::Linear(spec), &before.inputs, node.id.into())
 }
 
 /// `act(gate x) * (up x)`: one layer with twice the columns.
-fn gate(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
+fn gate(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
     if op.name() != "Mul" {
         return Ok(None);
     }
@@ -232,11 +231,11 @@ fn gate(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &
     let mut spec = gate.1.clone();
     spec.layers[0].columns.extend(up.1.layers[0].columns.iter().cloned());
     spec.layers[0].gated = true;
-    replace(rules, model, name, Spec::Linear(spec), &gate.0.inputs, node.id.into())
+    replace(context, model, name, Spec::Linear(spec), &gate.0.inputs, node.id.into())
 }
 
 /// Layers of which only the next one reads the result.
-fn layers(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
+fn layers(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &Lifted) -> Patch {
     let Spec::Linear(after) = op.spec.as_ref() else { return Ok(None) };
     let Some((before, spec)) = linear(model, node.inputs[0]) else { return Ok(None) };
     let alone = only_successor(model, before).is_some_and(|next| next.id == node.id);
@@ -245,11 +244,11 @@ fn layers(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name:
     }
     let mut spec = spec.clone();
     spec.layers.extend(after.layers.iter().cloned());
-    replace(rules, model, name, Spec::Linear(spec), &before.inputs, node.id.into())
+    replace(context, model, name, Spec::Linear(spec), &before.inputs, node.id.into())
 }
 
 /// What is added to the result of layers.
-fn residual(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
+fn residual(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
     if op.name() != "Add" {
         return Ok(None);
     }
@@ -261,7 +260,7 @@ fn residual(rules: &PostProcessConfig, model: &TypedModel, node: &TypedNode, nam
             continue;
         }
         let spec = Spec::Linear(LinearSpec { residual: true, ..spec.clone() });
-        return replace(rules, model, name, spec, &[layers.inputs[0], added], node.id.into());
+        return replace(context, model, name, spec, &[layers.inputs[0], added], node.id.into());
     }
     Ok(None)
 }

@@ -1,7 +1,7 @@
 //! Rewrites of the graph before tract optimizes it.
 //!
 //! ```text
-//! ONNX as tract types it ──lift──▶ our operators, one by one ──merge──▶ chains ──code generation──▶ packed
+//! ONNX as tract types it ──lift──▶ our operators, one by one ──merge──▶ fused operators ──code generation──▶ packed
 //! ```
 //!
 //! [`lift`] recognizes operators by their structure, whoever exported them, in f32 and in the dynamic int8 form of ONNX Runtime's
@@ -11,6 +11,7 @@
 //! A rule looks at one node and its neighbours and returns a patch, or nothing. What no rule recognizes stays tract's. The rules
 //! run before tract's own declutter, which would turn these patterns into others.
 
+mod dynamic_int8;
 mod lift;
 mod lift_attention;
 mod lift_convolution;
@@ -19,6 +20,7 @@ mod lift_linear;
 mod mask_product;
 mod merge;
 mod rounding;
+mod rule;
 mod view;
 
 pub use mask_product::MaskProduct;
@@ -30,26 +32,8 @@ use tract_onnx::prelude::{TractResult, TypedModel};
 use tract_onnx::tract_core::optim::Optimizer;
 
 use super::ops::Engine;
-use crate::kernels::arch::Isa;
 use crate::kernels::attention::ScorePrecision;
-use crate::kernels::workers::Workers;
-
-/// What rules may ask for.
-#[derive(Debug, Clone)]
-struct PostProcessConfig {
-    pub engine: Engine,
-    /// Of all attentions.
-    pub scores: ScorePrecision,
-    /// Matrices of a statically quantized file that stay integers.
-    pub weights: Arc<Vec<rounding::Weights>>,
-}
-
-// tract's rewriter starts from a default context, which no rule ever sees
-impl Default for PostProcessConfig {
-    fn default() -> PostProcessConfig {
-        PostProcessConfig { engine: Engine::new(Isa::SCALAR, Workers::one()), scores: ScorePrecision::F32, weights: Arc::default() }
-    }
-}
+use rule::{Context, IntegerWeights};
 
 /// What the rules made of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,19 +46,19 @@ pub struct Rewritten {
 
 /// Applies all rules.
 pub fn rewrite(model: &mut TypedModel, engine: &Engine) -> TractResult<Rewritten> {
-    let dynamic = model.nodes().iter().any(|node| node.op.name() == lift_linear::DYNAMIC_QUANTIZE);
+    let dynamic = model.nodes().iter().any(|node| node.op.name() == dynamic_int8::DYNAMIC_QUANTIZE);
     let (left_out, weights) = without_roundings(model)?;
     let weights = if left_out.pairs > 0 && left_out.int8 { weights } else { Vec::new() };
     let quantized = dynamic || !weights.is_empty();
     let scores = if quantized { ScorePrecision::Int8 } else { ScorePrecision::F32 };
-    let rules = PostProcessConfig { engine: engine.clone(), scores, weights: Arc::new(weights) };
-    lift::lift(&rules, model)?;
-    merge::merge(&rules, model)?;
+    let context = Context { engine: engine.clone(), scores, weights: Arc::new(weights) };
+    lift::lift(&context, model)?;
+    merge::merge(&context, model)?;
     Ok(Rewritten { quantized, roundings: left_out.pairs })
 }
 
 /// Folds constants, and leaves out the roundings of a statically quantized network.
-pub fn without_roundings(model: &mut TypedModel) -> TractResult<(LeftOut, Vec<rounding::Weights>)> {
+pub fn without_roundings(model: &mut TypedModel) -> TractResult<(LeftOut, Vec<IntegerWeights>)> {
     let weights = rounding::fold_weights(model)?;
     fold_constants(model)?;
     Ok((rounding::leave_out(model)?, weights))

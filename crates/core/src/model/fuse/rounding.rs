@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use tract_onnx::prelude::{DatumType, OutletId, SpecialOps, Tensor, TractResult, TypedModel, TypedModelPatch, TypedNode};
+use tract_onnx::prelude::{DatumType, OutletId, SpecialOps, TractResult, TypedModel, TypedModelPatch, TypedNode};
 use tract_onnx::tract_core::internal::{AxisOp, Rewriter, tensor0};
 use tract_onnx::tract_core::ops::array::{Slice, TypedConcat};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
@@ -16,20 +16,12 @@ use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::math::max;
 use tract_onnx::tract_core::ops::nn::Softmax;
 
-use super::lift::Patch;
+use super::rule::{IntegerWeights, Patch};
 use super::view::{konst, scalar};
 use crate::model::onnx::Rounding;
 
-/// A weight matrix as integers, and what they stand for.
-#[derive(Debug, Clone)]
-pub struct Weights {
-    pub floats: Arc<Tensor>,
-    pub integers: Arc<Tensor>,
-    pub rounding: Rounding,
-}
-
 /// Folds what is dequantized from constants (tract does not fold a constant that grows by much); returns the matrices of 8 bits.
-pub fn fold_weights(model: &mut TypedModel) -> TractResult<Vec<Weights>> {
+pub fn fold_weights(model: &mut TypedModel) -> TractResult<Vec<IntegerWeights>> {
     let mut weights = Vec::new();
     let mut patches = Vec::new();
     for node in model.nodes() {
@@ -41,7 +33,7 @@ pub fn fold_weights(model: &mut TypedModel) -> TractResult<Vec<Weights>> {
         patch.shunt_outside(model, node.id.into(), folded)?;
         patches.push(patch);
         if integers.rank() == 2 && matches!(integers.datum_type(), DatumType::I8 | DatumType::U8) {
-            weights.push(Weights { floats, integers, rounding: rounding.clone() });
+            weights.push(IntegerWeights { floats, integers, rounding: rounding.clone() });
         }
     }
     for patch in patches {

@@ -24,7 +24,7 @@ const ELEMENT_TYPES: [(i32, &str); 10] = [
 ];
 
 /// # Errors
-/// One sentence with the foreign operators, how many there are of each, and what to do.
+/// One sentence with the operators of other domains, how many there are of each, and what to do.
 pub fn check(proto: &ModelProto) -> Result<(), ModelError> {
     let Some(graph) = &proto.graph else { return Ok(()) };
     let unsupported = |reason: String| Err(ModelError::Unsupported { reason });
@@ -33,14 +33,14 @@ pub fn check(proto: &ModelProto) -> Result<(), ModelError> {
             return unsupported(format!("the tensor '{}' is {name}; export the network in float32 or quantize it to int8", tensor.name));
         }
     }
-    let mut foreign: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
+    let mut others: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
     for node in &graph.node {
         let standard = matches!(node.domain.as_str(), "" | "ai.onnx");
         if !standard && !SAME_AS_STANDARD.contains(&node.op_type.as_str()) {
-            *foreign.entry(&node.domain).or_default().entry(&node.op_type).or_default() += 1;
+            *others.entry(&node.domain).or_default().entry(&node.op_type).or_default() += 1;
         }
     }
-    let Some((domain, operators)) = foreign.iter().next() else { return qlinear(graph) };
+    let Some((domain, operators)) = others.iter().next() else { return qlinear(graph) };
     let listed: Vec<String> = operators.iter().map(|(name, count)| format!("{name} {count}")).collect();
     let listed = listed.join(", ");
     let quantized = operators.keys().any(|name| name.starts_with('Q') || name.contains("Quantize") || name.contains("NBits"));

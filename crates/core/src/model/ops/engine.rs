@@ -8,7 +8,7 @@ use tract_onnx::tract_core::internal::{IntoTValue, TValue};
 
 use crate::kernels::arch::Isa;
 use crate::kernels::attention::{AttentionScratch, Head};
-use crate::kernels::linear::ChainScratch;
+use crate::kernels::linear::FusedMlpScratch;
 use crate::kernels::scale_block::ScaleScratch;
 use crate::kernels::workers::Workers;
 
@@ -26,7 +26,7 @@ pub struct Engine {
 /// What one thread needs besides inputs and outputs; it grows to what the largest operator wants, then stays.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    pub chain: ChainScratch,
+    pub chain: FusedMlpScratch,
     pub attention: AttentionScratch,
     pub scale: ScaleScratch,
     /// Gathered patches.

@@ -9,8 +9,8 @@ use super::engine::with_scratch;
 use super::{Engine, Kernel};
 use crate::kernels::activation::Activation;
 use crate::kernels::arch::Isa;
-use crate::kernels::linear::{Chain, Linear, Norm, Weights};
-use crate::kernels::panels::{F32Panels, I8Panels};
+use crate::kernels::linear::{FusedMlp, Linear, Norm, Weights};
+use crate::kernels::packed::{PackedF32, PackedI8};
 
 /// A weight matrix as the file has it.
 #[derive(Debug, Clone)]
@@ -115,7 +115,7 @@ impl LayerSpec {
     }
 
     fn pack_int8(&self, isa: Isa, k: usize, n: usize) -> TractResult<Weights> {
-        let mut panels = I8Panels::zeros(isa, k, n);
+        let mut panels = PackedI8::zeros(isa, k, n);
         let mut column = vec![0i8; k];
         let mut at = 0;
         for Columns { matrix, .. } in &self.columns {
@@ -133,7 +133,7 @@ impl LayerSpec {
     }
 
     fn pack_f32(&self, isa: Isa, k: usize, n: usize) -> TractResult<Weights> {
-        let mut panels = F32Panels::zeros(isa, k, n);
+        let mut panels = PackedF32::zeros(isa, k, n);
         let mut column = vec![0f32; k];
         let mut at = 0;
         for Columns { matrix, .. } in &self.columns {
@@ -177,16 +177,16 @@ impl LinearSpec {
     }
 
     /// Packs norm and layers.
-    pub fn chain(&self, isa: Isa) -> TractResult<Chain> {
+    pub fn chain(&self, isa: Isa) -> TractResult<FusedMlp> {
         let layers = self.layers.iter().map(|layer| layer.pack(isa)).collect::<TractResult<_>>()?;
-        Ok(Chain { norm: self.norm.as_ref().map(|norm| norm.as_ref().clone()), layers })
+        Ok(FusedMlp { norm: self.norm.as_ref().map(|norm| norm.as_ref().clone()), layers })
     }
 }
 
 /// A packed [`LinearSpec`].
 #[derive(Debug)]
 pub struct LinearKernel {
-    chain: Chain,
+    chain: FusedMlp,
     start: usize,
     rows: usize,
 }

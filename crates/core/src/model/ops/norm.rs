@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Engine, Kernel};
 use crate::kernels::activation::{Activation, activate};
+use crate::kernels::layer_norm::layer_norm;
 use crate::kernels::linear::Norm;
-use crate::kernels::rows::layer_norm;
 
 /// Layer norm over the last axis.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use super::engine::with_scratch;
 use super::linear::{Columns, LinearSpec, Matrix};
 use super::{Engine, Kernel};
 use crate::kernels::arch::Isa;
-use crate::kernels::linear::Chain;
+use crate::kernels::linear::FusedMlp;
 
 /// `[1, channels, height, width]` pixel values to `[patches, n]` tokens; an optional second input is added to them.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub struct PatchesSpec {
 /// A packed [`PatchesSpec`].
 #[derive(Debug)]
 pub struct PatchesKernel {
-    chain: Chain,
+    chain: FusedMlp,
     spec: PatchesSpec,
 }
 

@@ -8,8 +8,8 @@ use super::engine::with_scratch;
 use super::linear::{LayerSpec, LinearSpec};
 use super::{Engine, Kernel};
 use crate::kernels::arch::Isa;
+use crate::kernels::depthwise::depthwise_taps;
 use crate::kernels::linear::{Norm, Weights};
-use crate::kernels::rows::depthwise_taps;
 use crate::kernels::scale_block::ScaleBlock;
 
 /// Tokens `start ..` of the input, a grid of (height, width), to `[4 * height * width, D]`.

@@ -1,7 +1,7 @@
 //! Hints, published models, their classes, and DINOv3 deltas.
 
 use eomt_edge_core::data::Task;
-use eomt_edge_core::model::datasets::{ADE20K_STUFF, COCO_PANOPTIC, Dataset};
+use eomt_edge_core::model::label_sets::{ADE20K_STUFF, COCO_PANOPTIC, LabelSet};
 
 use super::super::presets::{self, Named, PRESETS, Size};
 use super::*;
@@ -33,22 +33,22 @@ fn published_models_are_found_by_every_name() {
 
 #[test]
 fn classes_of_the_datasets() {
-    let count = |dataset: Dataset, task| (dataset.labels(task).len(), dataset.stuff(task).len());
-    assert_eq!(count(Dataset::Coco, Task::Panoptic), (133, 53));
-    assert_eq!(count(Dataset::Coco, Task::Instance), (80, 0));
-    assert_eq!(count(Dataset::Ade20k, Task::Panoptic), (150, 50));
-    assert_eq!(count(Dataset::Ade20k, Task::Semantic), (150, 150));
-    assert_eq!(count(Dataset::Cityscapes, Task::Semantic), (19, 19));
+    let count = |dataset: LabelSet, task| (dataset.labels(task).len(), dataset.stuff(task).len());
+    assert_eq!(count(LabelSet::Coco, Task::Panoptic), (133, 53));
+    assert_eq!(count(LabelSet::Coco, Task::Instance), (80, 0));
+    assert_eq!(count(LabelSet::Ade20k, Task::Panoptic), (150, 50));
+    assert_eq!(count(LabelSet::Ade20k, Task::Semantic), (150, 150));
+    assert_eq!(count(LabelSet::Cityscapes, Task::Semantic), (19, 19));
     // Landmarks, by the category ids of the datasets: COCO 1, 90, 92, 200; ADE20K 1, 13, 150; Cityscapes 0, 18.
     assert_eq!(
         [COCO_PANOPTIC[0], COCO_PANOPTIC[79], COCO_PANOPTIC[80], COCO_PANOPTIC[132]],
         ["person", "toothbrush", "banner", "rug-merged"]
     );
-    let ade = Dataset::Ade20k.labels(Task::Semantic);
+    let ade = LabelSet::Ade20k.labels(Task::Semantic);
     assert_eq!([ade[0], ade[12], ade[149]], ["wall", "person", "flag"]);
     let stuff: Vec<&str> = ADE20K_STUFF.iter().map(|class| ade[*class]).collect();
     assert!(["wall", "sky", "sea", "river", "lake", "pier"].iter().all(|name| stuff.contains(name)) && !stuff.contains(&"person"));
-    assert_eq!(Dataset::Cityscapes.labels(Task::Semantic)[18], "bicycle");
+    assert_eq!(LabelSet::Cityscapes.labels(Task::Semantic)[18], "bicycle");
     for table in [&COCO_PANOPTIC[..], ade] {
         let distinct: std::collections::BTreeSet<_> = table.iter().collect();
         assert_eq!(distinct.len(), table.len());

@@ -1,4 +1,4 @@
-//! The non-linearities, spelled in the operators and the order in which peers recognize them.
+//! Activation functions, in the operators and the order that other runtimes fuse.
 
 use super::Writer;
 use crate::checkpoint::Activation;
@@ -30,7 +30,7 @@ impl Writer {
         }
     }
 
-    /// `x * (1 + curve) * 0.5`, in the order in which peers recognize GELU.
+    /// `x * (1 + curve) * 0.5`, in the order in which other runtimes recognize GELU.
     fn half_of_x_times_one_plus(&mut self, name: &str, x: &Value, curve: &Value) -> Value {
         let (one, half) = (self.scalar("one", 1.0), self.scalar("half", 0.5));
         let shifted = self.graph.node("Add", &format!("{name}.shifted"), &[curve, &one], &[]);

@@ -1,18 +1,17 @@
 //! Products with weights: `x W^T + b` in f32 or with int8 weights.
 //!
-//! The int8 form is the one that onnxruntime.quantization writes, since its fusions look for exactly that: the input is
+//! The int8 form is the one that onnxruntime.quantization writes, since its fusions match exactly that: the input is
 //! quantized at run time (`DynamicQuantizeLinear`), multiplied as integers, and one multiplication restores the scale.
-//! Whoever can quantize the input per token may do so: the zero point of the weights is 0.
+//! A runtime may quantize the input per token instead: the zero point of the weights is 0.
 
 use std::collections::BTreeMap;
 
 use super::{Form, Writer};
 use crate::checkpoint::{Array, Linear};
 use crate::convert::onnx::Value;
-use crate::convert::quantize::Int8Rows;
-use crate::convert::report::Int8Layer;
+use crate::convert::quantize::{Int8Layer, Int8Rows};
 
-/// Input to its quantization: values, scale, zero point.
+/// From an input to its quantized form: values, scale, zero point.
 pub(super) type QuantizedInputs = BTreeMap<Value, [Value; 3]>;
 
 impl Writer {
@@ -53,7 +52,7 @@ impl Writer {
         self.graph.node("MatMul", name, &[x, &weight], &[])
     }
 
-    /// The result is called `product`, the steps on the way are called after `name`.
+    /// The result has the name `product`; names of intermediate values start with `name`.
     fn product_int8(
         &mut self,
         name: &str,

@@ -5,7 +5,7 @@ use crate::checkpoint::{Activation, Network, ScaleBlock};
 use crate::convert::layers;
 use crate::convert::onnx::{Attr, Value};
 
-/// Added to the scores of pairs that may not see each other; softmax makes it an exact zero.
+/// Added to the scores of masked pairs; softmax turns them into exact zeros.
 const MASKED_OUT: f32 = -1e9;
 
 impl Writer {
@@ -38,7 +38,7 @@ impl Writer {
         (self.grid[0] << self.upscales, self.grid[1] << self.upscales)
     }
 
-    /// Features `[1, hidden, pixels]` of patch tokens by way of maps `[1, hidden, height, width]`.
+    /// Features `[1, hidden, pixels]` of patch tokens, computed on maps `[1, hidden, height, width]`.
     fn features_of_maps(&mut self, name: &str, patches: &Value, network: &Network) -> Value {
         let x = self.graph.transpose(&format!("{name}.patch_tokens.channels_first"), patches, &[0, 2, 1]);
         let mut x = self.graph.reshape(&format!("{name}.patch_map"), &x, &[1, self.hidden, self.grid[0], self.grid[1]]);
@@ -109,8 +109,8 @@ impl Writer {
         self.norm_with(&format!("{name}.norm"), &format!("{weights}.norm"), &x, &block.norm)
     }
 
-    /// Additive attention mask `[1, tokens, tokens]`: a query may look at a patch where its own mask, predicted from the tokens
-    /// before this block and reduced bilinearly to the patch grid, is positive (EoMT paper, section 3.3).
+    /// Additive attention mask `[1, tokens, tokens]`: a query may attend to a patch where its own mask, predicted from the tokens
+    /// before this block and resized bilinearly to the patch grid, is positive (EoMT paper, section 3.3).
     pub(super) fn attention_mask(&mut self, name: &str, x: &Value, network: &Network) -> Value {
         let normed = self.norm_with(&format!("{name}.norm"), "norm", x, &network.norm);
         let queries = self.query_tokens(name, &normed);

@@ -1,11 +1,11 @@
 //! The network as an ONNX graph, at one fixed input size.
 //!
-//! The encoder works on `[1, tokens, hidden]`: the first axis is there for converters that take whatever comes first for the batch
-//! (pnnx, on the way to ncnn). Tokens are queries (from block `depth - L2` on), class token,
+//! The encoder works on `[1, tokens, hidden]`: the first axis is for converters that take the first axis as the batch (pnnx, on the way to
+//! ncnn). Tokens are queries (from block `depth - L2` on), class token,
 //! registers, patches, in this order. Exact folds: the attention's 1/sqrt(head_dim) into the query projection and LayerScale
 //! into the projection before it (EoMT paper, section 3; DINOv2 for LayerScale).
 //!
-//! [`linear`] writes the products with weights, in f32 or int8; [`masks`] all that makes mask logits of tokens.
+//! [`linear`] writes the products with weights, in f32 or int8; [`masks`] computes mask logits from tokens.
 
 mod activation;
 mod linear;
@@ -16,13 +16,13 @@ use std::collections::BTreeMap;
 use eomt_edge_core::model::names;
 
 use super::onnx::{Attr, GraphBuilder, Value};
-use super::report::Int8Layer;
+use super::quantize::Int8Layer;
 use super::{layers, position};
 use crate::checkpoint::{Block, Linear, Masking, Mlp, Network, Norm, Position};
 
 /// How the graph is written.
 #[derive(Debug, Clone, Default)]
-pub enum Form {
+pub(super) enum Form {
     /// All in f32, the upscaling as transposed convolutions.
     #[default]
     Float,
@@ -30,15 +30,15 @@ pub enum Form {
     Tokens { int8: BTreeMap<String, Int8Layer> },
 }
 
-/// A written graph.
-pub struct Built {
+/// A graph under construction, complete but for its name and metadata.
+pub(super) struct Built {
     pub graph: GraphBuilder,
-    /// The names of all linears (see `layers`) and what each multiplies, `[rows, in]`; some are used more than once.
+    /// The names of all linears (see `layers`) and what each multiplies, `[rows, in]`; some run more than once.
     pub inputs: Vec<(String, Value)>,
 }
 
 /// Writes `network` for `[1, 3, height, width]` inputs. `size` = (height, width), multiples of the patch size.
-pub fn build(network: Network, size: (usize, usize), form: Form) -> Built {
+pub(super) fn build(network: Network, size: (usize, usize), form: Form) -> Built {
     let grid = [size.0 / network.patch_size[0], size.1 / network.patch_size[1]];
     let mut writer = Writer::new(&network, grid, form);
     writer.write(network, size);
@@ -230,7 +230,7 @@ impl Writer {
         self.graph.node("LayerNormalization", name, &[x, &scale, &shift], &attrs)
     }
 
-    /// A constant that many nodes may share.
+    /// A constant that several nodes may share.
     fn scalar(&mut self, name: &str, value: f32) -> Value {
         self.graph.floats(&format!("const.{name}"), &[], &[value])
     }

@@ -41,16 +41,16 @@ impl Arithmetic for Neon {
         each!(vfmaq_f32, term, self, factor)
     }
     #[inline(always)]
-    fn at_least(self, low: f32) -> Self {
+    fn clamp_min(self, low: f32) -> Self {
         // `fmax`, unlike `fmaxnm`, gives NaN where there is one
         each!(vmaxq_f32, self, Self::splat(low))
     }
     #[inline(always)]
-    fn at_most(self, high: f32) -> Self {
+    fn clamp_max(self, high: f32) -> Self {
         each!(vminq_f32, self, Self::splat(high))
     }
     #[inline(always)]
-    fn scaled(self, exponent: Self) -> Self {
+    fn ldexp(self, exponent: Self) -> Self {
         #[inline(always)]
         fn scale(value: float32x4_t, exponent: float32x4_t) -> float32x4_t {
             // SAFETY: NEON is part of every aarch64 target.
@@ -81,15 +81,15 @@ impl Lanes for Neon {
         values
     }
     #[inline(always)]
-    fn smaller(self, other: Self) -> Self {
+    fn min(self, other: Self) -> Self {
         each!(vminnmq_f32, self, other)
     }
     #[inline(always)]
-    fn larger(self, other: Self) -> Self {
+    fn max(self, other: Self) -> Self {
         each!(vmaxnmq_f32, self, other)
     }
     #[inline(always)]
-    fn total(self) -> f32 {
+    fn reduce_add(self) -> f32 {
         let [a, b, c, d] = self.0;
         // SAFETY: NEON is part of every aarch64 target.
         unsafe {
@@ -98,19 +98,19 @@ impl Lanes for Neon {
         }
     }
     #[inline(always)]
-    fn lowest(self) -> f32 {
+    fn reduce_min(self) -> f32 {
         let [a, b, c, d] = self.0;
         // SAFETY: NEON is part of every aarch64 target.
         unsafe { vminnmvq_f32(vminnmq_f32(vminnmq_f32(a, b), vminnmq_f32(c, d))) }
     }
     #[inline(always)]
-    fn highest(self) -> f32 {
+    fn reduce_max(self) -> f32 {
         let [a, b, c, d] = self.0;
         // SAFETY: NEON is part of every aarch64 target.
         unsafe { vmaxnmvq_f32(vmaxnmq_f32(vmaxnmq_f32(a, b), vmaxnmq_f32(c, d))) }
     }
     #[inline(always)]
-    fn rounded<const FLIP: u8>(self) -> [u8; 16] {
+    fn round_i8<const FLIP: u8>(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         // SAFETY: NEON is part of every aarch64 target; sixteen bytes. The conversion saturates and makes 0 of NaN.
         unsafe {

@@ -41,17 +41,17 @@ impl Arithmetic for Avx512 {
         Avx512(unsafe { _mm512_fmadd_ps(self.0, factor.0, term.0) })
     }
     #[inline(always)]
-    fn at_least(self, low: f32) -> Self {
+    fn clamp_min(self, low: f32) -> Self {
         // SAFETY: see above; the second operand is the result where there is a NaN.
         Avx512(unsafe { _mm512_max_ps(_mm512_set1_ps(low), self.0) })
     }
     #[inline(always)]
-    fn at_most(self, high: f32) -> Self {
-        // SAFETY: as `at_least`.
+    fn clamp_max(self, high: f32) -> Self {
+        // SAFETY: as `clamp_min`.
         Avx512(unsafe { _mm512_min_ps(_mm512_set1_ps(high), self.0) })
     }
     #[inline(always)]
-    fn scaled(self, exponent: Self) -> Self {
+    fn ldexp(self, exponent: Self) -> Self {
         // SAFETY: see above.
         Avx512(unsafe {
             let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(exponent.0));
@@ -74,17 +74,17 @@ impl Lanes for Avx512 {
         values
     }
     #[inline(always)]
-    fn smaller(self, other: Self) -> Self {
+    fn min(self, other: Self) -> Self {
         // SAFETY: see above.
         Avx512(unsafe { _mm512_min_ps(self.0, other.0) })
     }
     #[inline(always)]
-    fn larger(self, other: Self) -> Self {
+    fn max(self, other: Self) -> Self {
         // SAFETY: see above.
         Avx512(unsafe { _mm512_max_ps(self.0, other.0) })
     }
     #[inline(always)]
-    fn total(self) -> f32 {
+    fn reduce_add(self) -> f32 {
         // SAFETY: see above.
         unsafe {
             let eight =
@@ -95,22 +95,22 @@ impl Lanes for Avx512 {
         }
     }
     #[inline(always)]
-    fn lowest(self) -> f32 {
+    fn reduce_min(self) -> f32 {
         // SAFETY: see above.
         unsafe { _mm512_reduce_min_ps(self.0) }
     }
     #[inline(always)]
-    fn highest(self) -> f32 {
+    fn reduce_max(self) -> f32 {
         // SAFETY: see above.
         unsafe { _mm512_reduce_max_ps(self.0) }
     }
     #[inline(always)]
-    fn rounded<const FLIP: u8>(self) -> [u8; 16] {
+    fn round_i8<const FLIP: u8>(self) -> [u8; 16] {
         // SAFETY: see above; 128 bits are sixteen bytes.
         unsafe {
             // the conversion makes the smallest integer of NaN and of what is too large
             let known = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(self.0, self.0);
-            let integers = _mm512_maskz_cvtps_epi32(known, self.at_most(127.0).0);
+            let integers = _mm512_maskz_cvtps_epi32(known, self.clamp_max(127.0).0);
             transmute(_mm_xor_si128(_mm512_cvtsepi32_epi8(integers), _mm_set1_epi8(FLIP as i8)))
         }
     }
@@ -153,16 +153,16 @@ impl Arithmetic for Avx2 {
         each!(_mm256_fmadd_ps, self, factor, term)
     }
     #[inline(always)]
-    fn at_least(self, low: f32) -> Self {
+    fn clamp_min(self, low: f32) -> Self {
         // the second operand is the result where there is a NaN
         each!(_mm256_max_ps, Self::splat(low), self)
     }
     #[inline(always)]
-    fn at_most(self, high: f32) -> Self {
+    fn clamp_max(self, high: f32) -> Self {
         each!(_mm256_min_ps, Self::splat(high), self)
     }
     #[inline(always)]
-    fn scaled(self, exponent: Self) -> Self {
+    fn ldexp(self, exponent: Self) -> Self {
         // a function, not a closure: closures are not always compiled into their callers, nor with their features
         #[inline(always)]
         fn scale(value: __m256, exponent: __m256) -> __m256 {
@@ -193,15 +193,15 @@ impl Lanes for Avx2 {
         values
     }
     #[inline(always)]
-    fn smaller(self, other: Self) -> Self {
+    fn min(self, other: Self) -> Self {
         each!(_mm256_min_ps, self, other)
     }
     #[inline(always)]
-    fn larger(self, other: Self) -> Self {
+    fn max(self, other: Self) -> Self {
         each!(_mm256_max_ps, self, other)
     }
     #[inline(always)]
-    fn rounded<const FLIP: u8>(self) -> [u8; 16] {
+    fn round_i8<const FLIP: u8>(self) -> [u8; 16] {
         #[inline(always)]
         fn integers(values: __m256) -> __m128i {
             // SAFETY: see above. The conversion makes the smallest integer of NaN.
@@ -211,7 +211,7 @@ impl Lanes for Avx2 {
                 _mm_packs_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256::<1>(integers))
             }
         }
-        let [low, high] = self.at_least(-128.0).at_most(127.0).0;
+        let [low, high] = self.clamp_min(-128.0).clamp_max(127.0).0;
         // SAFETY: see above; 128 bits are sixteen bytes.
         unsafe { transmute(_mm_xor_si128(_mm_packs_epi16(integers(low), integers(high)), _mm_set1_epi8(FLIP as i8))) }
     }

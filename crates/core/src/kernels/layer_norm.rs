@@ -1,0 +1,49 @@
+//! Layer norm of one row.
+
+use super::arch::{Isa, per_isa};
+
+/// `to = (row - mean) / sqrt(variance + eps) * scale + shift`.
+#[inline(always)]
+fn layer_norm_body(isa: Isa, row: &[f32], scale: &[f32], shift: &[f32], eps: f32, to: &mut [f32]) {
+    let (mean, variance) = isa.moments(row);
+    let inverse = 1.0 / (variance + eps).sqrt();
+    for (((to, value), scale), shift) in to.iter_mut().zip(row).zip(scale).zip(shift) {
+        *to = ((value - mean) * inverse).mul_add(*scale, *shift);
+    }
+}
+
+per_isa! {
+    /// Layer norm of one row (two passes: the mean first); the four slices have one length.
+    pub fn layer_norm[isa](row: &[f32], scale: &[f32], shift: &[f32], eps: f32, to: &mut [f32]) = layer_norm_body;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        crate::kernels::testing::numbers(n, seed).iter().map(|v| v * 2.0).collect()
+    }
+
+    #[test]
+    fn layer_norm_equals_the_definition_and_itself() {
+        for n in (1..70).chain([384, 1024]) {
+            let (row, scale, shift) = (numbers(n, 1), numbers(n, 2), numbers(n, 3));
+            let wide: Vec<f64> = row.iter().map(|v| f64::from(*v)).collect();
+            let mean = wide.iter().sum::<f64>() / n as f64;
+            let variance = wide.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
+            let mut reference = vec![f32::NAN; n];
+            layer_norm(Isa::SCALAR, &row, &scale, &shift, 1e-6, &mut reference);
+            for i in 0..n {
+                let expected = (wide[i] - mean) / (variance + 1e-6).sqrt() * f64::from(scale[i]) + f64::from(shift[i]);
+                // a few units of the last place of values up to 8; a single value has nothing but eps under the root
+                assert!((f64::from(reference[i]) - expected).abs() < 1e-5, "{n}: {} {expected}", reference[i]);
+            }
+            for isa in Isa::available() {
+                let mut ours = vec![f32::NAN; n];
+                layer_norm(isa, &row, &scale, &shift, 1e-6, &mut ours);
+                assert_eq!(ours, reference, "{n} {}", isa.name());
+            }
+        }
+    }
+}

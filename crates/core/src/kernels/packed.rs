@@ -1,0 +1,260 @@
+//! Right-hand sides of matrix products, packed for the tiles of an instruction set.
+
+use super::arch::{Aligned, HalfTile, Isa, K_STEP, to_half};
+use super::columns::{array_at, array_at_mut, column_chunks};
+
+/// An int8 matrix `[k, n]` with one scale per column, packed as panels `[n / nr][k / kr][nr][kr]`; what is padded is zero.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackedI8 {
+    isa: Isa,
+    k: usize,
+    n: usize,
+    data: Aligned<i8>,
+    /// Sum of each column, padded: what a zero point is multiplied with.
+    sums: Vec<i32>,
+    /// Per column, padded.
+    scales: Vec<f32>,
+}
+
+/// `k` rounded up to what a tile takes at a time.
+pub fn padded(k: usize) -> usize {
+    k.next_multiple_of(K_STEP)
+}
+
+/// `values` into column `at` of a panel `[k / KR][nr][KR]`.
+#[inline(always)]
+fn scatter<const KR: usize>(values: &[i8], panel: &mut [i8], nr: usize, at: usize) {
+    let (groups, rest) = values.as_chunks::<KR>();
+    let (slots, _) = panel.as_chunks_mut::<KR>();
+    for (index, group) in groups.iter().enumerate() {
+        slots[index * nr + at] = *group;
+    }
+    if !rest.is_empty() {
+        slots[groups.len() * nr + at][..rest.len()].copy_from_slice(rest);
+    }
+}
+
+impl PackedI8 {
+    /// Room for a `[k, n]` matrix, all zero.
+    pub fn zeros(isa: Isa, k: usize, n: usize) -> PackedI8 {
+        let mut panels = PackedI8 { isa, k: 0, n: 0, data: Aligned::default(), sums: Vec::new(), scales: Vec::new() };
+        panels.resize(k, n);
+        panels
+    }
+
+    /// Makes room for a `[k, n]` matrix; its content is then whatever [`PackedI8::set_column`] sets.
+    pub fn resize(&mut self, k: usize, n: usize) {
+        let columns = n.next_multiple_of(self.isa.dot_tile().nr);
+        self.data.resize(columns * padded(k));
+        if k != self.k {
+            // what pads a column to whole steps lies elsewhere now
+            self.data.fill(0);
+        }
+        (self.k, self.n) = (k, n);
+        self.sums.resize(columns, 0);
+        self.scales.resize(columns, 0.0);
+    }
+
+    /// Packs weights `[k, n]` (row-major, none of them -128) with one scale per column.
+    pub fn pack(isa: Isa, weights: &[i8], scales: &[f32], k: usize, n: usize) -> PackedI8 {
+        assert!(weights.len() == k * n && scales.len() == n);
+        let mut panels = PackedI8::zeros(isa, k, n);
+        let mut column = vec![0i8; k];
+        for c in 0..n {
+            column.iter_mut().zip(weights[c..].iter().step_by(n)).for_each(|(to, from)| *to = *from);
+            panels.set_column(c, &column, scales[c]);
+        }
+        panels
+    }
+
+    /// Sets column `c` to `values` times `scale`.
+    #[inline(always)]
+    pub fn set_column(&mut self, c: usize, values: &[i8], scale: f32) {
+        assert!(c < self.n && values.len() == self.k);
+        let tile = self.isa.dot_tile();
+        let panel = &mut self.data[c / tile.nr * tile.nr * padded(self.k)..][..tile.nr * padded(self.k)];
+        let at = c % tile.nr;
+        match tile.kr {
+            1 => scatter::<1>(values, panel, tile.nr, at),
+            2 => scatter::<2>(values, panel, tile.nr, at),
+            4 => scatter::<4>(values, panel, tile.nr, at),
+            8 => scatter::<8>(values, panel, tile.nr, at),
+            _ => scatter::<16>(values, panel, tile.nr, at),
+        }
+        let mut sum = 0i32;
+        for value in values {
+            sum += i32::from(*value);
+        }
+        self.sums[c] = sum;
+        self.scales[c] = scale;
+    }
+
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// One scale per column, padded to whole panels.
+    pub fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    /// Sums of the columns, padded to whole panels.
+    pub fn sums(&self) -> &[i32] {
+        &self.sums
+    }
+
+    /// Panel number `index`.
+    pub fn panel(&self, index: usize) -> &[i8] {
+        let nr = self.isa.dot_tile().nr;
+        &self.data[index * nr * padded(self.k)..][..nr * padded(self.k)]
+    }
+}
+
+/// An f32 matrix `[k, n]`, packed as panels `[n / nr][k][nr]`; what is padded is zero.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackedF32 {
+    nr: usize,
+    k: usize,
+    n: usize,
+    data: Aligned<f32>,
+}
+
+impl PackedF32 {
+    /// Room for a `[k, n]` matrix, all zero.
+    pub fn zeros(isa: Isa, k: usize, n: usize) -> PackedF32 {
+        let mut panels = PackedF32 { nr: isa.fma_tile().nr, k: 0, n: 0, data: Aligned::default() };
+        panels.resize(k, n);
+        panels
+    }
+
+    /// Makes room for a `[k, n]` matrix; its content is then whatever [`PackedF32::set_row`] and [`PackedF32::set_column`] set.
+    pub fn resize(&mut self, k: usize, n: usize) {
+        (self.k, self.n) = (k, n);
+        self.data.resize(n.next_multiple_of(self.nr) * k);
+    }
+
+    /// Packs `[k, n]` (row-major).
+    pub fn pack(isa: Isa, weights: &[f32], k: usize, n: usize) -> PackedF32 {
+        assert_eq!(weights.len(), k * n);
+        let mut panels = PackedF32::zeros(isa, k, n);
+        if n > 0 {
+            weights.chunks_exact(n).enumerate().for_each(|(i, row)| panels.set_row(i, row));
+        }
+        panels
+    }
+
+    /// Sets row `i` (one value along k, all columns).
+    #[inline(always)]
+    pub fn set_row(&mut self, i: usize, row: &[f32]) {
+        assert!(i < self.k && row.len() == self.n);
+        let (nr, k) = (self.nr, self.k);
+        for (index, values) in row.chunks(nr).enumerate() {
+            let to = &mut self.data[(index * k + i) * nr..][..values.len()];
+            column_chunks!(values.len(), |at, W| *array_at_mut::<_, W>(to, at) = *array_at::<_, W>(values, at));
+        }
+    }
+
+    /// Sets column `c` (all values along k).
+    pub fn set_column(&mut self, c: usize, values: &[f32]) {
+        assert!(c < self.n && values.len() == self.k);
+        let panel = &mut self.data[c / self.nr * self.nr * self.k..][..self.nr * self.k];
+        panel.iter_mut().skip(c % self.nr).step_by(self.nr).zip(values).for_each(|(to, from)| *to = *from);
+    }
+
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Panel number `index`.
+    pub fn panel(&self, index: usize) -> &[f32] {
+        &self.data[index * self.nr * self.k..][..self.nr * self.k]
+    }
+}
+
+/// A matrix `[k, n]` in half precision, packed as panels `[n / nr][k / kr][nr][kr]`; what is padded is zero.
+#[derive(Debug)]
+pub struct PackedHalf {
+    tile: HalfTile,
+    k: usize,
+    n: usize,
+    data: Aligned<u16>,
+    /// One row or column after conversion.
+    row: Vec<u16>,
+}
+
+impl PackedHalf {
+    /// Empty; `None` on an instruction set without half-precision products.
+    pub fn new(isa: Isa) -> Option<PackedHalf> {
+        isa.half_tile().map(|tile| PackedHalf { tile, k: 0, n: 0, data: Aligned::default(), row: Vec::new() })
+    }
+
+    /// Makes room for a `[k, n]` matrix; its content is then whatever the setters set.
+    pub fn resize(&mut self, k: usize, n: usize) {
+        (self.k, self.n) = (k, n);
+        self.data.resize(n.next_multiple_of(self.tile.nr) * self.depth());
+    }
+
+    /// `k` with its padding.
+    pub fn depth(&self) -> usize {
+        self.k.next_multiple_of(self.tile.kr)
+    }
+
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Sets the rows `i` and, where there is one, `i + 1` (all columns); i is even, since some tiles take pairs along k.
+    #[inline(always)]
+    pub fn set_rows(&mut self, i: usize, row: &[f32], next: Option<&[f32]>) {
+        let (HalfTile { nr, kr, .. }, depth, n) = (self.tile, self.depth(), self.n);
+        assert!(i < self.k && i.is_multiple_of(2) && row.len() == n && next.is_none_or(|next| next.len() == n));
+        self.row.resize(2 * n, 0);
+        let (upper, lower) = self.row.split_at_mut(n);
+        to_half(row, upper);
+        match next {
+            Some(next) => to_half(next, lower),
+            None => lower.fill(0),
+        }
+        for (index, first) in (0..n).step_by(nr).enumerate() {
+            let (columns, at) = (nr.min(n - first), (index * depth + i) * nr);
+            let (upper, lower) = (&upper[first..first + columns], &lower[first..first + columns]);
+            if kr == 2 {
+                let pairs = self.data[at..at + 2 * columns].as_chunks_mut::<2>().0;
+                for ((pair, a), b) in pairs.iter_mut().zip(upper).zip(lower) {
+                    *pair = [*a, *b];
+                }
+            } else {
+                self.data[at..at + columns].copy_from_slice(upper);
+                if next.is_some() {
+                    self.data[at + nr..at + nr + columns].copy_from_slice(lower);
+                }
+            }
+        }
+    }
+
+    /// Sets column `c` (all values along k).
+    pub fn set_column(&mut self, c: usize, values: &[f32]) {
+        assert!(c < self.n && values.len() == self.k);
+        let (HalfTile { nr, kr, .. }, depth) = (self.tile, self.depth());
+        self.row.resize(values.len(), 0);
+        to_half(values, &mut self.row);
+        let panel = &mut self.data[c / nr * nr * depth..][..nr * depth];
+        for (i, value) in self.row.iter().chain(std::iter::repeat(&0)).take(depth).enumerate() {
+            panel[i / kr * kr * nr + c % nr * kr + i % kr] = *value;
+        }
+    }
+
+    /// Panel number `index`.
+    pub fn panel(&self, index: usize) -> &[u16] {
+        let len = self.tile.nr * self.depth();
+        &self.data[index * len..][..len]
+    }
+}
