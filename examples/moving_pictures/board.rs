@@ -27,7 +27,8 @@ const SETTLED: Duration = Duration::from_millis(20);
 /// How long a screen without a frame stays in the film, milliseconds.
 const STATE_MS: u16 = 900;
 
-/// The film of `frames` frames of the daemon at `socket`, between the screens of a start and of a source that has gone.
+/// The film of `frames` frames of the daemon at `socket`, then the screens of a source that has gone and of a new start. A frame comes
+/// first, for viewers that show only one picture.
 pub fn record(socket: &Path, frames: usize) -> Result<Vec<Picture>, Box<dyn Error>> {
     let mut subscriber = Subscriber::connect_retry(socket, PATIENCE)?;
     let panel = PanelFile::create()?;
@@ -48,6 +49,7 @@ pub fn record(socket: &Path, frames: usize) -> Result<Vec<Picture>, Box<dyn Erro
     }
     display.show(State::NoSignal);
     film.push(panel.picture(STATE_MS)?);
+    film.rotate_left(1);
     Ok(film)
 }
 
@@ -57,14 +59,7 @@ fn show(display: &Display, received: &MaskFrame) -> Result<(), Box<dyn Error>> {
     let frame = Frame::rgb(received.width(), received.height(), rgb.to_vec());
     let rows = received.segments.iter();
     let table: Vec<Segment> = rows
-        .map(|row| Segment {
-            id: row.id,
-            category_id: row.class,
-            score: row.score,
-            area: row.area,
-            bbox: row.bbox,
-            track_id: row.track_id,
-        })
+        .map(|row| Segment { id: row.id, category_id: row.class, score: row.score, area: row.area, bbox: row.bbox, track_id: row.track_id })
         .collect();
     let mut nobody = NullSink::default();
     display.tap(&mut nobody).publish(&frame, &mut |ids, publication| {
