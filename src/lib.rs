@@ -1,33 +1,26 @@
-//! On-device EoMT segmentation: frames in, masks out, to any process on the machine.
+//! On-device EoMT segmentation, the program on the board: frames in, masks out, to any process on the machine.
 //!
 //! ```text
 //! source ──Frame──▶ preprocess ──Tensor──▶ model ──Logits──▶ segment ──Segments──▶ sink
-//! replay, scenes,   resize, pad,           tract plan        panoptic,             mask ring
-//! pipe              normalize                                instance, semantic    (shared memory), display
+//! v4l2, replay,     resize, pad,           tract plan        panoptic,             mask ring
+//! scenes, pipe      normalize                                instance, semantic    (shared memory), display
 //! ```
 //!
-//! One direction, typed values. A stage is a function from one noun of [`data`] to the next; [`pipeline`] wires them and owns
-//! the ports to the outside; [`daemon`] is the composition root; [`tools`] are the commands beside it.
+//! The stages in the middle are [`eomt_edge_core`]; what the operating system gives both sides (model files, pictures, the clock) is
+//! [`eomt_edge_host`]; other processes read the ring with [`eomt_edge_client`]. This crate holds the two ends, and [`daemon`] composes them.
 //!
-//! | room | may import |
+//! | module | may import |
 //! |---|---|
-//! | [`data`] | - |
-//! | [`kernels`] | - |
-//! | [`config`], [`overlay`] | data |
-//! | [`preprocess`], [`model`], [`segment`] | data, kernels |
-//! | [`model_file`] | data, model, kernels |
-//! | [`pipeline`] | data, preprocess, model, segment |
-//! | [`source`], [`sink`] | data, the ports of pipeline, preprocess (pixel formats), client (the ring's layout); sink's display: config, overlay |
-//! | [`daemon`] | all but tools, cli |
-//! | [`tools`] | all but daemon |
-//! | [`client`] | - (other people's programs copy it) |
+//! | [`config`], [`source`], [`view`] | - |
+//! | [`cli`], [`sink`] | config |
+//! | [`daemon`], [`doctor`] | config, source, sink |
 //!
-//! `tests/architecture.rs` holds the table to it. From `data` to `segment` there is no file, clock, thread or log call except
-//! the model's word on rewrites that do not fire. `unsafe` lives in [`sink::ring`], `source::v4l2::sys`, [`client`], `tools::ort` (a
-//! foreign library's C API), the display's framebuffer ioctls and `kernels::arch`, `std::arch` in the last one only.
+//! The commands of a desk (convert, segment, evaluate, bench, train) are the crates `eomt-edge-tools` and `eomt-edge-train`. Nothing here but
+//! `main`'s commands and the definitions of their arguments may use them, and they know nothing of this crate: a build for a board can leave
+//! them out. `tests/architecture` checks the table. `unsafe` code lives in [`sink::ring`], `source::v4l2::sys` and the display's framebuffer
+//! ioctls only.
 //!
-//! Absent on purpose: a GPU path, batches (a camera gives one frame at a time), a network protocol (bridges belong to the
-//! subscriber's side), masked attention as an option of inference (a checkpoint says whether it needs it).
+//! Absent on purpose: a network protocol. Bridges are clients of the ring, in processes of their own.
 
 pub mod cli;
 pub mod config;

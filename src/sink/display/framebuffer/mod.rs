@@ -183,7 +183,7 @@ impl Panel for Framebuffer {
     }
 }
 
-/// The text console on the same screen, where this user may reach it (a service may not: see the README).
+/// The text console on the same screen, where this user may reach it (a service may not: see docs/display.md).
 ///
 /// Only the cursor and the blanking timer, by escape sequences (console_codes(4)), which the next login resets. KDSETMODE would be
 /// thorough, but a daemon that is killed would leave a console without text behind.
