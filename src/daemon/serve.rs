@@ -133,8 +133,7 @@ impl Server {
         let silent_for = self.last_frame.elapsed();
         let Server { network, decoder, screen, sink, clock, counters, .. } = self;
         let dropped = counters.dropped;
-        let (result, frame) =
-            screen.through(sink, |sink| network.pipeline.process_captured(frame, decoder, dropped, sink, clock.as_ref()));
+        let (result, frame) = screen.through(sink, |sink| network.pipeline.process_captured(frame, decoder, dropped, sink, clock.as_ref()));
         self.capture.pool.give_back(frame.data);
         if let Err(PipelineError::Decode(error)) = result {
             if !std::mem::replace(&mut self.told_of_broken, true) {
