@@ -1,4 +1,5 @@
-//! Nothing allocates on the frame path after warm-up: preprocessing, choice of queries, segmentation, publication.
+//! Nothing allocates on the frame path after warm-up: decoder, preprocessing, inference, choice of queries, segmentation, the ring,
+//! and what goes round between threads.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -204,5 +205,98 @@ fn inference_allocates_nothing_after_warm_up() {
                 assert_eq!((allocations, bytes), (0, 0), "all queries {all}, frame {frame}: allocations, bytes");
             }
         }
+    }
+}
+
+/// A camera's picture of 320x240 pixels.
+fn jpeg(number: usize) -> Vec<u8> {
+    let frame = &frames(PixelFormat::Rgb24)[number];
+    let smooth: Vec<u8> = (0..frame.data.len()).map(|at| (at / 3 % 320 / 2 + number * 20) as u8 ^ (at / 960 % 64) as u8).collect();
+    let mut bytes = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90);
+    image::ImageEncoder::write_image(encoder, &smooth, 320, 240, image::ExtendedColorType::Rgb8).expect("encodes");
+    bytes
+}
+
+/// What zune-jpeg allocates for a picture on its own; it has no memory that goes round.
+fn allocations_of_zune(jpeg: &[u8]) -> u64 {
+    use zune_jpeg::JpegDecoder;
+    use zune_jpeg::zune_core::bytestream::ZCursor;
+    use zune_jpeg::zune_core::colorspace::ColorSpace;
+    use zune_jpeg::zune_core::options::DecoderOptions;
+    let mut target = vec![0; 320 * 240 * 3];
+    ALLOCATIONS.set(0);
+    let options = DecoderOptions::default().set_strict_mode(true).jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(jpeg), options);
+    decoder.decode_into(&mut target).expect("decodes");
+    drop(decoder);
+    ALLOCATIONS.get()
+}
+
+/// As the daemon's inference thread does it: memory from the pool, a frame through the mailbox, decoding and rotation, the network,
+/// segments into a ring that also carries the frame. Only the decoder behind ours allocates, as much as without us.
+#[test]
+fn the_whole_path_allocates_nothing_after_warm_up() {
+    use std::time::Duration;
+
+    use eomt_edge::sink::RingSink;
+    use eomt_edge::sink::ring::{RingConfig, ServerConfig};
+    use eomt_edge_core::data::{Crop, View};
+    use eomt_edge_core::pipeline::{Mailbox, Pipeline, Pool, Taken};
+    use eomt_edge_core::preprocess::FrameDecoder;
+    use eomt_edge_host::MonotonicClock;
+
+    let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/eomt-nano-scenes.onnx")).expect("the shipped model");
+    let socket = std::env::temp_dir().join(format!("eomt-edge-allocations-{}.sock", std::process::id()));
+    let crop = Some(Crop { x: 10, y: 20, width: 250, height: 200 });
+    let turned = View { crop, turns: 1, mirrored: true, upside_down: false };
+    for (format, view) in [
+        (PixelFormat::Mjpg, View::default()),
+        (PixelFormat::Mjpg, turned),
+        (PixelFormat::Yuyv, turned),
+        (PixelFormat::Rgb24, turned),
+        (PixelFormat::Nv12, View::default()),
+    ] {
+        let mut captured = frames(if format == PixelFormat::Mjpg { PixelFormat::Rgb24 } else { format });
+        if format == PixelFormat::Mjpg {
+            captured.iter_mut().enumerate().for_each(|(number, frame)| (frame.format, frame.data) = (format, jpeg(number)));
+        }
+        let model = Model::load(&bytes, &LoadOptions::default()).expect("loads");
+        let metadata = model.metadata();
+        let thresholds = Thresholds { score: 0.05, mask: 0.5, overlap: 0.1 };
+        let config = PostProcessConfig { task: metadata.task, thresholds, ..PostProcessConfig::default() };
+        let config = config.with_stuff(&metadata.stuff_classes);
+        let ring = RingConfig {
+            slots: 4,
+            max_width: 320,
+            max_height: 320,
+            max_segments: model.queries() as u32,
+            include_frame: true,
+            checksum: true,
+            source_id: 0,
+            model_hash: [0; 16],
+        };
+        let mut pipeline = Pipeline::new(model, config);
+        let mut sink = RingSink::start(ring, "{}".to_owned(), ServerConfig::new(&socket), Box::new(MonotonicClock)).expect("a ring");
+        let (pool, mailbox, mut decoder) = (Pool::default(), Mailbox::default(), FrameDecoder::new(view));
+        let mut spare = Frame::rgb(0, 0, Vec::new());
+        for round in 0..20 {
+            let picture = &captured[round % 4];
+            let expected = if format == PixelFormat::Mjpg { allocations_of_zune(&picture.data) } else { 0 };
+            ALLOCATIONS.set(0);
+            spare.data = pool.take();
+            spare.copy_from(picture);
+            mailbox.put(spare);
+            let Taken::Value(frame) = mailbox.take(Duration::ZERO) else { panic!("the frame that was put in") };
+            let (result, mut frame) = pipeline.process_captured(frame, &mut decoder, 0, &mut sink, &MonotonicClock);
+            pool.give_back(std::mem::take(&mut frame.data));
+            spare = frame;
+            let allocations = ALLOCATIONS.get();
+            result.expect("runs");
+            // memory goes round: the last buffer grows to its size in the first rounds
+            assert!(round < 12 || allocations == expected, "{format:?}, {view:?}, round {round}: {allocations}, of zune {expected}");
+        }
+        assert_eq!(sink.published(), 20);
+        sink.stop();
     }
 }

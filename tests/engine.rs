@@ -80,8 +80,8 @@ const EXPECTED: [&str; 12] = [
 /// All that computes in the file is ours.
 fn check_kinds(name: &str, bytes: &[u8]) {
     let kinds = kinds(bytes);
-    let strangers: Vec<_> = kinds.iter().filter(|kind| !EXPECTED.contains(&kind.as_str())).collect();
-    assert!(strangers.is_empty(), "{name}: {strangers:?}");
+    let unexpected: Vec<_> = kinds.iter().filter(|kind| !EXPECTED.contains(&kind.as_str())).collect();
+    assert!(unexpected.is_empty(), "{name}: {unexpected:?}");
     for kind in ["NormLinear", "NormMlp", "Attention", "PatchEmbedding", "ScaleBlock"] {
         assert!(kinds.contains(kind), "{name}: {kind} of {kinds:?}");
     }
@@ -109,8 +109,8 @@ fn what_is_left_of_other_networks() {
     for (case, stock) in [("dinov2-swiglu", &[][..]), ("dinov2-masked", masking)] {
         for precision in [Precision::F32, Precision::Int8] {
             let kinds = kinds(&converted(case, precision, &format!("kinds-{case}-{precision:?}")));
-            let strangers: Vec<_> = kinds.iter().map(String::as_str).filter(|kind| !EXPECTED.contains(kind)).collect();
-            assert_eq!(strangers, stock, "{case} {precision:?}");
+            let unexpected: Vec<_> = kinds.iter().map(String::as_str).filter(|kind| !EXPECTED.contains(kind)).collect();
+            assert_eq!(unexpected, stock, "{case} {precision:?}");
         }
     }
 }
@@ -194,4 +194,18 @@ fn pruning_changes_no_id() {
         found += pruned.table.len();
     }
     assert!(found > 0, "there is something to compare");
+}
+
+/// Nothing of earlier frames is left anyway in a network without a memory.
+#[test]
+fn reset_changes_no_bit() {
+    let bytes = converted("dinov2", Precision::Int8, "reset");
+    let mut model = load(&bytes, Isa::detect(), Workers::one());
+    let expected = bits(&run(&mut model, None));
+    let mut other = Logits::default();
+    model.run(&Tensor::zeros(96, 96), |class, kept| kept.extend(0..class.queries), &mut other).expect("runs");
+    assert!(bits(&other) != expected, "another input");
+    model.reset();
+    assert!(bits(&run(&mut model, None)) == expected, "after a reset");
+    assert!(bits(&run(&mut load(&bytes, Isa::detect(), Workers::one()), None)) == expected, "a model just loaded");
 }

@@ -19,11 +19,12 @@
 //! | [`pipeline`] | data, preprocess, model, segment |
 //!
 //! Invariants: no file, clock, device or log; the caller lends threads ([`kernels::workers::Workers`]). `unsafe` and CPU intrinsics live in
-//! [`kernels::arch`] only. `tests/architecture.rs` of the workspace checks both. One exception: networks with more than 2 GiB of
-//! weights keep them in a second file, which tract reads from the directory that the caller names.
+//! [`kernels::arch`] only. `tests/architecture.rs` of the workspace checks both.
 //!
 //! Absent on purpose: a GPU path, batches (a camera gives one frame at a time), masked attention as an option of inference (a
 //! checkpoint says whether it needs it).
+
+#![warn(missing_docs)]
 
 pub mod data;
 pub mod kernels;

@@ -10,10 +10,13 @@
 //! `eomt-edge-core` takes bytes and a clock; this crate opens the files and reads the clock, once for both sides, so that daemon and
 //! tools need not know each other. Refuses: to compute anything.
 
+#![warn(missing_docs)]
+
 mod clock;
 pub mod files;
 pub mod model_file;
 pub mod output;
 pub mod pictures;
+mod weight_files;
 
 pub use clock::MonotonicClock;

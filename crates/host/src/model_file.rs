@@ -6,7 +6,7 @@
 //! # Ok::<(), eomt_edge_host::model_file::ModelFileError>(())
 //! ```
 //!
-//! Refuses: everything but reading.
+//! Weights in a second file, which networks of more than 2 GiB have, come from the model's directory. Refuses: everything but reading.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,21 +18,42 @@ use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Texts}
 use eomt_edge_core::model::{Agreement, Companions, LoadOptions, Model, ModelError};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::weight_files::WeightFiles;
+
 /// Why there is no model; the sentence names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelFileError {
+    /// The file, or one beside it.
     #[error("{}: cannot be read: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file is no network that runs here.
     #[error("{}: {source}", path.display())]
-    Model { path: PathBuf, source: ModelError },
+    Model {
+        /// The model file.
+        path: PathBuf,
+        /// Why.
+        source: ModelError,
+    },
+    /// Threads cannot be started; the whole sentence.
     #[error("{0}")]
     Threads(String),
+    /// The instruction set is unknown, or this CPU lacks it.
     #[error("{from}: {source}")]
-    Isa { from: &'static str, source: IsaError },
+    Isa {
+        /// Who asked for it: the option, or the environment variable.
+        from: &'static str,
+        /// Why, and which ones there are.
+        source: IsaError,
+    },
 }
 
 impl ModelFileError {
-    /// Whether the user's words are at fault (exit code 2) rather than the world (1).
+    /// Whether the command line is wrong (exit code 2), not the system (exit code 1).
     pub fn is_usage(&self) -> bool {
         matches!(self, ModelFileError::Isa { .. })
     }
@@ -41,12 +62,12 @@ impl ModelFileError {
 /// Names the instruction set when nothing else does; for tests of kernels that this CPU would not choose.
 pub const ISA_VARIABLE: &str = "EOMT_EDGE_ISA";
 
-/// On what a model computes, and how its file is understood.
+/// The threads and instructions that a model runs on, and how its file is read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Compute {
     /// Threads of one inference; 0 = one per core.
     pub threads: usize,
-    /// The instruction set by name; `None`: what the environment says ([`ISA_VARIABLE`]), else the best that this CPU has.
+    /// The instruction set by name; `None`: that of the environment ([`ISA_VARIABLE`]), else the best of this CPU.
     pub isa: Option<String>,
     /// CPU numbers to pin the threads to, in turn; empty: the kernel moves them.
     pub cores: Vec<usize>,
@@ -103,8 +124,11 @@ fn pin(cores: &[usize], index: usize) {
     }
 }
 
-/// Loads a model file, with the configurations beside it should it be a third-party export, and logs what is remarkable about it.
-/// Also returns the file's bytes.
+/// Loads a model file, with the configurations beside it if it is a third-party export, and logs remarks about it. Also returns the
+/// file's bytes.
+///
+/// # Errors
+/// [`ModelFileError`], one sentence with the file's name.
 pub fn load(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
     open(path, compute).map(|(model, bytes, _)| (model, bytes))
 }
@@ -113,7 +137,10 @@ pub fn load(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFil
 /// that size the comparison takes about as long as the loading.
 const CHECKED_MACS_MAX: u64 = 1_000_000_000;
 
-/// [`load`], and a third-party file that is small enough is compared with its plain evaluation.
+/// [`load`], and a third-party file that is small enough is compared with its plain evaluation ([`Model::check`]).
+///
+/// # Errors
+/// As [`load`] and [`check`].
 pub fn load_checked(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
     let (mut model, bytes, workers) = open(path, compute)?;
     if !model.origin().third_party {
@@ -138,7 +165,8 @@ pub fn check(path: &Path, compute: &Compute) -> Result<(Model, Agreement), Model
 }
 
 fn agreement(path: &Path, model: &mut Model, bytes: &[u8], inputs: usize, workers: Workers) -> Result<Agreement, ModelFileError> {
-    let options = LoadOptions { workers, directory: path.parent().and_then(Path::to_str), ..LoadOptions::default() };
+    let beside = WeightFiles::beside(path);
+    let options = LoadOptions { workers, external_data: Some(&beside), ..LoadOptions::default() };
     model.check(bytes, inputs, &options).map_err(|source| ModelFileError::Model { path: path.to_owned(), source })
 }
 
@@ -157,11 +185,11 @@ fn open(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>, Workers), Mod
     });
     let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref() };
     let companions = Companions { config: config.as_deref(), processor: texts };
-    let directory = path.parent().and_then(Path::to_str);
+    let weights = WeightFiles::beside(path);
     let isa = compute.isa()?;
     let workers = compute.workers().map_err(ModelFileError::Threads)?;
     let normalization = compute.normalization;
-    let options = LoadOptions { isa, workers, directory, companions, normalization, ..LoadOptions::default() };
+    let options = LoadOptions { isa, workers, external_data: Some(&weights), companions, normalization, ..LoadOptions::default() };
     let model = match (Model::load(&bytes, &options), unreadable) {
         // a file that describes itself needs no other one
         (Ok(model), Some(error)) if model.metadata().converter.is_empty() => return Err(error),

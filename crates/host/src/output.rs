@@ -1,11 +1,11 @@
 //! Standard output of commands, and the errors that decide the exit code.
 
-/// The user's words are at fault: exit code 2.
+/// Wrong usage: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// Whoever read standard output has stopped: no failure, but the end.
+/// The reader of standard output is gone: the end, but no failure.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output is closed")]
 pub struct OutputClosed;
@@ -13,7 +13,7 @@ pub struct OutputClosed;
 /// Writes a line to standard output.
 ///
 /// # Errors
-/// [`OutputClosed`] when nobody reads it any more (EPIPE), else the error of `write(2)`.
+/// [`OutputClosed`] when its reader is gone (EPIPE), else the error of `write(2)`.
 pub fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
     use std::io::Write;
     match writeln!(std::io::stdout(), "{line}") {

@@ -11,20 +11,58 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbIma
 /// Why a picture cannot be read; the sentence names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum PictureError {
+    /// The system cannot read it.
     #[error("{}: cannot be read: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Another kind of file.
     #[error("{}: this is not a PNG or JPEG picture: {reason}", path.display())]
-    Format { path: PathBuf, reason: String },
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// How it is known.
+        reason: String,
+    },
+    /// A JPEG file that is not whole.
     #[error("{}: the JPEG picture is damaged: {reason}", path.display())]
-    Damaged { path: PathBuf, reason: String },
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
+    /// More pixels than the caller allows.
     #[error("{}: {width}x{height} pixels are more than the {max_pixels} allowed", path.display())]
-    TooLarge { path: PathBuf, width: u32, height: u32, max_pixels: u64 },
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// The caller's limit.
+        max_pixels: u64,
+    },
+    /// Picture and annotation have different sizes.
     #[error("{}: the picture has {}x{} pixels, and its ground truth {}x{}{}", path.display(), found.0, found.1, truth.0, truth.1, if *turned {
         "; the file's EXIF orientation turns it, and its annotators saw it unturned: --exif ignore reads it as they did"
     } else {
         ""
     })]
-    Contradiction { path: PathBuf, found: (u32, u32), truth: (u32, u32), turned: bool },
+    Contradiction {
+        /// The picture.
+        path: PathBuf,
+        /// Its (width, height).
+        found: (u32, u32),
+        /// (width, height) of the annotation.
+        truth: (u32, u32),
+        /// Whether the EXIF orientation explains the difference.
+        turned: bool,
+    },
 }
 
 /// [`read_picture_as`], turned upright.
@@ -35,7 +73,7 @@ pub fn read_picture(path: &Path, max_pixels: u64) -> Result<Frame, PictureError>
 /// A picture whose (width, height) must be that of its annotation.
 ///
 /// # Errors
-/// As [`read_picture_as`]; when the sizes contradict each other, which is said of the EXIF orientation if that is the reason.
+/// As [`read_picture_as`]; [`PictureError::Contradiction`] when the sizes differ, with the EXIF orientation if that is the reason.
 pub fn read_annotated(path: &Path, max_pixels: u64, exif: Exif, truth: (u32, u32)) -> Result<Frame, PictureError> {
     let (frame, turned) = read(path, max_pixels, exif)?;
     let found = (frame.width, frame.height);

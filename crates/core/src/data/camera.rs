@@ -5,7 +5,9 @@ use std::str::FromStr;
 /// What the configuration sets a camera's control to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlValue {
+    /// In the control's own unit.
     Number(i64),
+    /// On or off.
     Switch(bool),
     /// "auto", or a menu entry's name.
     Text(String),
@@ -14,9 +16,13 @@ pub enum ControlValue {
 /// A rectangle in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crop {
+    /// From the left.
     pub x: u32,
+    /// From the top.
     pub y: u32,
+    /// Columns.
     pub width: u32,
+    /// Rows.
     pub height: u32,
 }
 

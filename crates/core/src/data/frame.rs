@@ -10,10 +10,13 @@ pub enum PixelFormat {
     Rgb24,
     /// Interleaved 8-bit B, G, R.
     Bgr24,
-    /// R, G, B and a byte without meaning (or alpha, which is left out), in this order in memory; so the next three.
+    /// R, G, B and a byte without meaning (or alpha, which is left out), in this order in memory.
     Rgbx,
+    /// The byte without meaning, R, G, B.
     Xrgb,
+    /// B, G, R and the byte without meaning.
     Bgrx,
+    /// The byte without meaning, B, G, R.
     Xbgr,
     /// 16 bits a pixel, little-endian: 5 of red from the highest, 6 of green, 5 of blue.
     Rgb565,
@@ -159,9 +162,10 @@ pub enum Matrix {
     Bt709,
 }
 
-/// How the YUV samples of a [`Frame`] are to be read.
+/// How YUV samples of a [`Frame`] become RGB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Colour {
+    /// From YUV to RGB.
     pub matrix: Matrix,
     /// Samples of 0 to 255 instead of 16 to 235 (luma) and 240 (chroma).
     pub full_range: bool,
@@ -194,13 +198,17 @@ pub struct GroundTruth {
 /// One picture: `data` holds exactly `format.frame_len(width, height)` bytes, or one JPEG picture of that size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
+    /// Columns, pixels.
     pub width: u32,
+    /// Rows, pixels.
     pub height: u32,
+    /// How `data` is laid out.
     pub format: PixelFormat,
     /// Of YUV formats.
     pub colour: Colour,
+    /// The pixels, or the JPEG picture.
     pub data: Vec<u8>,
-    /// Counts up by one per frame that the source produced, whether or not anybody saw it.
+    /// Counts up by one per frame that the source produced, whether or not it was processed.
     pub sequence: u64,
     /// When the picture was taken: CLOCK_MONOTONIC, nanoseconds.
     pub captured_ns: u64,

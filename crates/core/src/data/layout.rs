@@ -71,11 +71,13 @@ impl FromStr for InputEnd {
 /// A plane of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plane {
-    /// Bytes of a row that count, and rows that do.
+    /// Bytes of a row that are pixels.
     pub len: usize,
+    /// Rows that are pixels.
     pub rows: usize,
-    /// Bytes from one row to the next, and rows that are there.
+    /// Bytes from one row to the next.
     pub stride: usize,
+    /// Rows in the stream, padding included.
     pub stored: usize,
 }
 

@@ -24,11 +24,13 @@ impl ClassLogits {
 /// survive post-processing need not be computed at all.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Logits {
+    /// Of all queries.
     pub class: ClassLogits,
     /// Queries whose masks follow, ascending.
     pub kept: Vec<usize>,
-    /// Size of one mask.
+    /// Rows of one mask.
     pub height: usize,
+    /// Columns of one mask.
     pub width: usize,
     /// `[kept.len(), height, width]` mask logits.
     pub masks: Vec<f32>,

@@ -1,4 +1,4 @@
-//! The nouns that flow through the program: [`Frame`] → [`Tensor`] → [`Logits`] → [`Segments`] → [`FrameReport`].
+//! The types that flow through the program: [`Frame`] → [`Tensor`] → [`Logits`] → [`Segments`] → [`FrameReport`].
 //!
 //! ```
 //! use eomt_edge_core::data::{Frame, PixelFormat};
@@ -6,8 +6,8 @@
 //! assert_eq!(frame.format, PixelFormat::Rgb24);
 //! ```
 //!
-//! Invariants: a noun is valid once it exists (lengths match shapes); stages never re-check.
-//! Refuses: behaviour. No file, clock, thread or log call here, and no dependency on any other room.
+//! Invariants: a value is valid once it exists (lengths match shapes); stages do not check again.
+//! Refuses: behaviour. No file, clock, thread or log call here, and no dependency on another module.
 
 mod camera;
 mod frame;

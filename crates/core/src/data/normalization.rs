@@ -15,8 +15,10 @@ pub enum Normalization {
 }
 
 impl Normalization {
+    /// In the order of the documentation.
     pub const ALL: [Normalization; 3] = [Normalization::Auto, Normalization::Inside, Normalization::Outside];
 
+    /// The word in the configuration and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Normalization::Auto => "auto",

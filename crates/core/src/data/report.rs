@@ -3,15 +3,21 @@
 /// The stages of the frame path, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// JPEG decoding, crop, rotation, colour, resize, normalization.
     Preprocess,
+    /// The network.
     Infer,
+    /// Logits to ids and table, and the temporal stage if there is one.
     Segment,
+    /// From the last id to the readers' notification.
     Publish,
 }
 
 impl Stage {
+    /// In the order of the frame path.
     pub const ALL: [Stage; 4] = [Stage::Preprocess, Stage::Infer, Stage::Segment, Stage::Publish];
 
+    /// The key in `bench --json`.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Preprocess => "preprocess",
@@ -25,10 +31,12 @@ impl Stage {
 /// Microseconds per stage of one frame, indexed by [`Stage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StageTimes {
+    /// In the order of [`Stage::ALL`].
     pub micros: [u32; 4],
 }
 
 impl StageTimes {
+    /// Microseconds of all stages.
     pub fn total_us(&self) -> u64 {
         self.micros.iter().map(|&us| u64::from(us)).sum()
     }
@@ -39,12 +47,13 @@ impl StageTimes {
 pub struct FrameReport {
     /// The source's frame counter.
     pub sequence: u64,
-    /// CLOCK_MONOTONIC, nanoseconds.
+    /// When the picture was taken: CLOCK_MONOTONIC, nanoseconds.
     pub captured_ns: u64,
-    /// CLOCK_MONOTONIC, nanoseconds.
+    /// When the masks were complete: CLOCK_MONOTONIC, nanoseconds.
     pub published_ns: u64,
-    /// Frames that the source produced and nobody processed since the daemon started.
+    /// Frames of the source that were not processed, since the daemon started.
     pub dropped: u64,
+    /// Microseconds per stage.
     pub times: StageTimes,
     /// At its publication the frame was older than the configuration allows. The sink decides it.
     pub stale: bool,

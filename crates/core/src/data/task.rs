@@ -16,8 +16,10 @@ pub enum Task {
 }
 
 impl Task {
+    /// In the order of the documentation.
     pub const ALL: [Task; 3] = [Task::Panoptic, Task::Instance, Task::Semantic];
 
+    /// The word in the configuration, on the command line and in the model file.
     pub fn name(self) -> &'static str {
         match self {
             Task::Panoptic => "panoptic",

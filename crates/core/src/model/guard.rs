@@ -5,7 +5,7 @@
 //! rewrites it, but for one thing: where the roundings of a statically quantized network are left out, they are left out of the plain
 //! one, too, and what they change is measured on its own.
 //!
-//! Refuses: to say which of the two is right.
+//! Refuses: deciding which of the two is right.
 
 use std::sync::Arc;
 
@@ -23,7 +23,9 @@ use crate::data::{Logits, Tensor};
 /// How far the two are from each other: of the inputs the worst, mean difference over mean magnitude.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Agreement {
+    /// Of the class logits.
     pub class: f64,
+    /// Of the mask logits.
     pub masks: f64,
     /// What either may be.
     pub allowed: f64,
@@ -66,7 +68,7 @@ impl Model {
             agreement.class = agreement.class.max(class);
             agreement.masks = agreement.masks.max(masks);
         }
-        agreement.judge(allowed, [agreement.class, agreement.masks])?;
+        agreement.check_bound(allowed, [agreement.class, agreement.masks])?;
         if left_out {
             let exact = Plain::new(bytes, size, false, options)?;
             let mut least = [f64::INFINITY; 2];
@@ -74,7 +76,7 @@ impl Model {
                 let found = differences(&plain.run(input)?, &exact.run(input)?)?;
                 least = std::array::from_fn(|index| least[index].min(found[index]));
             }
-            agreement.judge(ALLOWED_ROUNDING, least)?;
+            agreement.check_bound(ALLOWED_ROUNDING, least)?;
             agreement.roundings = Some(least[0].max(least[1]));
         }
         Ok(agreement)
@@ -82,7 +84,7 @@ impl Model {
 }
 
 impl Agreement {
-    fn judge(&self, allowed: f64, errors: [f64; 2]) -> Result<(), ModelError> {
+    fn check_bound(&self, allowed: f64, errors: [f64; 2]) -> Result<(), ModelError> {
         for (output, error) in OUTPUTS.into_iter().zip(errors) {
             if error > allowed {
                 return Err(ModelError::Differs { output, error, allowed });

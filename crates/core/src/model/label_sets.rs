@@ -1,6 +1,6 @@
 //! Label sets: the class names of the datasets on which the published models were trained, in the order of their class heads.
 //!
-//! A checkpoint or an export that names exactly these classes says by that which of them are stuff.
+//! A checkpoint or an export with exactly these classes needs no list of stuff classes: the label set has it.
 
 use crate::data::Task;
 
@@ -59,8 +59,11 @@ pub const ADE20K_STUFF: [usize; 50] = [
 /// The classes of a dataset on which published models were trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LabelSet {
+    /// COCO 2017.
     Coco,
+    /// ADE20K, 150 classes.
     Ade20k,
+    /// Cityscapes, 19 classes.
     Cityscapes,
 }
 

@@ -13,6 +13,7 @@ use tract_onnx::tract_hir::internal::InferenceFact;
 
 use super::fuse::{self, MaskProduct};
 use super::metadata::names;
+use super::onnx::ExternalData;
 use super::ops::Engine;
 use super::third_party::{self, Companions};
 use super::{MaskOutput, Metadata, Model, ModelError, Origin, PRODUCER, Remarks, masks, onnx};
@@ -32,8 +33,8 @@ pub struct LoadOptions<'a> {
     pub companions: Companions<'a>,
     /// Where a third-party export's pixel values are normalized.
     pub normalization: Normalization,
-    /// Where weights in a second file are looked for (networks of more than 2 GiB); the one case in which this room reads a file.
-    pub directory: Option<&'a str>,
+    /// Reads weights in a second file (networks of more than 2 GiB); `None`: there is none.
+    pub external_data: Option<&'a dyn ExternalData>,
     /// Compute only the masks of kept queries when the graph allows it. Off only to compare.
     pub prune_masks: bool,
 }
@@ -45,7 +46,7 @@ impl Default for LoadOptions<'_> {
             workers: Workers::one(),
             companions: Companions::default(),
             normalization: Normalization::Auto,
-            directory: None,
+            external_data: None,
             prune_masks: true,
         }
     }
@@ -64,9 +65,9 @@ impl Model {
         }
         let ours = proto.producer_name == PRODUCER;
         // first of all: what is widened or folded there is read by the description, too
-        let prepared = onnx::prepare(&mut proto, options.directory)?;
+        let prepared = onnx::prepare(&mut proto, options.external_data)?;
         let (metadata, remarks) = describe(&proto, options)?;
-        let (model, outputs) = parse(proto, metadata.input_size, options.directory)?;
+        let (model, outputs) = parse(proto, metadata.input_size)?;
         let origin = Origin { third_party: !ours, ..Origin::default() };
         let mut model = assemble(model, outputs, metadata, remarks, origin, options)?;
         if prepared.widened > 0 {
@@ -83,8 +84,8 @@ impl Model {
 /// The graph as it was read, with class logits and masks as its outputs.
 pub(super) fn plain(bytes: &[u8], input_size: (usize, usize), options: &LoadOptions) -> Result<TypedModel, ModelError> {
     let mut proto = ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx { reason: error.to_string() })?;
-    onnx::prepare(&mut proto, options.directory)?;
-    let (mut model, outputs) = parse(proto, input_size, options.directory)?;
+    onnx::prepare(&mut proto, options.external_data)?;
+    let (mut model, outputs) = parse(proto, input_size)?;
     model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(ModelError::engine("analyse"))?;
     Ok(model)
 }
@@ -128,11 +129,11 @@ struct Outputs {
     masks: OutletId,
 }
 
-fn parse(proto: ModelProto, (height, width): (usize, usize), directory: Option<&str>) -> Result<(TypedModel, Outputs), ModelError> {
+fn parse(proto: ModelProto, (height, width): (usize, usize)) -> Result<(TypedModel, Outputs), ModelError> {
     let reading = ModelError::engine("read");
     let graph_outputs: Vec<String> =
         proto.graph.as_ref().map(|graph| graph.output.iter().map(|output| output.name.clone()).collect()).unwrap_or_default();
-    let parsed = onnx::parser().parse(&proto, directory).map_err(&reading)?;
+    let parsed = onnx::parser().parse(&proto, None).map_err(&reading)?;
     drop(proto); // the weights are in the model now
     let mut model: InferenceModel = parsed.model;
     let inputs = model.input_outlets().map_err(&reading)?.len();

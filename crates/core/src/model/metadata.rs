@@ -22,11 +22,14 @@ pub mod names {
 /// How the weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
+    /// 32-bit floats.
     F32,
+    /// 8-bit integers with one scale per output column; activations are quantized per token at run time.
     Int8,
 }
 
 impl Precision {
+    /// The word in the model file and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
@@ -46,12 +49,15 @@ pub struct Metadata {
     pub labels: Vec<String>,
     /// Class indices that are stuff (merged per class in panoptic segmentation), ascending.
     pub stuff_classes: Vec<u16>,
-    /// Per channel, of pixel values in 0..=1.
+    /// Mean per channel, of pixel values in 0..=1.
     pub image_mean: [f32; 3],
+    /// Standard deviation per channel, of pixel values in 0..=1.
     pub image_std: [f32; 3],
     /// (height, width) of the input.
     pub input_size: (usize, usize),
+    /// Defaults of the post-processing.
     pub thresholds: Thresholds,
+    /// Of the weights.
     pub precision: Precision,
     /// SHA-256 of the checkpoint's weights, hex; empty for a third-party export.
     pub source_sha256: String,
@@ -66,8 +72,9 @@ struct ThresholdsJson {
     overlap: f64,
 }
 
-/// ImageNet statistics, which every published EoMT uses.
+/// ImageNet's mean per channel, of values in 0..=1, which every published EoMT uses.
 pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// ImageNet's standard deviation per channel, of values in 0..=1.
 pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// Entries by which a file of ours is known, even when some are missing.

@@ -16,7 +16,7 @@
 //! Invariants: the graph has one input `[1, 3, H, W]`, class logits `[1, Q, C + 1]` and mask logits `[1, Q, h, w]`; H and W are
 //! fixed. Refuses: opening files (the caller does), guessing labels, training, networks other than EoMT.
 
-pub mod fuse;
+mod fuse;
 mod guard;
 pub mod label_sets;
 mod load;
@@ -24,8 +24,10 @@ mod masks;
 mod metadata;
 mod observe;
 mod onnx;
-pub mod ops;
+mod ops;
 pub mod processor;
+#[cfg(test)]
+mod tests;
 mod third_party;
 
 use std::sync::Arc;
@@ -38,6 +40,7 @@ pub use load::LoadOptions;
 pub use masks::MaskCost;
 pub use metadata::{IMAGENET_MEAN, IMAGENET_STD, Metadata, Precision, names};
 pub use observe::{Observer, Operator, Unfused};
+pub use onnx::ExternalData;
 pub use third_party::Companions;
 
 use crate::data::{ClassLogits, Logits, Tensor};
@@ -52,38 +55,101 @@ pub const PRODUCER: &str = "eomt-edge";
 /// Why a model cannot be loaded or run. The caller adds the file's name.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
+    /// Not a protocol buffer with a graph.
     #[error("this is not an ONNX file: {reason}")]
-    NotOnnx { reason: String },
+    NotOnnx {
+        /// The decoder's words.
+        reason: String,
+    },
+    /// Another network.
     #[error("this ONNX file is not an EoMT network: {reason}")]
-    NotEomt { reason: String },
+    NotEomt {
+        /// How it is known, and what to do.
+        reason: String,
+    },
+    /// An operator, element type or tensor that is not implemented or cannot be read.
     #[error("this program cannot compute this network: {reason}")]
-    Unsupported { reason: String },
+    Unsupported {
+        /// Which one.
+        reason: String,
+    },
+    /// A file of ours without an entry.
     #[error("the model's metadata lacks '{key}'")]
-    MissingMetadata { key: &'static str },
+    MissingMetadata {
+        /// The entry, one of [`names`].
+        key: &'static str,
+    },
+    /// A file of ours with an entry that has no meaning.
     #[error("the model's metadata entry '{key}' is invalid: {reason}")]
-    InvalidMetadata { key: &'static str, reason: String },
+    InvalidMetadata {
+        /// The entry, one of [`names`].
+        key: &'static str,
+        /// What it should be.
+        reason: String,
+    },
+    /// A third-party export without a configuration.
     #[error("the model says nothing about itself, so it needs a config.json beside it: {reason}")]
-    NeedsConfig { reason: String },
-    /// A file beside the model.
+    NeedsConfig {
+        /// What is wrong with the one that is there.
+        reason: String,
+    },
+    /// A file beside the model contradicts it, or cannot be used.
     #[error("{reason}")]
-    Companion { reason: String },
+    Companion {
+        /// The whole sentence.
+        reason: String,
+    },
+    /// The image processor's configuration beside the model.
     #[error("{0} (it lies beside the model)")]
     Processor(processor::ProcessorError),
+    /// Neither graph nor files tell whether the network normalizes its input.
     #[error("where its pixel values are normalized is unclear: {reason}")]
-    Normalization { reason: String },
+    Normalization {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// [`LoadOptions::normalization`] for a file of ours.
     #[error("normalization applies to third-party exports only: this file itself says what it takes")]
     NotThirdParty,
+    /// tract failed.
     #[error("the inference engine cannot {action} this network: {reason}")]
-    Engine { action: &'static str, reason: String },
+    Engine {
+        /// A verb: read, analyse, optimize, run.
+        action: &'static str,
+        /// tract's chain of causes.
+        reason: String,
+    },
+    /// [`Model::check`] found another answer.
     #[error(
         "the fused network gives other {output} than a plain evaluation of the same file (relative error {error:.2e}, {allowed} is \
          allowed), so its answers cannot be trusted: please report the file"
     )]
-    Differs { output: &'static str, error: f64, allowed: f64 },
+    Differs {
+        /// Class logits or masks.
+        output: &'static str,
+        /// Mean difference over mean magnitude.
+        error: f64,
+        /// The same, at most.
+        allowed: f64,
+    },
+    /// An answer holds infinities or NaN.
     #[error("the network's {output} are not numbers on ordinary pixels, so its answers cannot be trusted: look at its weights")]
-    NotNumbers { output: &'static str },
+    NotNumbers {
+        /// Class logits or masks.
+        output: &'static str,
+    },
+    /// The input tensor has another size than the network takes.
     #[error("the network takes {expected_height}x{expected_width} pixels (height x width), not {height}x{width}")]
-    InputSize { expected_height: usize, expected_width: usize, height: usize, width: usize },
+    InputSize {
+        /// Rows that the network takes.
+        expected_height: usize,
+        /// Columns that the network takes.
+        expected_width: usize,
+        /// Rows of the tensor.
+        height: usize,
+        /// Columns of the tensor.
+        width: usize,
+    },
 }
 
 impl ModelError {
@@ -105,7 +171,7 @@ fn one_line(error: &TractError) -> String {
     parts.join(": ")
 }
 
-/// What the user of a model should hear; the caller adds the file's name.
+/// Remarks for the user of a model; the caller adds the file's name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remarks {
     /// What is done otherwise than some file says, or costs more than it must.
@@ -156,6 +222,7 @@ impl std::fmt::Debug for Model {
 }
 
 impl Model {
+    /// Task, labels, input size and the rest of what the file says about itself.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
@@ -170,6 +237,7 @@ impl Model {
         self.mask_cost
     }
 
+    /// Where the network came from.
     pub fn origin(&self) -> Origin {
         self.origin
     }
@@ -216,6 +284,9 @@ impl Model {
     /// list.
     ///
     /// `logits` is overwritten; its buffers are reused from call to call.
+    ///
+    /// # Errors
+    /// [`ModelError::InputSize`] for a tensor of another size, [`ModelError::Engine`] when tract fails.
     pub fn run(
         &mut self,
         input: &Tensor,
@@ -230,7 +301,10 @@ impl Model {
         })
     }
 
-    /// [`Model::run`] with `observer` told before and after each operator.
+    /// [`Model::run`], with `observer` called before and after each operator.
+    ///
+    /// # Errors
+    /// As [`Model::run`].
     pub fn run_observed(
         &mut self,
         input: &Tensor,

@@ -1,6 +1,6 @@
-//! A run of the plan with someone looking on: which operator, and how many multiply-accumulates it does.
+//! A run of the plan under observation: which operator, and how many multiply-accumulates it does.
 //!
-//! The room has no clock; the [`Observer`] brings its own.
+//! This crate has no clock; the [`Observer`] brings its own.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -27,7 +27,9 @@ pub struct Operator {
 
 /// Is told before and after each operator of a run, in the order of execution.
 pub trait Observer: Send {
+    /// The next operator starts.
     fn before(&mut self);
+    /// It has ended.
     fn after(&mut self, operator: &Operator);
 }
 

@@ -20,8 +20,9 @@ use serde_json::{Map, Value};
 use super::metadata::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::{Task, Thresholds};
 
-/// What is read before the other: transformers does so, too.
+/// The newer file, which is read before [`PREPROCESSOR_FILE`], as transformers does.
 pub const PROCESSOR_FILE: &str = "processor_config.json";
+/// The older file.
 pub const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 
 /// PIL's number for bilinear.
@@ -48,17 +49,33 @@ const ORDER_KEYS: [&str; 5] = ["channel_order", "color_order", "color_format", "
 /// The texts of the two files, where they exist.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Texts<'a> {
+    /// Of [`PREPROCESSOR_FILE`].
     pub preprocessor: Option<&'a str>,
+    /// Of [`PROCESSOR_FILE`].
     pub processor: Option<&'a str>,
 }
 
 /// Why a processor's configuration cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ProcessorError {
+    /// Not JSON.
     #[error("{file} is not a JSON object: {reason}")]
-    Damaged { file: &'static str, reason: String },
+    Damaged {
+        /// Its name.
+        file: &'static str,
+        /// The JSON reader's words.
+        reason: String,
+    },
+    /// A key asks for something that this program does not do.
     #[error("{file}: '{key}' {problem}")]
-    Key { file: &'static str, key: String, problem: String },
+    Key {
+        /// The file's name.
+        file: &'static str,
+        /// Its key.
+        key: String,
+        /// The end of the sentence.
+        problem: String,
+    },
 }
 
 /// What the files say, as this program can do it.
@@ -68,10 +85,13 @@ pub struct Processor {
     pub file: Option<&'static str>,
     /// Per channel, of pixel values in 0..=1: what `do_rescale`, `rescale_factor` and `do_normalize` come to.
     pub mean: [f32; 3],
+    /// Standard deviation in the same unit.
     pub std: [f32; 3],
     /// Whether mean and standard deviation are more than a change of unit.
     pub normalizes: bool,
+    /// Defaults of the post-processing.
     pub thresholds: Thresholds,
+    /// When the file names one.
     pub task: Option<Task>,
     /// One sentence each about what is done otherwise.
     pub warnings: Vec<String>,

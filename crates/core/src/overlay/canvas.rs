@@ -8,8 +8,11 @@ use embedded_graphics::primitives::Rectangle;
 
 /// `[height, width, 3]` bytes; what lies outside is ignored.
 pub struct Canvas<'a> {
+    /// `[height, width, 3]`.
     pub rgb: &'a mut [u8],
+    /// Columns, pixels.
     pub width: usize,
+    /// Rows, pixels.
     pub height: usize,
 }
 

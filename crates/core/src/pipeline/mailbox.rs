@@ -20,7 +20,9 @@ struct State<T> {
 /// What [`Mailbox::take`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Taken<T> {
+    /// The newest value.
     Value(T),
+    /// No value came in time.
     TimedOut,
     /// Closed, and empty.
     Closed,
@@ -38,7 +40,7 @@ impl<T> Mailbox<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a value in and returns the one that nobody took, which counts as dropped.
+    /// Puts a value in and returns the one that was not taken, which adds to [`Mailbox::dropped`].
     pub fn put(&self, value: T) -> Option<T> {
         let mut state = self.lock();
         let old = state.value.replace(value);
@@ -81,6 +83,7 @@ impl<T> Mailbox<T> {
         self.changed.notify_all();
     }
 
+    /// Whether [`Mailbox::close`] was called.
     pub fn is_closed(&self) -> bool {
         self.lock().closed
     }

@@ -9,17 +9,21 @@ use crate::data::{Frame, FrameReport, Segment};
 #[derive(Debug, thiserror::Error)]
 #[error("{subject}: {reason}")]
 pub struct SourceError {
+    /// The directory, file or device.
     pub subject: String,
+    /// The rest of the sentence.
     pub reason: String,
     /// False when the next frame may be fine: the caller counts and goes on.
     pub fatal: bool,
 }
 
 impl SourceError {
+    /// No frame will come any more.
     pub fn fatal(subject: impl Into<String>, reason: impl ToString) -> SourceError {
         SourceError { subject: subject.into(), reason: reason.to_string(), fatal: true }
     }
 
+    /// The next frame may be fine.
     pub fn passing(subject: impl Into<String>, reason: impl ToString) -> SourceError {
         SourceError { subject: subject.into(), reason: reason.to_string(), fatal: false }
     }
@@ -28,6 +32,7 @@ impl SourceError {
 /// What [`Source::next`] has.
 #[derive(Debug, PartialEq)]
 pub enum Captured {
+    /// The next frame.
     Frame(Frame),
     /// Nothing for now, and the memory that was not needed; ask again.
     NotYet(Vec<u8>),
@@ -35,7 +40,7 @@ pub enum Captured {
     End,
 }
 
-/// Frames of a source that nobody got.
+/// Frames of a source that reached no stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Losses {
     /// The device counted them and never handed them over.
@@ -62,7 +67,7 @@ pub trait Source: Send {
     /// without, unless it [waits for input](Source::waits_for_input). `buffer` is an old frame's memory to reuse.
     fn next(&mut self, now_ns: u64, buffer: Vec<u8>) -> Result<Captured, SourceError>;
 
-    /// Whether [`Source::next`] may wait for as long as somebody else likes.
+    /// Whether [`Source::next`] may wait without limit, for another process.
     fn waits_for_input(&self) -> bool {
         false
     }
@@ -87,21 +92,25 @@ pub struct SinkError(pub String);
 /// What a sink publishes beside the id map.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Publication {
+    /// Number, times and losses of the frame.
     pub report: FrameReport,
+    /// One row per id of the id map.
     pub table: Vec<Segment>,
 }
 
 /// Where masks go.
 pub trait Sink {
-    /// Offers an id map of the frame's size to `fill`, which writes all of it and the publication (an old one, to be reused), then
+    /// Offers an id map of the frame's size to `fill`, which writes all of it and the publication (an old one, for its memory), then
     /// publishes both.
     fn publish(&mut self, frame: &Frame, fill: &mut dyn FnMut(&mut [u16], &mut Publication)) -> Result<(), SinkError>;
 }
 
-/// The twin of every sink: keeps the last publication and shows it to nobody.
+/// The sink of tools and tests: keeps the last publication, shows nothing.
 #[derive(Debug, Default)]
 pub struct NullSink {
+    /// `[height, width]` of the last frame.
     pub ids: Vec<u16>,
+    /// Of the last frame.
     pub last: Publication,
 }
 

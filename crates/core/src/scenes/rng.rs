@@ -14,6 +14,7 @@ impl Rng {
         Rng(scramble(seed).wrapping_add(scramble(purpose ^ 0x5ce0_e5ed_0b1e_c755)))
     }
 
+    /// The next 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         scramble(self.0)
@@ -35,6 +36,7 @@ impl Rng {
         low + ((u128::from(self.bits()) * (high - low) as u128) >> 64) as usize
     }
 
+    /// True with this probability, 0..=1.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.uniform(0.0, 1.0) < probability
     }

@@ -9,7 +9,7 @@ use super::rng::Rng;
 use super::texture::Window;
 use super::{SAMPLE_STREAM, Scene};
 
-/// Segments with fewer pixels are nobody's: id 0.
+/// Segments with fewer pixels get id 0.
 const AREA_MIN: usize = 16;
 /// Objects with fewer doubled pixels inside the picture are not placed at all.
 const COVER_MIN: usize = 200;
@@ -72,7 +72,7 @@ fn soften(rgb: &mut [u8], width: usize, sigma: f64) {
     }
 }
 
-/// Clears the ids of segments too small to be asked for.
+/// Clears the ids of segments that are too small for ground truth.
 fn drop_crumbs(ids: &mut [u16], classes: &mut Vec<(u16, u16)>) {
     classes.retain(|&(id, _)| ids.iter().filter(|&&other| other == id).count() >= AREA_MIN);
     for id in ids {

@@ -152,7 +152,7 @@ fn activation(context: &Context, model: &TypedModel, node: &TypedNode, name: &st
         _ => None,
     };
     let Some(Found { x, last, activation, multiple }) = found else { return Ok(None) };
-    let spec = Spec::Activation(ActivationSpec { activation, len: 0 });
+    let spec = Spec::Activation(ActivationSpec { activation });
     if multiple == 1.0 {
         return replace(context, model, name, spec, &[x], last);
     }
@@ -241,6 +241,6 @@ fn relu(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op:
         return Ok(None);
     }
     let Some((_, x)) = split_inputs(node, |input| scalar(model, input) == Some(0.0)) else { return Ok(None) };
-    let spec = Spec::Activation(ActivationSpec { activation: Activation::Relu, len: 0 });
+    let spec = Spec::Activation(ActivationSpec { activation: Activation::Relu });
     replace(context, model, name, spec, &[x], node.id.into())
 }

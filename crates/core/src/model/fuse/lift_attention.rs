@@ -49,7 +49,7 @@ pub(super) fn attention(context: &Context, model: &TypedModel, node: &TypedNode,
     let own = if wanted { target.clone() } else { vec![shape.queries, width] };
     let mut output = patch.wire_node(name, Lifted::new(Spec::Attention(spec), &own, &context.engine), &inputs)?[0];
     if !wanted {
-        // somebody wants it head by head
+        // a consumer reads it head by head
         let split = [shape.queries, shape.heads, shape.head_dim];
         output = patch.wire_node(format!("{name}.split"), reshape(&[shape.queries, width], &split)?, &[output])?[0];
         output = patch.wire_node(format!("{name}.heads"), AxisOp::Move(0, 1), &[output])?[0];

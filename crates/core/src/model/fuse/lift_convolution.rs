@@ -97,7 +97,7 @@ pub(super) fn patches(context: &Context, model: &TypedModel, node: &TypedNode, n
         }
         let mut flat = kernel.as_ref().clone();
         flat.set_shape(&[n, channels * ph * pw]).ok()?;
-        let spec = PatchesSpec { kernel: Arc::new(flat), bias: Arc::new(bias), channels, size: (height, width), patch: (ph, pw) };
+        let spec = PatchesSpec { kernel: Arc::new(flat), bias: Arc::new(bias), size: (height, width), patch: (ph, pw) };
         let tokens = spec.grid().0 * spec.grid().1;
         // behind the transpose to tokens
         let mut end = last;
@@ -258,7 +258,7 @@ fn is_pixel_shuffle(model: &TypedModel, axes: &[&TypedNode], (height, width): (u
     wide(&mut factors.into_iter().flatten()) == wide(&mut [y, x, dy, dx, channel].into_iter())
 }
 
-/// Neighbouring factors that make up each of `sizes`; `None` when one would have to be cut.
+/// Neighbouring factors that make up each of `sizes`; `None` when that would cut one.
 fn split_factors(factors: &[(char, usize)], sizes: &[usize]) -> Option<Vec<Vec<(char, usize)>>> {
     let mut rest = factors.iter().copied();
     let mut axis = |size: usize| {

@@ -1,7 +1,7 @@
 //! ONNX as other programs write it, where tract's reader would misread it, answer wrongly or be slow.
 //!
 //! ```text
-//! file ─▶ domains (refuses operators of one engine only) ─▶ widen (half precision to f32) ─▶ tract's parser with our own readers of
+//! file ─▶ domains (refuses operators of one engine only) ─▶ external (brings in weights of a second file) ─▶ widen (half precision to f32) ─▶ tract's parser with our own readers of
 //! Attention, QuantizeLinear, DequantizeLinear, QLinearMatMul
 //! ```
 //!
@@ -11,9 +11,11 @@
 
 mod attention;
 mod domains;
+mod external;
 mod quantize;
 mod widen;
 
+pub use external::ExternalData;
 pub use quantize::Rounding;
 
 use tract_onnx::Onnx;
@@ -28,14 +30,17 @@ pub struct Prepared {
     pub widened: usize,
 }
 
-/// Makes `proto` readable, or says why it cannot be. `directory`: where tensors outside of the file are.
+/// Makes `proto` readable, or says why that fails. `data` reads tensors outside of the file.
 ///
 /// # Errors
 /// [`ModelError::Unsupported`] with the operators or the tensor by name.
-pub fn prepare(proto: &mut ModelProto, directory: Option<&str>) -> Result<Prepared, ModelError> {
+pub fn prepare(proto: &mut ModelProto, data: Option<&dyn ExternalData>) -> Result<Prepared, ModelError> {
     domains::check(proto)?;
     let widened = match &mut proto.graph {
-        Some(graph) => widen::widen(graph, directory)?,
+        Some(graph) => {
+            external::bring_in(graph, data)?;
+            widen::widen(graph)?
+        }
         None => 0,
     };
     Ok(Prepared { widened })

@@ -157,7 +157,7 @@ impl Expansion for Linear {
         solver.equals(&inputs[0].shape, &outputs[0].shape)
     }
 
-    // tract would fold weights while it reads the file, and nobody would see the integers
+    // tract would fold weights while it reads the file, and the integers would be lost
     fn runs_out_of_plan(&self) -> bool {
         false
     }

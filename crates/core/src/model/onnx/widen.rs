@@ -1,11 +1,8 @@
-//! float16 and bfloat16 to f32: every tensor of the graph, in the file and beside it, and every operator that names a type.
+//! float16 and bfloat16 to f32: every tensor of the graph, and every operator that names a type.
 //!
 //! Exact: each value of either type is one of f32. What the file would round on the way is not rounded.
 
-use std::path::{Component, Path};
-
-use tract_onnx::data_resolver::{MmapDataResolver, ModelDataResolver};
-use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, TensorProto, ValueInfoProto, type_proto};
 use tract_onnx::prelude::f16;
 
@@ -26,22 +23,22 @@ fn is_half(data_type: i32) -> bool {
 /// Widens everything; returns how many tensors were.
 ///
 /// # Errors
-/// When a tensor outside of the file cannot be read, or has not as many values as its shape.
-pub fn widen(graph: &mut GraphProto, directory: Option<&str>) -> Result<usize, ModelError> {
+/// When a tensor has not as many values as its shape.
+pub fn widen(graph: &mut GraphProto) -> Result<usize, ModelError> {
     let mut count = 0;
     for tensor in &mut graph.initializer {
-        count += usize::from(widen_tensor(tensor, directory)?);
+        count += usize::from(widen_tensor(tensor)?);
     }
     for node in &mut graph.node {
         for attribute in &mut node.attribute {
             if let Some(tensor) = &mut attribute.t {
-                count += usize::from(widen_tensor(tensor, directory)?);
+                count += usize::from(widen_tensor(tensor)?);
             }
             if TYPE_ATTRIBUTES.contains(&attribute.name.as_str()) && is_half(attribute.i as i32) {
                 attribute.i = FLOAT.into();
             }
             if let Some(inner) = &mut attribute.g {
-                count += widen(inner, directory)?;
+                count += widen(inner)?;
             }
         }
     }
@@ -57,18 +54,13 @@ fn widen_declaration(info: &mut ValueInfoProto) {
     }
 }
 
-fn widen_tensor(tensor: &mut TensorProto, directory: Option<&str>) -> Result<bool, ModelError> {
+fn widen_tensor(tensor: &mut TensorProto) -> Result<bool, ModelError> {
     if !is_half(tensor.data_type) {
         return Ok(false);
     }
     let refused = |reason: &str| ModelError::Unsupported { reason: format!("the tensor '{}' {reason}", tensor.name) };
-    let bits: Vec<u16> = if tensor.data_location == Some(DataLocation::External as i32) {
-        pairs(&external(tensor, directory).map_err(|reason| refused(&reason))?)
-    } else if tensor.raw_data.is_empty() {
-        tensor.int32_data.iter().map(|&bits| bits as u16).collect()
-    } else {
-        pairs(&tensor.raw_data)
-    };
+    let bits: Vec<u16> =
+        if tensor.raw_data.is_empty() { tensor.int32_data.iter().map(|&bits| bits as u16).collect() } else { pairs(&tensor.raw_data) };
     let expected: i64 = tensor.dims.iter().product();
     if bits.len() as i64 != expected {
         return Err(refused(&format!("has {} values and a shape for {expected}", bits.len())));
@@ -79,30 +71,12 @@ fn widen_tensor(tensor: &mut TensorProto, directory: Option<&str>) -> Result<boo
     };
     tensor.raw_data = bits.into_iter().flat_map(|bits| value(bits).to_le_bytes()).collect();
     tensor.int32_data.clear();
-    tensor.external_data.clear();
-    tensor.data_location = None;
     tensor.data_type = FLOAT;
     Ok(true)
 }
 
 fn pairs(bytes: &[u8]) -> Vec<u16> {
     bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()
-}
-
-/// The bytes of a tensor that lies in a second file.
-fn external(tensor: &TensorProto, directory: Option<&str>) -> Result<Vec<u8>, String> {
-    let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
-    let number = |key: &str| entry(key).map(|text| text.parse::<usize>().map_err(|_| format!("says {key} '{text}' of its data")));
-    let location = Path::new(entry("location").ok_or("does not say in which file it lies")?);
-    if location.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(format!("lies outside of the model's directory, in {}", location.display()));
-    }
-    let path = Path::new(directory.ok_or("lies in a second file, and there is no directory to look in")?).join(location);
-    let mut bytes = Vec::new();
-    let (offset, length) = (number("offset").transpose()?.unwrap_or(0), number("length").transpose()?);
-    let read = MmapDataResolver.read_bytes_from_path(&mut bytes, &path, offset, length);
-    read.map_err(|error| format!("cannot be read from {}: {}", path.display(), crate::model::one_line(&error)))?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -125,7 +99,7 @@ mod tests {
             };
             let listed = TensorProto { raw_data: Vec::new(), int32_data: bits.iter().map(|&bits| bits.into()).collect(), ..raw.clone() };
             for mut tensor in [raw, listed] {
-                assert!(widen_tensor(&mut tensor, None).expect("readable"));
+                assert!(widen_tensor(&mut tensor).expect("readable"));
                 let values: Vec<f32> = tensor.raw_data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
                 assert_eq!(values, [1.0, -2.0, smallest, f32::INFINITY]);
                 assert_eq!((tensor.data_type, tensor.int32_data.len()), (FLOAT, 0));
@@ -137,7 +111,7 @@ mod tests {
     fn a_tensor_with_too_few_values_is_named() {
         let mut tensor =
             TensorProto { name: "weights".to_owned(), data_type: FLOAT16, dims: vec![2], raw_data: vec![0, 0], ..TensorProto::default() };
-        let sentence = widen_tensor(&mut tensor, None).expect_err("refused").to_string();
+        let sentence = widen_tensor(&mut tensor).expect_err("refused").to_string();
         assert!(sentence.contains("'weights' has 1 values and a shape for 2"), "{sentence}");
     }
 }

@@ -1,6 +1,6 @@
 //! Tokens one after the other.
 
-use super::{Engine, Kernel};
+use super::{Engine, Kernel, Memory};
 
 /// The inputs in order, row after row.
 #[derive(Debug, Clone)]
@@ -11,7 +11,11 @@ impl Kernel for ConcatSpec {
         "Concat"
     }
 
-    fn run(&self, _engine: &Engine, inputs: &[&[f32]], out: &mut [f32]) {
+    fn out_len(&self, _planned: usize, inputs: &[&[f32]]) -> usize {
+        inputs.iter().map(|input| input.len()).sum()
+    }
+
+    fn run(&self, _engine: &Engine, _memory: &mut Memory, inputs: &[&[f32]], out: &mut [f32]) {
         let mut rest = out;
         for input in inputs {
             let (here, behind) = rest.split_at_mut(input.len());

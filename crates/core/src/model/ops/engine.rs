@@ -17,7 +17,7 @@ use crate::kernels::workers::Workers;
 pub struct Engine {
     pub isa: Isa,
     pub workers: Workers,
-    /// Outputs of nodes; one that nobody else holds may be written again.
+    /// Outputs of nodes; one without another owner may be written again.
     buffers: Arc<Mutex<Vec<Arc<Tensor>>>>,
     /// Packed keys and values of the attention that runs.
     heads: Arc<Mutex<Vec<Head>>>,
@@ -26,7 +26,7 @@ pub struct Engine {
 /// What one thread needs besides inputs and outputs; it grows to what the largest operator wants, then stays.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    pub chain: FusedMlpScratch,
+    pub fused: FusedMlpScratch,
     pub attention: AttentionScratch,
     pub scale: ScaleScratch,
     /// Gathered patches.
@@ -52,7 +52,7 @@ impl Engine {
         Engine { isa, workers, buffers: Arc::default(), heads: Arc::default() }
     }
 
-    /// A tensor of this shape that nobody else holds, with old values in it.
+    /// A tensor of this shape without another owner, with old values in it.
     pub fn take(&self, shape: &[usize]) -> TractResult<Arc<Tensor>> {
         let len: usize = shape.iter().product();
         let mut buffers = lock(&self.buffers);
@@ -67,13 +67,13 @@ impl Engine {
         Ok(buffer)
     }
 
-    /// Hands a filled tensor on, and remembers it for [`Engine::take`].
+    /// Returns a filled tensor as a value, and keeps it for [`Engine::take`].
     pub fn keep(&self, tensor: Arc<Tensor>) -> TValue {
         lock(&self.buffers).push(Arc::clone(&tensor));
         tensor.into_tvalue()
     }
 
-    /// Lends room for the packed keys and values of an attention.
+    /// Lends memory for the packed keys and values of an attention.
     pub fn with_heads<R>(&self, work: impl FnOnce(&mut Vec<Head>) -> R) -> R {
         work(&mut lock(&self.heads))
     }

@@ -6,7 +6,7 @@ use tract_onnx::prelude::{Tensor, TractResult};
 use tract_onnx::tract_core::internal::*;
 
 use super::engine::with_scratch;
-use super::{Engine, Kernel};
+use super::{Engine, Kernel, Memory};
 use crate::kernels::activation::Activation;
 use crate::kernels::arch::Isa;
 use crate::kernels::linear::{FusedMlp, Linear, Norm, Weights};
@@ -39,7 +39,7 @@ pub struct LayerSpec {
     pub gated: bool,
 }
 
-/// A chain on the rows `start .. start + rows` of its input.
+/// Layers one after the other on the rows `start .. start + rows` of the input.
 #[derive(Debug, Clone)]
 pub struct LinearSpec {
     pub norm: Option<Arc<Norm>>,
@@ -177,7 +177,7 @@ impl LinearSpec {
     }
 
     /// Packs norm and layers.
-    pub fn chain(&self, isa: Isa) -> TractResult<FusedMlp> {
+    pub fn fused(&self, isa: Isa) -> TractResult<FusedMlp> {
         let layers = self.layers.iter().map(|layer| layer.pack(isa)).collect::<TractResult<_>>()?;
         Ok(FusedMlp { norm: self.norm.as_ref().map(|norm| norm.as_ref().clone()), layers })
     }
@@ -186,24 +186,33 @@ impl LinearSpec {
 /// A packed [`LinearSpec`].
 #[derive(Debug)]
 pub struct LinearKernel {
-    chain: FusedMlp,
+    fused: FusedMlp,
     start: usize,
-    rows: usize,
+    /// `None`: all.
+    rows: Option<usize>,
+    /// Rows of the output as planned.
+    planned: usize,
 }
 
 impl LinearKernel {
     pub fn pack(spec: &LinearSpec, input: &[usize], isa: Isa) -> TractResult<LinearKernel> {
-        let chain = spec.chain(isa)?;
-        let all = input.iter().product::<usize>() / chain.k();
-        let rows = spec.rows.unwrap_or(all - spec.start);
-        ensure!(spec.start + rows <= all, "rows {} to {} of {all}", spec.start, spec.start + rows);
-        Ok(LinearKernel { chain, start: spec.start, rows })
+        let fused = spec.fused(isa)?;
+        let all = input.iter().product::<usize>() / fused.k();
+        let planned = spec.rows.unwrap_or(all - spec.start);
+        ensure!(spec.start + planned <= all, "rows {} to {} of {all}", spec.start, spec.start + planned);
+        Ok(LinearKernel { fused, start: spec.start, rows: spec.rows, planned })
+    }
+
+    /// Rows of the output for an input of `len` values: those that are asked for, as far as they are there (as ONNX's Slice has it).
+    fn rows(&self, len: usize) -> usize {
+        let there = (len / self.fused.k()).saturating_sub(self.start);
+        self.rows.map_or(there, |rows| rows.min(there))
     }
 }
 
 impl Kernel for LinearKernel {
     fn name(&self) -> &'static str {
-        match (self.chain.norm.is_some(), self.chain.layers.len()) {
+        match (self.fused.norm.is_some(), self.fused.layers.len()) {
             (true, 1) => "NormLinear",
             (true, _) => "NormMlp",
             (false, 1) => "Linear",
@@ -211,23 +220,28 @@ impl Kernel for LinearKernel {
         }
     }
 
-    fn run(&self, engine: &Engine, inputs: &[&[f32]], out: &mut [f32]) {
-        let (isa, chain) = (engine.isa, &self.chain);
-        let (k, n) = (chain.k(), chain.n());
+    fn out_len(&self, _planned: usize, inputs: &[&[f32]]) -> usize {
+        self.rows(inputs[0].len()) * self.fused.n()
+    }
+
+    fn run(&self, engine: &Engine, _memory: &mut Memory, inputs: &[&[f32]], out: &mut [f32]) {
+        let (isa, fused) = (engine.isa, &self.fused);
+        let (k, n) = (fused.k(), fused.n());
         let input = &inputs[0][self.start * k..];
         let residual = inputs.get(1).copied().unwrap_or(&[]);
-        engine.workers.rows(out, n, isa.tile_rows(), chain.block_rows(isa), &|first, out| {
+        assert!(residual.is_empty() || residual.len() == out.len(), "a residual has the rows of the output");
+        engine.workers.rows(out, n, isa.tile_rows(), fused.block_rows(isa), &|first, out| {
             let count = out.len() / n;
             let residual = residual.get(first * n..first * n + out.len()).unwrap_or(&[]);
             let row = |i: usize| &input[(first + i) * k..][..k];
-            with_scratch(|scratch| chain.run(isa, count, row, residual, out, &mut scratch.chain));
+            with_scratch(|scratch| fused.run(isa, count, row, residual, out, &mut scratch.fused));
         });
     }
 
     fn macs(&self) -> (usize, usize) {
         let (mut int8, mut float) = (0, 0);
-        for layer in &self.chain.layers {
-            let macs = self.rows * layer.weights().k() * layer.weights().n();
+        for layer in &self.fused.layers {
+            let macs = self.planned * layer.weights().k() * layer.weights().n();
             match layer.weights() {
                 Weights::Int8(_) => int8 += macs,
                 Weights::F32(_) => float += macs,

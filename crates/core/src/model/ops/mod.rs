@@ -14,6 +14,8 @@ mod linear;
 mod norm;
 mod patches;
 mod scale_block;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -55,15 +57,35 @@ impl Lifted {
     }
 }
 
-/// The arithmetic of a [`Fused`] node.
+/// What one operator of one model keeps from frame to frame; empty in a model that was just loaded or reset.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// Runs since then; at 0 there are no `values` yet.
+    pub runs: u64,
+    /// The operator's own business.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no operator of today remembers; one of the tests does"))]
+    pub values: Vec<f32>,
+}
+
+/// The arithmetic of a [`Fused`] node. Its inputs and its output are f32 and row-major.
+///
+/// How many rows there are is known at run time only, from the lengths of the inputs: the shapes in the graph are what was planned.
 pub trait Kernel: Debug + Send + Sync {
     /// For people and `bench`.
     fn name(&self) -> &'static str;
 
-    /// From `inputs` to `out`, which holds old values and must be overwritten.
-    fn run(&self, engine: &Engine, inputs: &[&[f32]], out: &mut [f32]);
+    /// Values of the output for these inputs, a whole number of rows; `planned` is what the graph says.
+    fn out_len(&self, planned: usize, inputs: &[&[f32]]) -> usize;
 
-    /// Multiply-accumulates of one run: in int8 and in f32.
+    /// Whether it keeps a [`Memory`]. One that does not gets an empty one.
+    fn remembers(&self) -> bool {
+        false
+    }
+
+    /// From `inputs` to `out`, which has [`Kernel::out_len`] values, holds old ones and must be overwritten.
+    fn run(&self, engine: &Engine, memory: &mut Memory, inputs: &[&[f32]], out: &mut [f32]);
+
+    /// Multiply-accumulates of one run as planned: in int8 and in f32.
     fn macs(&self) -> (usize, usize);
 }
 
@@ -71,9 +93,14 @@ pub trait Kernel: Debug + Send + Sync {
 #[derive(Debug, Clone)]
 pub struct Fused {
     kernel: Arc<dyn Kernel>,
+    /// As planned; the axis before the last one follows the inputs.
     shape: TVec<usize>,
     engine: Engine,
 }
+
+/// The memory of a [`Fused`] node: tract makes one for each state that it spawns from a plan.
+#[derive(Debug, Clone, Default)]
+struct FusedState(Memory);
 
 /// At most so many inputs.
 const INPUTS_MAX: usize = 4;
@@ -119,7 +146,7 @@ impl TypedOp for Lifted {
         let kernel: Arc<dyn Kernel> = match self.spec.as_ref() {
             Spec::Concat(spec) => Arc::new(spec.clone()),
             Spec::Norm(spec) => Arc::new(spec.clone()),
-            Spec::Activation(spec) => Arc::new(ActivationSpec { len: self.shape.iter().product(), ..spec.clone() }),
+            Spec::Activation(spec) => Arc::new(spec.clone()),
             Spec::Linear(spec) => Arc::new(linear::LinearKernel::pack(spec, shapes[0], self.engine.isa)?),
             Spec::Attention(spec) => Arc::new(spec.clone()),
             Spec::Patches(spec) => Arc::new(patches::PatchesKernel::pack(spec, self.engine.isa)?),
@@ -140,20 +167,58 @@ impl Op for Fused {
     op_as_typed_op!();
 }
 
-impl EvalOp for Fused {
-    fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+impl Fused {
+    fn compute(&self, memory: &mut Memory, inputs: &[TValue]) -> TractResult<TVec<TValue>> {
         ensure!(inputs.len() <= INPUTS_MAX, "{} takes at most {INPUTS_MAX} inputs", self.kernel.name());
         let mut slices: [&[f32]; INPUTS_MAX] = [&[]; INPUTS_MAX];
-        for (slice, input) in slices.iter_mut().zip(&inputs) {
+        for (slice, input) in slices.iter_mut().zip(inputs) {
             *slice = input.try_as_plain_ram()?.as_slice::<f32>()?;
         }
-        let mut out = self.engine.take(&self.shape)?;
+        let slices = &slices[..inputs.len()];
+        let planned = self.shape.iter().product();
+        let len = self.kernel.out_len(planned, slices);
+        let mut out = if len == planned { self.engine.take(&self.shape)? } else { self.engine.take(&self.shape_of(len)?)? };
         let values = Arc::get_mut(&mut out).context("a buffer that was taken has no other owner")?;
-        self.kernel.run(&self.engine, &slices[..inputs.len()], values.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
+        self.kernel.run(&self.engine, memory, slices, values.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
+        memory.runs += 1;
         Ok(tvec![self.engine.keep(out)])
     }
 
+    /// The planned shape with as many rows as `len` values are.
+    fn shape_of(&self, len: usize) -> TractResult<TVec<usize>> {
+        let mut shape = self.shape.clone();
+        let rank = shape.len();
+        ensure!(rank >= 2, "{} has no axis of rows", self.kernel.name());
+        shape[rank - 2] = 1;
+        let row = shape.iter().product::<usize>();
+        ensure!(len.is_multiple_of(row), "{len} values are no rows of {row}");
+        shape[rank - 2] = len / row;
+        Ok(shape)
+    }
+}
+
+impl EvalOp for Fused {
+    fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        self.compute(&mut Memory::default(), &inputs)
+    }
+
+    fn state(&self, _context: &EvalContext) -> TractResult<Option<Box<dyn OpState>>> {
+        Ok(self.kernel.remembers().then(|| Box::new(FusedState::default()) as Box<dyn OpState>))
+    }
+
     not_out_of_plan!();
+}
+
+impl OpState for FusedState {
+    fn eval(&mut self, _context: &EvalContext, op: &dyn Op, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let fused = op.downcast_ref::<Fused>().context("the state of a fused operator")?;
+        fused.compute(&mut self.0, &inputs)
+    }
+
+    fn reset_lanes(&mut self, _lanes: &[LaneId]) -> TractResult<()> {
+        self.0 = Memory::default();
+        Ok(())
+    }
 }
 
 impl TypedOp for Fused {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Kernel};
+use super::{Engine, Kernel, Memory};
 use crate::kernels::activation::{Activation, activate};
 use crate::kernels::layer_norm::layer_norm;
 use crate::kernels::linear::Norm;
@@ -15,8 +15,6 @@ pub struct NormSpec(pub Arc<Norm>);
 #[derive(Debug, Clone)]
 pub struct ActivationSpec {
     pub activation: Activation,
-    /// Values of the tensor.
-    pub len: usize,
 }
 
 impl Kernel for NormSpec {
@@ -24,7 +22,11 @@ impl Kernel for NormSpec {
         "LayerNorm"
     }
 
-    fn run(&self, engine: &Engine, inputs: &[&[f32]], out: &mut [f32]) {
+    fn out_len(&self, _planned: usize, inputs: &[&[f32]]) -> usize {
+        inputs[0].len()
+    }
+
+    fn run(&self, engine: &Engine, _memory: &mut Memory, inputs: &[&[f32]], out: &mut [f32]) {
         let Norm { scale, shift, eps } = self.0.as_ref();
         let width = scale.len();
         engine.workers.rows(out, width, 1, 64, &|first, out| {
@@ -47,7 +49,11 @@ impl Kernel for ActivationSpec {
         "Activation"
     }
 
-    fn run(&self, engine: &Engine, inputs: &[&[f32]], out: &mut [f32]) {
+    fn out_len(&self, _planned: usize, inputs: &[&[f32]]) -> usize {
+        inputs[0].len()
+    }
+
+    fn run(&self, engine: &Engine, _memory: &mut Memory, inputs: &[&[f32]], out: &mut [f32]) {
         engine.workers.rows(out, 1, STRIP, STRIP, &|first, out| {
             out.copy_from_slice(&inputs[0][first..first + out.len()]);
             activate(engine.isa, self.activation, out);

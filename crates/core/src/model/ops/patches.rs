@@ -6,7 +6,7 @@ use tract_onnx::prelude::{Tensor, TractResult};
 
 use super::engine::with_scratch;
 use super::linear::{Columns, LinearSpec, Matrix};
-use super::{Engine, Kernel};
+use super::{Engine, Kernel, Memory};
 use crate::kernels::arch::Isa;
 use crate::kernels::linear::FusedMlp;
 
@@ -16,7 +16,6 @@ pub struct PatchesSpec {
     /// `[n, channels * patch height * patch width]`.
     pub kernel: Arc<Tensor>,
     pub bias: Arc<Vec<f32>>,
-    pub channels: usize,
     /// Pixels.
     pub size: (usize, usize),
     pub patch: (usize, usize),
@@ -25,7 +24,7 @@ pub struct PatchesSpec {
 /// A packed [`PatchesSpec`].
 #[derive(Debug)]
 pub struct PatchesKernel {
-    chain: FusedMlp,
+    fused: FusedMlp,
     spec: PatchesSpec,
 }
 
@@ -39,8 +38,8 @@ impl PatchesSpec {
 impl PatchesKernel {
     pub fn pack(spec: &PatchesSpec, isa: Isa) -> TractResult<PatchesKernel> {
         let matrix = Matrix { values: Arc::clone(&spec.kernel), transposed: true, scales: None };
-        let chain = LinearSpec::layer(Columns { matrix, bias: Some(Arc::clone(&spec.bias)) }).chain(isa)?;
-        Ok(PatchesKernel { chain, spec: spec.clone() })
+        let fused = LinearSpec::layer(Columns { matrix, bias: Some(Arc::clone(&spec.bias)) }).fused(isa)?;
+        Ok(PatchesKernel { fused, spec: spec.clone() })
     }
 
     /// Patch number `index` into `to`, `[channels, patch height, patch width]`.
@@ -60,24 +59,29 @@ impl Kernel for PatchesKernel {
         "PatchEmbedding"
     }
 
-    fn run(&self, engine: &Engine, inputs: &[&[f32]], out: &mut [f32]) {
-        let (isa, chain) = (engine.isa, &self.chain);
-        let (k, n) = (chain.k(), chain.n());
+    /// The grid is fixed.
+    fn out_len(&self, planned: usize, _inputs: &[&[f32]]) -> usize {
+        planned
+    }
+
+    fn run(&self, engine: &Engine, _memory: &mut Memory, inputs: &[&[f32]], out: &mut [f32]) {
+        let (isa, fused) = (engine.isa, &self.fused);
+        let (k, n) = (fused.k(), fused.n());
         let residual = inputs.get(1).copied().unwrap_or(&[]);
-        engine.workers.rows(out, n, isa.tile_rows(), chain.block_rows(isa), &|first, out| {
+        engine.workers.rows(out, n, isa.tile_rows(), fused.block_rows(isa), &|first, out| {
             let count = out.len() / n;
             let residual = residual.get(first * n..first * n + out.len()).unwrap_or(&[]);
             with_scratch(|scratch| {
                 let patches = &mut scratch.patches;
                 patches.resize(patches.len().max(count * k), 0.0);
                 patches.chunks_exact_mut(k).take(count).enumerate().for_each(|(i, to)| self.gather(inputs[0], first + i, to));
-                chain.run(isa, count, |i| &patches[i * k..][..k], residual, out, &mut scratch.chain);
+                fused.run(isa, count, |i| &patches[i * k..][..k], residual, out, &mut scratch.fused);
             });
         });
     }
 
     fn macs(&self) -> (usize, usize) {
         let (rows, columns) = self.spec.grid();
-        (0, rows * columns * self.chain.k() * self.chain.n())
+        (0, rows * columns * self.fused.k() * self.fused.n())
     }
 }

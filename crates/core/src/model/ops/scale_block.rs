@@ -6,7 +6,7 @@ use tract_onnx::prelude::TractResult;
 
 use super::engine::with_scratch;
 use super::linear::{LayerSpec, LinearSpec};
-use super::{Engine, Kernel};
+use super::{Engine, Kernel, Memory};
 use crate::kernels::arch::Isa;
 use crate::kernels::depthwise::depthwise_taps;
 use crate::kernels::linear::{Norm, Weights};
@@ -39,7 +39,7 @@ pub struct ScaleBlockKernel {
 impl ScaleBlockKernel {
     pub fn pack(spec: &ScaleBlockSpec, isa: Isa) -> TractResult<ScaleBlockKernel> {
         let layers = vec![spec.up.clone()];
-        let up = LinearSpec { norm: spec.input_norm.clone(), layers, ..LinearSpec::all_rows() }.chain(isa)?;
+        let up = LinearSpec { norm: spec.input_norm.clone(), layers, ..LinearSpec::all_rows() }.fused(isa)?;
         let block = ScaleBlock { up, taps: depthwise_taps(&spec.taps), bias: spec.bias.to_vec(), norm: spec.norm.as_ref().clone() };
         Ok(ScaleBlockKernel { block, grid: spec.grid, start: spec.start })
     }
@@ -50,7 +50,12 @@ impl Kernel for ScaleBlockKernel {
         "ScaleBlock"
     }
 
-    fn run(&self, engine: &Engine, inputs: &[&[f32]], out: &mut [f32]) {
+    /// The grid is fixed.
+    fn out_len(&self, planned: usize, _inputs: &[&[f32]]) -> usize {
+        planned
+    }
+
+    fn run(&self, engine: &Engine, _memory: &mut Memory, inputs: &[&[f32]], out: &mut [f32]) {
         let (d, width) = (self.block.channels(), self.grid.1);
         let tokens = &inputs[0][self.start * d..];
         let token = |y: usize, x: usize| &tokens[(y * width + x) * d..][..d];

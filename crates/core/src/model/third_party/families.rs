@@ -76,7 +76,7 @@ fn refuse_shapes(graph: &GraphProto) -> Result<(), ModelError> {
         ));
     }
     if outputs.iter().any(|(name, _)| [names::CLASS_LOGITS, names::MASK_LOGITS].contains(name)) {
-        return Ok(()); // what their shapes lack is said when the graph is analysed
+        return Ok(()); // the analysis of the graph checks their shapes
     }
     let ranked = |rank: usize| outputs.iter().filter(move |(_, dims)| dims.as_ref().is_some_and(|dims| dims.len() == rank));
     let known = outputs.iter().all(|(_, dims)| dims.is_some());

@@ -7,8 +7,8 @@
 //! graph ────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Refuses: other networks, a configuration of another network or size, normalization that nobody can tell. Each in one sentence that
-//! says what to do.
+//! Refuses: other networks, a configuration of another network or size, normalization that neither graph nor files tell. Each in one
+//! sentence that says what to do.
 
 mod config;
 mod constants;
@@ -34,6 +34,7 @@ use normalization::Path;
 pub struct Companions<'a> {
     /// `config.json`
     pub config: Option<&'a str>,
+    /// `preprocessor_config.json` and `processor_config.json`.
     pub processor: Texts<'a>,
 }
 

@@ -166,7 +166,7 @@ impl Path {
     /// What the network must get.
     ///
     /// # Errors
-    /// [`ModelError::Normalization`] when the graph does not tell and nobody else does.
+    /// [`ModelError::Normalization`] when neither the graph nor the caller tells.
     pub fn decide(&self, asked: Normalization, processor: &Processor) -> Result<Decision, ModelError> {
         let unit = if self.takes_levels() { 255.0 } else { 1.0 };
         let plain =
@@ -193,14 +193,14 @@ impl Path {
                 false => outside("the network does not normalize"),
             });
         }
-        self.judge(unit, processor)?;
+        self.check_statistics(unit, processor)?;
         let (mean, std) = self.statistics();
         let shown = |values: [f64; 3]| values.map(|value| (value * 1e4).round() / 1e4);
         Ok(plain(format!("the network normalizes by itself, mean {:?} and std {:?}", shown(mean), shown(std))))
     }
 
     /// Errors: the map is no normalization, or another one than the processor's.
-    fn judge(&self, unit: f64, processor: &Processor) -> Result<(), ModelError> {
+    fn check_statistics(&self, unit: f64, processor: &Processor) -> Result<(), ModelError> {
         let (mean, std) = self.statistics();
         let (mean, std) = (mean.map(|mean| (mean / unit) as f32), std.map(|std| (std / unit) as f32));
         let near = |a: &[f32; 3], b: &[f32; 3]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 2e-3 + 1e-2 * b.abs());

@@ -148,7 +148,7 @@ fn what_is_unclear_asks() {
     }
 }
 
-/// What is said about a file with these inputs, outputs and metadata.
+/// The answer about a file with these inputs, outputs and metadata.
 fn refused(inputs: &[(&str, &[i64])], outputs: &[(&str, &[i64])], props: &[(&str, &str)], config: Option<&str>) -> String {
     let list = |values: &[(&str, &[i64])]| values.iter().map(|(name, dims)| value(name, FLOAT, dims)).collect();
     let graph = GraphProto { input: list(inputs), output: list(outputs), ..GraphProto::default() };
