@@ -182,6 +182,7 @@ per_isa! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::suite;
 
     #[test]
     fn bt601_limited_has_the_published_constants() {
@@ -193,18 +194,18 @@ mod tests {
 
     #[test]
     fn levels_of_few_and_of_many_bits_are_scaled_and_rounded() {
-        for isa in super::super::arch::Isa::available() {
-            let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
-            let mut levels = vec![0; 65_536];
+        let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let (levels, rgb) = suite::everywhere("levels", |isa| {
+            let (mut levels, mut rgb) = (vec![0; 65_536], vec![0; 3 * 65_536]);
             narrow_levels(isa, &all, &mut levels);
-            let mut rgb = vec![0; 3 * 65_536];
             rgb565_to_rgb(isa, &all, &mut rgb);
-            let scaled = |value: usize, max: f64| (value as f64 * 255.0 / max).round() as u8;
-            for value in 0..65_536 {
-                assert_eq!(levels[value], scaled(value, 65_535.0), "{value}");
-                let expected = [scaled(value >> 11, 31.0), scaled(value >> 5 & 63, 63.0), scaled(value & 31, 31.0)];
-                assert_eq!(rgb[3 * value..][..3], expected, "{value:#06x}");
-            }
+            (levels, rgb)
+        });
+        let scaled = |value: usize, max: f64| (value as f64 * 255.0 / max).round() as u8;
+        for value in 0..65_536 {
+            assert_eq!(levels[value], scaled(value, 65_535.0), "{value}");
+            let expected = [scaled(value >> 11, 31.0), scaled(value >> 5 & 63, 63.0), scaled(value & 31, 31.0)];
+            assert_eq!(rgb[3 * value..][..3], expected, "{value:#06x}");
         }
     }
 }

@@ -33,7 +33,7 @@ pub mod quantize;
 pub mod resize;
 pub mod scale_block;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 #[doc(hidden)]
 pub mod testing;
 pub mod workers;
