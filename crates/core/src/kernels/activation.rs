@@ -2,14 +2,16 @@
 
 use super::arch::{EXP, Isa, exp_by, per_isa, vectorization_barrier};
 
-/// What happens to the output of a linear layer.
+/// The activation function of a linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
+    /// `x`
     Identity,
     /// `x Φ(x)`, with the error function.
     Gelu,
     /// The tanh approximation of GELU.
     GeluTanh,
+    /// `max(x, 0)`
     Relu,
     /// `x sigmoid(x)`.
     Silu,
@@ -101,7 +103,8 @@ per_isa! {
     /// Applies `activation` to every value of `values`.
     pub fn activate(activation: Activation, values: &mut [f32]) = apply;
 }
-/// [`activate`] for values that come from int8 products, where a faster GELU is exact enough.
+
+/// [`activate`] for the results of int8 products, for which a faster GELU is exact enough.
 pub fn activate_int8(isa: Isa, activation: Activation, values: &mut [f32]) {
     match activation {
         Activation::Gelu => isa.gelu_rough(values),
@@ -116,7 +119,7 @@ fn gate_body(activation: Activation, gate: &mut [f32], up: &[f32]) {
 }
 
 per_isa! {
-    /// `gate = activation(gate) * up`, the inner half of a gated MLP.
+    /// `gate = activation(gate) * up`: the inner half of a gated MLP (Shazeer, "GLU Variants Improve Transformer", 2020).
     pub fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) = gate_body;
 }
 

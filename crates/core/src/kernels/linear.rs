@@ -1,7 +1,7 @@
 //! Linear layers: `y = activation(x W + b)`, in int8 with one activation scale per token, or in f32.
 //!
-//! [`FusedMlp`] runs what a transformer puts around them on a block of tokens that stays in the cache: layer norm, one or several
-//! layers, residual.
+//! [`FusedMlp`] runs one or several of them on a block of tokens that stays in the cache, with the layer norm before and the residual
+//! after them.
 
 use super::activation::{Activation, activate, activate_int8, gate};
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
@@ -16,10 +16,12 @@ use super::quantize::Activations;
 pub enum Weights {
     /// Activations are quantized per token.
     Int8(PackedI8),
+    /// Single precision.
     F32(PackedF32),
 }
 
 impl Weights {
+    /// Rows of the matrix: values in.
     pub fn k(&self) -> usize {
         match self {
             Weights::Int8(panels) => panels.k(),
@@ -27,6 +29,7 @@ impl Weights {
         }
     }
 
+    /// Columns of the matrix.
     pub fn n(&self) -> usize {
         match self {
             Weights::Int8(panels) => panels.n(),
@@ -41,6 +44,7 @@ pub struct Linear {
     weights: Weights,
     /// One per column.
     bias: Vec<f32>,
+    /// Applied to the product plus bias.
     pub activation: Activation,
     /// The first half of the columns, activated, times the second half; the layer then gives `n / 2` values.
     gated: bool,
@@ -53,6 +57,7 @@ impl Linear {
         Linear { weights, bias, activation, gated }
     }
 
+    /// Its matrix.
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
@@ -71,20 +76,24 @@ impl Linear {
 /// Layer norm before the first layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Norm {
+    /// `[k]`
     pub scale: Vec<f32>,
+    /// `[k]`
     pub shift: Vec<f32>,
+    /// Added to the variance.
     pub eps: f32,
 }
 
 /// `[layer norm,] layer, layer ..., [+ residual]` on rows of tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FusedMlp {
+    /// Before the first layer.
     pub norm: Option<Norm>,
     /// At least one.
     pub layers: Vec<Linear>,
 }
 
-/// What one thread needs for a block of rows; it grows, then stays.
+/// The buffers of one thread for a block of rows. They grow to the largest block, then stay.
 #[derive(Debug, Default)]
 pub struct FusedMlpScratch {
     quantized: Activations,
@@ -227,7 +236,7 @@ impl Linear {
 /// A product and what is added to it.
 #[derive(Clone, Copy)]
 struct Product<'a> {
-    /// Rows that count.
+    /// Number of rows.
     count: usize,
     bias: &'a [f32],
     /// Like the output, or empty.

@@ -3,7 +3,7 @@
 use super::arch::{ActivationForm, Aligned, DotTile, Isa, K_STEP, per_isa};
 use super::packed::padded;
 
-/// Smallest and largest value of `row` and zero; NaN counts as nothing, infinities as 1e38.
+/// The smallest and the largest of zero and the values of `row`, limited to 1e38; NaN is left out.
 #[inline(always)]
 fn range(isa: Isa, row: &[f32]) -> (f32, f32) {
     let (lowest, highest) = isa.range(row, (0.0, 0.0));
@@ -13,11 +13,13 @@ fn range(isa: Isa, row: &[f32]) -> (f32, f32) {
 /// How the values of one row became integers: `value = scale * (integer - zero)`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Row {
+    /// The size of a step; 0 for a row of zeros.
     pub scale: f32,
+    /// The integer that stands for 0.0.
     pub zero: i32,
 }
 
-/// Integers from -128 to 127 cover the row from its smallest to its largest value, and zero exactly: what follows a GELU is hardly
+/// Integers from -128 to 127 cover the row from its smallest to its largest value, and zero exactly: the output of a GELU is hardly
 /// ever negative, and a range around zero would waste half of them. Rows too small to divide by become zeros.
 #[inline(always)]
 fn asymmetric((low, high): (f32, f32)) -> (Row, f32) {
@@ -60,7 +62,7 @@ pub struct Activations {
     stride: usize,
     /// One row before it is widened.
     row: Aligned<u8>,
-    /// Zero points count the offset of the form.
+    /// Zero points include the offset of the form.
     parameters: Vec<Row>,
 }
 
@@ -154,7 +156,7 @@ mod tests {
     fn quantized_rows_conform() {
         let kernel = |isa: Isa, row: &[f32], to: &mut [i32]| {
             let mut quantized = Activations::default();
-            quantized.resize(isa, 13, row.len());
+            quantized.resize(isa, 13, row.len() + 1);
             (0..13).for_each(|i| quantized.set_row(isa, i, row));
             let (values, Row { scale, zero }) = read(isa, &quantized, 0, row.len());
             for i in 1..13 {

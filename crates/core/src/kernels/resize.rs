@@ -54,6 +54,7 @@ impl Filter {
         self.starts.len()
     }
 
+    /// Whether there is no output coordinate.
     pub fn is_empty(&self) -> bool {
         self.starts.is_empty()
     }
@@ -114,7 +115,8 @@ fn horizontal_pixel(weights: &[i32], source: &[u8], precision: u32, to: &mut [u8
 }
 
 per_isa! {
-    /// One row of interleaved RGB, resized; the fourth byte of a pixel means nothing. A byte follows the row: it is read and ignored.
+    /// One row of interleaved RGB, resized horizontally; the fourth byte of a pixel has no meaning. One byte behind the row is read
+    /// and ignored.
     pub fn resize_horizontal(filter: &Filter, source: &[u8], to: &mut [[u8; 4]]) = horizontal_body;
 }
 

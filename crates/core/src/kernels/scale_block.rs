@@ -16,14 +16,15 @@ use super::linear::{FusedMlp, FusedMlpScratch, Norm};
 pub struct ScaleBlock {
     /// One layer `[D, 4 D]` with the activation, output columns (dy, dx, channel); may start with a norm.
     pub up: FusedMlp,
-    /// Of [`depthwise_taps`].
+    /// `[9, D]` in the order of [`depthwise_taps`].
     pub taps: Vec<f32>,
     /// `[D]`.
     pub bias: Vec<f32>,
+    /// Over the channels of each pixel.
     pub norm: Norm,
 }
 
-/// What one thread needs; it grows, then stays.
+/// The buffers of one thread. They grow to the largest map, then stay.
 #[derive(Debug, Default)]
 pub struct ScaleScratch {
     chain: FusedMlpScratch,
@@ -39,6 +40,7 @@ pub struct ScaleScratch {
 const BATCH: usize = 3;
 
 impl ScaleBlock {
+    /// D.
     pub fn channels(&self) -> usize {
         self.bias.len()
     }
