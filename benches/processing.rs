@@ -75,7 +75,8 @@ fn main() {
     let mut tensor = Tensor::zeros(320, 320);
     for (format, name) in PixelFormat::NAMES.into_iter().skip(1) {
         let Some(len) = format.frame_len(640, 480) else { continue };
-        let data = frame.data[..len].to_vec();
+        // some formats have more bytes a pixel than RGB
+        let data = frame.data.iter().copied().cycle().take(len).collect();
         let frame = Frame { format, data, ..frame.clone() };
         time(&format!("preprocess 320, {name}"), ROUNDS, || {
             black_box(preprocessor.run(black_box(&frame), &mut tensor));
@@ -88,15 +89,15 @@ fn main() {
     let smooth = Frame::rgb(640, 480, smooth);
     image::ImageEncoder::write_image(encoder, &smooth.data, 640, 480, image::ExtendedColorType::Rgb8).expect("memory");
     for (name, view) in [("decode mjpg", View::default()), ("decode mjpg, rotate", View { turns: 1, ..View::default() })] {
-        let mut developer = FrameDecoder::new(view);
+        let mut decoder = FrameDecoder::new(view);
         time(name, ROUNDS, || {
             let frame = Frame { format: PixelFormat::Mjpg, data: jpeg.clone(), ..smooth.clone() };
-            black_box(developer.decode(frame).expect("a picture"));
+            black_box(decoder.decode(frame).expect("a picture"));
         });
     }
-    let mut developer = FrameDecoder::new(View { turns: 1, ..View::default() });
+    let mut decoder = FrameDecoder::new(View { turns: 1, ..View::default() });
     time("rotate rgb24", ROUNDS, || {
-        black_box(developer.decode(frame.clone()).expect("a picture"));
+        black_box(decoder.decode(frame.clone()).expect("a picture"));
     });
     let geometry = Geometry::fit((480, 640), (320, 320));
     let mut ids = vec![0u16; 640 * 480];

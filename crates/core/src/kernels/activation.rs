@@ -2,14 +2,16 @@
 
 use super::arch::{EXP, Isa, exp_by, per_isa, vectorization_barrier};
 
-/// What happens to the output of a linear layer.
+/// The activation function of a linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
+    /// `x`
     Identity,
     /// `x Φ(x)`, with the error function.
     Gelu,
     /// The tanh approximation of GELU.
     GeluTanh,
+    /// `max(x, 0)`
     Relu,
     /// `x sigmoid(x)`.
     Silu,
@@ -101,7 +103,8 @@ per_isa! {
     /// Applies `activation` to every value of `values`.
     pub fn activate(activation: Activation, values: &mut [f32]) = apply;
 }
-/// [`activate`] for values that come from int8 products, where a faster GELU is exact enough.
+
+/// [`activate`] for the results of int8 products, for which a faster GELU is exact enough.
 pub fn activate_int8(isa: Isa, activation: Activation, values: &mut [f32]) {
     match activation {
         Activation::Gelu => isa.gelu_rough(values),
@@ -116,7 +119,7 @@ fn gate_body(activation: Activation, gate: &mut [f32], up: &[f32]) {
 }
 
 per_isa! {
-    /// `gate = activation(gate) * up`, the inner half of a gated MLP.
+    /// `gate = activation(gate) * up`: the inner half of a gated MLP (Shazeer, "GLU Variants Improve Transformer", 2020).
     pub fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) = gate_body;
 }
 
@@ -124,6 +127,7 @@ per_isa! {
 mod tests {
     use super::*;
     use crate::kernels::arch::EXP_ROUGH;
+    use crate::kernels::suite;
 
     /// erf by its series and continued fraction, in f64.
     fn erf64(x: f64) -> f64 {
@@ -153,56 +157,71 @@ mod tests {
     const ALL: [Activation; 6] =
         [Activation::Identity, Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Silu, Activation::QuickGelu];
 
+    /// Ordinary and extreme rows, and a fine grid.
+    fn rows(grid: std::ops::RangeInclusive<i32>, steps: f32) -> Vec<Vec<f32>> {
+        [suite::tails(8.0), suite::extremes(), vec![grid.map(|i| i as f32 / steps).collect()]].concat()
+    }
+
+    /// NaN stays, and what is large stays large or vanishes.
+    fn check_extremes(x: f32, y: f32) {
+        assert_eq!(x.is_nan(), y.is_nan(), "{x} {y}");
+        assert!(x != 1e30 || y > 9e29, "{x} {y}");
+        assert!(x != 0.0 || y == 0.0, "{x} {y}");
+    }
+
     #[test]
-    fn agree_with_their_definitions_and_are_the_same_bits_everywhere() {
-        let values: Vec<f32> = (-2000..=2003).map(|i| i as f32 / 100.0).collect();
+    fn activations_conform() {
         for activation in ALL {
-            let mut reference = values.clone();
-            activate(Isa::SCALAR, activation, &mut reference);
-            for (x, y) in values.iter().zip(&reference) {
-                let expected = truth(activation, f64::from(*x));
-                // the error of erf (4e-7) and of sigmoid (5e-7), times x
-                let bound = 1e-6 * f64::from(x.abs()).max(1.0);
-                assert!((f64::from(*y) - expected).abs() < bound, "{activation:?}({x}) = {y}, not {expected}");
-            }
-            for isa in Isa::available() {
-                let mut ours = values.clone();
-                activate(isa, activation, &mut ours);
-                assert_eq!(ours, reference, "{activation:?} {}", isa.name());
-            }
+            let rows = rows(-2000..=2003, 100.0);
+            suite::in_place(
+                &rows,
+                |isa, values| activate(isa, activation, values),
+                |row, ours, ()| {
+                    for (x, y) in row.iter().zip(ours).filter(|(x, _)| !x.is_infinite() && x.abs() < 1e38) {
+                        check_extremes(*x, *y);
+                        assert!(*x != -1e30 || *y <= 0.0, "{activation:?}({x}) = {y}");
+                        let expected = truth(activation, f64::from(*x));
+                        // the error of erf (4e-7) and of sigmoid (5e-7), times x
+                        let bound = 1e-6 * f64::from(x.abs()).max(1.0);
+                        let near = (f64::from(*y) - expected).abs() < bound;
+                        assert!(near || x.is_nan() || x.abs() > 20.03, "{activation:?}({x}) = {y}, not {expected}");
+                    }
+                },
+            );
         }
     }
 
     #[test]
-    fn the_rough_gelu_is_near_the_exact_one() {
-        let values: Vec<f32> = (-90_000..=90_001).map(|i| i as f32 / 10_000.0).collect();
-        let mut reference = values.clone();
-        activate_int8(Isa::SCALAR, Activation::Gelu, &mut reference);
-        for (x, y) in values.iter().zip(&reference) {
-            assert!((f64::from(*y) - truth(Activation::Gelu, f64::from(*x))).abs() < 3.2e-4, "{x}: {y}");
-        }
-        for isa in Isa::available() {
-            let mut ours = values.clone();
-            activate_int8(isa, Activation::Gelu, &mut ours);
-            assert_eq!(ours, reference, "{}", isa.name());
-            let mut extremes = [[f32::NAN, 1e30, -1e30, 0.0]; 5];
-            activate_int8(isa, Activation::Gelu, extremes.as_flattened_mut());
-            for [nan, large, small, zero] in extremes {
-                assert!(nan.is_nan() && large > 9e29 && small.abs() < 3.2e-4 && zero == 0.0, "{}", isa.name());
-            }
-        }
+    fn the_rough_gelu_conforms() {
+        let rows = rows(-90_000..=90_001, 10_000.0);
+        suite::in_place(
+            &rows,
+            |isa, values| activate_int8(isa, Activation::Gelu, values),
+            |row, ours, ()| {
+                for (x, y) in row.iter().zip(ours).filter(|(x, _)| !x.is_infinite() && x.abs() < 1e38) {
+                    check_extremes(*x, *y);
+                    assert!(*x != -1e30 || y.abs() < 3.2e-4, "{x}: {y}");
+                    let near = (f64::from(*y) - truth(Activation::Gelu, f64::from(*x))).abs() < 3.2e-4;
+                    assert!(near || x.is_nan() || x.abs() > 9.1, "{x}: {y}");
+                }
+            },
+        );
     }
 
     #[test]
-    fn nan_stays_and_extremes_are_finite_or_themselves() {
-        for isa in Isa::available() {
-            for activation in ALL {
-                let mut values = [f32::NAN, 1e30, -1e30, 0.0, -0.0, 1e-40];
-                activate(isa, activation, &mut values);
-                assert!(values[0].is_nan(), "{activation:?} {}", isa.name());
-                assert!(values[1] > 9e29 && values[2] <= 0.0 && values[3] == 0.0, "{activation:?} {values:?}");
+    fn gates_conform() {
+        let kernel = |isa: Isa, values: &mut [f32]| {
+            let up: Vec<f32> = values.iter().map(|value| 1.0 - value).collect();
+            gate(isa, Activation::Silu, values, &up);
+        };
+        suite::in_place(&rows(-800..=800, 100.0), kernel, |row, ours, ()| {
+            let mut activated = row.to_vec();
+            activate(Isa::SCALAR, Activation::Silu, &mut activated);
+            for ((x, y), ours) in row.iter().zip(activated).zip(ours) {
+                let expected = y * (1.0 - x);
+                assert!(*ours == expected || (ours.is_nan() && expected.is_nan()), "{x}: {ours}, not {expected}");
             }
-        }
+        });
     }
 
     #[test]

@@ -171,7 +171,7 @@ pub fn corners(lanes: &Tile<u32>, number: u32, valid: &Tile<u32>) -> Option<[u32
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::arch::Isa;
+    use crate::kernels::suite;
 
     fn logits(seed: u32) -> Tile<f32> {
         let mut state = seed;
@@ -185,52 +185,56 @@ mod tests {
     fn argmax_equals_the_definition_everywhere() {
         let scores = [0.7, 0.9, 0.8];
         let valid = valid_lanes(7, 13);
-        for isa in Isa::available() {
-            let probabilities: Vec<Tile<f32>> = (1..4)
-                .map(|seed| {
-                    let mut values = logits(seed);
-                    values[5] = if seed == 2 { f32::NAN } else { 1.0 };
-                    sigmoids(isa, &mut values);
-                    values
-                })
-                .collect();
+        let probabilities = suite::everywhere("sigmoids", |isa| {
+            let tile = |seed: u32| {
+                let mut values = logits(seed);
+                values[5] = if seed == 2 { f32::NAN } else { 1.0 };
+                sigmoids(isa, &mut values);
+                values
+            };
+            (1..4).map(tile).collect::<Vec<Tile<f32>>>()
+        });
+        let (confident, counted) = suite::everywhere("argmax", |isa| {
             let mut argmax = MaskArgmax::new();
             for (index, probabilities) in probabilities.iter().enumerate() {
                 update(isa, &mut argmax, Query { number: index as u32 + 1, score: scores[index] }, probabilities, 0.5);
             }
-            let mut tallies = [Counts { won: 0, confident: 0 }; 3];
-            for lane in 0..TILE {
-                let weighted = |index: usize| scores[index] * probabilities[index][lane];
-                let mut winner = 0;
-                for index in [1, 2] {
-                    winner = if weighted(index) > weighted(winner) { index } else { winner };
-                }
-                let reaches = probabilities[winner][lane] >= 0.5;
-                assert_eq!(argmax.confident()[lane], if reaches { winner as u32 + 1 } else { 0 }, "{}", isa.name());
-                tallies[winner].won += valid[lane];
-                tallies[winner].confident += if reaches { valid[lane] } else { 0 };
+            let counts = |index: usize| {
+                let Counts { won, confident } = count(isa, &argmax, index as u32 + 1, valid);
+                [won, confident, count_reaching(isa, &probabilities[index], 0.5, valid)]
+            };
+            (*argmax.confident(), (0..3).map(counts).collect::<Vec<_>>())
+        });
+        let mut expected = [[0; 3]; 3];
+        for lane in 0..TILE {
+            let weighted = |index: usize| scores[index] * probabilities[index][lane];
+            let mut winner = 0;
+            for index in [1, 2] {
+                winner = if weighted(index) > weighted(winner) { index } else { winner };
             }
+            let reaches = probabilities[winner][lane] >= 0.5;
+            assert_eq!(confident[lane], if reaches { winner as u32 + 1 } else { 0 });
+            expected[winner][0] += valid[lane];
+            expected[winner][1] += if reaches { valid[lane] } else { 0 };
             for index in 0..3 {
-                assert_eq!(count(isa, &argmax, index as u32 + 1, valid), tallies[index]);
-                let own = (0..TILE).filter(|&lane| valid[lane] > 0 && probabilities[index][lane] >= 0.5).count();
-                assert_eq!(count_reaching(isa, &probabilities[index], 0.5, valid) as usize, own);
+                expected[index][2] += if probabilities[index][lane] >= 0.5 { valid[lane] } else { 0 };
             }
         }
+        assert_eq!(counted, expected);
     }
 
     #[test]
     fn the_foreground_is_measured_the_same_everywhere() {
         let (values, valid) = (logits(9), valid_lanes(8, 11));
-        let mut marks = [2; TILE];
-        let truth = foreground(Isa::SCALAR, &values, valid, &mut marks);
+        let ((area, sum), mask) = suite::everywhere("foreground", |isa| {
+            let mut mask = [2; TILE];
+            let Foreground { area, sum } = foreground(isa, &values, valid, &mut mask);
+            ((area, sum), mask)
+        });
         let expected: f64 = (0..11 * TILE_ROWS).filter(|&lane| values[lane] > 0.0).map(|lane| f64::from(sigmoid(values[lane]))).sum();
-        assert!((f64::from(truth.sum) - expected).abs() < 1e-4, "88 probabilities, f32");
-        assert!((0..TILE).all(|lane| marks[lane] == u32::from(values[lane] > 0.0 && lane < 88)));
-        assert_eq!(truth.area, marks.iter().sum::<u32>());
-        for isa in Isa::available() {
-            let mut ours = [2; TILE];
-            assert_eq!((foreground(isa, &values, valid, &mut ours), ours), (truth, marks), "{}", isa.name());
-        }
+        assert!((f64::from(sum) - expected).abs() < 1e-4, "88 probabilities, f32");
+        assert!((0..TILE).all(|lane| mask[lane] == u32::from(values[lane] > 0.0 && lane < 88)));
+        assert_eq!(area, mask.iter().sum::<u32>());
     }
 
     #[test]

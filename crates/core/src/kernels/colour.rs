@@ -2,15 +2,20 @@
 
 use super::arch::per_isa;
 
-/// One colour space and range: what a step of each sample adds to red, green and blue, in 65536ths of a level.
+/// One colour space and range: how much a step of each sample adds to red, green and blue, in 65536ths of a level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct YuvToRgb {
     /// Luma of black.
     pub black: i32,
+    /// Y to all three.
     pub luma: i32,
+    /// V (Cr) to red.
     pub v_to_red: i32,
+    /// U (Cb) to green.
     pub u_to_green: i32,
+    /// V (Cr) to green.
     pub v_to_green: i32,
+    /// U (Cb) to blue.
     pub u_to_blue: i32,
 }
 
@@ -32,7 +37,7 @@ impl YuvToRgb {
     }
 }
 
-/// What a row of chroma adds to red, green and blue, each sample twice: three rows one after the other.
+/// The share of a row of chroma in red, green and blue, each sample twice: three rows one after the other.
 #[inline(always)]
 fn spread_chroma_body(space: &YuvToRgb, u: &[u8], v: &[u8], offsets: &mut [i32]) {
     let space = *space;
@@ -49,7 +54,7 @@ fn spread_chroma_body(space: &YuvToRgb, u: &[u8], v: &[u8], offsets: &mut [i32])
 }
 
 per_isa! {
-    /// What a row of chroma at half resolution adds to `[red, green, blue]`, of `2 * u.len()` values each.
+    /// The share of a row of chroma at half resolution in `[red, green, blue]`: `2 * u.len()` values each, in 65536ths of a level.
     pub fn spread_chroma(space: &YuvToRgb, u: &[u8], v: &[u8], offsets: &mut [i32]) = spread_chroma_body;
 }
 
@@ -68,7 +73,7 @@ fn full_chroma_body(space: &YuvToRgb, u: &[u8], v: &[u8], offsets: &mut [i32]) {
 }
 
 per_isa! {
-    /// What a row of chroma at full resolution adds to `[red, green, blue]`, of `u.len()` values each.
+    /// The share of a row of chroma at full resolution in `[red, green, blue]`: `u.len()` values each, in 65536ths of a level.
     pub fn full_chroma(space: &YuvToRgb, u: &[u8], v: &[u8], offsets: &mut [i32]) = full_chroma_body;
 }
 
@@ -82,7 +87,7 @@ fn levels_body(space: &YuvToRgb, luma: &[u8], offsets: &[i32], levels: &mut [u8]
 }
 
 per_isa! {
-    /// One channel of a row.
+    /// One channel of a row: luma plus that channel's `offsets`, as 8-bit levels.
     pub fn levels(space: &YuvToRgb, luma: &[u8], offsets: &[i32], levels: &mut [u8]) = levels_body;
 }
 
@@ -182,6 +187,7 @@ per_isa! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::suite;
 
     #[test]
     fn bt601_limited_has_the_published_constants() {
@@ -193,18 +199,18 @@ mod tests {
 
     #[test]
     fn levels_of_few_and_of_many_bits_are_scaled_and_rounded() {
-        for isa in super::super::arch::Isa::available() {
-            let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
-            let mut levels = vec![0; 65_536];
+        let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let (levels, rgb) = suite::everywhere("levels", |isa| {
+            let (mut levels, mut rgb) = (vec![0; 65_536], vec![0; 3 * 65_536]);
             narrow_levels(isa, &all, &mut levels);
-            let mut rgb = vec![0; 3 * 65_536];
             rgb565_to_rgb(isa, &all, &mut rgb);
-            let scaled = |value: usize, max: f64| (value as f64 * 255.0 / max).round() as u8;
-            for value in 0..65_536 {
-                assert_eq!(levels[value], scaled(value, 65_535.0), "{value}");
-                let expected = [scaled(value >> 11, 31.0), scaled(value >> 5 & 63, 63.0), scaled(value & 31, 31.0)];
-                assert_eq!(rgb[3 * value..][..3], expected, "{value:#06x}");
-            }
+            (levels, rgb)
+        });
+        let scaled = |value: usize, max: f64| (value as f64 * 255.0 / max).round() as u8;
+        for value in 0..65_536 {
+            assert_eq!(levels[value], scaled(value, 65_535.0), "{value}");
+            let expected = [scaled(value >> 11, 31.0), scaled(value >> 5 & 63, 63.0), scaled(value & 31, 31.0)];
+            assert_eq!(rgb[3 * value..][..3], expected, "{value:#06x}");
         }
     }
 }

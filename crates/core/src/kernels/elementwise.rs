@@ -14,12 +14,13 @@ pub fn scale(values: &[f32], factor: f32, to: &mut [f32]) {
     });
 }
 
+/// The body of [`add`], for kernels that are compiled for an instruction set already.
 #[inline(always)]
 pub fn add_body(values: &[f32], to: &mut [f32]) {
     to.iter_mut().zip(values).for_each(|(to, value)| *to += value);
 }
 
 per_isa! {
-    /// `to += values`, as far as there are any.
+    /// `to += values`; empty `values` add nothing.
     pub fn add(values: &[f32], to: &mut [f32]) = add_body;
 }

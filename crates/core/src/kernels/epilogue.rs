@@ -4,22 +4,27 @@ use super::arch::{Isa, per_isa, strided_mut};
 use super::columns::{array_at, array_at_mut, column_chunks};
 use super::quantize::Row;
 
-/// What becomes of an int8 tile: `(acc - zero point * column sum) * row scale * column scale + bias + residual`.
+/// The epilogue of an int8 tile: `(acc - zero point * column sum) * row scale * column scale + bias + residual`.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue<'a> {
-    /// One per column of the tile, as all here.
+    /// The sum of the weights of each column.
     pub sums: &'a [i32],
+    /// The scale of each column.
     pub column_scales: &'a [f32],
+    /// The bias of each column.
     pub bias: &'a [f32],
 }
 
 /// The accumulators of a tile and where they go: rows of `nr` values to rows that are `stride` values apart.
 #[derive(Debug, Clone, Copy)]
 pub struct Int8Tile<'a> {
+    /// Columns of the tile.
     pub nr: usize,
+    /// Row-major.
     pub acc: &'a [i32],
-    /// Scale and zero point of each row that counts.
+    /// Scale and zero point of each row; there may be fewer rows than the tile has.
     pub rows: &'a [Row],
+    /// Values from the start of an output row to the start of the next.
     pub stride: usize,
 }
 
@@ -32,7 +37,7 @@ impl<'a> Int8Tile<'a> {
     }
 }
 
-/// A tile into `to`; the epilogue's columns count. An empty `residual` adds nothing, else it lies like `to`.
+/// Writes a tile to `to`, as many columns as the epilogue has. `residual` is empty or laid out as `to`.
 #[inline(always)]
 pub fn int8_epilogue(isa: Isa, tile: &Int8Tile, epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) {
     match (tile.nr, epilogue.bias.len()) {
@@ -60,7 +65,7 @@ per_isa! {
     fn int8_epilogue_part(tile: &Int8Tile, epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) = int8_epilogue_part_body;
 }
 
-/// [`int8_epilogue`] of a tile whose columns all count.
+/// [`int8_epilogue`] of a whole tile.
 #[inline(always)]
 fn int8_epilogue_whole<const NR: usize>(tile: &Int8Tile, epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) {
     let (sums, scales) = (array_at::<_, NR>(epilogue.sums, 0), array_at::<_, NR>(epilogue.column_scales, 0));
@@ -82,7 +87,7 @@ fn int8_epilogue_whole<const NR: usize>(tile: &Int8Tile, epilogue: &Epilogue, re
     }
 }
 
-/// The rows of an f32 tile into `to`: `acc + bias + residual`; as [`int8_epilogue`].
+/// Writes the first `rows` rows of an f32 tile to `to`: `acc + bias + residual`, laid out as in [`int8_epilogue`].
 #[inline(always)]
 pub fn f32_epilogue(nr: usize, acc: &[f32], rows: usize, bias: &[f32], residual: &[f32], to: &mut [f32], stride: usize) {
     for (r, acc) in acc.chunks_exact(nr).take(rows).enumerate() {
@@ -110,8 +115,8 @@ fn finish<const W: usize>(mut values: [f32; W], residual: &[f32], at: usize, to:
     *array_at_mut::<_, W>(to, at) = values;
 }
 
-/// A tile of int8 scores into `to`: `(acc - zero point * sum) * row scale * scale * column scale`; `scales` are those of the columns
-/// that count.
+/// Writes a tile of int8 scores to `to`: `(acc - zero point * sum) * row scale * scale * column scale`; there are as many columns as
+/// `scales`.
 #[inline(always)]
 pub fn int8_scores(isa: Isa, tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32]) {
     match (tile.nr, scales.len()) {

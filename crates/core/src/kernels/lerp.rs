@@ -97,45 +97,70 @@ mod tests {
     use super::*;
     use crate::kernels::arch::Isa;
     use crate::kernels::math::sigmoid;
+    use crate::kernels::suite;
 
     fn numbers(n: usize, seed: u32) -> Vec<f32> {
         crate::kernels::testing::numbers(n, seed).iter().map(|v| v * 8.0).collect()
     }
 
-    #[test]
-    fn lerps_equal_the_definition_everywhere() {
-        for n in [1, 15, 16, 33, 133] {
-            let rows = [numbers(n, 1), numbers(n, 2), numbers(n, 3)];
-            let borrowed: [&[f32]; 3] = std::array::from_fn(|row| &rows[row][..]);
-            let weights = [0.2, 0.5, 0.3];
-            for isa in Isa::available() {
-                let (mut blended, mut probabilities, mut mixed) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
-                weighted_sum(isa, borrowed, weights, &mut blended);
-                weighted_sum_sigmoid(isa, borrowed, weights, &mut probabilities);
-                lerp(isa, borrowed[0], borrowed[1], 0.3, &mut mixed);
-                for i in 0..n {
-                    let expected: f32 = (0..3).map(|row| rows[row][i] * weights[row]).sum();
-                    assert!((blended[i] - expected).abs() < 3e-6, "three products below 8");
-                    assert!((probabilities[i] - sigmoid(expected)).abs() < 3e-6);
-                    assert!((mixed[i] - (0.7 * rows[0][i] + 0.3 * rows[1][i])).abs() < 3e-6);
+    const WEIGHTS: [f32; 3] = [0.2, 0.5, 0.3];
+
+    /// The row and two others that it gives.
+    fn three(row: &[f32]) -> [Vec<f32>; 3] {
+        [row.to_vec(), row.iter().rev().copied().collect(), row.iter().map(|value| 0.5 - value).collect()]
+    }
+
+    fn run(kernel: impl Fn(Isa, [&[f32]; 3], &mut [f32]), definition: impl Fn([f32; 3]) -> f32) {
+        let rows = [suite::tails(8.0), suite::extremes()].concat();
+        let kernel = |isa: Isa, row: &[f32], to: &mut [f32]| {
+            let rows = three(row);
+            kernel(isa, std::array::from_fn(|i| &rows[i][..]), to)
+        };
+        suite::rows(
+            &rows,
+            7.0,
+            |n| n,
+            kernel,
+            |row, to, ()| {
+                let rows = three(row);
+                for (i, ours) in to.iter().enumerate() {
+                    let values: [f32; 3] = std::array::from_fn(|row| rows[row][i]);
+                    let expected = definition(values);
+                    match values.iter().all(|value| value.abs() <= 8.5) {
+                        true => assert!((ours - expected).abs() < 3e-6, "three products below 8.5: {ours} {expected}"),
+                        false => assert!(!values.iter().any(|value| value.is_nan()) || expected == expected || ours.is_nan()),
+                    }
                 }
-                let top = mixed.iter().copied().fold(f32::MIN, f32::max);
-                let first = mixed.iter().position(|value| *value == top).unwrap();
-                assert_eq!(lerp_argmax(isa, borrowed[0], borrowed[1], 0.3), (first, top), "{}", isa.name());
-            }
-        }
+            },
+        );
     }
 
     #[test]
-    fn the_first_of_equals_wins_and_nan_does_not() {
-        for isa in Isa::available() {
-            let mut row = vec![1.0; 40];
-            assert_eq!(lerp_argmax(isa, &row, &row, 0.5), (0, 1.0));
-            row[..20].fill(f32::NAN);
-            assert_eq!(lerp_argmax(isa, &row, &row, 0.5), (20, 1.0));
-            row.fill(f32::NAN);
-            assert_eq!(lerp_argmax(isa, &row, &row, 0.5), (0, f32::NEG_INFINITY));
-        }
+    fn weighted_sums_and_lerps_conform() {
+        let sum = |values: [f32; 3]| (0..3).map(|row| values[row] * WEIGHTS[row]).sum::<f32>();
+        run(|isa, rows, to| weighted_sum(isa, rows, WEIGHTS, to), sum);
+        run(|isa, rows, to| weighted_sum_sigmoid(isa, rows, WEIGHTS, to), |values| sigmoid(sum(values)));
+        run(|isa, [from, into, _], to| lerp(isa, from, into, 0.3, to), |[from, into, _]| 0.7 * from + 0.3 * into);
+    }
+
+    #[test]
+    fn the_argmax_of_a_lerp_conforms() {
+        let halves = |n: usize| (0..40).map(|at| if at < n { f32::NAN } else { 1.0 }).collect();
+        // the first of equals wins, NaN does not
+        let rows = [suite::tails(8.0), suite::extremes(), vec![halves(0), halves(20), halves(40)]].concat();
+        let kernel = |isa: Isa, row: &[f32], _: &mut [f32]| lerp_argmax(isa, row, &three(row)[1], 0.3);
+        suite::rows(
+            &rows,
+            0.0,
+            |_| 0,
+            kernel,
+            |row, _, (index, value)| {
+                let mut mixed = vec![0.0; row.len()];
+                lerp(Isa::SCALAR, row, &three(row)[1], 0.3, &mut mixed);
+                let top = mixed.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                assert_eq!((*index, *value), (mixed.iter().position(|value| *value == top).unwrap_or(0), top), "{row:?}");
+            },
+        );
     }
 
     #[test]

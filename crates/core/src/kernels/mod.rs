@@ -32,6 +32,8 @@ pub mod product;
 pub mod quantize;
 pub mod resize;
 pub mod scale_block;
+#[cfg(test)]
+pub(crate) mod suite;
 #[doc(hidden)]
 pub mod testing;
 pub mod workers;

@@ -1,22 +1,22 @@
-//! Right-hand sides of matrix products, packed for the tiles of an instruction set.
+//! Packed weights: right-hand sides of matrix products in the order in which the tiles of an instruction set read them.
 
 use super::arch::{Aligned, HalfTile, Isa, K_STEP, to_half};
 use super::columns::{array_at, array_at_mut, column_chunks};
 
-/// An int8 matrix `[k, n]` with one scale per column, packed as panels `[n / nr][k / kr][nr][kr]`; what is padded is zero.
+/// An int8 matrix `[k, n]` with one scale per column, packed as panels `[n / nr][k / kr][nr][kr]`; the padding is zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PackedI8 {
     isa: Isa,
     k: usize,
     n: usize,
     data: Aligned<i8>,
-    /// Sum of each column, padded: what a zero point is multiplied with.
+    /// The sum of each column, padded: the epilogue multiplies it by the zero point.
     sums: Vec<i32>,
     /// Per column, padded.
     scales: Vec<f32>,
 }
 
-/// `k` rounded up to what a tile takes at a time.
+/// `k` rounded up to a multiple of [`K_STEP`].
 pub fn padded(k: usize) -> usize {
     k.next_multiple_of(K_STEP)
 }
@@ -42,12 +42,12 @@ impl PackedI8 {
         panels
     }
 
-    /// Makes room for a `[k, n]` matrix; its content is then whatever [`PackedI8::set_column`] sets.
+    /// Makes room for a `[k, n]` matrix; [`PackedI8::set_column`] then sets its content.
     pub fn resize(&mut self, k: usize, n: usize) {
         let columns = n.next_multiple_of(self.isa.dot_tile().nr);
         self.data.resize(columns * padded(k));
         if k != self.k {
-            // what pads a column to whole steps lies elsewhere now
+            // the padding of a column lies elsewhere now
             self.data.fill(0);
         }
         (self.k, self.n) = (k, n);
@@ -89,10 +89,12 @@ impl PackedI8 {
         self.scales[c] = scale;
     }
 
+    /// Rows of the matrix, without padding.
     pub fn k(&self) -> usize {
         self.k
     }
 
+    /// Columns of the matrix, without padding.
     pub fn n(&self) -> usize {
         self.n
     }
@@ -114,7 +116,7 @@ impl PackedI8 {
     }
 }
 
-/// An f32 matrix `[k, n]`, packed as panels `[n / nr][k][nr]`; what is padded is zero.
+/// An f32 matrix `[k, n]`, packed as panels `[n / nr][k][nr]`; the padding is zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PackedF32 {
     nr: usize,
@@ -131,7 +133,8 @@ impl PackedF32 {
         panels
     }
 
-    /// Makes room for a `[k, n]` matrix; its content is then whatever [`PackedF32::set_row`] and [`PackedF32::set_column`] set.
+    /// Makes room for a `[k, n]` matrix; [`PackedF32::set_row`] or [`PackedF32::set_column`] then sets its
+    /// content.
     pub fn resize(&mut self, k: usize, n: usize) {
         (self.k, self.n) = (k, n);
         self.data.resize(n.next_multiple_of(self.nr) * k);
@@ -165,10 +168,12 @@ impl PackedF32 {
         panel.iter_mut().skip(c % self.nr).step_by(self.nr).zip(values).for_each(|(to, from)| *to = *from);
     }
 
+    /// Rows of the matrix, without padding.
     pub fn k(&self) -> usize {
         self.k
     }
 
+    /// Columns of the matrix, without padding.
     pub fn n(&self) -> usize {
         self.n
     }
@@ -179,7 +184,7 @@ impl PackedF32 {
     }
 }
 
-/// A matrix `[k, n]` in half precision, packed as panels `[n / nr][k / kr][nr][kr]`; what is padded is zero.
+/// A matrix `[k, n]` in half precision, packed as panels `[n / nr][k / kr][nr][kr]`; the padding is zero.
 #[derive(Debug)]
 pub struct PackedHalf {
     tile: HalfTile,
@@ -196,7 +201,7 @@ impl PackedHalf {
         isa.half_tile().map(|tile| PackedHalf { tile, k: 0, n: 0, data: Aligned::default(), row: Vec::new() })
     }
 
-    /// Makes room for a `[k, n]` matrix; its content is then whatever the setters set.
+    /// Makes room for a `[k, n]` matrix; the setters then set its content.
     pub fn resize(&mut self, k: usize, n: usize) {
         (self.k, self.n) = (k, n);
         self.data.resize(n.next_multiple_of(self.tile.nr) * self.depth());
@@ -207,6 +212,7 @@ impl PackedHalf {
         self.k.next_multiple_of(self.tile.kr)
     }
 
+    /// Columns of the matrix, without padding.
     pub fn n(&self) -> usize {
         self.n
     }

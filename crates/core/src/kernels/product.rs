@@ -165,6 +165,7 @@ fn multiply(isa: Isa, features: &[f32], channels: usize, panel: &[f32], acc: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::suite;
     use crate::kernels::testing::numbers;
     use std::sync::Arc;
 
@@ -173,27 +174,28 @@ mod tests {
         let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap());
         for (queries, channels, pixels) in [(1, 1, 1), (5, 7, 3), (40, 24, 1000), (3, 16, 1031)] {
             let (embeddings, features) = (numbers(queries * channels, 1), numbers(pixels * channels, 2));
-            let mut all = None;
-            for isa in Isa::available() {
+            let all = suite::everywhere((queries, channels, pixels), |isa| {
                 half_is_near(isa, &embeddings, &features, channels, queries);
-                for workers in [Workers::one(), Workers::pool(Arc::clone(&pool))] {
+                let on = |workers: &Workers| {
                     let mut scratch = MaskProductScratch::new(isa, false);
                     let mut run = |kept: &[usize]| {
                         let mut out = vec![f32::NAN; kept.len() * pixels];
-                        mask_product(isa, &workers, &embeddings, &features, channels, kept, &mut out, &mut scratch);
+                        mask_product(isa, workers, &embeddings, &features, channels, kept, &mut out, &mut scratch);
                         out
                     };
-                    let ours = run(&(0..queries).collect::<Vec<_>>());
-                    let all = all.get_or_insert_with(|| ours.clone());
-                    assert_eq!(ours, *all, "{}: the same bits", isa.name());
+                    let all = run(&(0..queries).collect::<Vec<_>>());
                     let kept: Vec<usize> = (0..queries).step_by(2).collect();
                     for (row, query) in run(&kept).chunks(pixels).zip(&kept) {
                         assert_eq!(row, &all[query * pixels..(query + 1) * pixels], "bit for bit");
                     }
                     assert!(run(&[]).is_empty());
-                }
-            }
-            for (index, ours) in all.expect("ran").iter().enumerate() {
+                    all
+                };
+                let alone = on(&Workers::one());
+                assert_eq!(alone, on(&Workers::pool(Arc::clone(&pool))), "threads do not matter");
+                alone
+            });
+            for (index, ours) in all.iter().enumerate() {
                 let (q, p) = (index / pixels, index % pixels);
                 let products = (0..channels).map(|c| f64::from(embeddings[q * channels + c]) * f64::from(features[p * channels + c]));
                 // f32 sums of at most 24 terms below 1

@@ -3,7 +3,7 @@
 use super::arch::{ActivationForm, Aligned, DotTile, Isa, K_STEP, per_isa};
 use super::packed::padded;
 
-/// Smallest and largest value of `row` and zero; NaN counts as nothing, infinities as 1e38.
+/// The smallest and the largest of zero and the values of `row`, limited to 1e38; NaN is left out.
 #[inline(always)]
 fn range(isa: Isa, row: &[f32]) -> (f32, f32) {
     let (lowest, highest) = isa.range(row, (0.0, 0.0));
@@ -13,11 +13,13 @@ fn range(isa: Isa, row: &[f32]) -> (f32, f32) {
 /// How the values of one row became integers: `value = scale * (integer - zero)`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Row {
+    /// The size of a step; 0 for a row of zeros.
     pub scale: f32,
+    /// The integer that stands for 0.0.
     pub zero: i32,
 }
 
-/// Integers from -128 to 127 cover the row from its smallest to its largest value, and zero exactly: what follows a GELU is hardly
+/// Integers from -128 to 127 cover the row from its smallest to its largest value, and zero exactly: the output of a GELU is hardly
 /// ever negative, and a range around zero would waste half of them. Rows too small to divide by become zeros.
 #[inline(always)]
 fn asymmetric((low, high): (f32, f32)) -> (Row, f32) {
@@ -60,7 +62,7 @@ pub struct Activations {
     stride: usize,
     /// One row before it is widened.
     row: Aligned<u8>,
-    /// Zero points count the offset of the form.
+    /// Zero points include the offset of the form.
     parameters: Vec<Row>,
 }
 
@@ -109,6 +111,7 @@ impl Activations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::suite;
 
     /// The definition.
     fn naive(row: &[f32]) -> (Vec<i8>, Row) {
@@ -128,19 +131,7 @@ mod tests {
     }
 
     fn rows() -> Vec<Vec<f32>> {
-        let mut state = 7u32;
-        let mut random = move || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / 8_388_608.0 - 1.0
-        };
-        let mut rows: Vec<Vec<f32>> = (0..70).map(|len| (0..len).map(|_| random() * 3.0).collect()).collect();
-        rows.push(vec![0.0; 40]);
-        rows.push(vec![-0.0, 1e-40, -1e-38, 0.0]); // subnormal
-        rows.push(vec![f32::NAN, 1.0, -2.0, 0.5, f32::NAN]);
-        rows.push(vec![f32::INFINITY, -1.0, f32::NEG_INFINITY]);
-        rows.push(vec![f32::MAX, -f32::MAX, 1.0]);
-        rows.push((-127..=127).map(|i| i as f32 + 0.5).collect()); // ties
-        rows
+        [suite::tails(3.0), suite::extremes(), vec![Vec::new()]].concat()
     }
 
     /// Row `row` of `quantized` as integers of i8, `len` of them, and its parameters as if there were no offset.
@@ -160,19 +151,31 @@ mod tests {
         ((0..len).map(integer).collect(), Row { scale, zero: zero - form.offset() })
     }
 
+    /// Every row at its place in a tile, as the instruction set's form and offset say.
     #[test]
-    fn every_form_is_the_definition_on_every_instruction_set() {
-        for isa in Isa::available() {
-            let (rows, mut quantized) = (rows(), Activations::default());
-            let longest = rows.iter().map(Vec::len).max().unwrap();
-            quantized.resize(isa, rows.len(), longest);
-            rows.iter().enumerate().for_each(|(i, row)| quantized.set_row(isa, i, row));
-            for (i, row) in rows.iter().enumerate() {
-                let (expected, parameters) = naive(row);
-                let expected = expected.into_iter().map(i32::from).collect();
-                assert_eq!(read(isa, &quantized, i, row.len()), (expected, parameters), "{} {row:?}", isa.name());
+    fn quantized_rows_conform() {
+        let kernel = |isa: Isa, row: &[f32], to: &mut [i32]| {
+            let mut quantized = Activations::default();
+            quantized.resize(isa, 13, row.len() + 1);
+            (0..13).for_each(|i| quantized.set_row(isa, i, row));
+            let (values, Row { scale, zero }) = read(isa, &quantized, 0, row.len());
+            for i in 1..13 {
+                assert_eq!(read(isa, &quantized, i, row.len()).0, values, "row {i} of a tile");
             }
-        }
+            to.copy_from_slice(&values);
+            (scale, zero)
+        };
+        suite::rows(
+            &rows(),
+            77,
+            |n| n,
+            kernel,
+            |row, to, (scale, zero)| {
+                let (expected, parameters) = naive(row);
+                assert_eq!(Row { scale: *scale, zero: *zero }, parameters, "{row:?}");
+                assert!(to.iter().copied().eq(expected.into_iter().map(i32::from)), "{row:?}: {to:?}");
+            },
+        );
     }
 
     #[test]
@@ -191,22 +194,23 @@ mod tests {
     }
 
     #[test]
-    fn symmetric_rows_hold_no_minus_128() {
-        for isa in Isa::available() {
-            for row in rows() {
-                let mut to = vec![0x55i8; row.len() + 1];
-                let scale = quantize_symmetric(isa, &row, &mut to);
+    fn symmetric_rows_conform_and_hold_no_minus_128() {
+        suite::rows(
+            &rows(),
+            0x55,
+            |n| n,
+            quantize_symmetric,
+            |row, to: &[i8], scale| {
                 let known = row.iter().filter(|v| !v.is_nan());
                 let largest = known.fold(0f32, |max, v| max.max(v.abs())).min(1e38);
-                assert_eq!(scale, if largest < 1e-30 { 0.0 } else { largest / 127.0 });
-                for (value, quantized) in row.iter().zip(&to) {
-                    let inverse = if largest < 1e-30 { 0.0 } else { 127.0 / largest };
+                assert_eq!(*scale, if largest < 1e-30 { 0.0 } else { largest / 127.0 });
+                let inverse = if largest < 1e-30 { 0.0 } else { 127.0 / largest };
+                for (value, quantized) in row.iter().zip(to) {
                     let known = if value.is_nan() { 0.0 } else { value * inverse };
-                    let expected = known.clamp(-127.0, 127.0).round_ties_even();
-                    assert_eq!(f32::from(*quantized), expected, "{} {row:?}", isa.name());
+                    let known = if known.is_nan() { 0.0 } else { known };
+                    assert_eq!(f32::from(*quantized), known.clamp(-127.0, 127.0).round_ties_even(), "{row:?}");
                 }
-                assert_eq!(to.last(), Some(&0x55));
-            }
-        }
+            },
+        );
     }
 }

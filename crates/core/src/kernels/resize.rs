@@ -54,6 +54,7 @@ impl Filter {
         self.starts.len()
     }
 
+    /// Whether there is no output coordinate.
     pub fn is_empty(&self) -> bool {
         self.starts.is_empty()
     }
@@ -114,7 +115,8 @@ fn horizontal_pixel(weights: &[i32], source: &[u8], precision: u32, to: &mut [u8
 }
 
 per_isa! {
-    /// One row of interleaved RGB, resized; the fourth byte of a pixel means nothing. A byte follows the row: it is read and ignored.
+    /// One row of interleaved RGB, resized horizontally; the fourth byte of a pixel has no meaning. One byte behind the row is read
+    /// and ignored.
     pub fn resize_horizontal(filter: &Filter, source: &[u8], to: &mut [[u8; 4]]) = horizontal_body;
 }
 
@@ -136,7 +138,7 @@ per_isa! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::arch::Isa;
+    use crate::kernels::suite;
     use fast_image_resize::images::{TypedImage, TypedImageRef};
     use fast_image_resize::pixels::U8x3;
     use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
@@ -166,19 +168,20 @@ mod tests {
             let expected = pass(&pass(&source, from, (from.0, to.1)), (from.0, to.1), to);
             source.push(77);
             let (columns, rows) = (Filter::resize(from.1, to.1), Filter::resize(from.0, to.0));
-            for isa in Isa::available() {
-                let mut horizontal = vec![[0; 4]; from.0 * to.1];
-                for (y, to) in horizontal.chunks_exact_mut(to.1).enumerate() {
-                    resize_horizontal(isa, &columns, &source[y * from.1 * 3..], to);
+            let (size, resized) = (from, to);
+            let ours = suite::everywhere((from, to), |isa| {
+                let mut horizontal = vec![[0; 4]; size.0 * resized.1];
+                for (y, to) in horizontal.chunks_exact_mut(resized.1).enumerate() {
+                    resize_horizontal(isa, &columns, &source[y * size.1 * 3..], to);
                 }
-                let (mut sums, mut levels) = (vec![0; to.1 * 4], vec![0; to.1 * 4]);
-                for y in 0..to.0 {
-                    resize_vertical(isa, &rows, y, horizontal.as_flattened(), to.1 * 4, &mut sums, &mut levels);
-                    for (x, pixel) in expected[y * to.1 * 3..][..to.1 * 3].chunks_exact(3).enumerate() {
-                        assert_eq!(levels[4 * x..4 * x + 3], *pixel, "{from:?} -> {to:?} at {y},{x}, {}", isa.name());
-                    }
+                let (mut sums, mut levels, mut picture) = (vec![0; resized.1 * 4], vec![0; resized.1 * 4], Vec::new());
+                for y in 0..resized.0 {
+                    resize_vertical(isa, &rows, y, horizontal.as_flattened(), resized.1 * 4, &mut sums, &mut levels);
+                    picture.extend(levels.as_chunks::<4>().0.iter().flat_map(|[r, g, b, _]| [*r, *g, *b]));
                 }
-            }
+                picture
+            });
+            assert_eq!(ours, expected, "{from:?} -> {to:?}");
         }
     }
 }

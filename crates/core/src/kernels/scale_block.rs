@@ -16,14 +16,15 @@ use super::linear::{FusedMlp, FusedMlpScratch, Norm};
 pub struct ScaleBlock {
     /// One layer `[D, 4 D]` with the activation, output columns (dy, dx, channel); may start with a norm.
     pub up: FusedMlp,
-    /// Of [`depthwise_taps`].
+    /// `[9, D]` in the order of [`depthwise_taps`].
     pub taps: Vec<f32>,
     /// `[D]`.
     pub bias: Vec<f32>,
+    /// Over the channels of each pixel.
     pub norm: Norm,
 }
 
-/// What one thread needs; it grows, then stays.
+/// The buffers of one thread. They grow to the largest map, then stay.
 #[derive(Debug, Default)]
 pub struct ScaleScratch {
     chain: FusedMlpScratch,
@@ -39,6 +40,7 @@ pub struct ScaleScratch {
 const BATCH: usize = 3;
 
 impl ScaleBlock {
+    /// D.
     pub fn channels(&self) -> usize {
         self.bias.len()
     }
@@ -93,9 +95,11 @@ impl ScaleBlock {
 #[cfg(test)]
 mod tests {
     use super::super::activation::{Activation, activate};
+    use super::super::depthwise::depthwise_taps;
     use super::super::linear::{Linear, Weights};
     use super::super::packed::PackedF32;
     use super::*;
+    use crate::kernels::suite;
     use crate::kernels::testing::numbers;
 
     #[test]
@@ -128,23 +132,26 @@ mod tests {
                 let to = &mut expected[(y * 2 * width + x) * d..][..d];
                 layer_norm(Isa::SCALAR, &pixel, &norm.scale, &norm.shift, norm.eps, to);
             }
-            for isa in Isa::available() {
+            let ours = suite::everywhere((height, width, d), |isa| {
                 let layer = Linear::new(Weights::F32(PackedF32::pack(isa, &weights, d, 4 * d)), bias.clone(), Activation::Gelu, false);
                 let up = FusedMlp { norm: None, layers: vec![layer] };
-                let block =
-                    ScaleBlock { up, taps: super::super::depthwise::depthwise_taps(&taps), bias: channel_bias.clone(), norm: norm.clone() };
-                for rows in 1..=height {
+                let block = ScaleBlock { up, taps: depthwise_taps(&taps), bias: channel_bias.clone(), norm: norm.clone() };
+                let split = |rows: usize| {
                     let mut out = vec![f32::NAN; large.len()];
                     let mut scratch = ScaleScratch::default();
                     for (index, part) in out.chunks_mut(rows * 4 * width * d).enumerate() {
                         let input = |y: usize, x: usize| &map[(y * width + x) * d..][..d];
                         block.run(isa, (height, width), index * rows, input, part, &mut scratch);
                     }
-                    for (ours, expected) in out.iter().zip(&expected) {
-                        // sums of 16 and 9 products below 3, then a norm that may enlarge them tenfold
-                        assert!((ours - expected).abs() < 1e-3, "{} {height}x{width}x{d}: {ours} {expected}", isa.name());
-                    }
-                }
+                    out
+                };
+                let whole = split(height);
+                (1..height).for_each(|rows| assert_eq!(split(rows), whole, "{} in parts of {rows}", isa.name()));
+                whole
+            });
+            for (ours, expected) in ours.iter().zip(&expected) {
+                // sums of 16 and 9 products below 3, then a norm that may enlarge them tenfold
+                assert!((ours - expected).abs() < 1e-3, "{height}x{width}x{d}: {ours} {expected}");
             }
         }
     }

@@ -20,6 +20,7 @@ impl Workers {
         Workers(Some(pool))
     }
 
+    /// Number of threads.
     pub fn count(&self) -> usize {
         self.0.as_ref().map_or(1, |pool| pool.current_num_threads())
     }
@@ -31,8 +32,8 @@ impl Workers {
 
     /// Does `work` on a thread of the pool, if there is one.
     ///
-    /// Whoever gives rows to the pool from outside sleeps until they are done, and wakes a thread for each; from inside, the thread takes
-    /// its share itself, and the others are still looking for work when the next rows come.
+    /// A caller outside of the pool sleeps until its rows are done, and every call wakes the threads. Inside, the thread takes a share of
+    /// the rows itself, and the others are still looking for work when the next rows come.
     pub fn inside<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.0 {
             None => work(),
@@ -43,7 +44,7 @@ impl Workers {
     /// Calls `work(first row, rows)` for blocks that together make up `out`, rows of `width` values.
     ///
     /// A block has at most `most` rows and, but for the last, a multiple of `tile`. Blocks come from halving, so that threads get
-    /// equal shares; who computes a block has no influence on its values.
+    /// equal shares; which thread computes a block does not change its values.
     pub fn rows(&self, out: &mut [f32], width: usize, tile: usize, most: usize, work: &(dyn Fn(usize, &mut [f32]) + Sync)) {
         let most = (most / tile).max(1) * tile;
         match &self.0 {

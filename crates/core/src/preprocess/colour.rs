@@ -148,6 +148,7 @@ fn space(colour: Colour) -> YuvToRgb {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::suite;
 
     /// Every format of luma and chroma.
     fn yuv() -> Vec<PixelFormat> {
@@ -270,7 +271,7 @@ mod tests {
             let data = (0..format.frame_len(width, height).unwrap()).map(|at| (at * 89 % 256) as u8).collect();
             let frame = Frame { format, data, ..Frame::rgb(width, height, vec![0; 3 * 37 * 11]) };
             let on = |isa: Isa| RgbConverter { isa, ..RgbConverter::new() }.rgb(&frame).to_vec();
-            assert!(Isa::available().into_iter().all(|isa| on(isa) == on(Isa::SCALAR)), "{format:?}");
+            suite::everywhere(format, on);
         }
     }
 

@@ -1,17 +1,39 @@
-//! From what a camera sends to a picture that the stages take: decodes JPEG, cuts, turns and mirrors.
+//! From a camera's frame to a picture for the stages: decodes JPEG, crops, turns and mirrors.
 
 use super::{JpegDecoder, JpegError, RgbConverter};
 use crate::data::{Crop, Frame, PixelFormat, View};
 
-/// Why a frame is no picture.
+/// Why a frame could not be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
+    /// Its JPEG picture is damaged.
     #[error("frame {sequence} is no JPEG picture: {reason}")]
-    Jpeg { sequence: u64, reason: String },
+    Jpeg {
+        /// Number of the frame.
+        sequence: u64,
+        /// A sentence without a period.
+        reason: String,
+    },
+    /// Its picture has another size.
     #[error("frame {sequence} is {}x{} where {}x{} was agreed on", found.0, found.1, agreed.0, agreed.1)]
-    Size { sequence: u64, found: (usize, usize), agreed: (u32, u32) },
+    Size {
+        /// Number of the frame.
+        sequence: u64,
+        /// (width, height) of the picture.
+        found: (usize, usize),
+        /// (width, height) that the frame says.
+        agreed: (u32, u32),
+    },
+    /// The crop lies outside of the picture.
     #[error("frame {sequence} is empty: nothing of its {width}x{height} pixels is left after the crop")]
-    Empty { sequence: u64, width: u32, height: u32 },
+    Empty {
+        /// Number of the frame.
+        sequence: u64,
+        /// Of the picture, in pixels.
+        width: u32,
+        /// Of the picture, in pixels.
+        height: u32,
+    },
 }
 
 impl DecodeError {
@@ -34,14 +56,16 @@ pub struct FrameDecoder {
 }
 
 impl FrameDecoder {
+    /// Crops, turns and mirrors as `view` says.
     pub fn new(view: View) -> FrameDecoder {
         FrameDecoder { view, ..FrameDecoder::default() }
     }
 
-    /// The frame as RGB, decoded and as the view wants it; untouched when nothing is to be done.
+    /// The frame as the view describes it, in RGB. Frames that need neither decoding nor a view stay untouched.
     ///
     /// # Errors
-    /// When a JPEG picture is broken or of another size than its frame says, or the crop leaves nothing.
+    /// [`DecodeError`] for a JPEG picture that is damaged or of another size than its frame says, and for a crop that leaves nothing; the
+    /// frame comes back with it.
     pub fn decode(&mut self, mut frame: Frame) -> Result<Frame, (DecodeError, Frame)> {
         if frame.format == PixelFormat::Mjpg {
             if let Err(error) = self.decode_jpeg(&frame) {

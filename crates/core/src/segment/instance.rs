@@ -72,12 +72,14 @@ pub(super) fn run(
     table::finish(&mut result.rows);
 }
 
-/// A query read as one class: what average precision ranks.
+/// A query read as one class, to be ranked for average precision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
+    /// Index of the class.
     pub class: u16,
     /// Class probability times the mean mask probability inside the mask.
     pub score: f32,
+    /// At frame size.
     pub mask: Rle,
     /// Pixels of the mask, at least one.
     pub area: u32,

@@ -1,4 +1,4 @@
-//! [`Logits`] to [`Segments`] for the three tasks.
+//! Post-processing: [`Logits`] to [`Segments`] for the three tasks.
 //!
 //! ```
 //! use eomt_edge_core::data::{ClassLogits, Task};
@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Results equal transformers' EomtImageProcessor (`post_process_*_segmentation`), with ids from 1 and 0 for nothing.
-//! Work is done on tiles or rows of enlarged masks, so no `[queries, height, width]` buffer exists at frame size, and tiles of
-//! which the bounds tell enough are not computed. Invariants: results do not depend on the instruction set; after warm-up nothing
+//! It works on tiles or rows of enlarged masks, so that no `[queries, height, width]` buffer exists at frame size. A tile that its bounds
+//! decide is not computed. Invariants: results do not depend on the instruction set; after warm-up nothing
 //! is allocated (whole instance masks excepted, which only tools want).
 //!
 //! **Lossless query pruning.** [`survivors`] finds the queries that can still become a segment from the class logits alone.
@@ -39,7 +39,9 @@ pub use semantic::{Anomaly, SemanticView, anomaly_map, semantic_windows};
 /// How logits become segments.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PostProcessConfig {
+    /// Which post-processing runs.
     pub task: Task,
+    /// Of scores, masks and overlaps.
     pub thresholds: Thresholds,
     /// `stuff[class]`: segments of this class are merged (panoptic only). May be shorter than the list of classes.
     pub stuff: Vec<bool>,
@@ -63,7 +65,8 @@ impl PostProcessConfig {
     }
 }
 
-/// Class and class score of a query as `task` reads them; `None` when the query says "no object" (panoptic) or has no class.
+/// Classifies a query: its class and class score under `task`, from one row of class logits. `None` for "no object" (panoptic only) and
+/// for a row without classes.
 fn classify_query(row: &[f32], task: Task) -> Option<(usize, f32)> {
     let (&no_object, classes) = row.split_last()?;
     let (class, logit) = argmax(classes)?;
@@ -129,6 +132,7 @@ impl Segmenter {
         self
     }
 
+    /// The configuration given to [`Segmenter::new`].
     pub fn config(&self) -> &PostProcessConfig {
         &self.config
     }
@@ -178,7 +182,9 @@ impl Segmenter {
 /// The segment table and, when asked for, the whole masks.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Table {
+    /// One per segment, in the reference's order.
     pub rows: Vec<Segment>,
+    /// One per instance where [`PostProcessConfig::whole_masks`] asks for them, else empty.
     pub masks: Vec<Rle>,
 }
 

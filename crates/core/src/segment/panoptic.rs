@@ -7,7 +7,7 @@ use crate::kernels::argmax::{self, MaskArgmax, Query};
 use crate::kernels::bilinear::{TILE, TILE_COLUMNS, TILE_ROWS, Tile, Upsampler};
 use crate::kernels::math::all_finite;
 
-/// A query in the running.
+/// A query that may win pixels.
 #[derive(Debug, Clone)]
 struct Candidate {
     /// Index into `logits.kept`.
@@ -33,7 +33,7 @@ pub(super) struct Buffers {
     /// Bounds of the probabilities in the tiles of one band: `[candidates, stripes]`.
     low: Vec<f32>,
     high: Vec<f32>,
-    /// What a tile's winner has at least everywhere in it.
+    /// A lower bound of the winner's weighted probability in each tile.
     floor: Vec<f32>,
     /// The candidate (from 1) that owns all pixels of a tile, 0 = nobody, or [`MIXED`].
     owners: Vec<u16>,
@@ -56,8 +56,8 @@ const SLACK: f32 = 4e-6;
 ///                              stuff of a class seen before joins that segment, everything else is a new one
 /// id of a pixel  =  segment of its winner where the winner's probability reaches the mask threshold
 /// ```
-/// Pixels are looked at one by one only where it matters. In most tiles of an enlarged mask its bounds tell that all pixels reach
-/// the threshold or none does, and that one candidate is ahead of all others everywhere.
+/// Most tiles need no look at their pixels: the bounds of the enlarged masks show that all pixels reach the threshold or none does, and
+/// that one candidate leads everywhere.
 pub(super) fn run(
     isa: Isa,
     logits: &Logits,
@@ -103,7 +103,7 @@ fn find_candidates(logits: &Logits, config: &PostProcessConfig, candidates: &mut
     }));
 }
 
-/// Which candidates exist, and the segments they are.
+/// Decides which candidates become segments, and numbers those.
 fn number(config: &PostProcessConfig, buffers: &mut Buffers, rows: &mut Vec<Segment>) {
     let Buffers { candidates, segment_of, stuff, .. } = buffers;
     segment_of.clear();

@@ -66,7 +66,7 @@ struct Taps {
     across: Vec<(usize, f32)>,
 }
 
-/// One input's logits as the product wants them.
+/// One input's logits in the order of the matrix product.
 #[derive(Debug, Default)]
 struct Input {
     /// `[height, width, queries]`.
@@ -112,7 +112,7 @@ pub(super) fn run(isa: Isa, logits: &[&Logits], view: &SemanticView, buffers: &m
     number(view.frame.1, buffers, ids, table);
 }
 
-/// What a pixel's class scores say about how well the network knows what it shows.
+/// How a pixel's class scores become an anomaly score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Anomaly {
     /// One minus the largest class score: maximum softmax probability (Hendrycks and Gimpel, ICLR 2017) on the class scores of
@@ -123,7 +123,8 @@ pub enum Anomaly {
     Rba,
 }
 
-/// How foreign each pixel of the frame is, `[height, width]`, larger = more foreign, from the class scores that [`run`] compares.
+/// An anomaly score for each pixel of the frame, `[height, width]`, larger = more anomalous (out of distribution), from the class scores
+/// that semantic segmentation compares.
 pub fn anomaly_map(logits: &[Logits], view: &SemanticView, kind: Anomaly) -> Vec<f32> {
     let mut map = vec![0.0; view.frame.0 * view.frame.1];
     let logits: Vec<&Logits> = logits.iter().collect();

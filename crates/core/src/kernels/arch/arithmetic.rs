@@ -1,11 +1,16 @@
 //! Arithmetic on one number or on sixteen.
 
-/// A number, or sixteen.
+/// One number or sixteen.
+///
+/// All implementations round as IEEE 754 says, so an expression has the same bits in each.
 pub trait Arithmetic: Copy {
     /// `value` in every lane.
     fn splat(self, value: f32) -> Self;
+    /// `self + other`
     fn add(self, other: Self) -> Self;
+    /// `self - other`
     fn sub(self, other: Self) -> Self;
+    /// `self * factor`
     fn mul(self, factor: Self) -> Self;
     /// `self * factor + term`, rounded once.
     fn mul_add(self, factor: Self, term: Self) -> Self;

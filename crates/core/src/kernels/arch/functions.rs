@@ -5,7 +5,7 @@ use super::arithmetic::Arithmetic;
 /// Coefficients for [`exp_by`], our own fits of least relative error: 9e-8.
 pub const EXP: [f32; 5] = [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, std::f32::consts::LN_2];
 
-/// To 1.1e-4.
+/// Coefficients for [`exp_by`] with a relative error of 1.1e-4.
 pub const EXP_ROUGH: [f32; 3] = [5.500_893_3e-2, 2.422_109_7e-1, 6.932_829e-1];
 
 /// `e^x` for x up to 88: `x log2(e)` splits into an integer, which goes into the exponent, and a rest in -1/2..=1/2, of which
@@ -23,8 +23,7 @@ pub fn exp_by<A: Arithmetic, const N: usize>(x: A, coefficients: [f32; N]) -> A 
     p.mul_add(rest, x.splat(1.0)).ldexp(shifted)
 }
 
-/// GELU without a division, for values that come from int8 products: off by at most 3.2e-4, where a step of such values is larger
-/// than 1e-2. `Φ(x) = 1/2 + x g(x^2)` with our own fit of degree 6 to g on -4..=4, in the variable that maps x^2 to -1..=1.
+/// GELU without a division, for the results of int8 products: its error is 3.2e-4 at most, and a step of such values exceeds 1e-2. `Φ(x) = 1/2 + x g(x^2)` with our own fit of degree 6 to g on -4..=4, in the variable that maps x^2 to -1..=1.
 #[inline(always)]
 pub fn gelu_rough<A: Arithmetic>(x: A) -> A {
     let bounded = x.clamp_min(-4.0);

@@ -396,68 +396,103 @@ impl Isa {
 
 #[cfg(test)]
 mod tests {
+    use super::super::half::HalfFormat;
     use super::*;
-    use crate::kernels::testing::numbers;
+    use crate::kernels::suite;
 
     type Softmax = fn(Isa, &mut [f32]) -> f32;
 
-    /// Rows of scores, and softmax of each in f64.
-    fn rows() -> Vec<(Vec<f32>, Vec<f64>)> {
-        let softmax = |n: usize| {
-            let row: Vec<f32> = numbers(n, 4).iter().map(|v| v * 40.0).collect();
-            let max = row.iter().copied().fold(f32::MIN, f32::max);
-            let values: Vec<f64> = row.iter().map(|v| f64::from(v - max).exp()).collect();
-            let sum: f64 = values.iter().sum();
-            (row, values.iter().map(|value| value / sum).collect())
-        };
-        (1..70).chain([405, 1605]).map(softmax).collect()
+    fn rows() -> Vec<Vec<f32>> {
+        let lone = (0..40).map(|at| if at == 20 { -3.0 } else { f32::NEG_INFINITY }).collect();
+        [suite::tails(40.0), suite::extremes(), vec![lone]].concat()
     }
 
     #[test]
-    fn softmax_is_a_distribution_and_the_same_everywhere() {
-        // probabilities in f32, and what the rough one is off by
+    fn softmax_conforms() {
+        // probabilities in f32, and the error of the rough one
         let functions: [(Softmax, f64); 2] = [(Isa::softmax, 1e-6), (Isa::softmax_rough, 2.2e-4)];
-        for ((row, expected), (softmax, tolerance)) in rows().iter().flat_map(|row| functions.map(|function| (row, function))) {
-            let mut reference = row.clone();
-            let inverse = softmax(Isa::SCALAR, &mut reference);
-            for (ours, expected) in reference.iter().zip(expected) {
-                assert!((f64::from(ours * inverse) - expected).abs() < tolerance, "{}: {ours} {expected}", row.len());
-            }
-            for isa in Isa::available() {
-                let mut ours = row.clone();
-                assert_eq!(softmax(isa, &mut ours), inverse, "{} {}", row.len(), isa.name());
-                assert_eq!(ours, reference, "{} {}", row.len(), isa.name());
-            }
+        for (softmax, tolerance) in functions {
+            suite::in_place(&rows(), softmax, |row, ours, inverse| {
+                if row.iter().any(|value| value.is_nan()) {
+                    assert!(inverse.is_nan(), "{row:?}: {inverse}");
+                    return row.iter().zip(ours).for_each(|(x, y)| assert!(!x.is_nan() || y.is_nan(), "NaN stays"));
+                }
+                let max = row.iter().copied().fold(f32::MIN, f32::max);
+                if max == f32::INFINITY {
+                    return assert!(inverse.is_nan(), "{row:?}: {inverse}");
+                }
+                let values: Vec<f64> = row.iter().map(|v| (f64::from(*v) - f64::from(max)).exp()).collect();
+                let sum: f64 = values.iter().sum();
+                for (ours, value) in ours.iter().zip(values) {
+                    assert!((f64::from(ours * inverse) - value / sum).abs() < tolerance, "{row:?}: {ours} {value}");
+                }
+            });
         }
+        let mut lone = rows().pop().expect("the last");
+        assert_eq!(Isa::SCALAR.softmax(&mut lone), 1.0);
+        let mut ones = [1.0; 40];
+        ones[3] = f32::NAN;
+        Isa::SCALAR.softmax(&mut ones);
+        assert!(ones[3].is_nan() && ones[2] == 1.0, "the other values stay");
     }
 
     #[test]
     fn softmax_in_half_precision_is_the_rough_one_rounded() {
-        for (row, _) in rows() {
-            for isa in Isa::available() {
-                let mut wide = row.clone();
-                let inverse = isa.softmax_rough(&mut wide);
-                let mut expected = vec![0; row.len() + 3];
-                to_half(&wide, &mut expected[..row.len()]);
-                let mut ours = vec![7; row.len() + 3];
-                assert_eq!(isa.softmax_half(&row, &mut ours), inverse, "{} {}", row.len(), isa.name());
-                assert_eq!(ours, expected, "{} {}", row.len(), isa.name());
-            }
-        }
+        let half = HalfFormat::NATIVE;
+        let kernel = |isa: Isa, row: &[f32], to: &mut [u16]| {
+            let inverse = isa.softmax_half(row, to);
+            // every NaN is one
+            to.iter_mut().filter(|half_value| half.widen(**half_value).is_nan()).for_each(|value| *value = half.round(f32::NAN));
+            inverse
+        };
+        suite::rows(
+            &rows(),
+            7,
+            |n| n + 3,
+            kernel,
+            |row, ours, inverse| {
+                let mut wide = row.to_vec();
+                let expected = Isa::SCALAR.softmax_rough(&mut wide);
+                assert!(*inverse == expected || inverse.is_nan() && expected.is_nan());
+                let expected = wide.iter().map(|value| half.round(if value.is_nan() { f32::NAN } else { *value })).chain([0; 3]);
+                assert!(ours.iter().copied().eq(expected), "{row:?}: {ours:?}");
+            },
+        );
     }
 
     #[test]
-    fn softmax_of_what_is_no_number() {
-        for isa in Isa::available() {
-            for at in [0, 15, 16, 39] {
-                let mut row = vec![1.0; 40];
-                row[at] = f32::NAN;
-                assert!(isa.softmax_half(&row, &mut [0; 40]).is_nan(), "{at} {}", isa.name());
-                assert!(isa.softmax(&mut row).is_nan() && row[at].is_nan() && row[at ^ 1] == 1.0, "{at} {}", isa.name());
-            }
-            let mut row = vec![f32::NEG_INFINITY; 40];
-            row[20] = -3.0;
-            assert_eq!(isa.softmax(&mut row), 1.0, "{}", isa.name());
-        }
+    fn moments_and_ranges_conform() {
+        let rows = [suite::tails(3.0), suite::extremes()].concat();
+        suite::rows(
+            &rows,
+            0.0,
+            |_| 0,
+            |isa, row, _| isa.moments(row),
+            |row, _, (mean, variance)| {
+                if row.iter().all(|value| value.abs() <= 3.0) {
+                    let n = row.len() as f64;
+                    let expected = row.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+                    let squares = row.iter().map(|v| (f64::from(*v) - expected).powi(2)).sum::<f64>() / n;
+                    assert!(
+                        (f64::from(*mean) - expected).abs() < 2e-6 && (f64::from(*variance) - squares).abs() < 2e-5,
+                        "{mean} {variance}"
+                    );
+                }
+            },
+        );
+        let range = |isa: Isa, row: &[f32], _: &mut [f32]| {
+            let (low, high) = isa.range(row, (0.0, 0.0));
+            (low + 0.0, high + 0.0) // zeros have no order: one sign for both
+        };
+        suite::rows(
+            &rows,
+            0.0,
+            |_| 0,
+            range,
+            |row, _, (low, high)| {
+                let known = || row.iter().copied().filter(|value| !value.is_nan());
+                assert_eq!((*low, *high), (known().fold(0.0, f32::min), known().fold(0.0, f32::max)), "{row:?}");
+            },
+        );
     }
 }

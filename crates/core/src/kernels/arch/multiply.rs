@@ -106,3 +106,165 @@ fn fma_scalar(a: &[f32], stride: usize, panel: &[f32], k: usize, acc: &mut TileO
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::half::{HalfFormat, multiply};
+    use super::super::tile::ActivationForm;
+    use super::*;
+    use crate::kernels::suite::{self, Bits};
+    use crate::kernels::testing::numbers;
+
+    /// Steps along k, so that loops that are unrolled two- and fourfold run into their ends.
+    const DEPTHS: [usize; 8] = [0, 16, 32, 48, 64, 80, 112, 400];
+
+    /// Memory that starts `offset` values behind a cache line, and what lies behind those.
+    fn at<T: Copy + Default>(values: &[T], offset: usize) -> Vec<T> {
+        [&vec![T::default(); offset][..], values].concat()
+    }
+
+    fn check<T: Bits + Copy>(isa: Isa, case: &str, acc: &TileOf<T>, len: usize, expected: impl Fn(usize) -> T, untouched: T) {
+        for (i, value) in acc.0.iter().enumerate() {
+            let expected = if i < len { expected(i) } else { untouched };
+            assert!(value.same(&expected), "{case} on {}, value {i}: {value:?} instead of {expected:?}", isa.name());
+        }
+    }
+
+    /// The panel `[k / kr][nr][kr]` of a matrix `[k][nr]`.
+    fn packed<T: Copy>(matrix: &[T], k: usize, nr: usize, kr: usize) -> Vec<T> {
+        let position = |at: usize| (at / (nr * kr) * kr + at % kr, at / kr % nr);
+        (0..k * nr).map(position).map(|(i, c)| matrix[i * nr + c]).collect()
+    }
+
+    #[test]
+    fn int8_tiles_conform() {
+        suite::each_isa(|isa| {
+            let tile = isa.dot_tile();
+            for (k, extreme) in DEPTHS.into_iter().flat_map(|k| [(k, false), (k, true)]) {
+                // the largest products there are, or ordinary ones; no weight is -128
+                let integer = |value: f32| match extreme {
+                    true => {
+                        if value > 0.0 {
+                            127
+                        } else {
+                            -127
+                        }
+                    }
+                    false => (value * 127.0) as i8,
+                };
+                let activations: Vec<i8> =
+                    numbers(tile.mr * k, 1).into_iter().map(|v| if extreme && v < 0.0 { -128 } else { integer(v) }).collect();
+                let weights: Vec<i8> = numbers(k * tile.nr, 2).into_iter().map(integer).collect();
+                let value = |r: usize, i: usize| i32::from(activations[r * k + i]);
+                let sums: Vec<i32> = (0..tile.nr).map(|c| (0..k).map(|i| i32::from(weights[i * tile.nr + c])).sum()).collect();
+                let exact = |at: usize| -> i32 {
+                    let (r, c) = (at / tile.nr, at % tile.nr);
+                    let products = (0..k).map(|i| value(r, i) * i32::from(weights[i * tile.nr + c]));
+                    // the offset of the activations stays in: the epilogue takes it out
+                    products.sum::<i32>() + tile.form.offset() * sums[c]
+                };
+                for (offset, gap) in [(0, 0), (1, 3), (5, 64)] {
+                    let stride = k * tile.form.bytes() + gap * tile.form.bytes();
+                    let mut bytes = vec![0x33; tile.mr * stride.max(1)];
+                    for (r, i) in (0..tile.mr).flat_map(|r| (0..k).map(move |i| (r, i))) {
+                        match tile.form {
+                            _ if tile.interleaved => bytes[(i / K_STEP * tile.mr + r) * K_STEP + i % K_STEP] = value(r, i) as u8,
+                            ActivationForm::Signed => bytes[r * stride + i] = value(r, i) as u8,
+                            ActivationForm::Offset => bytes[r * stride + i] = (value(r, i) + 128) as u8,
+                            ActivationForm::Wide => bytes[r * stride + 2 * i..][..2].copy_from_slice(&(value(r, i) as i16).to_ne_bytes()),
+                        }
+                    }
+                    let mut acc = TileOf([77; 512]);
+                    let (bytes, panel) = (at(&bytes, offset), at(&packed(&weights, k, tile.nr, tile.kr), offset));
+                    isa.dot(&bytes[offset..], stride, &panel[offset..], k, &mut acc);
+                    check(isa, &format!("k {k}, {gap} apart"), &acc, tile.mr * tile.nr, exact, 77);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn f32_tiles_conform() {
+        suite::each_isa(|isa| {
+            let tile = isa.fma_tile();
+            for k in (0..20).chain(DEPTHS) {
+                let mut activations = numbers(tile.mr * k, 1);
+                let matrix = numbers(k * tile.nr, 2);
+                if k > 9 {
+                    // one row has a NaN, one overflows, one is subnormal
+                    activations[3] = f32::NAN;
+                    activations[k..k + 9].fill(f32::MAX);
+                    activations[2 * k..3 * k].iter_mut().for_each(|value| *value *= 1e-38);
+                }
+                let expected = |at: usize| {
+                    let (r, c) = (at / tile.nr, at % tile.nr);
+                    (0..k).fold(0.0, |sum, i| activations[r * k + i].mul_add(matrix[i * tile.nr + c], sum))
+                };
+                for (offset, gap) in [(0, 0), (1, 3), (5, 16)] {
+                    let stride = k + gap;
+                    let spread: Vec<f32> = (0..tile.mr * stride)
+                        .map(|at| if at % stride < k { activations[at / stride * k + at % stride] } else { 9.0 })
+                        .collect();
+                    let mut acc = TileOf([77.0; 512]);
+                    let (rows, panel) = (at(&spread, offset), at(&matrix, offset));
+                    isa.fma(&rows[offset..], stride, &panel[offset..], k, &mut acc);
+                    check(isa, &format!("k {k}, {gap} apart"), &acc, tile.mr * tile.nr, expected, 77.0);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn half_precision_tiles_conform() {
+        let half = |value: f32| HalfFormat::NATIVE.round(value);
+        suite::each_isa(|isa| {
+            let Some(tile) = isa.half_tile() else { return };
+            for k in (0..20).map(|k| k * tile.kr).chain([32, 34, 62, 64, 66, 100, 128, 130, 200, 406]) {
+                let mut rows: Vec<Vec<f32>> = (0..tile.mr).map(|r| numbers(k, r as u32)).collect();
+                if k > 12 {
+                    rows[0][3] = f32::NAN;
+                    rows[1][4] = f32::INFINITY;
+                    rows[2].iter_mut().for_each(|value| *value *= 1e-7); // subnormal in f16
+                    rows[3].iter_mut().for_each(|value| *value *= 3e4); // sums that overflow in f16
+                    rows[4].iter_mut().for_each(|value| *value *= 1e-38); // subnormal in bfloat16, zero in f16
+                    rows[5].fill(-0.0);
+                }
+                let matrix: Vec<u16> = numbers(k * tile.nr, 99).into_iter().map(half).collect();
+                for (offset, gap) in [(0, 0), (1, 2), (3, 32)] {
+                    let stride = k + gap;
+                    let spread = rows.iter().flat_map(|row| row.iter().copied().chain(vec![9.0; gap]).map(half));
+                    let rows: Vec<u16> = spread.collect();
+                    let panel = packed(&matrix, k, tile.nr, tile.kr);
+                    let mut expected = TileOf([77.0; 512]);
+                    multiply(tile, &rows, stride, &panel, k, &mut expected);
+                    let mut acc = TileOf([77.0; 512]);
+                    let (rows, panel) = (at(&rows, offset), at(&panel, offset));
+                    isa.half(&rows[offset..], stride, &panel[offset..], k, &mut acc);
+                    check(isa, &format!("k {k}, {gap} apart"), &acc, tile.mr * tile.nr, |at| expected.0[at], 77.0);
+                }
+            }
+        });
+    }
+
+    /// The target's conversion, which may be instructions, against the definition.
+    #[test]
+    fn conversions_to_half_conform() {
+        let wild = |seed: u32| numbers(999, seed).into_iter().zip(numbers(999, seed + 1)).map(|(a, b)| a * (b * 80.0).exp2()).collect();
+        let rows = [suite::tails(70_000.0), suite::tails(1e-5), suite::extremes(), vec![wild(1), wild(5)]].concat();
+        let kernel = |_: Isa, row: &[f32], to: &mut [u16]| super::super::half::to_half(row, to);
+        suite::rows(
+            &rows,
+            7,
+            |n| n,
+            kernel,
+            |row, to, ()| {
+                for (value, half) in row.iter().zip(to) {
+                    match value.is_nan() {
+                        true => assert!(HalfFormat::NATIVE.widen(*half).is_nan()),
+                        false => assert_eq!(*half, HalfFormat::NATIVE.round(*value), "{value:e}"),
+                    }
+                }
+            },
+        );
+    }
+}

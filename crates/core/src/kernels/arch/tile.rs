@@ -5,16 +5,19 @@ use super::isa::{Isa, Kind};
 /// The shape of an int8 tile: `mr` rows of activations times a panel of `nr` columns, `kr` consecutive values at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DotTile {
+    /// Rows of activations.
     pub mr: usize,
+    /// Columns of a panel.
     pub nr: usize,
     /// A panel is `[k / kr][nr][kr]`.
     pub kr: usize,
+    /// The type of the activations.
     pub form: ActivationForm,
     /// Activations lie as `[rows / mr][k / K_STEP][mr][K_STEP]`, so that a tile reads them one after the other; else row by row.
     pub interleaved: bool,
 }
 
-/// How a tile wants its quantized activations.
+/// The type in which a tile takes quantized activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActivationForm {
     /// i8.
@@ -31,7 +34,7 @@ impl ActivationForm {
         if self == ActivationForm::Wide { 2 } else { 1 }
     }
 
-    /// What is added to an i8.
+    /// The number that is added to an i8 to give this form.
     pub fn offset(self) -> i32 {
         if self == ActivationForm::Offset { 128 } else { 0 }
     }
@@ -40,7 +43,9 @@ impl ActivationForm {
 /// The shape of an f32 tile: `mr` rows times a panel `[k][nr]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FmaTile {
+    /// Rows of activations.
     pub mr: usize,
+    /// Columns of a panel.
     pub nr: usize,
 }
 

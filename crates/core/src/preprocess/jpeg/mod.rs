@@ -23,35 +23,38 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 use typical::TYPICAL_TABLES;
 use walk::Flaw;
 
-/// Why bytes are no picture, to be put behind the name of where they come from.
+/// Why bytes are not a whole JPEG picture: the rest of a sentence that begins with where they come from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JpegError {
+    /// They are damaged or something else; the reason, without a period.
     #[error("{0}")]
     Broken(String),
-    /// (width, height)
+    /// A (width, height) that the caller refuses.
     #[error("its size of {0}x{1} is not allowed here")]
     Size(usize, usize),
 }
 
-/// A decoded picture's (width, height), and its EXIF block.
+/// What is known of a decoded picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JpegPicture {
+    /// (width, height) in pixels.
     pub size: (usize, usize),
+    /// The EXIF block, as it stands in the file.
     pub exif: Option<Vec<u8>>,
 }
 
-/// Decodes pictures; its memory is reused from one to the next.
+/// Decodes pictures and reuses its memory from one to the next.
 #[derive(Debug, Default)]
 pub struct JpegDecoder {
-    /// A picture that came without tables.
+    /// A picture that lacked its Huffman tables, with the typical ones.
     completed: Vec<u8>,
 }
 
 impl JpegDecoder {
-    /// The picture that `jpeg` begins with as interleaved RGB in `target`, if its (width, height) `fits`.
+    /// Decodes the picture at the start of `jpeg` into `target`, as interleaved RGB, if its (width, height) `fits`.
     ///
     /// # Errors
-    /// When it is no JPEG picture, is damaged, or does not fit.
+    /// [`JpegError::Broken`] when it is no JPEG picture or a part of it is missing, [`JpegError::Size`] when it does not fit.
     pub fn decode(&mut self, jpeg: &[u8], fits: impl Fn(usize, usize) -> bool, target: &mut Vec<u8>) -> Result<JpegPicture, JpegError> {
         let broken = |reason: String| JpegError::Broken(reason.lines().next().unwrap_or_default().to_owned());
         let end = walk::end(jpeg, &fits).map_err(|flaw| match flaw {
