@@ -156,7 +156,7 @@ mod tests {
     }
 
     /// What each standard says of one pixel, in floating point.
-    fn truth([y, u, v]: [u8; 3], colour: Colour) -> [f64; 3] {
+    fn reference([y, u, v]: [u8; 3], colour: Colour) -> [f64; 3] {
         let (kr, kb) = if colour.matrix == Matrix::Bt601 { (0.299, 0.114) } else { (0.2126, 0.0722) };
         let (luma, chroma, black) = if colour.full_range { (255.0, 255.0, 0.0) } else { (219.0, 224.0, 16.0) };
         let (y, u, v) = ((f64::from(y) - black) / luma, (f64::from(u) - 128.0) / chroma, (f64::from(v) - 128.0) / chroma);
@@ -212,9 +212,9 @@ mod tests {
                 let frame = Frame { colour, ..frame(format, size, yuv) };
                 let rgb = RgbConverter::new().rgb(&frame).to_vec();
                 for (at, pixel) in rgb.chunks(3).enumerate() {
-                    let expected = truth(yuv(at % size.0, at / size.0), colour);
-                    for (ours, truth) in pixel.iter().zip(expected) {
-                        assert!((f64::from(*ours) - truth).abs() <= 1.0, "{format:?} {colour:?} pixel {at}: {pixel:?}, {expected:?}");
+                    let expected = reference(yuv(at % size.0, at / size.0), colour);
+                    for (ours, reference) in pixel.iter().zip(expected) {
+                        assert!((f64::from(*ours) - reference).abs() <= 1.0, "{format:?} {colour:?} pixel {at}: {pixel:?}, {expected:?}");
                     }
                 }
             }
@@ -225,8 +225,8 @@ mod tests {
     fn primaries_and_extremes_equal_the_formula_within_a_level() {
         for yuv in [[16, 128, 128], [235, 128, 128], [81, 90, 240], [145, 54, 34], [41, 240, 110], [0, 0, 255], [200, 3, 77]] {
             let rgb = RgbConverter::new().rgb(&frame(PixelFormat::Yuv420, (1, 1), |_, _| yuv)).to_vec();
-            for (ours, truth) in rgb.iter().zip(truth(yuv, Colour::default())) {
-                assert!((f64::from(*ours) - truth).abs() <= 1.0, "{yuv:?}: {rgb:?}");
+            for (ours, reference) in rgb.iter().zip(reference(yuv, Colour::default())) {
+                assert!((f64::from(*ours) - reference).abs() <= 1.0, "{yuv:?}: {rgb:?}");
             }
         }
     }
@@ -298,8 +298,11 @@ mod tests {
                 let ours = rgb(name, name.parse().unwrap(), (width as u32, height as u32));
                 for (at, pixel) in ours.chunks(3).enumerate() {
                     let (sample, chroma) = (at / width * wide + at % width / across, &planes[width * height..]);
-                    let truth = truth([planes[at], chroma[sample], chroma[wide * height + sample]], Colour::default());
-                    assert!(pixel.iter().zip(truth).all(|(ours, truth)| (f64::from(*ours) - truth).abs() <= 1.0), "{name} pixel {at}");
+                    let reference = reference([planes[at], chroma[sample], chroma[wide * height + sample]], Colour::default());
+                    assert!(
+                        pixel.iter().zip(reference).all(|(ours, reference)| (f64::from(*ours) - reference).abs() <= 1.0),
+                        "{name} pixel {at}"
+                    );
                 }
             }
         };

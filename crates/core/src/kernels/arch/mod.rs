@@ -1,11 +1,11 @@
-//! What this CPU can do, and the code that depends on it.
+//! Instruction sets, and the code that depends on them.
 //!
-//! [`Isa`] is a token: a value exists only for an instruction set that the running CPU has, so a kernel that gets one may use it.
-//! Two kinds of code hang on it:
+//! A value of [`Isa`] exists only for an instruction set that the running CPU has, since it carries that set's token. Two kinds of code
+//! depend on it:
 //!
 //! - the *tiles* of the matrix products, in intrinsics or assembly, one file per architecture: a few rows of activations times one
 //!   panel of weights;
-//! - everything else ([`per_isa!`]): one body in plain Rust, compiled once per instruction set and vectorized by the compiler.
+//! - everything else (`per_isa!`): one body in plain Rust, compiled once per instruction set and vectorized by the compiler.
 //!
 //! All of them compute the same bits: int8 products are exact, and float kernels fix the order of every sum, whatever the width
 //! of a register.

@@ -90,8 +90,8 @@ fn with_tables<'a>(jpeg: &'a [u8], completed: &'a mut Vec<u8>) -> &'a [u8] {
     completed
 }
 
-/// Whether a table stands among the segments before the picture's data, or they are not to be understood: then it is the decoder's
-/// to say so.
+/// Whether a Huffman table stands among the segments before the picture's data. Also true for segments that make no sense: the decoder
+/// reports those.
 fn has_tables(mut segments: &[u8]) -> bool {
     const TABLES: u8 = 0xC4;
     const DATA: u8 = 0xDA;
@@ -127,11 +127,11 @@ mod tests {
     /// libjpeg-turbo and zune-jpeg round differently, by two levels at most where no colour is interpolated.
     #[test]
     fn every_kind_of_whole_picture_equals_libjpeg() {
-        let truth = image::open(data("truth.png")).unwrap().into_rgb8().into_raw();
+        let reference = image::open(data("truth.png")).unwrap().into_rgb8().into_raw();
         for kind in ["baseline", "progressive", "restarts", "turned", "no-tables", "motion", "padded", "thumbnail"] {
             let ours = decode(&format!("{kind}.jpg")).unwrap_or_else(|error| panic!("{kind}: {error}"));
-            let worst = ours.iter().zip(&truth).map(|(a, b)| a.abs_diff(*b)).max();
-            assert!(ours.len() == truth.len() && worst <= Some(2), "{kind}: {worst:?}");
+            let worst = ours.iter().zip(&reference).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(ours.len() == reference.len() && worst <= Some(2), "{kind}: {worst:?}");
         }
     }
 
