@@ -40,7 +40,7 @@ mod x86_64;
 pub use arithmetic::Arithmetic;
 pub use buffer::{Aligned, Element};
 pub use functions::{EXP, EXP_ROUGH, exp_by, gelu_rough};
-pub use half::{F16_RUN, HalfFormat, multiply as half_multiply, to_half};
+pub use half::{HalfFormat, multiply as half_multiply, to_half};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use isa::Level;
 pub use isa::{ISAS, Isa, IsaError};
@@ -51,7 +51,7 @@ pub(super) use peak_aarch64 as peak;
 pub(super) use peak_x86_64 as peak;
 pub(crate) use per_isa::per_isa;
 pub use strided::strided_mut;
-pub use tile::{ActivationForm, DotTile, FmaTile, HalfSums, HalfTile, K_STEP, TILE_MAX, TileOf};
+pub use tile::{ActivationForm, DotTile, F16_RUN, FmaTile, HalfSums, HalfTile, K_STEP, TILE_MAX, TileOf};
 
 /// CPU features that matter to kernels, found at run time: for `doctor`.
 pub fn features() -> Vec<&'static str> {

@@ -12,6 +12,7 @@
 //! follows the picture is not looked at. Refuses: damaged pictures, arithmetic coding, other precisions than 8 bits.
 
 mod bits;
+mod flaw;
 mod typical;
 mod walk;
 
@@ -20,8 +21,8 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+use flaw::Flaw;
 use typical::TYPICAL_TABLES;
-use walk::Flaw;
 
 /// Why bytes are not a whole JPEG picture: the rest of a sentence that begins with where they come from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -12,37 +12,13 @@
 //! ```
 
 use super::bits::{Bits, Table};
+use super::flaw::Flaw;
 use super::typical::TYPICAL_TABLES;
 
 /// Cameras put a byte or two before a marker, and decoders skip them. More are a part of the picture that lost its place.
 const EXTRA_MAX: usize = 2;
 /// Behind the last unit some put more, all the same.
 const FILLERS_MAX: usize = 16;
-
-/// What is wrong with a picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Flaw {
-    #[error("it does not begin as one")]
-    NoStart,
-    #[error("it ends before its picture does")]
-    Cut,
-    #[error("its header is damaged")]
-    Header,
-    #[error("it is {0}x{1}")]
-    Size(usize, usize),
-    #[error("bytes are missing in it: a part of it ends too early")]
-    Short,
-    #[error("bytes in it are damaged: there is no such code")]
-    NoCode,
-    #[error("bytes in it are damaged: a block has too many coefficients")]
-    Full,
-    #[error("bytes in it are damaged: some are left over")]
-    Extra,
-    #[error(
-        "its colours come one after the other at different resolutions, which is not decoded here (jpegtran makes a usual picture of it)"
-    )]
-    Apart,
-}
 
 /// A colour component of the frame header, and what progressive scans need to remember of its blocks.
 #[derive(Debug, Clone, Default)]
