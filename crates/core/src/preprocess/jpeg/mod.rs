@@ -1,4 +1,4 @@
-//! JPEG pictures to RGB, whole ones only: what cameras send and what lies in files.
+//! JPEG pictures from cameras and files to RGB, whole pictures only.
 //!
 //! ```
 //! use eomt_edge_core::preprocess::{JpegDecoder, JpegError};
@@ -7,9 +7,9 @@
 //! assert!(matches!(error, JpegError::Broken(_)));
 //! ```
 //!
-//! The pixels are zune-jpeg's; [`walk`] says first whether all of the picture is there and where it ends, since decoders fill what is
-//! missing with grey, which would be segmented as if it had been seen. Pictures without Huffman tables get the typical ones. What
-//! follows the picture is not looked at. Refuses: damaged pictures, arithmetic coding, other precisions than 8 bits.
+//! zune-jpeg decodes the pixels. Before that, `walk` checks that the whole picture is there and finds its end, since decoders fill missing
+//! parts with grey, and segmentation would take that for an object. Pictures without Huffman tables get the typical ones. Bytes behind
+//! the picture are ignored. Refuses: damaged pictures, arithmetic coding, other precisions than 8 bits.
 
 mod bits;
 mod flaw;
@@ -80,7 +80,7 @@ impl JpegDecoder {
     }
 }
 
-/// USB cameras may leave out the Huffman tables: the standard's typical ones are meant then (ITU-T T.81 annex K.3; USB Device Class
+/// USB cameras may leave out the Huffman tables and mean the standard's typical ones (ITU-T T.81 annex K.3; USB Device Class
 /// Definition for Video Devices, Motion-JPEG Payload).
 fn with_tables<'a>(jpeg: &'a [u8], completed: &'a mut Vec<u8>) -> &'a [u8] {
     let Some(segments) = jpeg.get(2..).filter(|segments| !has_tables(segments)) else { return jpeg };
