@@ -142,7 +142,7 @@ mod tests {
         sum * 2.0 / std::f64::consts::PI.sqrt()
     }
 
-    fn truth(activation: Activation, x: f64) -> f64 {
+    fn reference(activation: Activation, x: f64) -> f64 {
         let sigmoid = |y: f64| 1.0 / (1.0 + (-y).exp());
         match activation {
             Activation::Identity => x,
@@ -180,7 +180,7 @@ mod tests {
                     for (x, y) in row.iter().zip(ours).filter(|(x, _)| !x.is_infinite() && x.abs() < 1e38) {
                         check_extremes(*x, *y);
                         assert!(*x != -1e30 || *y <= 0.0, "{activation:?}({x}) = {y}");
-                        let expected = truth(activation, f64::from(*x));
+                        let expected = reference(activation, f64::from(*x));
                         // the error of erf (4e-7) and of sigmoid (5e-7), times x
                         let bound = 1e-6 * f64::from(x.abs()).max(1.0);
                         let near = (f64::from(*y) - expected).abs() < bound;
@@ -201,7 +201,7 @@ mod tests {
                 for (x, y) in row.iter().zip(ours).filter(|(x, _)| !x.is_infinite() && x.abs() < 1e38) {
                     check_extremes(*x, *y);
                     assert!(*x != -1e30 || y.abs() < 3.2e-4, "{x}: {y}");
-                    let near = (f64::from(*y) - truth(Activation::Gelu, f64::from(*x))).abs() < 3.2e-4;
+                    let near = (f64::from(*y) - reference(Activation::Gelu, f64::from(*x))).abs() < 3.2e-4;
                     assert!(near || x.is_nan() || x.abs() > 9.1, "{x}: {y}");
                 }
             },
@@ -228,9 +228,9 @@ mod tests {
     fn exp_agrees_with_the_library() {
         for i in -20_000..20_000 {
             let x = i as f32 / 1000.0;
-            let (ours, truth) = (f64::from(exp(x)), f64::from(x).exp());
+            let (ours, reference) = (f64::from(exp(x)), f64::from(x).exp());
             // 20 log2(e) is 29: half a unit of its last place is 1e-6 of the result
-            assert!((ours / truth - 1.0).abs() < 2e-6, "e^{x}: {ours}, not {truth}");
+            assert!((ours / reference - 1.0).abs() < 2e-6, "e^{x}: {ours}, not {reference}");
         }
         for i in -20_000..=0 {
             let x = i as f32 / 1000.0;

@@ -339,7 +339,7 @@ mod tests {
             let map: Vec<f64> = (0..source.0 * source.1).map(|i| ((i * 37 % 23) as f64) - 11.0).collect();
             let enlarged = naive(&map, source, middle);
             let cropped: Vec<f64> = (0..crop.0).flat_map(|y| enlarged[y * middle.1..y * middle.1 + crop.1].to_vec()).collect();
-            let truth = naive(&cropped, crop, to);
+            let reference = naive(&cropped, crop, to);
             let rows = Axis::resize_crop_resize(source.0, middle.0, crop.0, to.0);
             let columns = Axis::resize_crop_resize(source.1, middle.1, crop.1, to.1);
             let mut upsampler = Upsampler::new(source, rows, columns);
@@ -347,7 +347,7 @@ mod tests {
             let out = suite::everywhere((source, to), |isa| whole(&mut upsampler, isa, &map));
             for y in 0..to.0 {
                 for x in 0..to.1 {
-                    let difference = (f64::from(out[y * to.1 + x]) - truth[y * to.1 + x]).abs();
+                    let difference = (f64::from(out[y * to.1 + x]) - reference[y * to.1 + x]).abs();
                     // positions are f32 as in torch: 4e-5 of a pixel at 480, times a slope of up to 22 a pixel
                     assert!(difference < 1e-3, "{source:?} -> {to:?} at {y},{x}: {difference}");
                 }

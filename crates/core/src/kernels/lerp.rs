@@ -128,7 +128,7 @@ mod tests {
                     let expected = definition(values);
                     match values.iter().all(|value| value.abs() <= 8.5) {
                         true => assert!((ours - expected).abs() < 3e-6, "three products below 8.5: {ours} {expected}"),
-                        false => assert!(!values.iter().any(|value| value.is_nan()) || expected == expected || ours.is_nan()),
+                        false => assert!(!values.iter().any(|value| value.is_nan()) || ours.is_nan()),
                     }
                 }
             },

@@ -1,4 +1,4 @@
-//! Arithmetic on slices: a readable scalar truth, and the same for each instruction set (see [`arch`]).
+//! Arithmetic on slices: a readable scalar definition, and the same for each instruction set (see [`arch`]).
 //!
 //! ```
 //! use eomt_edge_core::kernels::math::softmax;
@@ -7,7 +7,7 @@
 //! assert_eq!(scores, [0.5, 0.5]);
 //! ```
 //!
-//! Invariants: no I/O, no threads of their own (a caller lends some), no allocation once their scratch has grown; results do not
+//! Invariants: no I/O, no threads of their own (the caller lends some), no allocation once the scratch has grown; results do not
 //! depend on the instruction set, the number of threads, or how many rows are computed together.
 //! Refuses: shapes that do not match (a bug of the caller: assertion).
 

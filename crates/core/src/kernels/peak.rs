@@ -1,5 +1,4 @@
-//! Loops that do nothing but multiply and accumulate in registers: the caller's clock turns them into the peak that kernels are
-//! measured against.
+//! Loops that only multiply and accumulate in registers. With the caller's clock they give the peak throughput to compare kernels with.
 
 use super::arch::Isa;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
@@ -8,7 +7,7 @@ use super::arch::peak;
 /// Accumulators of the portable loops.
 const LANES: usize = 32;
 
-/// Runs `iterations` rounds of the widest f32 multiply-accumulate of `isa`; returns how many it did.
+/// Runs `iterations` rounds of the widest f32 multiply-accumulate of `isa`; returns the number of multiply-accumulates.
 pub fn f32_macs(isa: Isa, iterations: u64) -> u64 {
     #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
     if let Some(macs) = peak::f32_macs(isa.kind(), iterations) {
@@ -17,7 +16,7 @@ pub fn f32_macs(isa: Isa, iterations: u64) -> u64 {
     scalar_f32(iterations)
 }
 
-/// The same for products of 8-bit integers that are summed without loss in 32 bits.
+/// As [`f32_macs`], for products of 8-bit integers that are summed without loss in 32 bits.
 pub fn int8_macs(isa: Isa, iterations: u64) -> u64 {
     #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
     if let Some(macs) = peak::int8_macs(isa.kind(), iterations) {
@@ -26,7 +25,7 @@ pub fn int8_macs(isa: Isa, iterations: u64) -> u64 {
     scalar_int8(iterations)
 }
 
-/// Whatever the compiler makes of it without being told about the CPU.
+/// The portable loop, compiled for the target's baseline.
 fn scalar_f32(iterations: u64) -> u64 {
     let (factors, mut sums) = (std::hint::black_box([0.5_f32; LANES]), [0.0_f32; LANES]);
     for _ in 0..iterations {

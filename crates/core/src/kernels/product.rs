@@ -1,4 +1,4 @@
-//! The mask product: a few query embeddings times many pixels.
+//! The mask product (EoMT, mask logits = query embeddings times pixel features): a few queries, many pixels.
 
 use std::cell::RefCell;
 
@@ -6,7 +6,7 @@ use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa, to_half};
 use super::packed::{PackedF32, PackedHalf};
 use super::workers::Workers;
 
-/// Buffers that are kept from call to call.
+/// Buffers that are reused from call to call.
 #[derive(Debug)]
 pub struct MaskProductScratch {
     panels: Panels,
@@ -22,7 +22,7 @@ enum Panels {
 }
 
 impl MaskProductScratch {
-    /// `half`: in half precision, where the CPU has fast products of it.
+    /// Empty buffers; `half` asks for half precision where the CPU has fast products of it.
     pub fn new(isa: Isa, half: bool) -> MaskProductScratch {
         let panels = match PackedHalf::new(isa).filter(|_| half) {
             Some(panels) => Panels::Half(panels),
@@ -40,7 +40,8 @@ thread_local! {
 /// Pixels whose features stay in the second-level cache while all queries pass: a multiple of every tile's rows.
 const STRIP: usize = 96;
 
-/// `out[r, p] = sum_c embeddings[kept[r], c] * features[p, c]`: each sum in ascending order of c, whatever rows are kept.
+/// `out[r, p] = sum_c embeddings[kept[r], c] * features[p, c]`, each sum in ascending order of c: which rows are kept does not change
+/// the bits of the others.
 ///
 /// `embeddings` is `[queries, channels]`, `features` is `[pixels, channels]`, `out` is `[kept.len(), pixels]`.
 #[allow(clippy::too_many_arguments)]

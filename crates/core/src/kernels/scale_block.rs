@@ -27,7 +27,7 @@ pub struct ScaleBlock {
 /// The buffers of one thread. They grow to the largest map, then stay.
 #[derive(Debug, Default)]
 pub struct ScaleScratch {
-    chain: FusedMlpScratch,
+    mlp: FusedMlpScratch,
     /// Source rows in flight, each `[width, 4 D]`: two batches of [`BATCH`] rows.
     window: Aligned<f32>,
     /// Which batch each half of the window holds.
@@ -56,7 +56,7 @@ impl ScaleBlock {
         scratch: &mut ScaleScratch,
     ) {
         let d = self.channels();
-        let ScaleScratch { chain, window, held, zeros, pixel } = scratch;
+        let ScaleScratch { mlp, window, held, zeros, pixel } = scratch;
         zeros.resize(d, 0.0);
         pixel.resize(d, 0.0);
         held.fill(None);
@@ -70,7 +70,7 @@ impl ScaleBlock {
                 if source < height && held[batch % 2] != Some(batch) {
                     let (from, rows) = (batch * BATCH, BATCH.min(height - batch * BATCH));
                     let to = &mut window[batch % 2 * BATCH * row_len..][..rows * row_len];
-                    self.up.run(isa, rows * width, |i| input(from + i / width, i % width), &[], to, chain);
+                    self.up.run(isa, rows * width, |i| input(from + i / width, i % width), &[], to, mlp);
                     held[batch % 2] = Some(batch);
                 }
             }

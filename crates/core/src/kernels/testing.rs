@@ -1,6 +1,6 @@
 //! Numbers for tests.
 
-/// `n` numbers in -1..1 that depend on `seed` alone (a linear congruential generator).
+/// `n` numbers in -1..1 from `seed` (a linear congruential generator).
 pub fn numbers(n: usize, seed: u32) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {

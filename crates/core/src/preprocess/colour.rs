@@ -1,4 +1,4 @@
-//! Frames as RGB.
+//! Frames of any pixel format to RGB.
 
 use crate::data::{Colour, Frame, Matrix, PixelFormat};
 use crate::kernels::arch::Isa;
@@ -7,7 +7,7 @@ use crate::kernels::colour::{
     swap_red_blue, xbgr_to_rgb, xrgb_to_rgb,
 };
 
-/// Gives frames as interleaved RGB; buffers are reused from frame to frame.
+/// Converts frames to interleaved RGB and reuses its buffers from frame to frame.
 #[derive(Debug)]
 pub struct RgbConverter {
     pub(super) isa: Isa,
@@ -16,7 +16,7 @@ pub struct RgbConverter {
     offsets: Vec<i32>,
     /// A row of red, one of green, one of blue.
     planes: Vec<u8>,
-    /// A row of luma, then one of U and V in their order, then U, then V: what packed formats are taken apart into.
+    /// The parts of a row of a packed format: luma, then U and V in their order, then U, then V.
     samples: Vec<u8>,
 }
 
@@ -39,8 +39,8 @@ impl RgbConverter {
         RgbConverter { isa: Isa::detect(), rgb: Vec::new(), offsets: Vec::new(), planes: Vec::new(), samples: Vec::new() }
     }
 
-    /// The frame as interleaved RGB, converted when it is something else. Chroma is that of the block a pixel lies in; every
-    /// result is within one level of the formula. A compressed frame is a bug of the caller.
+    /// The frame as interleaved RGB, converted if necessary. A pixel takes the chroma of its block; every result is within one level of
+    /// the formula. Panics on a compressed frame: a bug of the caller.
     pub fn rgb<'a>(&'a mut self, frame: &'a Frame) -> &'a [u8] {
         if frame.format == PixelFormat::Rgb24 {
             return &frame.data;
@@ -68,7 +68,7 @@ impl RgbConverter {
         &self.rgb
     }
 
-    /// Every YUV format is a matter of where a row's samples lie.
+    /// YUV formats differ only in where a row's samples lie.
     fn yuv(&mut self, frame: &Frame, width: usize) {
         let RgbConverter { isa, rgb, offsets, planes, samples } = self;
         let (isa, space) = (*isa, space(frame.colour));
@@ -95,7 +95,7 @@ impl RgbConverter {
     }
 }
 
-/// Row `y` of a YUV frame, taken apart in `scratch` where its samples alternate.
+/// Row `y` of a YUV frame, split up in `scratch` where its samples alternate.
 fn row_samples<'a>(isa: Isa, frame: &'a Frame, y: usize, scratch: &'a mut [u8]) -> Samples<'a> {
     let (width, height, data) = (frame.width as usize, frame.height as usize, frame.data.as_slice());
     let half = width.div_ceil(2);
@@ -121,7 +121,7 @@ fn row_samples<'a>(isa: Isa, frame: &'a Frame, y: usize, scratch: &'a mut [u8]) 
     Samples { luma: luma(data), u, v }
 }
 
-/// Row `y` of a packed 4:2:2 frame, taken apart in `scratch`.
+/// Row `y` of a packed 4:2:2 frame, split up in `scratch`.
 fn packed_samples<'a>(isa: Isa, frame: &'a Frame, y: usize, scratch: &'a mut [u8]) -> Samples<'a> {
     let (width, half) = (frame.width as usize, frame.width.div_ceil(2) as usize);
     let row = &frame.data[y * 4 * half..][..4 * half];
@@ -155,8 +155,8 @@ mod tests {
         PixelFormat::NAMES.into_iter().map(|(format, _)| format).filter(|format| format.is_yuv()).collect()
     }
 
-    /// What each standard says of one pixel, in floating point.
-    fn truth([y, u, v]: [u8; 3], colour: Colour) -> [f64; 3] {
+    /// The formula of each standard for one pixel, in floating point.
+    fn reference([y, u, v]: [u8; 3], colour: Colour) -> [f64; 3] {
         let (kr, kb) = if colour.matrix == Matrix::Bt601 { (0.299, 0.114) } else { (0.2126, 0.0722) };
         let (luma, chroma, black) = if colour.full_range { (255.0, 255.0, 0.0) } else { (219.0, 224.0, 16.0) };
         let (y, u, v) = ((f64::from(y) - black) / luma, (f64::from(u) - 128.0) / chroma, (f64::from(v) - 128.0) / chroma);
@@ -212,9 +212,9 @@ mod tests {
                 let frame = Frame { colour, ..frame(format, size, yuv) };
                 let rgb = RgbConverter::new().rgb(&frame).to_vec();
                 for (at, pixel) in rgb.chunks(3).enumerate() {
-                    let expected = truth(yuv(at % size.0, at / size.0), colour);
-                    for (ours, truth) in pixel.iter().zip(expected) {
-                        assert!((f64::from(*ours) - truth).abs() <= 1.0, "{format:?} {colour:?} pixel {at}: {pixel:?}, {expected:?}");
+                    let expected = reference(yuv(at % size.0, at / size.0), colour);
+                    for (ours, reference) in pixel.iter().zip(expected) {
+                        assert!((f64::from(*ours) - reference).abs() <= 1.0, "{format:?} {colour:?} pixel {at}: {pixel:?}, {expected:?}");
                     }
                 }
             }
@@ -225,8 +225,8 @@ mod tests {
     fn primaries_and_extremes_equal_the_formula_within_a_level() {
         for yuv in [[16, 128, 128], [235, 128, 128], [81, 90, 240], [145, 54, 34], [41, 240, 110], [0, 0, 255], [200, 3, 77]] {
             let rgb = RgbConverter::new().rgb(&frame(PixelFormat::Yuv420, (1, 1), |_, _| yuv)).to_vec();
-            for (ours, truth) in rgb.iter().zip(truth(yuv, Colour::default())) {
-                assert!((f64::from(*ours) - truth).abs() <= 1.0, "{yuv:?}: {rgb:?}");
+            for (ours, reference) in rgb.iter().zip(reference(yuv, Colour::default())) {
+                assert!((f64::from(*ours) - reference).abs() <= 1.0, "{yuv:?}: {rgb:?}");
             }
         }
     }
@@ -275,9 +275,9 @@ mod tests {
         }
     }
 
-    /// What ffmpeg and GStreamer repacked: `tests/data/pixels/make_pixels.py`.
+    /// Frames that ffmpeg and GStreamer repacked: `tests/data/pixels/make_pixels.py`.
     #[test]
-    fn what_others_write_is_read_as_the_same_picture() {
+    fn frames_of_ffmpeg_and_gstreamer_give_the_same_picture() {
         let raw = |name: &str| std::fs::read(format!("{}/../../tests/data/pixels/{name}.raw", env!("CARGO_MANIFEST_DIR"))).unwrap();
         let rgb = |name: &str, format: PixelFormat, (width, height): (u32, u32)| {
             let data = raw(name);
@@ -298,8 +298,11 @@ mod tests {
                 let ours = rgb(name, name.parse().unwrap(), (width as u32, height as u32));
                 for (at, pixel) in ours.chunks(3).enumerate() {
                     let (sample, chroma) = (at / width * wide + at % width / across, &planes[width * height..]);
-                    let truth = truth([planes[at], chroma[sample], chroma[wide * height + sample]], Colour::default());
-                    assert!(pixel.iter().zip(truth).all(|(ours, truth)| (f64::from(*ours) - truth).abs() <= 1.0), "{name} pixel {at}");
+                    let reference = reference([planes[at], chroma[sample], chroma[wide * height + sample]], Colour::default());
+                    assert!(
+                        pixel.iter().zip(reference).all(|(ours, reference)| (f64::from(*ours) - reference).abs() <= 1.0),
+                        "{name} pixel {at}"
+                    );
                 }
             }
         };

@@ -167,21 +167,21 @@ mod tests {
                 let view = View { crop, turns, mirrored, upside_down };
                 let ours = FrameDecoder::new(view).decode(frame.clone()).unwrap();
                 let Crop { x, y, width, height } = view.area(7, 5).unwrap();
-                let mut truth = imageops::crop_imm(&whole, x, y, width, height).to_image();
-                truth = match turns {
-                    0 => truth,
-                    1 => imageops::rotate90(&truth),
-                    2 => imageops::rotate180(&truth),
-                    _ => imageops::rotate270(&truth),
+                let mut reference = imageops::crop_imm(&whole, x, y, width, height).to_image();
+                reference = match turns {
+                    0 => reference,
+                    1 => imageops::rotate90(&reference),
+                    2 => imageops::rotate180(&reference),
+                    _ => imageops::rotate270(&reference),
                 };
                 if mirrored {
-                    imageops::flip_horizontal_in_place(&mut truth);
+                    imageops::flip_horizontal_in_place(&mut reference);
                 }
                 if upside_down {
-                    imageops::flip_vertical_in_place(&mut truth);
+                    imageops::flip_vertical_in_place(&mut reference);
                 }
-                assert_eq!((ours.width, ours.height), truth.dimensions(), "{view:?}");
-                assert_eq!(ours.data, truth.into_raw(), "{view:?}");
+                assert_eq!((ours.width, ours.height), reference.dimensions(), "{view:?}");
+                assert_eq!(ours.data, reference.into_raw(), "{view:?}");
             }
         }
     }
@@ -195,10 +195,10 @@ mod tests {
         let mut padded = bytes.clone();
         padded.resize(bytes.len() + 5000, 0); // as a buffer that is larger than its picture
         let mut decoder = FrameDecoder::default();
-        let truth = image::load_from_memory(&bytes).unwrap().to_rgb8().into_raw();
+        let reference = image::load_from_memory(&bytes).unwrap().to_rgb8().into_raw();
         for data in [bytes, bare, padded] {
             let ours = decoder.decode(Frame { format: PixelFormat::Mjpg, data, ..frame.clone() }).unwrap();
-            assert_eq!((ours.format, &ours.data), (PixelFormat::Rgb24, &truth));
+            assert_eq!((ours.format, &ours.data), (PixelFormat::Rgb24, &reference));
         }
     }
 

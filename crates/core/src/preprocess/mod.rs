@@ -12,7 +12,7 @@
 //!
 //! Equal to transformers' EomtImageProcessor: 8-bit RGB, bilinear with antialiasing to the input size (aspect ratio kept), zero
 //! padding right and bottom, then `(v / 255 - mean) / std`. Invariants: buffers are reused from frame to frame.
-//! The [`FrameDecoder`] prepares what cameras send: it decodes JPEG pictures, cuts, turns and mirrors.
+//! The [`FrameDecoder`] prepares camera frames: it decodes JPEG pictures, crops, turns and mirrors.
 //! Refuses: opening files, anything but a [`Frame`].
 
 mod colour;
@@ -37,14 +37,14 @@ pub struct Preprocessor {
     resized: Resized,
 }
 
-/// A resized picture, of which rows are made when they are asked for.
+/// A resized picture; the vertical pass makes a row on demand.
 #[derive(Default)]
 struct Resized {
     /// (height, width) before and after.
     sizes: [(usize, usize); 2],
     columns: Filter,
     rows: Filter,
-    /// As wide as the result, as high as the frame: R, G, B, and a byte without meaning.
+    /// The result of the horizontal pass, as wide as the result and as high as the frame: R, G, B, and an unused byte.
     horizontal: Vec<[u8; 4]>,
     /// The frame's last row and a byte.
     tail: Vec<u8>,
@@ -78,7 +78,7 @@ impl Preprocessor {
         geometry
     }
 
-    /// One tensor per window of `windows`: the frame with its shorter side at the input size, cut along the longer one.
+    /// One tensor per window of `windows`: the frame with its shorter side at the input size, cropped along the longer one.
     pub fn run_windows(&mut self, frame: &Frame, windows: &Windows) -> Vec<Tensor> {
         let Preprocessor { isa, levels, converter, resized, input } = self;
         let size = (frame.height as usize, frame.width as usize);
@@ -94,7 +94,7 @@ impl Preprocessor {
 }
 
 impl Resized {
-    /// Takes a picture of interleaved RGB; sizes are (height, width). A size that stays costs nothing.
+    /// The horizontal pass over a picture of interleaved RGB; sizes are (height, width). Equal sizes cost nothing.
     ///
     /// Columns first, then rows, with 8-bit values in between, as torch and Pillow do; the other order is off by one level in a
     /// fifth of the values.
@@ -120,7 +120,7 @@ impl Resized {
         resize_horizontal(isa, &self.columns, &self.tail, last);
     }
 
-    /// Row `y` of the result, and the bytes of a pixel. `source` is the picture that [`Resized::narrow`] got.
+    /// Row `y` of the result, and the bytes of a pixel. `source` is the picture given to [`Resized::resize_horizontal`].
     fn row<'a>(&'a mut self, isa: Isa, source: &'a [u8], y: usize) -> (&'a [u8], usize) {
         let [from, to] = self.sizes;
         if from == to {

@@ -101,7 +101,8 @@ fn best_pairs(class: &ClassLogits, count: usize) -> Vec<(usize, usize, f32)> {
     pairs
 }
 
-/// The queries whose masks [`candidates`] needs, ascending, into `kept`.
+/// The queries whose masks [`Segmenter::candidates`](super::Segmenter::candidates) needs for the `count` best readings, ascending, into
+/// `kept`.
 pub fn candidate_queries(class: &ClassLogits, count: usize, kept: &mut Vec<usize>) {
     kept.clear();
     kept.extend(best_pairs(class, count).into_iter().map(|(query, _, _)| query));

@@ -35,9 +35,9 @@ pub(super) struct Buffers {
     high: Vec<f32>,
     /// A lower bound of the winner's weighted probability in each tile.
     floor: Vec<f32>,
-    /// The candidate (from 1) that owns all pixels of a tile, 0 = nobody, or [`MIXED`].
+    /// The candidate (from 1) that owns all pixels of a tile, 0 = none, or [`MIXED`].
     owners: Vec<u16>,
-    /// Segment id of each candidate, shifted by one: entry 0 is "nobody".
+    /// Segment id of each candidate, shifted by one: entry 0 stands for no candidate.
     segment_of: Vec<u16>,
     /// Class and segment id of the stuff seen.
     stuff: Vec<(usize, u16)>,

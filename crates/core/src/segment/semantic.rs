@@ -40,7 +40,7 @@ pub(super) struct Buffers {
     inputs: Vec<Input>,
     /// One query's class probabilities.
     softmax: Vec<f32>,
-    /// `[columns of a mask, queries]`: the masks' row that a canvas row mixes, two columns of zeros behind it.
+    /// `[columns of a mask, queries]`: the masks' row at the height of a canvas row, two columns of zeros behind it.
     blended: Vec<f32>,
     /// `[pixels, queries]` mask probabilities of a part of a canvas row.
     probabilities: Vec<f32>,
@@ -95,7 +95,7 @@ pub fn semantic_windows(logits: &[Logits], view: &SemanticView) -> crate::data::
 /// canvas[y, x, c] = mean over inputs that cover (y, x) of sum_q sigmoid(mask[q, y, x]) * softmax(class[q])[c]
 /// class(pixel)    = argmax_c of the canvas, resized bilinearly to the frame
 /// ```
-/// The sum over queries is a matrix product. Only the two canvas rows that the current frame row mixes exist at a time. One
+/// The sum over queries is a matrix product. Only the two canvas rows around the current frame row exist at a time. One
 /// segment per class that occurs, in the order of the classes; its score is the mean of the winning scores, limited to 1.
 pub(super) fn run(isa: Isa, logits: &[&Logits], view: &SemanticView, buffers: &mut Buffers, ids: &mut [u16], table: &mut Table) {
     let classes = logits[0].class.classes - 1;

@@ -6,9 +6,8 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::half::F16_RUN;
 use super::starts::starts;
-use super::tile::TileOf;
+use super::tile::{F16_RUN, TileOf};
 
 /// 8 x 8 for cores without a dot product, as four tiles of 4 x 4: 16 values along k at once.
 ///

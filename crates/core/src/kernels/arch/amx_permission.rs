@@ -4,8 +4,8 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
-/// Whether the CPU has products of bytes and of bfloat16, and the kernel lets this process use them: it has to be asked, since
-/// the registers take 8 KiB of every thread's saved state (Documentation/arch/x86/xstate.rst).
+/// Whether the CPU has products of bytes and of bfloat16, and the operating system lets this process use them. A process has to
+/// ask, since the registers take 8 KiB of every thread's saved state (Documentation/arch/x86/xstate.rst).
 pub fn permitted() -> bool {
     static PERMITTED: OnceLock<bool> = OnceLock::new();
     *PERMITTED.get_or_init(|| {

@@ -59,7 +59,8 @@ impl<T: Element> Deref for Aligned<T> {
 
 impl<T: Element> DerefMut for Aligned<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as in `deref`, and the borrow is exclusive.
+        // SAFETY: the lines hold at least `len` elements, are aligned to 64 and initialized, and any bytes are a `T`; the borrow of the lines
+        // is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
 }

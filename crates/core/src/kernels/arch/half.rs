@@ -3,7 +3,7 @@
 //! x86-64 multiplies bfloat16, 64-bit ARM IEEE binary16. [`HalfSums`] says what a tile takes and in which order it adds, and [`multiply`] defines
 //! its result to the last bit: which products are added in which order, and where a sum is rounded.
 
-use super::tile::{HalfSums, HalfTile, TileOf};
+use super::tile::{F16_RUN, HalfSums, HalfTile, TileOf};
 
 #[cfg(target_arch = "aarch64")]
 pub use super::aarch64::to_half;
@@ -142,10 +142,6 @@ fn bf16_even_and_odd(left: &[u16], right: &[u16]) -> f32 {
         flush(sum + flush(even + odd))
     })
 }
-
-/// Products that `half_fp16` adds in half precision before the sum moves on to f32: the error of that many additions stays below a
-/// thousandth of the sum.
-pub const F16_RUN: usize = 64;
 
 /// `fmla` of half precision: each product is added with one rounding to f16; the sums of [`F16_RUN`] products are added in f32.
 fn f16_runs(left: &[u16], right: &[u16]) -> f32 {

@@ -232,7 +232,7 @@ struct Softmax<S: Simd, const N: usize> {
 }
 
 impl<S: Simd, const N: usize> Softmax<S, N> {
-    /// NaN counts as nothing for the largest value.
+    /// The largest value is that of the numbers; NaN is left out.
     #[inline(always)]
     fn of(simd: S, row: &[f32], coefficients: [f32; N]) -> Self {
         let max = fold(simd, row, f32::NAN, simd.splat(f32::NEG_INFINITY), |max, values: S::Vector| values.max(max)).reduce_max();
@@ -340,7 +340,7 @@ row_function! {
     moments = moments(row: &[f32]) -> (f32, f32)
 }
 row_function! {
-    /// Smallest and largest of the row's values and `start`; NaN counts as nothing.
+    /// The smallest and the largest of the row's values and `start`; NaN is left out.
     range = range(row: &[f32], start: (f32, f32)) -> (f32, f32)
 }
 row_function! {

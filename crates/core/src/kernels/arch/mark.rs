@@ -1,6 +1,6 @@
 //! A marker in the instruction stream that an instruction counter finds: see `benches/a64count`.
 
-/// Ends a counted section. On 64-bit ARM the instruction `hint #112`, which every core takes for a NOP; elsewhere nothing.
+/// Ends a counted section: on 64-bit ARM the instruction `hint #112`, a NOP on every core; elsewhere nothing.
 #[inline]
 pub fn mark() {
     // SAFETY: an unallocated hint is architecturally a NOP; it touches neither registers, flags nor the stack. It is not
@@ -11,12 +11,12 @@ pub fn mark() {
     }
 }
 
-/// Once in every turn of a loop whose body is full vectors already: no instruction, but the compiler then leaves it at that, instead of
-/// vectorizing over the turns as well, with gathers.
+/// A vectorization barrier: it emits no instruction, but keeps the compiler from vectorizing across iterations of the loop around it,
+/// with gathers. For loops whose body fills whole vectors already.
 #[inline(always)]
 pub fn vectorization_barrier() {
     #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
-    // SAFETY: there is nothing in it.
+    // SAFETY: the assembly is empty: no instruction, register or memory.
     unsafe {
         std::arch::asm!("", options(nomem, nostack, preserves_flags));
     }

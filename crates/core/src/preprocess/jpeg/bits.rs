@@ -1,6 +1,6 @@
 //! Huffman codes (ITU-T T.81 annex C and F.2.2.3) out of the entropy-coded bytes between two markers.
 
-use super::walk::Flaw;
+use super::flaw::Flaw;
 
 /// Codes up to this length are found with one look.
 const SHORT: u32 = 9;

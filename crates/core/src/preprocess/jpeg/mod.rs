@@ -1,4 +1,4 @@
-//! JPEG pictures to RGB, whole ones only: what cameras send and what lies in files.
+//! JPEG pictures from cameras and files to RGB, whole pictures only.
 //!
 //! ```
 //! use eomt_edge_core::preprocess::{JpegDecoder, JpegError};
@@ -7,11 +7,12 @@
 //! assert!(matches!(error, JpegError::Broken(_)));
 //! ```
 //!
-//! The pixels are zune-jpeg's; [`walk`] says first whether all of the picture is there and where it ends, since decoders fill what is
-//! missing with grey, which would be segmented as if it had been seen. Pictures without Huffman tables get the typical ones. What
-//! follows the picture is not looked at. Refuses: damaged pictures, arithmetic coding, other precisions than 8 bits.
+//! zune-jpeg decodes the pixels. Before that, `walk` checks that the whole picture is there and finds its end, since decoders fill missing
+//! parts with grey, and segmentation would take that for an object. Pictures without Huffman tables get the typical ones. Bytes behind
+//! the picture are ignored. Refuses: damaged pictures, arithmetic coding, other precisions than 8 bits.
 
 mod bits;
+mod flaw;
 mod typical;
 mod walk;
 
@@ -20,8 +21,8 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+use flaw::Flaw;
 use typical::TYPICAL_TABLES;
-use walk::Flaw;
 
 /// Why bytes are not a whole JPEG picture: the rest of a sentence that begins with where they come from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,7 +80,7 @@ impl JpegDecoder {
     }
 }
 
-/// USB cameras may leave out the Huffman tables: the standard's typical ones are meant then (ITU-T T.81 annex K.3; USB Device Class
+/// USB cameras may leave out the Huffman tables and mean the standard's typical ones (ITU-T T.81 annex K.3; USB Device Class
 /// Definition for Video Devices, Motion-JPEG Payload).
 fn with_tables<'a>(jpeg: &'a [u8], completed: &'a mut Vec<u8>) -> &'a [u8] {
     let Some(segments) = jpeg.get(2..).filter(|segments| !has_tables(segments)) else { return jpeg };
@@ -90,8 +91,8 @@ fn with_tables<'a>(jpeg: &'a [u8], completed: &'a mut Vec<u8>) -> &'a [u8] {
     completed
 }
 
-/// Whether a table stands among the segments before the picture's data, or they are not to be understood: then it is the decoder's
-/// to say so.
+/// Whether a Huffman table stands among the segments before the picture's data. Also true for segments that make no sense: the decoder
+/// reports those.
 fn has_tables(mut segments: &[u8]) -> bool {
     const TABLES: u8 = 0xC4;
     const DATA: u8 = 0xDA;
@@ -127,11 +128,11 @@ mod tests {
     /// libjpeg-turbo and zune-jpeg round differently, by two levels at most where no colour is interpolated.
     #[test]
     fn every_kind_of_whole_picture_equals_libjpeg() {
-        let truth = image::open(data("truth.png")).unwrap().into_rgb8().into_raw();
+        let reference = image::open(data("truth.png")).unwrap().into_rgb8().into_raw();
         for kind in ["baseline", "progressive", "restarts", "turned", "no-tables", "motion", "padded", "thumbnail"] {
             let ours = decode(&format!("{kind}.jpg")).unwrap_or_else(|error| panic!("{kind}: {error}"));
-            let worst = ours.iter().zip(&truth).map(|(a, b)| a.abs_diff(*b)).max();
-            assert!(ours.len() == truth.len() && worst <= Some(2), "{kind}: {worst:?}");
+            let worst = ours.iter().zip(&reference).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(ours.len() == reference.len() && worst <= Some(2), "{kind}: {worst:?}");
         }
     }
 

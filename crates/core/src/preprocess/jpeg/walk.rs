@@ -1,8 +1,8 @@
 //! Whether all of a JPEG picture is there, and where it ends.
 //!
-//! Decoders are made to show something: where data end early they go on with grey, where bytes are lost with shifted blocks, and an
-//! end-of-image marker in time makes that a good picture. So every code of every scan is walked through once, without computing a
-//! pixel. Sequential and progressive Huffman pictures of 8 bits; others are left to the decoder.
+//! A decoder shows what it can: it fills missing data with grey, shifts blocks where bytes are lost, and reports no error if an
+//! end-of-image marker follows. So this module walks through every code of every scan once, without computing a pixel. It knows sequential
+//! and progressive Huffman pictures of 8 bits; the decoder judges others.
 //!
 //! ```text
 //! segments: tables, frame header, restart interval are noted; the rest is skipped, thumbnails in it too
@@ -12,50 +12,26 @@
 //! ```
 
 use super::bits::{Bits, Table};
+use super::flaw::Flaw;
 use super::typical::TYPICAL_TABLES;
 
-/// Cameras put a byte or two before a marker, and decoders skip them. More are a part of the picture that lost its place.
+/// Bytes before a marker that are ignored, as decoders do: some cameras add one or two. More are a displaced part of the picture.
 const EXTRA_MAX: usize = 2;
-/// Behind the last unit some put more, all the same.
+/// Equal bytes behind the last unit that are ignored: some cameras add more there.
 const FILLERS_MAX: usize = 16;
 
-/// What is wrong with a picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Flaw {
-    #[error("it does not begin as one")]
-    NoStart,
-    #[error("it ends before its picture does")]
-    Cut,
-    #[error("its header is damaged")]
-    Header,
-    #[error("it is {0}x{1}")]
-    Size(usize, usize),
-    #[error("bytes are missing in it: a part of it ends too early")]
-    Short,
-    #[error("bytes in it are damaged: there is no such code")]
-    NoCode,
-    #[error("bytes in it are damaged: a block has too many coefficients")]
-    Full,
-    #[error("bytes in it are damaged: some are left over")]
-    Extra,
-    #[error(
-        "its colours come one after the other at different resolutions, which is not decoded here (jpegtran makes a usual picture of it)"
-    )]
-    Apart,
-}
-
-/// A colour component of the frame header, and what progressive scans need to remember of its blocks.
+/// A colour component of the frame header, and the state of its blocks between progressive scans.
 #[derive(Debug, Clone, Default)]
 struct Component {
     id: u8,
     /// Sampling factors.
     across: usize,
     down: usize,
-    /// Blocks in a row when a scan has this component alone, and rows.
+    /// Blocks per row and rows of blocks in a scan of this component alone.
     blocks: (usize, usize),
     /// One bit for each coefficient of each block that is not zero so far.
     history: Vec<u64>,
-    /// One bit for each coefficient that came to the last bit.
+    /// One bit for each coefficient that is complete to its last bit.
     complete: u64,
 }
 
@@ -80,7 +56,7 @@ struct Scan {
     last: bool,
 }
 
-/// What is known when a scan begins.
+/// The state before a scan.
 #[derive(Debug)]
 struct Walk<'a> {
     jpeg: &'a [u8],
@@ -91,8 +67,8 @@ struct Walk<'a> {
     scans: usize,
 }
 
-/// Walks through the picture that `jpeg` begins with: the index behind its end-of-image marker. A picture of a (width, height) that
-/// `fits` does not like is [`Flaw::Size`], before any memory is taken for it.
+/// Walks through the picture at the start of `jpeg` and returns the index behind its end-of-image marker. A (width, height) that `fits`
+/// rejects is [`Flaw::Size`], before any memory is allocated for it.
 pub(super) fn end(jpeg: &[u8], fits: impl Fn(usize, usize) -> bool) -> Result<usize, Flaw> {
     let mut walk = Walk { jpeg, dc: Default::default(), ac: Default::default(), interval: 0, header: None, scans: 0 };
     walk.tables(&TYPICAL_TABLES[4..])?;
@@ -236,8 +212,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The bits behind the restart marker that must come next. Its number is not looked at: decoders do not either, and where a whole
-/// interval is lost, units are missing at the end.
+/// The bits behind the restart marker that must come next. Its number is ignored, as decoders do: where a whole interval is lost, units
+/// are missing at the end.
 fn restart<'a>(jpeg: &'a [u8], bits: &Bits<'_>) -> Result<Bits<'a>, Flaw> {
     let (extra, mut at) = bits.rest();
     if extra.len() > EXTRA_MAX {
@@ -253,7 +229,7 @@ fn restart<'a>(jpeg: &'a [u8], bits: &Bits<'_>) -> Result<Bits<'a>, Flaw> {
 }
 
 impl Header {
-    /// What the picture has after `scan`.
+    /// Marks the coefficients that `scan` completes.
     fn note(&mut self, scan: &Scan) {
         let (first, last) = if self.progressive { scan.band } else { (0, 63) };
         let band = (u64::MAX >> (63 - last)) & (u64::MAX << first);

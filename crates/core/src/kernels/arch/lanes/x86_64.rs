@@ -7,11 +7,11 @@ use super::super::arithmetic::Arithmetic;
 use super::super::token::{Avx2, Avx512Bf16, Avx512Vnni};
 use super::{Lanes, Simd};
 
-/// One register. Only tokens that include AVX-512 F make one, so whoever has a value may use those instructions.
+/// One register. Only tokens that include AVX-512 F make one, so a value proves that the CPU has it.
 #[derive(Clone, Copy)]
 pub struct Zmm(__m512);
 
-/// Two registers. Only an [`Avx2`] token makes one, so whoever has a value may use AVX2 and FMA.
+/// Two registers. Only an [`Avx2`] token makes one, so a value proves that the CPU has AVX2 and FMA.
 #[derive(Clone, Copy)]
 pub struct Ymms([__m256; 2]);
 
