@@ -13,8 +13,8 @@ use eomt_edge_core::pipeline::{Captured, Clock, Losses, Mailbox, Pool, Source, S
 use super::DaemonError;
 use super::rhythm::Rhythm;
 
-/// A source that is in one call for so long hangs: in a driver, or on a share that is gone. Cameras whose controls all time out take
-/// a while.
+/// A call into a source that takes longer hangs: in a driver, or on a network share that is gone. Cameras whose controls all time out
+/// take a while.
 const HANG_NS: u64 = 60_000_000_000;
 
 /// A frame and the source that gave it.
@@ -32,7 +32,7 @@ pub struct Capture {
     /// Why the thread ended, when the source failed.
     failure: Arc<Mutex<Option<SourceError>>>,
     losses: Arc<Mutex<Losses>>,
-    /// Since when the source has been in its call, by the clock; 0 = it is in none, or in one that may take as long as it likes.
+    /// When the current call into the source began, by the clock; 0 = no call, or one that may take any time.
     called_ns: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
     thread: Option<JoinHandle<()>>,
@@ -69,7 +69,7 @@ impl Capture {
         }
     }
 
-    /// Whether the source does not come back from a call. Nothing but a new process helps then.
+    /// Whether a call into the source does not return. Only a new process helps then.
     pub fn hangs(&self) -> bool {
         let called_ns = self.called_ns.load(Ordering::Relaxed);
         called_ns != 0 && self.clock.now_ns().saturating_sub(called_ns) > HANG_NS
@@ -147,7 +147,7 @@ fn capture(mut watched: Watched, mailbox: &Mailbox<Shot>, pool: &Pool) -> Result
             Err(error) if error.fatal => return Err(error),
             Err(error) => {
                 if !std::mem::replace(&mut complained, true) {
-                    log::warn!("{error} (said once, counted from now on)");
+                    log::warn!("{error} (logged once, counted from now on)");
                 }
                 continue;
             }

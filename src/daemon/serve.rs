@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use eomt_edge_core::pipeline::{Clock, Losses, PipelineError, Taken};
 use eomt_edge_core::preprocess::FrameDecoder;
 
-use super::builder::{Network, decoder, open_source, ring_config, ring_metadata, source_spec};
+use super::builder::{Network, decoder, open_source, ring_config, ring_metadata, source_uri};
 use super::capture::{Capture, Shot};
 use super::loader::Loader;
 use super::screen::{Screen, check};
@@ -31,10 +31,10 @@ const FAILURES_MAX: u64 = 100;
 /// The longest wait for a frame: signals are looked at this often.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// The same while a model is loaded, whose end is looked for this often.
+/// The same while a model is loaded: the loader is asked this often.
 const LOAD_PATIENCE: Duration = Duration::from_millis(20);
 
-/// A model that is not loaded by now hangs; the unit's TimeoutStartSec says the same of a start.
+/// Loading a model takes no longer than this, or it hangs. The unit's TimeoutStartSec is the same limit for a start.
 const LOAD_MAX: Duration = Duration::from_secs(120);
 
 /// Between two "no signal" publications.
@@ -133,7 +133,7 @@ impl Server {
             Ok(frame) => frame,
             Err((error, frame)) => {
                 if !std::mem::replace(&mut self.told_of_broken, true) {
-                    log::warn!("{error} (said once, counted from now on)");
+                    log::warn!("{error} (logged once, counted from now on)");
                 }
                 self.failed += 1;
                 self.capture.pool.give_back(frame.data);
@@ -163,7 +163,7 @@ impl Server {
             Err(error) => {
                 self.failed += 1;
                 self.failed_in_a_row += 1;
-                judge(&error, self.failed_in_a_row)
+                check_failures(&error, self.failed_in_a_row)
             }
         }
     }
@@ -236,7 +236,7 @@ impl Server {
                 None if self.signals.stop_requested() => return Err("the daemon stops".to_owned()),
                 None if started.elapsed() > LOAD_MAX => std::thread::sleep(PATIENCE),
                 None => match self.capture.mailbox.take(LOAD_PATIENCE) {
-                    // the main loop meets whatever ends the run again
+                    // an error that ends the run comes up again in the main loop
                     Taken::Value(shot) => drop(self.process(shot)),
                     Taken::TimedOut => self.idle(),
                     Taken::Closed => std::thread::sleep(LOAD_PATIENCE),
@@ -249,13 +249,13 @@ impl Server {
         let mut config = (self.read)().map_err(|error| error.to_string())?;
         // the ring's own settings take a restart
         let ring_wanted = std::mem::replace(&mut config.ring, self.config.ring.clone());
-        let spec = source_spec(&config).map_err(|error| error.to_string())?;
+        let uri = source_uri(&config).map_err(|error| error.to_string())?;
         check(&config).map_err(|error| error.to_string())?;
         // the file may have changed under the same name, so the model is always loaded anew
         let network = self.load(&config.model)?;
         let source = match (&config.source, &config.camera) == (&self.config.source, &self.config.camera) {
             true => None,
-            false => Some(open_source(&spec, &config).map_err(|error| error.to_string())?),
+            false => Some(open_source(&uri, &config).map_err(|error| error.to_string())?),
         };
         let ring = ring_config(&config, &network, source.as_ref().map_or(self.sink.max_size(), |source| source.max_size()));
         let metadata = ring_metadata(network.pipeline.model().metadata());
@@ -266,7 +266,7 @@ impl Server {
             self.capture.stop();
             self.capture = Capture::start(source, &config.source.uri, Arc::clone(&self.clock));
             self.sink.set_source_id(0);
-            self.decoder = decoder(&spec, &config);
+            self.decoder = decoder(&uri, &config);
             // it gets the time that the first one got
             (self.last_frame, self.last_no_signal) = (Instant::now(), None);
         }
@@ -286,8 +286,8 @@ impl Server {
     }
 }
 
-/// Says so once per series, gives up after [`FAILURES_MAX`].
-fn judge(error: &PipelineError, failed_in_a_row: u64) -> Result<(), DaemonError> {
+/// Logs the first failure of a series; the last one of [`FAILURES_MAX`] ends the run.
+fn check_failures(error: &PipelineError, failed_in_a_row: u64) -> Result<(), DaemonError> {
     if failed_in_a_row == 1 {
         log::warn!("a frame failed: {error}");
     }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! asked         nodes that capture video and are no stage of a board's image processor, by number
-//! passed over   those that offer no format that is read, or cannot be asked (taken, no signal at its input)
+//! passed over   those that candidate no format that is read, or cannot be asked (taken, no signal at its input)
 //! in this order colour; grey only; media-controller-centric ones, which stream if their pipeline is configured
 //! ```
 
@@ -15,44 +15,44 @@ use std::path::{Path, PathBuf};
 
 use super::CameraOptions;
 use super::camera::{Camera, Started};
-use super::choice::Wish;
+use super::error::{CameraError, Kind};
 use super::identity::DeviceDirectory;
-use super::trouble::{Kind, Trouble};
+use crate::source::FormatRequest;
 
 /// A camera that was not taken, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PassedOver {
     pub card: String,
     pub path: PathBuf,
-    pub trouble: Trouble,
+    pub error: CameraError,
 }
 
 /// The cameras that may work, the likeliest first, and the others.
-pub(super) fn candidates(devices: &DeviceDirectory, wish: &Wish) -> (Vec<Camera>, Vec<PassedOver>) {
+pub(super) fn candidates(devices: &DeviceDirectory, request: &FormatRequest) -> (Vec<Camera>, Vec<PassedOver>) {
     let (mut cameras, mut others) = (Vec::new(), Vec::new());
     for path in devices.nodes() {
         let found = match devices.open_camera(&path) {
             Ok(Some(found)) => found,
             Ok(None) => continue,
             Err(error) => {
-                let trouble = Trouble::from(error);
+                let error = CameraError::from(error);
                 // a file that is no device is not worth a word
-                if trouble.kind != Kind::Fatal {
-                    others.push(PassedOver { card: String::new(), path, trouble });
+                if error.kind != Kind::Fatal {
+                    others.push(PassedOver { card: String::new(), path, error });
                 }
                 continue;
             }
         };
         let card = found.capability.card.clone();
-        let asked = Camera::ask(found, wish).and_then(|camera| camera.choose(wish).map(|_| ()).map(|()| camera));
+        let asked = Camera::ask(found, request).and_then(|camera| camera.choose(request).map(|_| ()).map(|()| camera));
         match asked {
             Ok(camera) => cameras.push(camera),
-            Err(trouble) => others.push(PassedOver { card, path, trouble }),
+            Err(error) => others.push(PassedOver { card, path, error }),
         }
     }
     // stable: by number among equals
     cameras.sort_by_key(|camera| {
-        let grey = camera.offers.usable.iter().all(|offer| offer.format.is_grey());
+        let grey = camera.formats.usable.iter().all(|candidate| candidate.format.is_grey());
         (camera.found.capability.media_centric, grey)
     });
     (cameras, others)
@@ -63,14 +63,14 @@ pub(super) fn start_one(
     devices: &DeviceDirectory,
     options: &CameraOptions,
     silent: &[PathBuf],
-) -> Result<(Camera, Started, Vec<PassedOver>), Trouble> {
-    let (mut cameras, mut passed_over) = candidates(devices, &options.wish);
+) -> Result<(Camera, Started, Vec<PassedOver>), CameraError> {
+    let (mut cameras, mut passed_over) = candidates(devices, &options.request.format);
     cameras.sort_by_key(|camera| silent.iter().position(|path| path == camera.path()).map_or(0, |at| at + 1));
     for camera in cameras {
         match camera.start(options) {
             Ok(started) => return Ok((camera, started, passed_over)),
-            Err(trouble) => {
-                passed_over.push(PassedOver { card: camera.found.capability.card.clone(), path: camera.path().clone(), trouble });
+            Err(error) => {
+                passed_over.push(PassedOver { card: camera.found.capability.card.clone(), path: camera.path().clone(), error });
             }
         }
     }
@@ -78,8 +78,8 @@ pub(super) fn start_one(
 }
 
 /// That no camera works, with what was tried.
-pub(super) fn none_works(passed_over: &[PassedOver]) -> Trouble {
-    Trouble::passing(match passed_over {
+pub(super) fn none_works(passed_over: &[PassedOver]) -> CameraError {
+    CameraError::passing(match passed_over {
         [] => "there is none (no /dev/video* captures video)".to_owned(),
         tried => format!("none works: {}", list(tried)),
     })
@@ -89,7 +89,7 @@ pub(super) fn none_works(passed_over: &[PassedOver]) -> Trouble {
 pub(super) fn list(passed_over: &[PassedOver]) -> String {
     let mut groups: Vec<(Vec<&Path>, &PassedOver)> = Vec::new();
     for one in passed_over {
-        match groups.iter_mut().find(|(_, first)| (&first.card, &first.trouble) == (&one.card, &one.trouble)) {
+        match groups.iter_mut().find(|(_, first)| (&first.card, &first.error) == (&one.card, &one.error)) {
             Some((paths, _)) => paths.push(&one.path),
             None => groups.push((vec![&one.path], one)),
         }
@@ -99,7 +99,7 @@ pub(super) fn list(passed_over: &[PassedOver]) -> String {
         let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let card = if first.card.is_empty() { String::new() } else { format!(" ({})", first.card) };
         // a String takes everything
-        let _ = write!(text, "{}{}{card}: {}", if at > 0 { "; " } else { "" }, paths.join(", "), first.trouble.reason);
+        let _ = write!(text, "{}{}{card}: {}", if at > 0 { "; " } else { "" }, paths.join(", "), first.error.reason);
     }
     text
 }

@@ -202,7 +202,7 @@ impl Device {
         }
         loop {
             let pointer: *mut T = argument;
-            // SAFETY: the constants of this room pair every request with its structure, whose size the code repeats; the kernel
+            // SAFETY: the constants of this module pair every request with its structure, whose size the code repeats; the kernel
             // reads and writes that structure only, and what the pointers in some of them point to, which their callers keep
             // alive and exclusively borrowed over the call.
             match unsafe { v4l::v4l2::ioctl(self.fd.as_raw_fd(), request.code, pointer.cast()) } {
