@@ -188,10 +188,10 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
 }
 
 /// Where annotations lie; `split` is what a file of several sets is read for.
-/// An option that says something of another one, which is not given.
+/// An option that needs another one, which is not given.
 fn refuse_stray(stray: Option<[&str; 2]>) -> anyhow::Result<()> {
     match stray {
-        Some([option, owner]) => usage(format!("{option} says something of {owner}, which is not given")),
+        Some([option, owner]) => usage(format!("{option} needs {owner}, which is not given")),
         None => Ok(()),
     }
 }

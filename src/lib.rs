@@ -6,28 +6,26 @@
 //! pipe              normalize                                instance, semantic    (shared memory), display
 //! ```
 //!
-//! One direction, typed values. A stage is a function from one noun of [`data`] to the next; [`pipeline`] wires them and owns
-//! the ports to the outside; [`daemon`] is the composition root; [`tools`] are the commands beside it.
+//! One direction, typed values. A stage is a function from one type of [`eomt_edge_core::data`] to the next;
+//! [`eomt_edge_core::pipeline`] wires them and has the traits towards the outside. This package is the program on the board:
 //!
-//! | room | may import |
-//! |---|---|
-//! | [`data`] | - |
-//! | [`kernels`] | - |
-//! | [`config`], [`overlay`] | data |
-//! | [`preprocess`], [`model`], [`segment`] | data, kernels |
-//! | [`model_file`] | data, model, kernels |
-//! | [`pipeline`] | data, preprocess, model, segment |
-//! | [`source`], [`sink`] | data, the ports of pipeline, preprocess (pixel formats), client (the ring's layout); sink's display: config, overlay |
-//! | [`daemon`] | all but tools, cli |
-//! | [`tools`] | all but daemon |
-//! | [`client`] | - (other people's programs copy it) |
+//! | module | does | imports |
+//! |---|---|---|
+//! | [`cli`] | arguments | config |
+//! | [`config`] | TOML text to validated structs | - |
+//! | [`source`] | frames from cameras, files, scenes and other programs | - |
+//! | [`sink`] | masks to shared memory and to a small display | config |
+//! | [`daemon`] | the composition root: threads, signals, service manager, reload | config, source, sink |
+//! | [`view`] | a subscriber that prints or saves what the ring publishes | - |
+//! | [`doctor`] | what this machine offers, and what is wrong with it | config, daemon, source, sink |
 //!
-//! `tests/architecture.rs` holds the table to it. From `data` to `segment` there is no file, clock, thread or log call except
-//! the model's word on rewrites that do not fire. `unsafe` lives in [`sink::ring`], `source::v4l2::sys`, [`client`], `tools::ort` (a
-//! foreign library's C API), the display's framebuffer ioctls and `kernels::arch`, `std::arch` in the last one only.
+//! All may import the core; who does what else of the workspace is in its `Cargo.toml`, where cargo enforces it, and
+//! `tests/architecture.rs` enforces the rest. `unsafe` is denied but in [`sink::ring`], `source::v4l2::sys` and the display's
+//! framebuffer ioctls.
 //!
 //! Absent on purpose: a GPU path, batches (a camera gives one frame at a time), a network protocol (bridges belong to the
 //! subscriber's side), masked attention as an option of inference (a checkpoint says whether it needs it).
+#![warn(missing_docs)]
 
 pub mod cli;
 pub mod config;

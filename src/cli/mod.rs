@@ -1,4 +1,4 @@
-//! Arguments: what each command takes. No logic; `main` hands them to the rooms.
+//! Arguments: what each command takes. No logic; `main` and `commands` pass them on to the modules that do the work.
 
 use std::path::PathBuf;
 
@@ -15,6 +15,7 @@ Environment:
 #[command(version, about, max_term_width = 110, after_help = ENVIRONMENT)]
 pub struct Cli {
     #[command(subcommand)]
+    #[allow(missing_docs)] // a comment would become help text; so below
     pub command: Command,
     /// More log lines: -v info, -vv debug (RUST_LOG overrides)
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
@@ -22,6 +23,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
 pub enum Command {
     /// The daemon: segments frames and publishes masks to other processes
     Run(RunArgs),
@@ -40,13 +42,13 @@ pub enum Command {
     /// Train from scratch or from a checkpoint, with mask annealing
     #[cfg(feature = "train")]
     Train(Box<TrainArgs>),
-    /// Run the network alone on normalized pixel values (a debugging door)
+    /// Run the network alone on normalized pixel values (an entry point for numerical checks)
     #[cfg(feature = "tools")]
     Logits(LogitsArgs),
-    /// Write the pixel values that a picture gives (a debugging door)
+    /// Write the pixel values that a picture gives (an entry point for numerical checks)
     #[cfg(feature = "tools")]
     Preprocess(PreprocessArgs),
-    /// Segments from given logits, numbered as the reference does (a debugging door)
+    /// Segments from given logits, numbered as the reference does (an entry point for numerical checks)
     #[cfg(feature = "tools")]
     Postprocess(PostprocessArgs),
     /// Time the stages of the frame path
@@ -67,6 +69,7 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
+#[allow(missing_docs)]
 pub struct RunArgs {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
@@ -88,15 +91,23 @@ pub struct RunArgs {
     pub check: bool,
 }
 
+// A doc comment on an argument struct or a value would become help text; the variants of `Command` document the commands.
 #[cfg(feature = "tools")]
+#[allow(missing_docs)]
 mod tools;
 #[cfg(feature = "train")]
+#[allow(missing_docs)]
 mod train;
 #[cfg(feature = "tools")]
+#[allow(missing_docs)]
 mod truth;
+#[cfg(feature = "tools")]
+mod values;
 #[cfg(feature = "tools")]
 pub use tools::*;
 #[cfg(feature = "train")]
 pub use train::{MaskingArg, TrainArgs};
 #[cfg(feature = "tools")]
 pub use truth::{CrowdsArg, TruthArgs};
+#[cfg(feature = "tools")]
+pub use values::ClassList;

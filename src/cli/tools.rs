@@ -6,6 +6,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use eomt_edge_core::data::{Exif, Normalization, Task};
 
 use super::truth::{TruthArgs, first_stray};
+use super::values::{ClassList, class_list, probability};
 use crate::config::THREADS_MAX;
 
 /// Pixels: three times the largest input of a published model.
@@ -31,20 +32,6 @@ fn threads(text: &str) -> Result<usize, String> {
 
 /// What `--isa` takes: `kernels::arch` says which of them this CPU has.
 const ISA_NAMES: [&str; 10] = ["auto", "amx", "avx512bf16", "avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "scalar"];
-
-/// Class indices.
-#[derive(Debug, Clone)]
-pub struct ClassList(pub Vec<u16>);
-
-pub(super) fn class_list(text: &str) -> Result<ClassList, String> {
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    let classes = items.map(|item| item.parse().map_err(|_| format!("'{item}' is not a class index"))).collect::<Result<_, _>>()?;
-    Ok(ClassList(classes))
-}
-
-pub(super) fn probability(text: &str) -> Result<f64, String> {
-    text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())
-}
 
 fn two_values(text: &str) -> Result<[u16; 2], String> {
     let number = |text: &str| text.trim().parse::<u16>().ok();

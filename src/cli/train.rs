@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum};
 use eomt_edge_core::data::Exif;
 
-use super::tools::probability;
 use super::truth::TruthArgs;
+use super::values::probability;
 use crate::config::THREADS_MAX;
 
 fn pair(text: &str) -> Result<[f64; 2], String> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::tools::{ClassList, class_list};
+use super::values::{ClassList, class_list};
 
 /// What objects with `iscrowd` 1 are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -25,7 +25,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Says hello on `socket` and hands over the ring.
+    /// Sends the hello and the ring's descriptors on `socket`.
     pub fn admit(socket: OwnedFd, ring: &RingShare, generation: u64) -> Result<Reader, Errno> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let hello = hello_bytes(HELLO_OK, generation, ring.bytes, "");

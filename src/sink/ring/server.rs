@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use eomt_edge_core::pipeline::{Mailbox, Taken};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
@@ -18,7 +19,7 @@ use super::notify::{Reader, refuse};
 use super::reaper::{Reaper, ReaperCommand};
 use super::writer::{RingShare, RingWriter};
 
-/// A clean stop takes about a millisecond; this is for machines in distress.
+/// A clean stop takes about a millisecond; an overloaded machine gets longer.
 const STOP_PATIENCE: Duration = Duration::from_millis(400);
 
 const KEY_BELL: u64 = 0;
@@ -29,6 +30,7 @@ const KEY_FIRST_READER: u64 = 3;
 /// Where readers find the ring, and who may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
+    /// The socket.
     pub path: PathBuf,
     /// File mode of the socket: who may write to it may read the masks.
     pub mode: u32,
@@ -47,6 +49,7 @@ impl ServerConfig {
     }
 }
 
+#[derive(Debug)]
 enum Command {
     Replace(RingShare),
     Stop,
@@ -56,7 +59,8 @@ enum Command {
 #[derive(Debug)]
 pub struct MaskServer {
     name: SocketName,
-    commands: mpsc::Sender<Command>,
+    /// The newest wins: a stop makes a new ring pointless, and a newer ring an older one.
+    commands: Arc<Mailbox<Command>>,
     wake: Arc<OwnedFd>,
     clients: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
@@ -65,12 +69,15 @@ pub struct MaskServer {
 
 impl MaskServer {
     /// Takes the socket's name and serves `ring` there.
+    ///
+    /// # Errors
+    /// When another daemon has the name, the socket cannot be made, or a descriptor or thread is missing.
     pub fn start(config: ServerConfig, ring: &RingWriter) -> Result<MaskServer, RingError> {
         let fail = |step: &'static str| move |errno: Errno| RingError::Server { step, source: errno.into() };
         let share = ring.share()?;
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(fail("eventfd"))?);
         let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fail("epoll_create"))?;
-        let (commands, inbox) = mpsc::channel();
+        let commands = Arc::new(Mailbox::default());
         let clients = Arc::new(AtomicUsize::new(0));
         // From here on a failure must give the name back.
         let bound = listen_on(&config.path, config.mode, config.group.as_deref())?;
@@ -82,7 +89,7 @@ impl MaskServer {
             set,
             listener: bound.listener,
             wake: Arc::clone(&server.wake),
-            inbox,
+            commands: Arc::clone(&server.commands),
             ring: share,
             generation: 1,
             readers: BTreeMap::new(),
@@ -103,6 +110,9 @@ impl MaskServer {
 
     /// Serves another ring from now on: after a reload, or for larger frames. All readers are disconnected and find the new ring
     /// when they connect again; [close](RingWriter::close) the old one first, so that they know it was no accident.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
     pub fn replace_ring(&self, ring: &RingWriter) -> Result<(), RingError> {
         let share = ring.share()?;
         self.send(Command::Replace(share));
@@ -125,8 +135,7 @@ impl MaskServer {
     }
 
     fn send(&self, command: Command) {
-        // Fails only when the thread has ended, and then nobody is served anyway.
-        let _ = self.commands.send(command);
+        self.commands.put(command);
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 }
@@ -159,7 +168,7 @@ struct Service {
     set: OwnedFd,
     listener: OwnedFd,
     wake: Arc<OwnedFd>,
-    inbox: mpsc::Receiver<Command>,
+    commands: Arc<Mailbox<Command>>,
     ring: RingShare,
     generation: u64,
     /// By epoll key; keys are never used twice, so a late event cannot meet the wrong reader.
@@ -210,7 +219,7 @@ impl Service {
     /// True when it is time to end.
     fn obey(&mut self) -> bool {
         drain(&self.wake);
-        while let Ok(command) = self.inbox.try_recv() {
+        while let Taken::Value(command) = self.commands.take(Duration::ZERO) {
             match command {
                 Command::Stop => return true,
                 Command::Replace(ring) => {

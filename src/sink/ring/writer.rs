@@ -49,6 +49,9 @@ pub struct RingWriter {
 impl RingWriter {
     /// Makes a ring. `metadata_json` is a JSON object whose `labels` (an array of strings) also become the ring's label table;
     /// `now_ns` is CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// When the configuration is beyond the limits, the metadata is no JSON object, or the memory is missing.
     pub fn create(config: &RingConfig, metadata_json: &str, now_ns: u64) -> Result<RingWriter, RingError> {
         check_config(config)?;
         let labels = labels_of(metadata_json)?;
@@ -85,6 +88,9 @@ impl RingWriter {
     }
 
     /// Takes the oldest slot for a frame of `width` x `height`. Whatever it held can't be read from now on.
+    ///
+    /// # Errors
+    /// When the frame is empty or larger than the ring.
     pub fn begin(&mut self, width: u32, height: u32) -> Result<SlotWriter<'_>, RingError> {
         let (max_width, max_height) = (self.info.max_width, self.info.max_height);
         if width == 0 || height == 0 || width > max_width || height > max_height {
