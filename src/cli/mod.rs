@@ -10,6 +10,10 @@ Environment:
   EOMT_EDGE_ISA  Instruction set of the kernels, as `bench --isa` takes it [default: the best that this CPU has]
   RUST_LOG       Log filter";
 
+/// A test compares it with the table of source kinds.
+const SOURCE_HELP: &str =
+    "v4l2:/dev/video0, v4l2: (the one that works), replay:DIR[@fps], scenes[:seed], pipe:-, pipe:FIFO or exec:COMMAND: source.uri";
+
 /// On-device image segmentation with EoMT: from a checkpoint to masks in shared memory.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 110, after_help = ENVIRONMENT)]
@@ -77,8 +81,8 @@ pub struct RunArgs {
     /// ONNX file: model.path
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// v4l2:/dev/video0, v4l2: (the one that works), replay:DIR[@fps], scenes[:seed], pipe:-, pipe:FIFO or exec:COMMAND: source.uri
-    #[arg(long, value_name = "SOURCE")]
+    /// `source.uri`.
+    #[arg(long, value_name = "SOURCE", help = SOURCE_HELP)]
     pub source: Option<String>,
     /// A single key of the configuration, e.g. ring.slots=4
     #[arg(long, value_name = "KEY=VALUE")]

@@ -19,7 +19,7 @@ const HANG_NS: u64 = 60_000_000_000;
 
 /// A frame and the source that gave it.
 #[derive(Debug)]
-pub struct Shot {
+pub struct TaggedFrame {
     pub frame: Frame,
     /// Never 0: see `SlotInfo::source_id` of the client.
     pub source_id: u32,
@@ -27,7 +27,7 @@ pub struct Shot {
 
 /// A running capture thread.
 pub struct Capture {
-    pub mailbox: Arc<Mailbox<Shot>>,
+    pub mailbox: Arc<Mailbox<TaggedFrame>>,
     pub pool: Arc<Pool>,
     /// Why the thread ended, when the source failed.
     failure: Arc<Mutex<Option<SourceError>>>,
@@ -129,7 +129,7 @@ fn source_id(name: &str) -> u32 {
 /// zero:      capture, wait until the mailbox is empty, put (nothing is dropped)
 /// none:      capture (the source waits), put
 /// ```
-fn capture(mut watched: Watched, mailbox: &Mailbox<Shot>, pool: &Pool) -> Result<(), SourceError> {
+fn capture(mut watched: Watched, mailbox: &Mailbox<TaggedFrame>, pool: &Pool) -> Result<(), SourceError> {
     let interval = watched.source.interval();
     let mut rhythm = interval.filter(|interval| !interval.is_zero()).map(|interval| Rhythm::new(interval, Instant::now()));
     let mut complained = false;
@@ -137,8 +137,8 @@ fn capture(mut watched: Watched, mailbox: &Mailbox<Shot>, pool: &Pool) -> Result
         if let Some(rhythm) = &mut rhythm {
             wait_until(rhythm.next(Instant::now()), mailbox);
         }
-        let shot = match watched.next(pool.take()) {
-            Ok(Captured::Frame(frame)) => Shot { frame, source_id: watched.source_id() },
+        let tagged = match watched.next(pool.take()) {
+            Ok(Captured::Frame(frame)) => TaggedFrame { frame, source_id: watched.source_id() },
             Ok(Captured::NotYet(buffer)) => {
                 pool.give_back(buffer);
                 continue;
@@ -153,18 +153,18 @@ fn capture(mut watched: Watched, mailbox: &Mailbox<Shot>, pool: &Pool) -> Result
             }
         };
         let unused = match interval {
-            Some(Duration::ZERO) => mailbox.put_when_empty(shot).err(),
-            _ => mailbox.put(shot),
+            Some(Duration::ZERO) => mailbox.put_when_empty(tagged).err(),
+            _ => mailbox.put(tagged),
         };
-        if let Some(shot) = unused {
-            pool.give_back(shot.frame.data);
+        if let Some(tagged) = unused {
+            pool.give_back(tagged.frame.data);
         }
     }
     Ok(())
 }
 
 /// Sleeps in short steps, so that a slow rhythm does not delay the end.
-fn wait_until(beat: Instant, mailbox: &Mailbox<Shot>) {
+fn wait_until(beat: Instant, mailbox: &Mailbox<TaggedFrame>) {
     while let Some(left) = beat.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
         if mailbox.is_closed() {
             return;
@@ -254,8 +254,8 @@ mod tests {
     fn each_frame_goes_with_the_number_of_the_device_that_gave_it() {
         let capture = Capture::start(Box::new(Swapped { given: 0, device: None }), "v4l2:", Arc::new(FixedClock(1)));
         let mut numbers = Vec::new();
-        while let Taken::Value(shot) = capture.mailbox.take(PATIENCE) {
-            numbers.push(shot.source_id);
+        while let Taken::Value(tagged) = capture.mailbox.take(PATIENCE) {
+            numbers.push(tagged.source_id);
         }
         // zlib.crc32 of "v4l2:", "123456789", "another", "v4l2:"
         assert_eq!(numbers, [0xA548_3203, 0xCBF4_3926, 0x9D29_3438, 0xA548_3203]);

@@ -82,10 +82,12 @@ pub enum DaemonError {
     #[error("the source does not answer any more; a new start may help")]
     SourceHangs,
     /// Too many frames in a row failed.
-    #[error("{failed} frames in a row failed, the last one because {reason}")]
+    #[error("{failed} frames in a row failed, the last one, number {number}, because {reason}")]
     Frames {
         /// How many.
         failed: u64,
+        /// The source's number of the last one.
+        number: u64,
         /// Why.
         reason: String,
     },

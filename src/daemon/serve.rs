@@ -15,7 +15,7 @@ use eomt_edge_core::pipeline::{Clock, Losses, PipelineError, Taken};
 use eomt_edge_core::preprocess::FrameDecoder;
 
 use super::builder::{Network, decoder, open_source, ring_config, ring_metadata, source_uri};
-use super::capture::{Capture, Shot};
+use super::capture::{Capture, TaggedFrame};
 use super::loader::Loader;
 use super::screen::{Screen, check};
 use super::service::Service;
@@ -92,8 +92,8 @@ impl Server {
                 self.reload();
             }
             match self.capture.mailbox.take(PATIENCE) {
-                Taken::Value(shot) => {
-                    if let Err(fatal) = self.process(shot) {
+                Taken::Value(tagged) => {
+                    if let Err(fatal) = self.process(tagged) {
                         break Err(fatal);
                     }
                 }
@@ -127,13 +127,14 @@ impl Server {
         self.counters.failed = self.failed + broken;
     }
 
-    fn process(&mut self, shot: Shot) -> Result<(), DaemonError> {
+    fn process(&mut self, tagged: TaggedFrame) -> Result<(), DaemonError> {
         self.count_losses();
-        let frame = match self.decoder.decode(shot.frame) {
+        let number = tagged.frame.sequence;
+        let frame = match self.decoder.decode(tagged.frame) {
             Ok(frame) => frame,
             Err((error, frame)) => {
                 if !std::mem::replace(&mut self.told_of_broken, true) {
-                    log::warn!("{error} (logged once, counted from now on)");
+                    log::warn!("frame {number}: {error} (logged once, counted from now on)");
                 }
                 self.failed += 1;
                 self.capture.pool.give_back(frame.data);
@@ -144,7 +145,7 @@ impl Server {
         if self.last_no_signal.take().is_some() {
             log::info!("frames come again after {:.1} s", self.last_frame.elapsed().as_secs_f64());
         }
-        self.sink.set_source_id(shot.source_id);
+        self.sink.set_source_id(tagged.source_id);
         let (pipeline, dropped, clock) = (&mut self.network.pipeline, self.counters.dropped, self.clock.as_ref());
         let result = self.screen.through(&mut self.sink, |sink| pipeline.process(&frame, dropped, sink, clock));
         self.capture.pool.give_back(frame.data);
@@ -163,7 +164,7 @@ impl Server {
             Err(error) => {
                 self.failed += 1;
                 self.failed_in_a_row += 1;
-                check_failures(&error, self.failed_in_a_row)
+                check_failures(&error, number, self.failed_in_a_row)
             }
         }
     }
@@ -237,7 +238,7 @@ impl Server {
                 None if started.elapsed() > LOAD_MAX => std::thread::sleep(PATIENCE),
                 None => match self.capture.mailbox.take(LOAD_PATIENCE) {
                     // an error that ends the run comes up again in the main loop
-                    Taken::Value(shot) => drop(self.process(shot)),
+                    Taken::Value(tagged) => drop(self.process(tagged)),
                     Taken::TimedOut => self.idle(),
                     Taken::Closed => std::thread::sleep(LOAD_PATIENCE),
                 },
@@ -287,12 +288,12 @@ impl Server {
 }
 
 /// Logs the first failure of a series; the last one of [`FAILURES_MAX`] ends the run.
-fn check_failures(error: &PipelineError, failed_in_a_row: u64) -> Result<(), DaemonError> {
+fn check_failures(error: &PipelineError, number: u64, failed_in_a_row: u64) -> Result<(), DaemonError> {
     if failed_in_a_row == 1 {
-        log::warn!("a frame failed: {error}");
+        log::warn!("frame {number} failed: {error}");
     }
     if failed_in_a_row < FAILURES_MAX {
         return Ok(());
     }
-    Err(DaemonError::Frames { failed: failed_in_a_row, reason: error.to_string() })
+    Err(DaemonError::Frames { failed: failed_in_a_row, number, reason: error.to_string() })
 }

@@ -51,7 +51,7 @@ impl Reader {
     }
 }
 
-/// Tells a client why it gets nothing. It may have hung up already.
+/// Sends a client the reason of its refusal. It may have hung up already.
 pub(super) fn refuse(socket: &OwnedFd, generation: u64, reason: &str) {
     let hello = hello_bytes(HELLO_REFUSED, generation, 0, reason);
     let _ = rustix::net::send(socket, &hello, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);

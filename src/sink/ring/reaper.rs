@@ -88,7 +88,7 @@ impl Reaper {
         }
     }
 
-    /// Lets it go, after the socket file is gone; waits for its end, so that no zombie stays.
+    /// Ends it after the socket file is removed, and waits for it, so that no zombie stays.
     pub fn finish(mut self, patience: Duration) {
         drop(self.child.stdin.take());
         let deadline = Instant::now() + patience;
@@ -120,7 +120,7 @@ pub fn reap_socket_main(path: &Path, dev: u64, ino: u64) {
             Err(_) => break,
         }
     }
-    // Nobody is left to be told of a failure; the next daemon replaces a dead socket anyway.
+    // A failure cannot be reported any more; the next daemon replaces a dead socket anyway.
     let _ = SocketName { path: path.into(), dev, ino }.unlink();
 }
 

@@ -7,10 +7,10 @@
 //! ```
 //! Invariants: no call takes longer than [`PATIENCE`], however slow the writer is; a frame's time is the arrival of its last byte; one
 //! log line per change of state; incomplete frames are counted as broken. No compressed frames, and no guess at what is not configured
-//! ([`suspicion`] warns when the rows seem to have another stride).
+//! ([`stride_check`] warns when the rows seem to have another stride).
 
 mod input;
-mod suspicion;
+mod stride_check;
 mod uri;
 
 use std::ffi::OsString;
@@ -26,7 +26,7 @@ pub use input::exec_source_main;
 pub use uri::{EXEC, PIPE};
 
 use input::{Got, Input, Stream};
-use suspicion::Suspicion;
+use stride_check::StrideCheck;
 
 /// The longest stay in one call of `next`.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -60,7 +60,7 @@ pub struct PipeSource {
     stream: Option<Stream>,
     options: PipeOptions,
     layout: RawLayout,
-    suspicion: Suspicion,
+    stride_check: StrideCheck,
     clock: Box<dyn Clock>,
     /// A frame as it comes, and how much of it is there.
     raw: Vec<u8>,
@@ -83,7 +83,7 @@ impl PipeSource {
         PipeSource::new(Input::Standard, options)
     }
 
-    /// `pipe:PATH`. A FIFO that is not there is waited for.
+    /// `pipe:PATH`. A missing FIFO is no error: the source waits for it.
     ///
     /// # Errors
     /// When the name leads to something that is no FIFO, or the options leave nothing of a frame.
@@ -108,7 +108,7 @@ impl PipeSource {
         }
         let source = PipeSource {
             stream: None,
-            suspicion: Suspicion::new(format, size, stride),
+            stride_check: StrideCheck::new(format, size, stride),
             clock: Box::new(MonotonicClock),
             raw: Vec::new(),
             filled: 0,
@@ -178,7 +178,7 @@ impl PipeSource {
         if stream.is_still(path) { Ok(()) } else { self.open(now_ns) }
     }
 
-    /// Whoever wrote has gone.
+    /// The writer has closed its end.
     fn ended(&mut self, now_ns: u64) -> Result<Captured, SourceError> {
         let (filled, len, frames) = (self.filled, self.layout.len(), self.sequence);
         let PipeOptions { size: (width, height), format, stride, end, .. } = self.options;
@@ -215,7 +215,7 @@ impl PipeSource {
     /// A frame of the bytes that are there.
     fn frame(&mut self, mut buffer: Vec<u8>) -> Frame {
         self.filled = 0;
-        if let Some(stride) = self.suspicion.look(&self.raw) {
+        if let Some(stride) = self.stride_check.look(&self.raw) {
             let (ours, name) = (self.options.stride, name(&self.input));
             log::warn!(
                 "{name}: its rows do not lie as source.stride = {ours} says, the picture is sheared; try --set source.stride={stride}"
@@ -230,7 +230,7 @@ impl PipeSource {
             log::info!("{}: frames come", name(&self.input));
         }
         let captured_ns = self.clock.now_ns();
-        // what gives a few frames and ends, again and again, is not to be started at once each time
+        // a command that gives a few frames and ends, again and again, is not started at once each time
         if captured_ns.saturating_sub(self.opened_ns) >= PAUSE_MAX_NS {
             self.pause_ns = PAUSE_MIN_NS;
         }
@@ -240,7 +240,7 @@ impl PipeSource {
     }
 }
 
-/// How the user called it.
+/// The URI that the user gave.
 fn name(input: &Input) -> String {
     match input {
         Input::Standard => "pipe:-".to_owned(),

@@ -1,10 +1,10 @@
-//! One camera: what it offers, and how it comes to stream.
+//! One camera: the formats that it offers, and the steps until it streams.
 //!
 //! ```text
 //! ask      formats, sizes, rates; changes nothing
 //! start    set the format of choice, the rate, the controls; buffers; STREAMON
 //!            no USB bandwidth       once more with MJPG, if the camera has it and no format is forced
-//!            no such pipeline       once more with the format that was set: whoever configured the pipeline set it, too
+//!            no such pipeline       once more with the format that was set, as it fits the configured pipeline
 //!            fails nevertheless     put back what was set before
 //! ```
 
@@ -38,7 +38,7 @@ pub(super) struct Started {
     pub code: String,
     /// Frames per second, as far as the driver says.
     pub rate: Option<f64>,
-    /// What a person should know of it: controls that could not be set, a format that had to give way.
+    /// For the log: controls that could not be set, a format that was replaced.
     pub complaints: Vec<String>,
     pub before: Before,
 }
@@ -52,7 +52,7 @@ pub(super) struct Before {
 }
 
 impl Before {
-    /// Puts it back, after the buffers are gone; a camera that is gone itself needs it no more.
+    /// Restores the settings. The buffers must be freed before; a camera that is gone needs nothing.
     pub fn restore(&self) {
         if let Some(Err(error)) = self.settings.as_ref().map(|settings| self.device.put_back(self.api, settings)) {
             log::debug!("camera: its format could not be put back: {error}");
@@ -67,7 +67,7 @@ enum Attempt<'a> {
 }
 
 impl Camera {
-    /// Asks what the camera can do, of what we can take.
+    /// Asks for the camera's formats, sizes and rates, as far as this program reads them.
     pub fn ask(found: Found, request: &FormatRequest) -> Result<Camera, CameraError> {
         // before the format is read, so that no change falls in between; a driver without events simply has none
         let _ = found.device.watch_source_changes();
@@ -95,7 +95,7 @@ impl Camera {
         &self.found.path
     }
 
-    /// From an open camera to one that streams.
+    /// Starts an open camera.
     pub fn start(&self, options: &CameraOptions) -> Result<Started, CameraError> {
         let settings = self.found.device.settings(self.api).ok();
         let before = Before { device: self.found.device.clone(), api: self.api, settings };
@@ -188,7 +188,7 @@ fn set_controls(device: &Device, options: &CameraOptions) -> Result<Vec<String>,
     Ok(complaints)
 }
 
-/// What the camera can do: every format's code, and of those that we can take the sizes and rates.
+/// The codes of all formats of a camera; sizes and rates of the supported ones.
 fn formats(device: &Device, api: Api, request: &FormatRequest) -> io::Result<Formats> {
     let mut found = Formats::default();
     for fourcc in device.formats(api)? {
@@ -198,7 +198,7 @@ fn formats(device: &Device, api: Api, request: &FormatRequest) -> io::Result<For
         let Some(format) = pixel_format(fourcc) else { continue };
         let mut sizes = choice::sizes_for(&device.sizes(fourcc)?, request.size);
         if sizes.is_empty() {
-            // the driver takes what it is asked for, or says what it makes of it
+            // a driver that lists no sizes takes any, or answers with the nearest
             sizes.push(request.size);
         }
         for (width, height) in sizes {

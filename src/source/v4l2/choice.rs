@@ -16,7 +16,7 @@ pub struct FormatCandidate {
     pub fps: Option<f64>,
 }
 
-/// What a frame of a format costs until it is a tensor, from the cheapest: `benches/processing.rs`, lines "preprocess 320"; formats
+/// Formats by the cost of turning a frame into a tensor, the cheapest first: `benches/processing.rs`, lines "preprocess 320"; formats
 /// that differ in the order of their bytes stand together. RGB of 16 bits has few colours, so it comes before JPEG only; grey has none
 /// and is last unless nothing else is there.
 const BY_COST: [PixelFormat; 21] = [

@@ -18,7 +18,7 @@ pub struct Plan<'a> {
     pub complaints: Vec<String>,
 }
 
-/// A setting by hand, the switch between it and the camera's own choice, and the switch's two values.
+/// One name for a manual setting on every camera: the control, the control that switches to automatic, and the two values of the switch.
 struct ControlAlias {
     name: &'static str,
     value: &'static [u32],

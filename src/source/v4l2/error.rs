@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::sys::Capability;
 
-/// Where pictures come from that V4L2 alone does not give.
+/// The advice for cameras that V4L2 alone does not serve.
 const ANOTHER_WAY: &str = "take its pictures through exec: or pipe: (libcamera, GStreamer)";
 
 /// What kind of reason it is.
@@ -20,7 +20,7 @@ pub(super) enum Kind {
     Pipeline,
     /// It is a camera, but none of its formats is read here.
     Unreadable,
-    /// Anything else, which may pass.
+    /// Anything else, which may pass by itself.
     Other,
 }
 
@@ -55,7 +55,7 @@ impl CameraError {
     /// What VIDIOC_STREAMON's error means (<https://docs.kernel.org/userspace-api/media/v4l/vidioc-streamon.html>) at a node that was
     /// to stream `what`: "640x480 YUYV".
     pub fn of_streamon(error: io::Error, capability: &Capability, what: &str) -> CameraError {
-        // drivers of cameras on the board that came before the flag have pipelines, too
+        // drivers of on-board cameras that are older than the flag have pipelines, too
         let on_board = capability.media_centric || capability.bus.starts_with("platform:");
         match Errno::from_io_error(&error) {
             Some(Errno::NOSPC) => CameraError {

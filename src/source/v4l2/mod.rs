@@ -1,16 +1,18 @@
 //! Cameras through Video4Linux: <https://docs.kernel.org/userspace-api/media/v4l/v4l2.html>.
 //!
 //! ```text
-//! waiting    open the camera (again, by what it is known by; without a name, whichever works), start it
+//! waiting    open the camera (again, by its identity; without a name, the first one that works), start it
 //!            fails: wait, twice as long each time, at most two seconds
 //! streaming  the newest frame; unplugged, stalled, stopped, another format: waiting
 //! ```
-//! [`search`] finds the camera that works, [`camera`] starts one, [`choice`] picks the format, [`controls`] checks what is to be set,
-//! [`identity`] finds a camera again, [`layout`] takes frames out of the driver's memory, [`stream`] is the loop, [`times`] checks the
-//! driver's time stamps, [`error`] explains failures, [`report`] answers `doctor`, [`sys`] has the system calls. From its first frame on,
-//! a camera is known by its identity instead of its path. Invariants: whatever the camera does, the source goes on; one log line per change of its state; frames and
-//! their losses are counted; a camera that was tried in vain is left as it was set. Refuses: decoding and turning pictures
-//! ([`eomt_edge_core::preprocess::FrameDecoder`] does, and only those that are used), anything at a device that is no camera.
+//! `search` finds the camera that works, `camera` starts one, `choice` picks the format, `controls` checks what is to be set,
+//! `identity` finds a camera again, `layout` takes frames out of the driver's memory, `stream` is the loop, `times` checks the
+//! driver's time stamps, `error` explains failures, `report` answers `doctor`, `sys` has the system calls. From its first frame on,
+//! a camera is known by its identity instead of its path.
+//!
+//! Invariants: the source goes on whatever the camera does; one log line per change of its state; frames and losses are counted; a
+//! camera that gave no frame gets its settings back. Pictures are decoded and turned later
+//! ([`eomt_edge_core::preprocess::FrameDecoder`]), and only those that are used; devices that are no cameras are not touched.
 
 mod camera;
 mod choice;
@@ -75,13 +77,13 @@ pub struct V4l2Source {
     /// `None` = the camera that works.
     path: Option<PathBuf>,
     options: CameraOptions,
-    /// Once it gave a frame.
+    /// Known once it gave a frame.
     identity: Option<Identity>,
-    /// The same for people and readers.
+    /// The identity as text, for [`Source::device`].
     device: Option<String>,
     /// Nodes that streamed without ever giving a frame, the latest last: others are tried before them.
     silent: Vec<PathBuf>,
-    /// What was last logged of cameras that were not taken.
+    /// The cameras that were not taken, as they were last logged.
     passed_over: Vec<PassedOver>,
     streaming: Option<Streaming>,
     /// (width, height) of its frames, as far as known.
@@ -92,7 +94,7 @@ pub struct V4l2Source {
     problem: Option<String>,
     /// The choice that was last logged.
     logged: String,
-    /// What was last said of controls that could not be set.
+    /// The last log lines about controls that could not be set.
     complaints: Vec<String>,
     losses: Losses,
     delivered: u64,
@@ -108,7 +110,7 @@ struct Streaming {
     stamps: Stamps,
     name: String,
     path: PathBuf,
-    /// Until the first frame: what it is known by from then on, and how it was set before.
+    /// Until the first frame: the identity that it will have, and its earlier settings.
     unproven: Option<(Identity, Before)>,
 }
 
@@ -116,7 +118,7 @@ impl V4l2Source {
     /// Looks at the camera at `path` (`None`: the first one) without starting it.
     ///
     /// # Errors
-    /// Only when the path leads to something that is no camera. One that is not there is waited for.
+    /// When the path leads to something that is no camera. A missing camera is no error: the source waits for it.
     pub fn open(path: Option<&Path>, options: CameraOptions) -> Result<V4l2Source, SourceError> {
         V4l2Source::look(DeviceDirectory::default(), path, options)
     }
@@ -148,7 +150,7 @@ impl V4l2Source {
         Ok(source)
     }
 
-    /// How the user called it.
+    /// The name that the user gave.
     fn subject(&self) -> String {
         self.path.as_ref().map_or_else(|| "v4l2".to_owned(), |path| path.display().to_string())
     }
@@ -168,7 +170,7 @@ impl V4l2Source {
     fn find(&self) -> Result<Found, CameraError> {
         let found = match (&self.identity, &self.path) {
             (Some(identity), path) => self.devices.find(identity).or_else(|gone| match path {
-                // the user named a place, not a camera: what is there now will do
+                // the user named a place, not a camera: any camera there is right
                 Some(path) if names_a_place(path) => self.devices.open(path),
                 _ => Err(gone),
             }),
@@ -194,7 +196,7 @@ impl V4l2Source {
         self.say_choice(&name, &layout, code, rate, complaints);
         self.size = (layout.width, layout.height);
         let stall_ns = STALL_NS.max(rate.map_or(0, |rate| (4e9 / rate.max(0.01)) as u64));
-        // the time now: what came before may have taken seconds
+        // read the clock again: the calls above may have taken seconds
         let now_ns = MonotonicClock.now_ns();
         Ok(Streaming {
             buffers,
@@ -209,7 +211,7 @@ impl V4l2Source {
         })
     }
 
-    /// Logs which cameras were not taken, unless it was logged just so before: those that failed as a warning.
+    /// Logs which cameras were not taken, if that has changed: those that failed as a warning.
     fn say_passed_over(&mut self, passed_over: Vec<PassedOver>) {
         if self.passed_over == passed_over {
             return;
@@ -224,7 +226,7 @@ impl V4l2Source {
         self.passed_over = passed_over;
     }
 
-    /// Logs what was chosen and what could not be set, unless it was logged just so before.
+    /// Logs what was chosen and what could not be set, if that has changed.
     fn say_choice(&mut self, name: &str, layout: &Layout, code: String, rate: Option<f64>, complaints: Vec<String>) {
         let rate = rate.map_or_else(|| "at its own rate".to_owned(), |rate| format!("at {rate:.4} frames a second").replace(".0000", ""));
         let matrix = if layout.colour.matrix == Matrix::Bt601 { "BT.601" } else { "BT.709" };
@@ -301,7 +303,7 @@ impl Source for V4l2Source {
         None
     }
 
-    /// Takes the time itself, after each call that may take long: `now_ns` is that of the call.
+    /// Reads the clock itself after each call that may take long: `now_ns` is the time before the call.
     fn next(&mut self, now_ns: u64, mut buffer: Vec<u8>) -> Result<Captured, SourceError> {
         let Some(streaming) = &mut self.streaming else {
             if now_ns < self.retry_at_ns {
@@ -322,7 +324,7 @@ impl Source for V4l2Source {
         let error = match outcome {
             Ok(Outcome::Frame { captured_ns, .. }) if layout.agrees(&buffer) => {
                 streaming.last_frame_ns = now_ns;
-                let captured_ns = streaming.stamps.believe(captured_ns, now_ns, &streaming.name);
+                let captured_ns = streaming.stamps.validate(captured_ns, now_ns, &streaming.name);
                 self.delivered += 1;
                 let Losses { missed, stale, broken } = self.losses;
                 let frame = Frame {
@@ -362,8 +364,8 @@ impl Source for V4l2Source {
     }
 }
 
-/// A link by place, or one that the user's own udev rule makes: it says itself what is meant. Names by id do not, when two cameras
-/// without serial numbers share one.
+/// Whether a path is a link by place, or one of the user's own udev rules, which stands for whatever camera is there. Links by id do
+/// not: two cameras without serial numbers may share one.
 fn names_a_place(path: &Path) -> bool {
     path.is_symlink() && path.parent().is_none_or(|parent| !parent.ends_with("by-id"))
 }

@@ -1,4 +1,4 @@
-//! What `doctor` says of cameras: nothing is started or changed.
+//! Cameras for `doctor`; nothing is started or changed.
 
 use std::path::Path;
 

@@ -1,12 +1,12 @@
-//! Which camera is meant when none is named: the one that works.
+//! The choice of a camera when the URI names none: the first one that works.
 //!
-//! A board has nodes that capture video and give none: a receiver whose media pipeline nobody has configured (Raspberry Pi 5:
+//! A board has nodes that capture video and give none: a receiver whose media pipeline is not configured (Raspberry Pi 5:
 //! rp1-cfe), a sensor's raw data (Jetson: tegra-video). So every node is asked, the likeliest is started first, and the next one when
 //! it does not stream.
 //!
 //! ```text
 //! asked         nodes that capture video and are no stage of a board's image processor, by number
-//! passed over   those that candidate no format that is read, or cannot be asked (taken, no signal at its input)
+//! passed over   cameras that offer no supported format, or cannot be asked (taken, no signal at its input)
 //! in this order colour; grey only; media-controller-centric ones, which stream if their pipeline is configured
 //! ```
 
@@ -36,7 +36,7 @@ pub(super) fn candidates(devices: &DeviceDirectory, request: &FormatRequest) -> 
             Ok(None) => continue,
             Err(error) => {
                 let error = CameraError::from(error);
-                // a file that is no device is not worth a word
+                // a file that is no device is not reported
                 if error.kind != Kind::Fatal {
                     others.push(PassedOver { card: String::new(), path, error });
                 }
@@ -77,7 +77,7 @@ pub(super) fn start_one(
     Err(none_works(&passed_over))
 }
 
-/// That no camera works, with what was tried.
+/// The error that no camera works, with all that were tried.
 pub(super) fn none_works(passed_over: &[PassedOver]) -> CameraError {
     CameraError::passing(match passed_over {
         [] => "there is none (no /dev/video* captures video)".to_owned(),
@@ -85,7 +85,7 @@ pub(super) fn none_works(passed_over: &[PassedOver]) -> CameraError {
     })
 }
 
-/// Several cameras as one sentence's part: those of one kind that fail alike together, since a board may have eight of them.
+/// Cameras as part of a sentence. Those of one kind with the same error stand together, since a board may have eight of them.
 pub(super) fn list(passed_over: &[PassedOver]) -> String {
     let mut groups: Vec<(Vec<&Path>, &PassedOver)> = Vec::new();
     for one in passed_over {

@@ -183,7 +183,7 @@ impl Device {
             return device;
         }
         let node = stat(path)?;
-        // before opening: opening somebody else's device may do something
+        // before opening: opening another kind of device may have effects
         if FileType::from_raw_mode(node.st_mode) != FileType::CharacterDevice || major(node.st_rdev) != VIDEO_MAJOR {
             return Err(rustix::io::Errno::NOTTY.into());
         }
