@@ -19,6 +19,8 @@ use rustix::system::uname;
 
 use crate::config::{Config, DisplayKind};
 #[cfg(feature = "camera")]
+use crate::daemon::source_options;
+#[cfg(feature = "camera")]
 use crate::source::v4l2;
 
 /// A finding that a person should act on.
@@ -43,12 +45,16 @@ impl Report {
 pub struct DoctorOptions {
     /// The service's configuration; one that is not there is no problem.
     pub config: PathBuf,
-    /// Defaults: the configuration's.
+    /// The model file. Default: the configuration's.
     pub model: Option<PathBuf>,
+    /// The mask socket. Default: the configuration's.
     pub socket: Option<PathBuf>,
 }
 
 /// Prints the report; returns how many problems it found.
+///
+/// # Errors
+/// When the report cannot be printed.
 pub fn doctor(options: &DoctorOptions) -> Result<usize> {
     let mut report = Report { text: String::new(), problems: 0 };
     let found = configuration(&mut report, &options.config);
@@ -153,7 +159,7 @@ struct CameraDetails {
 #[cfg(feature = "camera")]
 fn camera_details(path: &Path, config: &Config) -> CameraDetails {
     let only = |line: &str| CameraDetails { lines: vec![line.to_owned()], ..CameraDetails::default() };
-    match v4l2::describe(path, &wish(config)) {
+    match v4l2::describe(path, &source_options(config).camera.format) {
         None => only("captures no video"),
         Some(Ok((name, lines))) => CameraDetails { name, lines },
         Some(Err(reason)) => only(&reason),
@@ -162,16 +168,10 @@ fn camera_details(path: &Path, config: &Config) -> CameraDetails {
 
 #[cfg(feature = "camera")]
 fn what_would_be_taken(report: &mut Report, config: &Config) {
-    match v4l2::pick(&wish(config)) {
+    match v4l2::pick(&source_options(config).camera.format) {
         Ok(lines) => lines.iter().for_each(|line| report.line("camera", line)),
         Err(reason) => report.line("camera", format!("v4l2: alone would wait for a camera: {reason}")),
     }
-}
-
-/// What `[camera]` asks for.
-#[cfg(feature = "camera")]
-fn wish(config: &Config) -> v4l2::Wish {
-    v4l2::Wish { size: config.camera.size(), fps: config.camera.fps, format: config.camera.format }
 }
 
 #[cfg(not(feature = "camera"))]

@@ -21,6 +21,7 @@
 //! ioctls only.
 //!
 //! Absent on purpose: a network protocol. Bridges are clients of the ring, in processes of their own.
+#![warn(missing_docs)]
 
 pub mod cli;
 pub mod config;

@@ -14,11 +14,13 @@ use serde_json::json;
 /// What `view` can be told.
 #[derive(Debug, Clone)]
 pub struct ViewOptions {
+    /// The daemon's socket.
     pub socket: PathBuf,
     /// Ends after so many frames.
     pub frames: Option<u64>,
     /// Saves an overlay of each frame here.
     pub save: Option<PathBuf>,
+    /// One JSON object a frame, instead of a line for people.
     pub json: bool,
     /// How long to wait for the daemon to appear, and for a frame.
     pub timeout: Duration,

@@ -40,6 +40,101 @@ fn a_second_process_sees_the_masks() {
     assert_eq!(std::fs::read_dir(scratch.path("out")).unwrap().count(), 4);
 }
 
+/// A kind of source that the program does not have: one entry, and its frames come by URI.
+mod counter {
+    use eomt_edge::source::{SourceKind, SourceOptions, SourceSpec};
+    use eomt_edge_core::data::Frame;
+    use eomt_edge_core::pipeline::{Captured, Source, SourceError};
+
+    pub const COUNTER: SourceKind = SourceKind {
+        scheme: "counter",
+        usage: &["counter:END"],
+        summary: "black frames up to a number",
+        uses_view: false,
+        uses_source_size: true,
+        parse: |rest| match rest.unwrap_or_default().parse() {
+            Ok(end) => Ok(Box::new(Spec { end })),
+            Err(_) => Err(String::new()),
+        },
+    };
+
+    #[derive(Debug)]
+    struct Spec {
+        end: u64,
+    }
+
+    struct Counter {
+        size: (u32, u32),
+        next: u64,
+        end: u64,
+    }
+
+    impl SourceSpec for Spec {
+        fn open(&self, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+            Ok(Box::new(Counter { size: options.size, next: 1, end: self.end }))
+        }
+    }
+
+    impl Source for Counter {
+        fn describe(&self) -> String {
+            "a counter".to_owned()
+        }
+
+        fn max_size(&self) -> (u32, u32) {
+            self.size
+        }
+
+        fn interval(&self) -> Option<std::time::Duration> {
+            Some(std::time::Duration::ZERO)
+        }
+
+        fn next(&mut self, now_ns: u64, _: Vec<u8>) -> Result<Captured, SourceError> {
+            if self.next > self.end {
+                return Ok(Captured::End);
+            }
+            let frame = Frame::rgb(self.size.0, self.size.1, vec![0; (3 * self.size.0 * self.size.1) as usize]);
+            self.next += 1;
+            Ok(Captured::Frame(Frame { sequence: self.next - 1, captured_ns: now_ns, ..frame }))
+        }
+    }
+}
+
+#[test]
+fn another_kind_of_source_takes_one_entry() {
+    use eomt_edge::config::Config;
+    use eomt_edge::source::SourceKinds;
+    use eomt_edge_core::pipeline::Captured;
+    let config = Config::parse("[source]\nuri = \"counter:2\"\nsize = \"4x3\"\n", &[]).expect("a configuration");
+    let without = SourceKinds::default().parse(&config.source.uri).expect_err("an unknown kind");
+    assert!(without.contains("'counter:2'") && without.contains("exec:COMMAND"), "{without}");
+    let kinds = SourceKinds::default().with(&counter::COUNTER);
+    let uri = kinds.parse(&config.source.uri).expect("a known kind");
+    let options = eomt_edge::daemon::source_options(&config);
+    assert_eq!((uri.kind().scheme, uri.check(&options)), ("counter", Ok(())));
+    let mut source = uri.open(&options).expect("it opens");
+    let numbers = std::iter::from_fn(|| match source.next(7, Vec::new()).expect("a frame or the end") {
+        Captured::Frame(frame) => Some((frame.sequence, frame.width, frame.captured_ns)),
+        _ => None,
+    });
+    assert_eq!(numbers.collect::<Vec<_>>(), [(1, 4, 7), (2, 4, 7)]);
+    // errors and help of the larger table name it, too
+    assert!(kinds.parse("counter:x").unwrap_err().contains("counter:END"));
+    assert!(kinds.parse("nonsense").unwrap_err().ends_with("exec:COMMAND or counter:END"));
+}
+
+#[test]
+fn help_and_the_shipped_configuration_name_every_kind_of_source() {
+    let help = String::from_utf8(succeed(eomt_edge().args(["run", "--help"])).stdout).expect("UTF-8");
+    let words: Vec<&str> = help.split([' ', ',', '\n']).map(|word| word.trim_end_matches(':')).collect();
+    let shipped = include_str!("../config/eomt-edge.toml");
+    for kind in eomt_edge::source::registry::BUILT_IN {
+        for usage in kind.usage {
+            assert!(words.contains(&usage.trim_end_matches(':')), "run --help lacks {usage}: {words:?}");
+            assert!(shipped.contains(usage), "config/eomt-edge.toml lacks {usage}");
+        }
+    }
+}
+
 /// Known ground truth: where the scene says floor, wall or sky, the daemon's masks mostly say so too.
 #[test]
 fn scenes_are_segmented_rightly() {

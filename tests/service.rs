@@ -155,7 +155,7 @@ fn a_reload_changes_what_works_and_keeps_the_rest() {
     let frame = next(&mut subscriber);
     assert_eq!((frame.width(), frame.source_id()), (96, 2_110_885_166), "the same subscriber goes on to read the old source");
 
-    // the ring's own settings take a restart; everything else is taken over
+    // the ring's own settings take a restart; everything else changes at once
     write(&shipped_model(), "uri = \"scenes:5\"\nsize = \"64x48\"", 4);
     let status = reload();
     assert!(status.contains("STATUS=reloaded"), "{status}");

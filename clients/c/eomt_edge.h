@@ -94,7 +94,7 @@ typedef struct eomt_edge_slot_info {
     uint64_t sequence;                   /* counts publications of the ring from 1 */
     uint64_t frame_sequence;             /* the source's own frame counter */
     uint64_t captured_ns, published_ns;  /* CLOCK_MONOTONIC */
-    uint64_t dropped;                    /* frames that nobody processed since the daemon started */
+    uint64_t dropped;                    /* frames captured and never processed since the start */
     uint32_t width, height;              /* pixels */
     uint32_t source_id;                  /* another one for another source or camera, the same after a restart; 0 = no frame yet */
     uint32_t flags, segment_count, checksum;

@@ -130,7 +130,7 @@ class Frame:
     published_ns: int
     """CLOCK_MONOTONIC, nanoseconds."""
     dropped: int
-    """Frames that nobody processed since the daemon started."""
+    """Frames that were captured and never processed since the daemon started."""
     source_id: int
     """Another one for another source or camera, the same after a restart; 0 = no frame yet."""
     model_hash: bytes
@@ -315,7 +315,7 @@ class Subscriber:
         deadline = _deadline(timeout)
         while True:
             self._drain()
-            # The order matters: whoever asks for the end first and for a frame second cannot miss the last frame.
+            # The order matters: asking for the end first and for a frame second cannot miss the last frame.
             ended = self._ended()
             frame = self._copy_newest()
             if frame is not None:

@@ -37,10 +37,14 @@ pub struct CameraConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Flip {
+    /// As the camera sends it.
     #[default]
     None,
+    /// Left and right swap.
     Horizontal,
+    /// Top and bottom swap.
     Vertical,
+    /// Both swap: half a turn.
     Both,
 }
 

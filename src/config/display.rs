@@ -10,6 +10,7 @@ use super::{ConfigError, FrameSize, from_str, optional_from_str};
 /// What the display hangs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DisplayKind {
+    /// No display.
     None,
     /// A Linux framebuffer: HDMI, DSI or a panel that the kernel drives.
     Framebuffer,
@@ -36,10 +37,15 @@ impl FromStr for DisplayKind {
 /// The chip on the panel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Controller {
+    /// Sitronix, 240x320 RGB.
     St7789,
+    /// Ilitek, 240x320 RGB.
     Ili9341,
+    /// Sitronix, 132x162 RGB.
     St7735,
+    /// Solomon Systech, 128x64 monochrome.
     Ssd1306,
+    /// Sino Wealth, 132x64 monochrome.
     Sh1106,
 }
 
@@ -95,6 +101,7 @@ const SSD1306_SIZES: [(u32, u32); 5] = [(128, 64), (128, 32), (96, 16), (72, 40)
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DisplayConfig {
+    /// What it hangs on.
     #[serde(deserialize_with = "from_str")]
     pub kind: DisplayKind,
     /// Default: `/dev/fb0`, `/dev/spidev0.0` or `/dev/i2c-1`, by kind.
@@ -124,9 +131,11 @@ pub struct DisplayConfig {
     /// `None` ("auto") = the one that has the header's lines, by its label or its lines' names.
     #[serde(deserialize_with = "path_or_auto")]
     pub gpio_chip: Option<PathBuf>,
-    /// GPIO lines of `gpio_chip`: data/command, and if wired: reset, backlight.
+    /// GPIO line of `gpio_chip`: data/command.
     pub dc: u32,
+    /// GPIO line of the reset, if it is wired.
     pub reset: Option<u32>,
+    /// GPIO line of the backlight, if it is wired.
     pub backlight: Option<u32>,
     /// 7-bit I2C address.
     pub address: u8,
@@ -157,6 +166,7 @@ impl Default for DisplayConfig {
 }
 
 impl DisplayConfig {
+    /// The device, or the usual one of its kind.
     pub fn device(&self) -> PathBuf {
         let usual = match self.kind {
             DisplayKind::None | DisplayKind::Framebuffer => "/dev/fb0",
@@ -166,6 +176,7 @@ impl DisplayConfig {
         self.device.clone().unwrap_or_else(|| PathBuf::from(usual))
     }
 
+    /// The controller, or the usual one of its kind.
     pub fn controller(&self) -> Controller {
         self.controller.unwrap_or(if self.kind == DisplayKind::Oled { Controller::Ssd1306 } else { Controller::St7789 })
     }
@@ -175,10 +186,12 @@ impl DisplayConfig {
         self.size.unwrap_or_else(|| self.controller().usual())
     }
 
+    /// Whether the panel shows inverted colours.
     pub fn invert(&self) -> bool {
         self.invert.unwrap_or(self.controller() == Controller::St7789)
     }
 
+    /// SPI clock in hertz.
     pub fn speed_hz(&self) -> u32 {
         self.speed_hz.unwrap_or(self.controller().clock_max() / 2)
     }

@@ -32,26 +32,53 @@ pub const THREADS_MAX: usize = 256;
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// The file cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
-    File { path: PathBuf, source: std::io::Error },
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is no TOML, has an unknown key, or a value of another type.
     #[error("configuration: {0}")]
     Toml(String),
+    /// `--set` goes through a key that is a value.
     #[error("--set {item}: '{key}' is not a table in the configuration")]
-    NoTable { item: String, key: String },
+    NoTable {
+        /// The argument.
+        item: String,
+        /// The key.
+        key: String,
+    },
+    /// `--set` without `key=value`.
     #[error("--set {0}: it must read key=value, e.g. model.threads=2")]
     Override(String),
+    /// A value outside of what its key takes.
     #[error("configuration: {key} = {value}: {reason}")]
-    Value { key: &'static str, value: String, reason: &'static str },
+    Value {
+        /// The key.
+        key: &'static str,
+        /// The value as it was written.
+        value: String,
+        /// What would be right.
+        reason: &'static str,
+    },
 }
 
 /// Everything that `run` can be told.
 #[derive(Debug, Clone, PartialEq, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// `[model]`
     pub model: ModelConfig,
+    /// `[source]`
     pub source: SourceConfig,
+    /// `[camera]`
     pub camera: CameraConfig,
+    /// `[ring]`
     pub ring: RingConfig,
+    /// `[display]`
     pub display: DisplayConfig,
 }
 
@@ -67,15 +94,17 @@ pub struct ModelConfig {
     pub cores: Vec<usize>,
     /// Instruction set of the kernels by name; empty = the best that the CPU has.
     pub isa: String,
-    /// Where a foreign export's pixel values are normalized.
+    /// Where a third-party export normalizes its pixel values.
     #[serde(deserialize_with = "from_str")]
     pub normalization: Normalization,
     /// Default: what the model was trained for.
     #[serde(deserialize_with = "optional_from_str")]
     pub task: Option<Task>,
-    /// Defaults: the model's.
+    /// A segment needs this score, 0 to 1. Default: the model's.
     pub threshold: Option<f64>,
+    /// A pixel belongs to a mask from this probability on. Default: the model's.
     pub mask_threshold: Option<f64>,
+    /// A panoptic segment must keep more than this share of its mask. Default: the model's.
     pub overlap_threshold: Option<f64>,
 }
 
@@ -134,7 +163,9 @@ pub struct RingConfig {
 /// Width and height in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameSize {
+    /// 1 to 16384.
     pub width: u32,
+    /// 1 to 16384.
     pub height: u32,
 }
 
@@ -239,6 +270,9 @@ impl RingConfig {
 
 impl Config {
     /// Parses `text` with `overrides` (`key=value`, dotted keys) on top.
+    ///
+    /// # Errors
+    /// When the text is no TOML, a key is unknown, or a value is not what its key takes. The sentence names the key.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Config, ConfigError> {
         let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Toml(one_line(&error, Some(text))))?;
         for item in overrides {

@@ -18,7 +18,7 @@ use super::DaemonError;
 use crate::config::{Config, ConfigError, ModelConfig};
 use crate::sink::RingSink;
 use crate::sink::ring::{self, ReaperCommand, RingError, ServerConfig};
-use crate::source::{self, CameraWish, SourceOptions, SourceSpec};
+use crate::source::{CameraRequest, FormatRequest, SourceKinds, SourceOptions, SourceUri};
 
 /// A network that has run once, and what readers must know about it.
 pub struct Network {
@@ -58,19 +58,33 @@ pub fn compute(config: &ModelConfig) -> Compute {
     Compute { threads: config.threads, isa, cores: config.cores.clone(), normalization: config.normalization }
 }
 
-/// What `[source]` names, before anything is loaded for it.
-pub fn source_spec(config: &Config) -> Result<SourceSpec, DaemonError> {
-    config.source.uri.parse().map_err(DaemonError::SourceUri)
+/// What `source.uri` names; nothing is opened yet.
+///
+/// # Errors
+/// When it is no URI of a known kind.
+pub fn source_uri(config: &Config) -> Result<SourceUri, DaemonError> {
+    SourceKinds::default().parse(&config.source.uri).map_err(DaemonError::SourceUri)
 }
 
 /// Opens it.
-pub fn open_source(spec: &SourceSpec, config: &Config) -> Result<Box<dyn Source>, DaemonError> {
-    let (crop, size) = (config.camera.crop, config.source.size);
-    if matches!(spec, SourceSpec::Pipe { .. } | SourceSpec::Exec { .. }) && config.camera.view().area(size.width, size.height).is_none() {
+///
+/// # Errors
+/// When there is no such source, or `camera.crop` leaves nothing of its frames.
+pub fn open_source(uri: &SourceUri, config: &Config) -> Result<Box<dyn Source>, DaemonError> {
+    let (crop, size, kind) = (config.camera.crop, config.source.size, uri.kind());
+    if kind.uses_view && kind.uses_source_size && config.camera.view().area(size.width, size.height).is_none() {
         let value = format!("{crop:?}");
         return Err(ConfigError::Value { key: "camera.crop", value, reason: "nothing of a frame of source.size lies inside" }.into());
     }
-    let options = SourceOptions {
+    let source = uri.open(&source_options(config))?;
+    log::info!("frames: {}", source.describe());
+    Ok(source)
+}
+
+/// What the configuration says of sources.
+pub fn source_options(config: &Config) -> SourceOptions {
+    let format = FormatRequest { size: config.camera.size(), fps: config.camera.fps, format: config.camera.format };
+    SourceOptions {
         fps: config.source.fps,
         size: (config.source.size.width, config.source.size.height),
         format: config.source.format,
@@ -79,17 +93,8 @@ pub fn open_source(spec: &SourceSpec, config: &Config) -> Result<Box<dyn Source>
         end: config.source.end,
         launcher: launcher(),
         max_pixels: config.source.max_pixels,
-        camera: CameraWish {
-            size: config.camera.size(),
-            fps: config.camera.fps,
-            format: config.camera.format,
-            view: config.camera.view(),
-            controls: config.camera.controls.clone(),
-        },
-    };
-    let source = source::open(spec, &options)?;
-    log::info!("frames: {}", source.describe());
-    Ok(source)
+        camera: CameraRequest { format, view: config.camera.view(), controls: config.camera.controls.clone() },
+    }
 }
 
 /// This program's command that starts a source's, so that it ends with the daemon.
@@ -99,8 +104,8 @@ fn launcher() -> Vec<OsString> {
 }
 
 /// What prepares this source's frames: those of a camera may be compressed, or lie on their side.
-pub fn decoder(spec: &SourceSpec, config: &Config) -> FrameDecoder {
-    FrameDecoder::new(if spec.is_camera() { config.camera.view() } else { View::default() })
+pub fn decoder(uri: &SourceUri, config: &Config) -> FrameDecoder {
+    FrameDecoder::new(if uri.kind().uses_view { config.camera.view() } else { View::default() })
 }
 
 /// The ring that `network` needs for frames of at most `max_size` (width, height).

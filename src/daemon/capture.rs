@@ -13,13 +13,13 @@ use eomt_edge_core::pipeline::{Captured, Clock, Losses, Mailbox, Pool, Source, S
 use super::DaemonError;
 use super::rhythm::Rhythm;
 
-/// A source that is in one call for so long hangs: in a driver, or on a share that is gone. Cameras whose controls all time out take
-/// a while.
+/// A call into a source that takes longer hangs: in a driver, or on a network share that is gone. Cameras whose controls all time out
+/// take a while.
 const HANG_NS: u64 = 60_000_000_000;
 
 /// A frame and the source that gave it.
 #[derive(Debug)]
-pub struct Shot {
+pub struct TaggedFrame {
     pub frame: Frame,
     /// Never 0: see `SlotInfo::source_id` of the client.
     pub source_id: u32,
@@ -27,12 +27,12 @@ pub struct Shot {
 
 /// A running capture thread.
 pub struct Capture {
-    pub mailbox: Arc<Mailbox<Shot>>,
+    pub mailbox: Arc<Mailbox<TaggedFrame>>,
     pub pool: Arc<Pool>,
     /// Why the thread ended, when the source failed.
     failure: Arc<Mutex<Option<SourceError>>>,
     losses: Arc<Mutex<Losses>>,
-    /// Since when the source has been in its call, by the clock; 0 = it is in none, or in one that may take as long as it likes.
+    /// When the current call into the source began, by the clock; 0 = no call, or one that may take any time.
     called_ns: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
     thread: Option<JoinHandle<()>>,
@@ -69,7 +69,7 @@ impl Capture {
         }
     }
 
-    /// Whether the source does not come back from a call. Nothing but a new process helps then.
+    /// Whether a call into the source does not return. Only a new process helps then.
     pub fn hangs(&self) -> bool {
         let called_ns = self.called_ns.load(Ordering::Relaxed);
         called_ns != 0 && self.clock.now_ns().saturating_sub(called_ns) > HANG_NS
@@ -129,7 +129,7 @@ fn source_id(name: &str) -> u32 {
 /// zero:      capture, wait until the mailbox is empty, put (nothing is dropped)
 /// none:      capture (the source waits), put
 /// ```
-fn capture(mut watched: Watched, mailbox: &Mailbox<Shot>, pool: &Pool) -> Result<(), SourceError> {
+fn capture(mut watched: Watched, mailbox: &Mailbox<TaggedFrame>, pool: &Pool) -> Result<(), SourceError> {
     let interval = watched.source.interval();
     let mut rhythm = interval.filter(|interval| !interval.is_zero()).map(|interval| Rhythm::new(interval, Instant::now()));
     let mut complained = false;
@@ -137,8 +137,8 @@ fn capture(mut watched: Watched, mailbox: &Mailbox<Shot>, pool: &Pool) -> Result
         if let Some(rhythm) = &mut rhythm {
             wait_until(rhythm.next(Instant::now()), mailbox);
         }
-        let shot = match watched.next(pool.take()) {
-            Ok(Captured::Frame(frame)) => Shot { frame, source_id: watched.source_id() },
+        let tagged = match watched.next(pool.take()) {
+            Ok(Captured::Frame(frame)) => TaggedFrame { frame, source_id: watched.source_id() },
             Ok(Captured::NotYet(buffer)) => {
                 pool.give_back(buffer);
                 continue;
@@ -147,24 +147,24 @@ fn capture(mut watched: Watched, mailbox: &Mailbox<Shot>, pool: &Pool) -> Result
             Err(error) if error.fatal => return Err(error),
             Err(error) => {
                 if !std::mem::replace(&mut complained, true) {
-                    log::warn!("{error} (said once, counted from now on)");
+                    log::warn!("{error} (logged once, counted from now on)");
                 }
                 continue;
             }
         };
         let unused = match interval {
-            Some(Duration::ZERO) => mailbox.put_when_empty(shot).err(),
-            _ => mailbox.put(shot),
+            Some(Duration::ZERO) => mailbox.put_when_empty(tagged).err(),
+            _ => mailbox.put(tagged),
         };
-        if let Some(shot) = unused {
-            pool.give_back(shot.frame.data);
+        if let Some(tagged) = unused {
+            pool.give_back(tagged.frame.data);
         }
     }
     Ok(())
 }
 
 /// Sleeps in short steps, so that a slow rhythm does not delay the end.
-fn wait_until(beat: Instant, mailbox: &Mailbox<Shot>) {
+fn wait_until(beat: Instant, mailbox: &Mailbox<TaggedFrame>) {
     while let Some(left) = beat.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
         if mailbox.is_closed() {
             return;
@@ -254,8 +254,8 @@ mod tests {
     fn each_frame_goes_with_the_number_of_the_device_that_gave_it() {
         let capture = Capture::start(Box::new(Swapped { given: 0, device: None }), "v4l2:", Arc::new(FixedClock(1)));
         let mut numbers = Vec::new();
-        while let Taken::Value(shot) = capture.mailbox.take(PATIENCE) {
-            numbers.push(shot.source_id);
+        while let Taken::Value(tagged) = capture.mailbox.take(PATIENCE) {
+            numbers.push(tagged.source_id);
         }
         // zlib.crc32 of "v4l2:", "123456789", "another", "v4l2:"
         assert_eq!(numbers, [0xA548_3203, 0xCBF4_3926, 0x9D29_3438, 0xA548_3203]);

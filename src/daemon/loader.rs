@@ -1,9 +1,10 @@
 //! Loads networks beside the frame path.
 //!
-//! One thread for the life of the daemon: each of many would leave memory behind in the allocator's arena of its own.
+//! One thread for the life of the daemon: each of many would leave memory behind in the allocator's arena of its own. Both channels hold
+//! one message: the daemon orders one network at a time and takes it before it orders the next one.
 
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
 use super::builder::Network;
@@ -11,7 +12,7 @@ use crate::config::ModelConfig;
 
 /// A thread that waits for something to load.
 pub struct Loader {
-    orders: Sender<ModelConfig>,
+    orders: SyncSender<ModelConfig>,
     loaded: Receiver<Result<Network, String>>,
     thread: JoinHandle<()>,
 }
@@ -20,8 +21,8 @@ impl Loader {
     /// # Errors
     /// When the system gives no thread.
     pub fn start() -> io::Result<Loader> {
-        let (orders, ordered) = channel::<ModelConfig>();
-        let (done, loaded) = channel();
+        let (orders, ordered) = sync_channel::<ModelConfig>(1);
+        let (done, loaded) = sync_channel(1);
         let work = move || {
             // until the daemon drops its ends
             while let Ok(config) = ordered.recv() {
@@ -39,9 +40,9 @@ impl Loader {
         !self.thread.is_finished()
     }
 
-    /// Begins to load.
+    /// Begins to load. An order on top of one that waits is dropped: [`Loader::take`] then gives what was ordered first.
     pub fn order(&self, config: &ModelConfig) {
-        let _ = self.orders.send(config.clone()); // a thread that is gone is met by `take`
+        let _ = self.orders.try_send(config.clone()); // `take` reports a thread that has ended
     }
 
     /// What was loaded, or why not; `None` while it is not done.

@@ -32,12 +32,14 @@ use eomt_edge_core::pipeline::{Clock, SourceError};
 use eomt_edge_host::MonotonicClock;
 use eomt_edge_host::model_file::{self, ModelFileError};
 
+pub use builder::source_options;
+
 use crate::config::{Config, ConfigError, ModelConfig};
 use crate::sink::RingSink;
 use crate::sink::State;
 use crate::sink::ring::RingError;
-use crate::source::SourceSpec;
-use builder::{Network, decoder, open_source, ring_config, source_spec, start_sink};
+use crate::source::SourceUri;
+use builder::{Network, decoder, open_source, ring_config, source_uri, start_sink};
 use capture::Capture;
 use screen::Screen;
 use serve::{Lost, Server};
@@ -50,24 +52,43 @@ pub type ReadConfig = Box<dyn Fn() -> Result<Config, ConfigError>>;
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
+    /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The model cannot be loaded.
     #[error(transparent)]
     Model(#[from] ModelFileError),
+    /// The model was loaded and does not run.
     #[error("{}: its first inference failed: {reason}", path.display())]
-    FirstInference { path: PathBuf, reason: String },
+    FirstInference {
+        /// The model file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// `source.uri` is no URI of a known kind.
     #[error("configuration: source.uri: {0}")]
     SourceUri(String),
+    /// The source cannot be opened, or failed for good.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The mask ring or its socket cannot be made.
     #[error(transparent)]
     Ring(#[from] RingError),
+    /// The signal handlers cannot be installed.
     #[error("cannot listen for signals: {0}")]
     Signals(String),
+    /// A call into the source did not return within a minute.
     #[error("the source does not answer any more; a new start may help")]
     SourceHangs,
-    #[error("{failed} frames in a row failed, the last one because {reason}")]
-    Frames { failed: u64, reason: String },
+    /// Too many frames in a row failed.
+    #[error("{failed} frames in a row failed, the last one: {reason}")]
+    Frames {
+        /// How many.
+        failed: u64,
+        /// Number of the last one, and why it failed.
+        reason: String,
+    },
 }
 
 impl DaemonError {
@@ -100,9 +121,11 @@ pub fn check(config: &ModelConfig) -> Result<String, DaemonError> {
 /// What a run did, for the closing log line and for tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
+    /// Frames whose masks were published.
     pub published: u64,
+    /// Frames that newer ones replaced, or that the device lost.
     pub dropped: u64,
-    /// Of these, pictures that the camera sent broken are no reason to end, however many.
+    /// Frames that could not be decoded or processed. Of these, pictures that the camera sent broken are no reason to end, however many.
     pub failed: u64,
 }
 
@@ -112,12 +135,12 @@ pub struct Counters {
 /// When something needed is missing or broken at the start, or the source fails for good.
 pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonError> {
     let config = read()?;
-    let spec = source_spec(&config)?;
+    let uri = source_uri(&config)?;
     let signals = Signals::install().map_err(DaemonError::Signals)?;
     let mut screen = Screen::start(&config)?;
     screen.show(State::Starting);
     let clock: Arc<dyn Clock> = Arc::new(MonotonicClock);
-    let (network, sink, capture) = match start_path(&config, &spec, &clock) {
+    let (network, sink, capture) = match start_path(&config, &uri, &clock) {
         Ok(parts) => parts,
         Err(error) => {
             screen.end(Some(&error));
@@ -126,7 +149,7 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
     };
     screen.set_labels(&network.pipeline.model().metadata().labels);
     let server = Server {
-        decoder: decoder(&spec, &config),
+        decoder: decoder(&uri, &config),
         config,
         read,
         network,
@@ -151,9 +174,9 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
 }
 
 /// Everything that a frame passes through.
-fn start_path(config: &Config, spec: &SourceSpec, clock: &Arc<dyn Clock>) -> Result<(Network, RingSink, Capture), DaemonError> {
+fn start_path(config: &Config, uri: &SourceUri, clock: &Arc<dyn Clock>) -> Result<(Network, RingSink, Capture), DaemonError> {
     let network = Network::start(&config.model)?;
-    let source = open_source(spec, config)?;
+    let source = open_source(uri, config)?;
     let ring = ring_config(config, &network, source.max_size());
     let sink = start_sink(config, ring, network.pipeline.model().metadata())?;
     Ok((network, sink, Capture::start(source, &config.source.uri, Arc::clone(clock))))

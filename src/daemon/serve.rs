@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use eomt_edge_core::pipeline::{Clock, Losses, PipelineError, Taken};
 use eomt_edge_core::preprocess::FrameDecoder;
 
-use super::builder::{Network, decoder, open_source, ring_config, ring_metadata, source_spec};
-use super::capture::{Capture, Shot};
+use super::builder::{Network, decoder, open_source, ring_config, ring_metadata, source_uri};
+use super::capture::{Capture, TaggedFrame};
 use super::loader::Loader;
 use super::screen::{Screen, check};
 use super::service::Service;
@@ -31,10 +31,10 @@ const FAILURES_MAX: u64 = 100;
 /// The longest wait for a frame: signals are looked at this often.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// The same while a model is loaded, whose end is looked for this often.
+/// The same while a model is loaded: the loader is asked this often.
 const LOAD_PATIENCE: Duration = Duration::from_millis(20);
 
-/// A model that is not loaded by now hangs; the unit's TimeoutStartSec says the same of a start.
+/// Loading a model takes no longer than this, or it hangs. The unit's TimeoutStartSec is the same limit for a start.
 const LOAD_MAX: Duration = Duration::from_secs(120);
 
 /// Between two "no signal" publications.
@@ -92,8 +92,8 @@ impl Server {
                 self.reload();
             }
             match self.capture.mailbox.take(PATIENCE) {
-                Taken::Value(shot) => {
-                    if let Err(fatal) = self.process(shot) {
+                Taken::Value(tagged) => {
+                    if let Err(fatal) = self.process(tagged) {
                         break Err(fatal);
                     }
                 }
@@ -127,18 +127,18 @@ impl Server {
         self.counters.failed = self.failed + broken;
     }
 
-    fn process(&mut self, shot: Shot) -> Result<(), DaemonError> {
+    fn process(&mut self, tagged: TaggedFrame) -> Result<(), DaemonError> {
         self.count_losses();
         let silent_for = self.last_frame.elapsed();
-        self.sink.set_source_id(shot.source_id);
+        self.sink.set_source_id(tagged.source_id);
         let Server { network, decoder, screen, sink, clock, counters, .. } = self;
         let dropped = counters.dropped;
         let (result, frame) =
-            screen.through(sink, |sink| network.pipeline.process_captured(shot.frame, decoder, dropped, sink, clock.as_ref()));
+            screen.through(sink, |sink| network.pipeline.process_captured(tagged.frame, decoder, dropped, sink, clock.as_ref()));
         self.capture.pool.give_back(frame.data);
         if let Err(PipelineError::Decode(error)) = result {
             if !std::mem::replace(&mut self.told_of_broken, true) {
-                log::warn!("{error} (said once, counted from now on)");
+                log::warn!("{error} (logged once, counted from now on)");
             }
             self.failed += 1;
             self.idle();
@@ -162,7 +162,7 @@ impl Server {
             Err(error) => {
                 self.failed += 1;
                 self.failed_in_a_row += 1;
-                judge(&error, self.failed_in_a_row)
+                check_failures(&error, self.failed_in_a_row)
             }
         }
     }
@@ -235,8 +235,8 @@ impl Server {
                 None if self.signals.stop_requested() => return Err("the daemon stops".to_owned()),
                 None if started.elapsed() > LOAD_MAX => std::thread::sleep(PATIENCE),
                 None => match self.capture.mailbox.take(LOAD_PATIENCE) {
-                    // the main loop meets whatever ends the run again
-                    Taken::Value(shot) => drop(self.process(shot)),
+                    // an error that ends the run comes up again in the main loop
+                    Taken::Value(tagged) => drop(self.process(tagged)),
                     Taken::TimedOut => self.idle(),
                     Taken::Closed => std::thread::sleep(LOAD_PATIENCE),
                 },
@@ -248,13 +248,13 @@ impl Server {
         let mut config = (self.read)().map_err(|error| error.to_string())?;
         // the ring's own settings take a restart
         let ring_wanted = std::mem::replace(&mut config.ring, self.config.ring.clone());
-        let spec = source_spec(&config).map_err(|error| error.to_string())?;
+        let uri = source_uri(&config).map_err(|error| error.to_string())?;
         check(&config).map_err(|error| error.to_string())?;
         // the file may have changed under the same name, so the model is always loaded anew
         let mut network = self.load(&config.model)?;
         let source = match (&config.source, &config.camera) == (&self.config.source, &self.config.camera) {
             true => None,
-            false => Some(open_source(&spec, &config).map_err(|error| error.to_string())?),
+            false => Some(open_source(&uri, &config).map_err(|error| error.to_string())?),
         };
         let ring = ring_config(&config, &network, source.as_ref().map_or(self.sink.max_size(), |source| source.max_size()));
         let metadata = ring_metadata(network.pipeline.model().metadata());
@@ -265,7 +265,7 @@ impl Server {
             self.capture.stop();
             self.capture = Capture::start(source, &config.source.uri, Arc::clone(&self.clock));
             self.sink.set_source_id(0);
-            self.decoder = decoder(&spec, &config);
+            self.decoder = decoder(&uri, &config);
             network.pipeline.reset(); // another camera shows another scene
             // it gets the time that the first one got
             (self.last_frame, self.last_no_signal) = (Instant::now(), None);
@@ -286,8 +286,8 @@ impl Server {
     }
 }
 
-/// Says so once per series, gives up after [`FAILURES_MAX`].
-fn judge(error: &PipelineError, failed_in_a_row: u64) -> Result<(), DaemonError> {
+/// Logs the first failure of a series; the last one of [`FAILURES_MAX`] ends the run.
+fn check_failures(error: &PipelineError, failed_in_a_row: u64) -> Result<(), DaemonError> {
     if failed_in_a_row == 1 {
         log::warn!("{error}");
     }

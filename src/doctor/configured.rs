@@ -1,13 +1,10 @@
 //! Whether what the configuration names is there.
 
-use std::path::Path;
-
 use super::Report;
 use crate::config::{Config, DisplayConfig, DisplayKind};
+use crate::daemon::source_options;
 use crate::sink::ring::check_group;
-use crate::source::SourceSpec;
-#[cfg(feature = "camera")]
-use crate::source::v4l2;
+use crate::source::SourceKinds;
 
 pub(super) fn configured(report: &mut Report, config: &Config) {
     source(report, config);
@@ -20,42 +17,10 @@ pub(super) fn configured(report: &mut Report, config: &Config) {
 }
 
 fn source(report: &mut Report, config: &Config) {
-    match config.source.uri.parse() {
-        Err(reason) => report.problem("config", format!("source.uri: {reason}")),
-        Ok(SourceSpec::V4l2 { device: Some(path) }) if !path.exists() => {
-            report.problem("config", format!("source.uri: {} is not there; the service waits for it", path.display()));
-        }
-        Ok(SourceSpec::V4l2 { device: Some(path) }) => camera(report, &path, config),
-        Ok(SourceSpec::V4l2 { device: None }) => any_camera(report, config),
-        Ok(SourceSpec::Replay { directory, .. }) if !directory.is_dir() => {
-            report.problem("config", format!("source.uri: {} is no directory", directory.display()));
-        }
-        Ok(_) => {}
+    let found = SourceKinds::default().parse(&config.source.uri).and_then(|uri| uri.check(&source_options(config)));
+    if let Err(reason) = found {
+        report.problem("config", format!("source.uri: {reason}"));
     }
-}
-
-#[cfg(feature = "camera")]
-fn camera(report: &mut Report, path: &Path, config: &Config) {
-    if let Err(reason) = v4l2::usable(path, &super::wish(config)) {
-        report.problem("config", format!("source.uri: {}: {reason}", path.display()));
-    }
-}
-
-#[cfg(feature = "camera")]
-fn any_camera(report: &mut Report, config: &Config) {
-    if let Err(reason) = v4l2::pick(&super::wish(config)) {
-        report.problem("config", format!("source.uri: v4l2: {reason}; the service waits for a camera"));
-    }
-}
-
-#[cfg(not(feature = "camera"))]
-fn any_camera(report: &mut Report, _: &Config) {
-    report.problem("config", "source.uri: this program was built without cameras");
-}
-
-#[cfg(not(feature = "camera"))]
-fn camera(report: &mut Report, _: &Path, _: &Config) {
-    report.problem("config", "source.uri: this program was built without cameras");
 }
 
 fn display(report: &mut Report, config: &Config) {

@@ -1,6 +1,6 @@
-//! How the daemon is, in the words that displays show.
+//! The states of the daemon that displays show.
 
-/// What a person in front of the robot must know.
+/// A state of the daemon, for a person in front of the robot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// The model is being loaded.

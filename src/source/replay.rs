@@ -7,6 +7,52 @@ use eomt_edge_core::data::Frame;
 use eomt_edge_core::pipeline::{Captured, Losses, Source, SourceError};
 use eomt_edge_host::pictures::{picture_size, read_picture};
 
+use super::kind::{SourceKind, SourceSpec};
+use super::options::SourceOptions;
+
+/// `replay:`, an entry of the table of sources.
+pub const REPLAY: SourceKind = SourceKind {
+    scheme: "replay",
+    usage: &["replay:DIR[@fps]"],
+    summary: "the PNG and JPEG files of a directory in the order of their names, over and over",
+    uses_view: false,
+    uses_source_size: false,
+    parse: |rest| match rest.filter(|rest| !rest.is_empty()) {
+        Some(rest) => Ok(Box::new(Replay::parse(rest)?)),
+        None => Err(String::new()),
+    },
+};
+
+#[derive(Debug)]
+struct Replay {
+    directory: PathBuf,
+    /// `None` = `source.fps`.
+    fps: Option<f64>,
+}
+
+impl Replay {
+    /// What follows an `@` is a rate if it is a number: a directory may have an `@` in its name.
+    fn parse(text: &str) -> Result<Replay, String> {
+        let named = text.rsplit_once('@').filter(|(directory, _)| !directory.is_empty());
+        let rated = named.and_then(|(directory, rate)| Some((directory, rate.parse::<f64>().ok()?)));
+        match rated {
+            None => Ok(Replay { directory: text.into(), fps: None }),
+            Some((directory, fps)) if (0.0..=1000.0).contains(&fps) => Ok(Replay { directory: directory.into(), fps: Some(fps) }),
+            Some(_) => Err("the rate must lie between 0 and 1000".to_owned()),
+        }
+    }
+}
+
+impl SourceSpec for Replay {
+    fn open(&self, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+        Ok(Box::new(ReplaySource::open(&self.directory, options.interval(self.fps), options.max_pixels)?))
+    }
+
+    fn check(&self, _: &SourceOptions) -> Result<(), String> {
+        if self.directory.is_dir() { Ok(()) } else { Err(format!("{} is no directory", self.directory.display())) }
+    }
+}
+
 /// Plays PNG and JPEG files in the order of their names, over and over.
 pub struct ReplaySource {
     directory: PathBuf,
@@ -23,6 +69,9 @@ pub struct ReplaySource {
 
 impl ReplaySource {
     /// Lists the pictures of `directory` and looks at the size of each.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, or has no picture that can.
     pub fn open(directory: &Path, interval: Duration, max_pixels: u64) -> Result<ReplaySource, SourceError> {
         let subject = || format!("replay:{}", directory.display());
         let fail = |reason: std::io::Error| SourceError::fatal(subject(), reason);

@@ -6,6 +6,36 @@ use eomt_edge_core::data::{Colour, Frame, GroundTruth, PixelFormat};
 use eomt_edge_core::pipeline::{Captured, Source, SourceError};
 use eomt_edge_core::scenes::Scene;
 
+use super::kind::{SourceKind, SourceSpec};
+use super::options::SourceOptions;
+
+/// `scenes:`, an entry of the table of sources.
+pub const SCENES: SourceKind = SourceKind {
+    scheme: "scenes",
+    usage: &["scenes[:seed]"],
+    summary: "moving procedural scenes with known ground truth",
+    uses_view: false,
+    uses_source_size: true,
+    parse: |rest| match rest {
+        None | Some("") => Ok(Box::new(Scenes { seed: 0 })),
+        Some(seed) => match seed.parse() {
+            Ok(seed) => Ok(Box::new(Scenes { seed })),
+            Err(_) => Err(format!("the seed '{seed}' is not a number")),
+        },
+    },
+};
+
+#[derive(Debug)]
+struct Scenes {
+    seed: u64,
+}
+
+impl SourceSpec for Scenes {
+    fn open(&self, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+        Ok(Box::new(ScenesSource::new(self.seed, options.size, options.interval(None))))
+    }
+}
+
 /// One moving scene, seen at the source's rate; frames carry their ground truth.
 pub struct ScenesSource {
     scene: Scene,

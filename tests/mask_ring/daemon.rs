@@ -1,4 +1,4 @@
-//! The daemon itself against the examples of all languages: what they print, and that age and source of a frame are told truly.
+//! The daemon itself against the examples of all languages: what they print, and that age and source of a frame are true.
 
 use std::path::Path;
 use std::process::Command;

@@ -163,7 +163,7 @@ pub struct SlotInfo {
     pub captured_ns: u64,
     /// When its masks were complete: CLOCK_MONOTONIC, nanoseconds.
     pub published_ns: u64,
-    /// Frames that the source produced and nobody processed since the daemon started.
+    /// Frames that the source produced and the daemon did not process, since its start.
     pub dropped: u64,
     /// Pixels.
     pub width: u32,

@@ -211,7 +211,7 @@ impl Subscriber {
         self.skipped
     }
 
-    /// Copies thrown away because the writer came by.
+    /// Copies thrown away because the writer had overwritten the slot meanwhile.
     pub fn retries(&self) -> u64 {
         self.retries
     }
@@ -292,7 +292,7 @@ fn split_labels(bytes: &[u8]) -> Vec<String> {
     labels
 }
 
-/// Whether a later attempt to connect may fare better: no socket yet, nobody behind it, or a full queue.
+/// Whether a later attempt to connect may succeed: no socket yet, no listener behind it, or a full queue.
 fn may_pass(error: &io::Error) -> bool {
     matches!(
         error.kind(),

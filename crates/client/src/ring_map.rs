@@ -31,13 +31,13 @@ use super::layout::{
     SlotHeader, SlotInfo,
 };
 
-/// What became of one attempt to read a slot.
+/// The result of one attempt to read a slot.
 #[derive(Debug, PartialEq)]
 pub(super) enum SlotRead {
     Done,
-    /// The writer came by: try again with the newest sequence.
+    /// The writer has overwritten the slot meanwhile: try again with the newest sequence.
     Overtaken,
-    /// The slot was stable and yet makes no sense.
+    /// The slot is stable and yet its content is impossible.
     Corrupt(String),
 }
 
@@ -182,7 +182,7 @@ impl RingMap {
 impl Drop for RingMap {
     fn drop(&mut self) {
         // SAFETY: exactly the mapping that `open` made; nothing borrowed from it outlives `self`.
-        // An error could only mean a wrong address, and there is nobody to tell.
+        // An error could only mean a wrong address, and cannot be reported from here.
         let _ = unsafe { munmap(self.base.as_ptr().cast::<c_void>(), self.len) };
     }
 }

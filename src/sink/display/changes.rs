@@ -8,7 +8,9 @@
 /// A panel's memory as a grid of cells: a pixel of a colour panel, a column of eight pixels of an OLED.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
+    /// Cells in a row.
     pub width: usize,
+    /// Rows of cells.
     pub height: usize,
     /// Bytes of a cell.
     pub cell: usize,
@@ -17,6 +19,7 @@ pub struct Grid {
 }
 
 impl Grid {
+    /// Of all cells.
     pub fn bytes(&self) -> usize {
         self.width * self.height * self.cell
     }
@@ -30,9 +33,13 @@ impl Grid {
 /// A rectangle of cells, not empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Area {
+    /// First column.
     pub x: usize,
+    /// First row.
     pub y: usize,
+    /// Columns.
     pub width: usize,
+    /// Rows.
     pub height: usize,
 }
 

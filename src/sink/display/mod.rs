@@ -18,14 +18,17 @@
 //! ```
 //!
 //! Invariants: the frame path copies a frame only when the thread waits for one, never waits for it and allocates nothing after
-//! warm-up; a display that is missing or dies is said once, looked for again with growing pauses, and disturbs nobody; only what
-//! has changed is sent. Refuses: to decide what a frame shows, touch input, windows.
+//! warm-up; a display that is missing or dies is logged once, looked for again with growing pauses, and delays nothing; only
+//! changed areas are sent. Refuses: to decide what a frame shows, touch input, windows.
 
 mod changes;
+mod error;
+mod exchange;
 mod framebuffer;
 mod gpio;
 mod mono;
 mod oled;
+mod open;
 mod panel;
 mod scene;
 mod screen;
@@ -37,16 +40,16 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use eomt_edge_core::data::{Frame, Segment};
-use eomt_edge_core::pipeline::{Mailbox, Publication, Sink, SinkError, Taken};
+use eomt_edge_core::data::Frame;
+use eomt_edge_core::pipeline::{Publication, Sink, SinkError, Taken};
 
 pub use changes::{Area, Grid};
+pub use error::DisplayError;
 pub use framebuffer::{Channel, Framebuffer, Geometry, geometry};
 pub use gpio::gpio_chip;
 pub use panel::{Depth, Panel};
@@ -54,68 +57,7 @@ pub use worker::Open;
 
 use crate::config::DisplayConfig;
 use crate::sink::State;
-
-/// Why nothing can be shown.
-#[derive(Debug, thiserror::Error)]
-pub enum DisplayError {
-    #[error("display {}: cannot be opened: {reason}", device.display())]
-    Open { device: PathBuf, reason: String },
-    #[error("display {}: no framebuffer: {reason}", device.display())]
-    NoFramebuffer { device: PathBuf, reason: String },
-    #[error("display {}: a framebuffer of {what} is not supported", device.display())]
-    Layout { device: PathBuf, what: String },
-    #[error("display {}: cannot be written to: {reason}", device.display())]
-    Write { device: PathBuf, reason: String },
-}
-
-/// One frame with its segments, in memory that goes round between the frame path and the display thread.
-#[derive(Debug)]
-struct Picture {
-    frame: Frame,
-    ids: Vec<u16>,
-    table: Vec<Segment>,
-    labels: Arc<[String]>,
-    /// Frames published up to this one.
-    published: u64,
-    published_ns: u64,
-}
-
-impl Picture {
-    fn empty() -> Box<Picture> {
-        let (frame, labels) = (Frame::rgb(0, 0, Vec::new()), Arc::from([]));
-        Box::new(Picture { frame, ids: Vec::new(), table: Vec::new(), labels, published: 0, published_ns: 0 })
-    }
-}
-
-/// What the display thread is told.
-#[derive(Debug)]
-enum Message {
-    Picture(Box<Picture>),
-    State(State),
-}
-
-/// The two ways between the frame path and the display thread.
-#[derive(Debug, Default)]
-struct Exchange {
-    /// Empty, from the thread: it is ready for the next picture.
-    ready: Mailbox<Box<Picture>>,
-    messages: Mailbox<Message>,
-}
-
-impl Exchange {
-    /// The newest message wins; the picture that it replaces is memory for the next.
-    fn send(&self, message: Message) {
-        let is_picture = matches!(message, Message::Picture(_));
-        let mut unseen = self.messages.put(message);
-        // ... but a failure that nobody has seen yet
-        if is_picture && matches!(&unseen, Some(Message::State(state)) if state.is_failure()) {
-            unseen = unseen.and_then(|failure| self.messages.put(failure));
-        }
-        if let Some(Message::Picture(unseen)) = unseen {
-            self.ready.put(unseen);
-        }
-    }
-}
+use exchange::{Exchange, Message};
 
 /// How long the last screen may take at the end; one that says why there is an end, longer: the panel may be just starting.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -132,10 +74,10 @@ pub struct Display {
 }
 
 impl Display {
-    /// Starts the thread; whether there is a display is its business.
+    /// Starts the thread, which looks for the display.
     pub fn start(config: &DisplayConfig) -> Display {
         let wanted = config.clone();
-        Display::start_on(config, Box::new(move || panel::open(&wanted)))
+        Display::start_on(config, Box::new(move || open::open(&wanted)))
     }
 
     /// [`Display::start`] on a panel that `open` finds, each time anew.

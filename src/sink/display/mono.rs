@@ -6,7 +6,7 @@ use embedded_graphics::prelude::{DrawTarget, RgbColor};
 use eomt_edge_core::data::NO_SEGMENT;
 use eomt_edge_core::overlay::Canvas;
 
-use super::Picture;
+use super::exchange::Picture;
 use super::scene::{Scene, letterbox};
 use super::text::Face;
 

@@ -13,8 +13,8 @@ use ssd1306::prelude::{
 };
 use ssd1306::{I2CDisplayInterface, Ssd1306, command::AddrMode};
 
-use super::DisplayError;
 use super::changes::{Area, Grid};
+use super::error::DisplayError;
 use super::panel::{Depth, Panel};
 use crate::config::{Controller, DisplayConfig, FrameSize};
 

@@ -1,16 +1,12 @@
-//! What a display must be able to do, and the choice of one.
+//! What a display must be able to do.
 
-use crate::config::{DisplayConfig, DisplayKind};
-
-use super::DisplayError;
 use super::changes::{Area, Grid};
-use super::framebuffer::Framebuffer;
-use super::oled;
-use super::spi;
+use super::error::DisplayError;
 
 /// What pictures look like on a panel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
+    /// 8 bits of red, green and blue a pixel.
     Colour,
     /// White on black and nothing between.
     Mono,
@@ -24,6 +20,7 @@ pub trait Panel: Send {
     /// Pixels to draw on (width, height), after rotation.
     fn size(&self) -> (usize, usize);
 
+    /// What its pixels can show.
     fn depth(&self) -> Depth {
         Depth::Colour
     }
@@ -35,22 +32,16 @@ pub trait Panel: Send {
     fn encode(&self, rgb: &[u8], cells: &mut [u8]);
 
     /// Sends one area of `cells` (all of them, of [`Panel::grid`]).
+    ///
+    /// # Errors
+    /// When the device is gone or does not take it.
     fn send(&mut self, cells: &[u8], area: Area) -> Result<(), DisplayError>;
 
-    /// Whether somebody else may have drawn over the picture, so that all of it should be sent now and then.
+    /// Whether another program may have drawn over the picture, so that all of it should be sent now and then.
     ///
     /// # Errors
     /// When the panel is no longer what it was.
     fn is_shared(&mut self) -> Result<bool, DisplayError> {
         Ok(false)
-    }
-}
-
-/// Opens the display that the configuration names.
-pub fn open(config: &DisplayConfig) -> Result<Box<dyn Panel>, DisplayError> {
-    match config.kind {
-        DisplayKind::None | DisplayKind::Framebuffer => Ok(Box::new(Framebuffer::open(&config.device(), config.rotation)?)),
-        DisplayKind::Spi => spi::open(config),
-        DisplayKind::Oled => oled::open(config),
     }
 }

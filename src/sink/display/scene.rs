@@ -9,8 +9,8 @@ use eomt_edge_core::data::{NO_SEGMENT, Segment};
 use eomt_edge_core::overlay::{Canvas, Style, paint_with};
 use eomt_edge_core::preprocess::RgbConverter;
 
-use super::Picture;
 use super::changes::Area;
+use super::exchange::Picture;
 use super::text::Face;
 
 /// How scenes look.

@@ -15,8 +15,8 @@ use mipidsi::models::{ILI9341Rgb565, Model, ST7735s, ST7789};
 use mipidsi::options::{ColorInversion, ColorOrder, Orientation, Rotation};
 use mipidsi::{Builder, Display as Driver};
 
-use super::DisplayError;
 use super::changes::{Area, Grid};
+use super::error::DisplayError;
 use super::gpio::gpio_chip;
 use super::panel::Panel;
 use crate::config::{Controller, DisplayConfig};

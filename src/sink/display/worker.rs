@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! until the messages end:
-//!     no panel?  open it; if that fails say so once and wait 1, 2, 4 … 30 s, remembering the newest state
+//!     no panel?  open it; if that fails log it once and wait 1, 2, 4 … 30 s, remembering the newest state
 //!     offer an empty picture as soon as the last one is `1 / fps` old
 //!     a message: draw it, send what has changed; an error closes the panel
 //! ```
@@ -15,10 +15,12 @@ use eomt_edge_core::overlay::Canvas;
 use eomt_edge_core::pipeline::Taken;
 
 use super::changes::Shown;
+use super::error::DisplayError;
+use super::exchange::{Exchange, Message, Picture};
+use super::mono;
 use super::panel::{Depth, Panel};
 use super::scene::{Look, Scene};
 use super::status::{Meter, line, temperature};
-use super::{DisplayError, Exchange, Message, Picture, mono};
 use crate::config::DisplayConfig;
 use crate::sink::State;
 
@@ -61,7 +63,7 @@ pub struct Worker {
     /// No picture before that time.
     hold_until: Option<Instant>,
     screen: Option<Screen>,
-    /// Whether the trouble was said already.
+    /// Whether the error was logged already.
     complained: bool,
 }
 
@@ -216,7 +218,7 @@ impl Screen {
         Ok(())
     }
 
-    /// The same picture once more, if somebody may have drawn over it.
+    /// The same picture once more, if another program may have drawn over it.
     fn refresh(&mut self) -> Result<(), DisplayError> {
         if self.refreshed.elapsed() < REFRESH {
             return Ok(());

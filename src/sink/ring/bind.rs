@@ -1,12 +1,12 @@
-//! Taking and giving up the socket's name.
+//! Takes and releases the socket's name.
 //!
 //! ```text
 //! flock the directory
-//!   what is at the path?  nothing, or a socket on which nobody listens: go on
-//!                         a listening socket: taken; anything else: not ours to touch
+//!   what is at the path?  nothing, or a socket without a listener: go on
+//!                         a listening socket: taken; anything else: left alone
 //!   bind .NAME.new beside it, set group and mode, listen, rename over the path
 //! ```
-//! Under the lock nobody else is between the question and the answer, so of two daemons that start together one gets the name
+//! Under the lock no other daemon can come between check and rename, so of two daemons that start together one gets the name
 //! and the other an error. A client never sees a socket with the wrong mode, nor one that does not listen yet.
 
 use std::ffi::{OsStr, OsString};
@@ -140,7 +140,7 @@ fn check_free(dirfd: &OwnedFd, path: &Path, file: &OsStr) -> Result<(), RingErro
     let probe = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(&fail)?;
     match connect(&probe, &address) {
         Ok(()) => Err(RingError::Taken { path: path.into(), pid: ask_pid(&probe) }),
-        // A full backlog, or a socket of another type: somebody listens all the same.
+        // A full backlog, or a socket of another type: there is a listener all the same.
         Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(RingError::Taken { path: path.into(), pid: None }),
         Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(()),
         Err(errno) => Err(fail(errno)),

@@ -16,8 +16,8 @@
 //! # }
 //! ```
 //!
-//! Three parts. [`RingWriter`] owns a sealed memfd of slots, each behind a seqlock; [`MaskServer`] is a thread that hands the
-//! memfd and an eventfd to whoever may open its Unix socket, and rings the eventfds after each publication; the reaper is a
+//! Three parts. [`RingWriter`] owns a sealed memfd of slots, each behind a seqlock; [`MaskServer`] is a thread that gives the
+//! memfd and an eventfd to each client of its Unix socket, and rings the eventfds after each publication; the reaper is a
 //! child that removes the socket's name if the daemon is killed. The bytes are described in `crates/client/src/layout.rs`.
 //!
 //! Invariants: the frame path (`begin` to `finish`) allocates nothing, takes no lock, and makes one system call, a write to an
@@ -77,28 +77,94 @@ impl Default for RingConfig {
 /// Why there is no ring, or no server for it.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
+    /// A size or count outside of what the layout allows.
     #[error("the mask ring's `{key}` {what}")]
-    Config { key: &'static str, what: String },
+    Config {
+        /// The key of [`RingConfig`].
+        key: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// The metadata is no JSON object, or its labels are no strings.
     #[error("the mask ring's metadata cannot be used: {what}")]
-    Metadata { what: String },
+    Metadata {
+        /// What is wrong.
+        what: String,
+    },
+    /// There is not enough shared memory, or it cannot be sealed.
     #[error("no {bytes} bytes of shared memory for the mask ring: {step} failed: {source}")]
-    Memory { step: &'static str, bytes: usize, source: io::Error },
+    Memory {
+        /// The step that failed.
+        step: &'static str,
+        /// Bytes that were asked for.
+        bytes: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A frame larger than the ring.
     #[error("a frame of {width}x{height} does not fit the mask ring of at most {max_width}x{max_height}")]
-    FrameSize { width: u32, height: u32, max_width: u32, max_height: u32 },
+    FrameSize {
+        /// Of the frame, in pixels.
+        width: u32,
+        /// Of the frame, in pixels.
+        height: u32,
+        /// Of the ring, in pixels.
+        max_width: u32,
+        /// Of the ring, in pixels.
+        max_height: u32,
+    },
+    /// The server thread cannot be started.
     #[error("the mask server cannot start: {step} failed: {source}")]
-    Server { step: &'static str, source: io::Error },
+    Server {
+        /// The step that failed.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The socket's directory is missing or closed.
     #[error("the directory {} of the mask socket cannot be used: {source}", dir.display())]
-    Directory { dir: PathBuf, source: io::Error },
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another daemon serves this socket.
     #[error("{} is taken by a running daemon{}", path.display(), pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
-    Taken { path: PathBuf, pid: Option<i32> },
+    Taken {
+        /// The socket.
+        path: PathBuf,
+        /// The other daemon, if the kernel tells.
+        pid: Option<i32>,
+    },
+    /// The path is taken by something else, which stays.
     #[error("{} exists and is no socket; it stays untouched, choose another path for the mask socket", path.display())]
-    NotASocket { path: PathBuf },
+    NotASocket {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Another process keeps the directory's lock.
     #[error("another process holds the lock on {} and does not let go", dir.display())]
-    Locked { dir: PathBuf },
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The socket cannot be made.
     #[error("the mask socket {} cannot be made: {step} failed: {source}", path.display())]
-    Socket { path: PathBuf, step: &'static str, source: io::Error },
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// The step that failed.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `ring.group` does not exist.
     #[error("the group '{group}' of the mask socket is neither in /etc/group nor a number")]
-    Group { group: String },
+    Group {
+        /// The name.
+        group: String,
+    },
 }
 
 #[cfg(test)]

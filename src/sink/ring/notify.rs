@@ -25,7 +25,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Says hello on `socket` and hands over the ring.
+    /// Sends the hello and the ring's descriptors on `socket`.
     pub fn admit(socket: OwnedFd, ring: &RingShare, generation: u64) -> Result<Reader, Errno> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let hello = hello_bytes(HELLO_OK, generation, ring.bytes, "");
@@ -51,7 +51,7 @@ impl Reader {
     }
 }
 
-/// Tells a client why it gets nothing. It may have hung up already.
+/// Sends a client the reason of its refusal. It may have hung up already.
 pub(super) fn refuse(socket: &OwnedFd, generation: u64, reason: &str) {
     let hello = hello_bytes(HELLO_REFUSED, generation, 0, reason);
     let _ = rustix::net::send(socket, &hello, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);

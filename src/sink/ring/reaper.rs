@@ -18,13 +18,14 @@ use rustix::io::retry_on_intr;
 
 use super::bind::SocketName;
 
-/// What a reaper says once it is at its post.
+/// What a reaper writes once it is ready.
 const READY: [u8; 1] = *b"+";
 const READY_PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// How to start an executable whose `reap-socket PATH DEV INO` calls [`reap_socket_main`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReaperCommand {
+    /// The executable.
     pub program: PathBuf,
     /// Arguments in front of `reap-socket`; an emulator needs the executable there.
     pub args: Vec<OsString>,
@@ -33,6 +34,9 @@ pub struct ReaperCommand {
 impl ReaperCommand {
     /// This very executable; through the emulator that `EOMT_EDGE_TEST_RUNNER` names when cross-compiled tests run in one,
     /// where the kernel could not start it.
+    ///
+    /// # Errors
+    /// When the kernel does not tell the path of this executable.
     pub fn current_exe() -> io::Result<ReaperCommand> {
         let runner = std::env::var("EOMT_EDGE_TEST_RUNNER").unwrap_or_default();
         let mut words: Vec<OsString> = runner.split_whitespace().map(OsString::from).collect();
@@ -71,7 +75,7 @@ impl Reaper {
         }
     }
 
-    /// Waits for the byte that says that it is at its post: an executable that cannot run here, or knows no `reap-socket`, gives
+    /// Waits for the byte that says that it is ready: an executable that cannot run here, or knows no `reap-socket`, gives
     /// none.
     fn hear_ready(&mut self) -> io::Result<()> {
         let Some(mut stdout) = self.child.stdout.take() else { return Err(io::ErrorKind::BrokenPipe.into()) };
@@ -84,7 +88,7 @@ impl Reaper {
         }
     }
 
-    /// Lets it go, after the socket file is gone; waits for its end, so that no zombie stays.
+    /// Ends it after the socket file is removed, and waits for it, so that no zombie stays.
     pub fn finish(mut self, patience: Duration) {
         drop(self.child.stdin.take());
         let deadline = Instant::now() + patience;
@@ -116,7 +120,7 @@ pub fn reap_socket_main(path: &Path, dev: u64, ino: u64) {
             Err(_) => break,
         }
     }
-    // Nobody is left to be told of a failure; the next daemon replaces a dead socket anyway.
+    // A failure cannot be reported any more; the next daemon replaces a dead socket anyway.
     let _ = SocketName { path: path.into(), dev, ino }.unlink();
 }
 

@@ -1,13 +1,14 @@
-//! The thread between ring and readers: accepts them, wakes them, forgets them.
+//! The thread between the ring and its readers: accepts them, wakes them, drops them.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use eomt_edge_core::pipeline::{Mailbox, Taken};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
@@ -18,17 +19,18 @@ use super::notify::{Reader, refuse};
 use super::reaper::{Reaper, ReaperCommand};
 use super::writer::{RingShare, RingWriter};
 
-/// A clean stop takes about a millisecond; this is for machines in distress.
+/// A clean stop takes about a millisecond; an overloaded machine gets longer.
 const STOP_PATIENCE: Duration = Duration::from_millis(400);
 
-const KEY_BELL: u64 = 0;
+const KEY_PUBLISHED: u64 = 0;
 const KEY_COMMAND: u64 = 1;
 const KEY_LISTENER: u64 = 2;
 const KEY_FIRST_READER: u64 = 3;
 
-/// Where readers find the ring, and who may.
+/// The socket at which readers find the ring, and its permissions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
+    /// The socket.
     pub path: PathBuf,
     /// File mode of the socket: who may write to it may read the masks.
     pub mode: u32,
@@ -36,7 +38,7 @@ pub struct ServerConfig {
     pub group: Option<String>,
     /// Readers at a time; the next one is refused with a sentence.
     pub clients_max: usize,
-    /// Who removes the socket file if this process is killed; `None` leaves it to the next daemon.
+    /// The child that removes the socket file if this process is killed; `None` leaves it to the next daemon.
     pub reaper: Option<ReaperCommand>,
 }
 
@@ -47,6 +49,7 @@ impl ServerConfig {
     }
 }
 
+#[derive(Debug)]
 enum Command {
     Replace(RingShare),
     Stop,
@@ -56,7 +59,8 @@ enum Command {
 #[derive(Debug)]
 pub struct MaskServer {
     name: SocketName,
-    commands: mpsc::Sender<Command>,
+    /// The newest wins: a stop makes a new ring pointless, and a newer ring an older one.
+    commands: Arc<Mailbox<Command>>,
     wake: Arc<OwnedFd>,
     clients: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
@@ -65,24 +69,27 @@ pub struct MaskServer {
 
 impl MaskServer {
     /// Takes the socket's name and serves `ring` there.
+    ///
+    /// # Errors
+    /// When another daemon has the name, the socket cannot be made, or a descriptor or thread is missing.
     pub fn start(config: ServerConfig, ring: &RingWriter) -> Result<MaskServer, RingError> {
         let fail = |step: &'static str| move |errno: Errno| RingError::Server { step, source: errno.into() };
         let share = ring.share()?;
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(fail("eventfd"))?);
         let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fail("epoll_create"))?;
-        let (commands, inbox) = mpsc::channel();
+        let commands = Arc::new(Mailbox::default());
         let clients = Arc::new(AtomicUsize::new(0));
-        // From here on a failure must give the name back.
+        // From here on a failure must release the name.
         let bound = listen_on(&config.path, config.mode, config.group.as_deref())?;
         let mut server = MaskServer { name: bound.name, commands, wake, clients, thread: None, reaper: None };
-        for (fd, key) in [(&*share.bell, KEY_BELL), (&*server.wake, KEY_COMMAND), (&bound.listener, KEY_LISTENER)] {
+        for (fd, key) in [(&*share.publish_event, KEY_PUBLISHED), (&*server.wake, KEY_COMMAND), (&bound.listener, KEY_LISTENER)] {
             epoll::add(&set, fd, epoll::EventData::new_u64(key), epoll::EventFlags::IN).map_err(fail("epoll_ctl"))?;
         }
         let service = Service {
             set,
             listener: bound.listener,
             wake: Arc::clone(&server.wake),
-            inbox,
+            commands: Arc::clone(&server.commands),
             ring: share,
             generation: 1,
             readers: BTreeMap::new(),
@@ -103,6 +110,9 @@ impl MaskServer {
 
     /// Serves another ring from now on: after a reload, or for larger frames. All readers are disconnected and find the new ring
     /// when they connect again; [close](RingWriter::close) the old one first, so that they know it was no accident.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
     pub fn replace_ring(&self, ring: &RingWriter) -> Result<(), RingError> {
         let share = ring.share()?;
         self.send(Command::Replace(share));
@@ -125,8 +135,7 @@ impl MaskServer {
     }
 
     fn send(&self, command: Command) {
-        // Fails only when the thread has ended, and then nobody is served anyway.
-        let _ = self.commands.send(command);
+        self.commands.put(command);
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 }
@@ -159,15 +168,15 @@ struct Service {
     set: OwnedFd,
     listener: OwnedFd,
     wake: Arc<OwnedFd>,
-    inbox: mpsc::Receiver<Command>,
+    commands: Arc<Mailbox<Command>>,
     ring: RingShare,
     generation: u64,
-    /// By epoll key; keys are never used twice, so a late event cannot meet the wrong reader.
+    /// By epoll key; keys are never used twice, so a late event cannot reach the wrong reader.
     readers: BTreeMap<u64, Reader>,
     next_key: u64,
     clients_max: usize,
     clients: Arc<AtomicUsize>,
-    /// Given up for a moment to accept, and turn away, a client when the process has no descriptor left.
+    /// Closed for a moment to accept, and turn away, a client when the process has no other descriptor left.
     spare: Option<OwnedFd>,
 }
 
@@ -182,14 +191,14 @@ impl Service {
             }
             for event in &events {
                 match event.data.u64() {
-                    KEY_BELL => self.wake_readers(),
+                    KEY_PUBLISHED => self.wake_readers(),
                     KEY_LISTENER => self.accept(),
                     KEY_COMMAND => {
-                        if self.obey() {
+                        if self.handle_commands() {
                             return;
                         }
                     }
-                    key => self.forget(key),
+                    key => self.drop_reader(key),
                 }
             }
             self.clients.store(self.readers.len(), Ordering::Relaxed);
@@ -197,7 +206,7 @@ impl Service {
     }
 
     fn wake_readers(&mut self) {
-        drain(&self.ring.bell);
+        drain(&self.ring.publish_event);
         self.readers.retain(|key, reader| {
             let sound = reader.wake();
             if !sound {
@@ -208,16 +217,18 @@ impl Service {
     }
 
     /// True when it is time to end.
-    fn obey(&mut self) -> bool {
+    fn handle_commands(&mut self) -> bool {
         drain(&self.wake);
-        while let Ok(command) = self.inbox.try_recv() {
+        while let Taken::Value(command) = self.commands.take(Duration::ZERO) {
             match command {
                 Command::Stop => return true,
                 Command::Replace(ring) => {
                     self.readers.clear();
-                    // Fails only if the old bell was not in the set.
-                    let _ = epoll::delete(&self.set, &*self.ring.bell);
-                    if let Err(errno) = epoll::add(&self.set, &*ring.bell, epoll::EventData::new_u64(KEY_BELL), epoll::EventFlags::IN) {
+                    // Fails only if the old event was not in the set.
+                    let _ = epoll::delete(&self.set, &*self.ring.publish_event);
+                    if let Err(errno) =
+                        epoll::add(&self.set, &*ring.publish_event, epoll::EventData::new_u64(KEY_PUBLISHED), epoll::EventFlags::IN)
+                    {
                         log::error!("readers of the new mask ring will not be woken: epoll_ctl failed: {errno}");
                     }
                     self.ring = ring;
@@ -265,7 +276,7 @@ impl Service {
     }
 
     /// Any event of a reader's socket ends it: a hang-up, or data, of which the protocol has none.
-    fn forget(&mut self, key: u64) {
+    fn drop_reader(&mut self, key: u64) {
         if self.readers.remove(&key).is_some() {
             log::debug!("mask reader {key} hung up or sent data; dropped");
         }

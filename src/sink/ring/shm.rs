@@ -10,7 +10,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::RingError;
 
-/// What nobody can undo: the size stays (no SIGBUS for a reader, no shrinking by one), no writable mapping or `write` after
+/// Seals, which cannot be undone: the size stays (no SIGBUS for a reader, no shrinking by one), no writable mapping or `write` after
 /// the writer's own, and no further seals.
 pub(super) const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::FUTURE_WRITE).union(SealFlags::SEAL);
 
@@ -59,7 +59,7 @@ impl SharedMemory {
 impl Drop for SharedMemory {
     fn drop(&mut self) {
         // SAFETY: exactly the mapping that `create` made, and the slices lent out of it borrow the ring writer that owns `self`.
-        // An error could only mean a wrong address, and there is nobody to tell.
+        // An error could only mean a wrong address, and cannot be reported from here.
         let _ = unsafe { munmap(self.base.as_ptr().cast::<c_void>(), self.len) };
     }
 }

@@ -187,7 +187,7 @@ fn a_replaced_ring_sends_its_readers_to_the_new_one() {
         }
     };
     publish(&mut new, 80, 1, 4);
-    assert_eq!(reader.next(PATIENCE).expect("a ring").expect("woken by the new bell").width(), 80);
+    assert_eq!(reader.next(PATIENCE).expect("a ring").expect("woken by the new event").width(), 80);
 }
 
 #[test]

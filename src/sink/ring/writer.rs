@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! begin:   lock = 2s - 1 (odd, relaxed);  release fence      no byte of the new frame becomes visible before the odd lock
-//! fill:    ids, frame, table, info                           plain stores: nobody else writes, readers discard what they tear
+//! fill:    ids, frame, table, info                           plain stores: there is no other writer; readers discard what they tear
 //! finish:  lock = 2s (release);  latest = s (release)        no byte of the new frame becomes visible after the even lock
 //! ```
 //! The reader's half and the reference are in `crates/client/src/ring_map.rs`. On aarch64 the fence is `dmb ish` and the release
@@ -31,7 +31,7 @@ use super::{RingConfig, RingError};
 pub(super) struct RingShare {
     pub memfd: Arc<OwnedFd>,
     /// Written once per publication, read by the server thread.
-    pub bell: Arc<OwnedFd>,
+    pub publish_event: Arc<OwnedFd>,
     pub bytes: u64,
 }
 
@@ -41,7 +41,7 @@ pub struct RingWriter {
     memory: SharedMemory,
     info: RingInfo,
     config: RingConfig,
-    bell: Arc<OwnedFd>,
+    publish_event: Arc<OwnedFd>,
     published: u64,
     source_id: u32,
 }
@@ -49,6 +49,9 @@ pub struct RingWriter {
 impl RingWriter {
     /// Makes a ring. `metadata_json` is a JSON object whose `labels` (an array of strings) also become the ring's label table;
     /// `now_ns` is CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// When the configuration is beyond the limits, the metadata is no JSON object, or the memory is missing.
     pub fn create(config: &RingConfig, metadata_json: &str, now_ns: u64) -> Result<RingWriter, RingError> {
         check_config(config)?;
         let labels = labels_of(metadata_json)?;
@@ -69,9 +72,10 @@ impl RingWriter {
         info.writer_pid = getpid().as_raw_pid().unsigned_abs();
         info.created_ns = now_ns;
         let memory = SharedMemory::create(info.total_bytes as usize)?;
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        let publish_event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| RingError::Server { step: "eventfd", source: errno.into() })?;
-        let writer = RingWriter { memory, info, config: config.clone(), bell: Arc::new(bell), published: 0, source_id: 0 };
+        let writer =
+            RingWriter { memory, info, config: config.clone(), publish_event: Arc::new(publish_event), published: 0, source_id: 0 };
         // SAFETY: both blobs lie between header and slots as `Geometry::place` computed, inside the mapping, which no reader has
         // seen yet; the sources are ordinary Rust slices, so nothing overlaps.
         unsafe {
@@ -85,6 +89,9 @@ impl RingWriter {
     }
 
     /// Takes the oldest slot for a frame of `width` x `height`. Whatever it held can't be read from now on.
+    ///
+    /// # Errors
+    /// When the frame is empty or larger than the ring.
     pub fn begin(&mut self, width: u32, height: u32) -> Result<SlotWriter<'_>, RingError> {
         let (max_width, max_height) = (self.info.max_width, self.info.max_height);
         if width == 0 || height == 0 || width > max_width || height > max_height {
@@ -127,12 +134,12 @@ impl RingWriter {
         const OFFSET: usize = offset_of!(RingHeader, closed);
         // SAFETY: an aligned u32 inside the mapping that all processes access atomically; the reference ends here.
         unsafe { &*self.memory.base().add(OFFSET).cast::<AtomicU32>() }.store(1, Ordering::Release);
-        self.ring_bell();
+        self.signal_publication();
     }
 
     pub(super) fn share(&self) -> Result<RingShare, RingError> {
         let memfd = self.memory.fd().try_clone().map_err(|source| RingError::Server { step: "duplicating the memfd", source })?;
-        Ok(RingShare { memfd: Arc::new(memfd), bell: Arc::clone(&self.bell), bytes: self.memory.len() as u64 })
+        Ok(RingShare { memfd: Arc::new(memfd), publish_event: Arc::clone(&self.publish_event), bytes: self.memory.len() as u64 })
     }
 
     #[cfg(test)]
@@ -142,8 +149,8 @@ impl RingWriter {
 
     /// Never blocks: the eventfd is non-blocking and never leaves this process, so no reader can change that. A full counter
     /// (EAGAIN) rings just as well.
-    fn ring_bell(&self) {
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    fn signal_publication(&self) {
+        let _ = rustix::io::write(&self.publish_event, &1u64.to_ne_bytes());
     }
 
     fn slot(&self, sequence: u64) -> SlotPointer {
@@ -251,7 +258,7 @@ impl SlotWriter<'_> {
         self.ring.header_u64(offset_of!(RingHeader, latest)).store(self.sequence, Ordering::Release);
         self.ring.heartbeat(report.published_ns);
         self.ring.published = self.sequence;
-        self.ring.ring_bell();
+        self.ring.signal_publication();
         self.sequence
     }
 

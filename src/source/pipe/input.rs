@@ -40,7 +40,7 @@ pub(super) enum Got {
     Bytes(usize),
     /// Nothing within the time.
     Nothing,
-    /// Whoever wrote has gone.
+    /// The writer has closed its end.
     End,
 }
 
@@ -60,7 +60,7 @@ struct Running {
 }
 
 impl Input {
-    /// Opens it, without waiting for anybody.
+    /// Opens it, without waiting for a writer.
     ///
     /// # Errors
     /// `InvalidInput` when the name leads to something else; anything else may pass.
@@ -68,7 +68,7 @@ impl Input {
         match self {
             Input::Standard => Ok(Stream { bytes: io::stdin().as_fd().try_clone_to_owned()?, running: None }),
             Input::Fifo(path) => {
-                // looked at first: opening a device may do something
+                // checked first: opening a device may have effects
                 if !std::fs::metadata(path)?.file_type().is_fifo() {
                     let reason = "this is no FIFO (mkfifo makes one); a file is read by pipe:- with < FILE";
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
@@ -110,7 +110,7 @@ impl Stream {
     pub fn finish(mut self) -> Option<(ExitStatus, String)> {
         let running = self.running.as_mut()?;
         let status = running.end()?;
-        // the thread that reads its words may be behind
+        // the thread that logs its output may be behind
         std::thread::sleep(Duration::from_millis(20));
         Some((status, running.last_line.lock().unwrap_or_else(PoisonError::into_inner).clone()))
     }
@@ -174,7 +174,7 @@ fn shell(command: &str) -> Command {
     process
 }
 
-/// What the command says goes to the log line by line; progress lines end with a carriage return.
+/// The command's standard error goes to the log line by line; progress lines end with a carriage return.
 fn log_lines(words: impl Read, last_line: &Mutex<String>) {
     let mut words = BufReader::new(words);
     let mut line = Vec::new();

@@ -5,12 +5,13 @@
 //! waiting   open the input (again)         fails: wait, twice as long each time, at most two seconds
 //! reading   a frame's bytes, then a frame  ends: standard input fails; a FIFO waits for its next writer; a command is started again
 //! ```
-//! Invariants: no call takes longer than [`PATIENCE`], whoever writes; a frame's time is when its last byte had arrived; one log line per
-//! change of state; frames that came in part are counted as broken. Refuses: compressed frames, guessing what is not configured
-//! ([`suspicion`] says so when rows seem to lie otherwise).
+//! Invariants: no call takes longer than [`PATIENCE`], however slow the writer is; a frame's time is the arrival of its last byte; one
+//! log line per change of state; incomplete frames are counted as broken. No compressed frames, and no guess at what is not configured
+//! ([`stride_check`] warns when the rows seem to have another stride).
 
 mod input;
-mod suspicion;
+mod stride_check;
+mod uri;
 
 use std::ffi::OsString;
 use std::io;
@@ -22,9 +23,10 @@ use eomt_edge_core::pipeline::{Captured, Clock, Losses, Source, SourceError};
 use eomt_edge_host::MonotonicClock;
 
 pub use input::exec_source_main;
+pub use uri::{EXEC, PIPE};
 
 use input::{Got, Input, Stream};
-use suspicion::Suspicion;
+use stride_check::StrideCheck;
 
 /// The longest stay in one call of `next`.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -40,10 +42,13 @@ const LOOK_NS: u64 = 1_000_000_000;
 pub struct PipeOptions {
     /// (width, height).
     pub size: (u32, u32),
+    /// Of each frame.
     pub format: PixelFormat,
     /// In YUV formats.
     pub colour: Colour,
+    /// Bytes from row to row.
     pub stride: Stride,
+    /// What the end of the input means.
     pub end: InputEnd,
     /// What becomes of its pictures later on: for [`Source::max_size`].
     pub view: View,
@@ -55,7 +60,7 @@ pub struct PipeSource {
     stream: Option<Stream>,
     options: PipeOptions,
     layout: RawLayout,
-    suspicion: Suspicion,
+    stride_check: StrideCheck,
     clock: Box<dyn Clock>,
     /// A frame as it comes, and how much of it is there.
     raw: Vec<u8>,
@@ -65,8 +70,8 @@ pub struct PipeSource {
     opened_ns: u64,
     retry_at_ns: u64,
     pause_ns: u64,
-    /// The trouble that was last logged, until frames come again.
-    trouble: Option<String>,
+    /// The problem that was last logged, until frames come again.
+    problem: Option<String>,
 }
 
 impl PipeSource {
@@ -78,13 +83,19 @@ impl PipeSource {
         PipeSource::new(Input::Standard, options)
     }
 
-    /// `pipe:PATH`. A FIFO that is not there is waited for.
+    /// `pipe:PATH`. A missing FIFO is no error: the source waits for it.
+    ///
+    /// # Errors
+    /// When the name leads to something that is no FIFO, or the options leave nothing of a frame.
     pub fn fifo(path: PathBuf, options: PipeOptions) -> Result<PipeSource, SourceError> {
         PipeSource::new(Input::Fifo(path), options)
     }
 
     /// `exec:COMMAND`, for `/bin/sh -c`. `launcher` = this program and its arguments that end in [`exec_source_main`], or nothing: then
     /// a command that writes nothing may outlive a daemon that was killed.
+    ///
+    /// # Errors
+    /// When the options leave nothing of a frame.
     pub fn command(command: String, launcher: Vec<OsString>, options: PipeOptions) -> Result<PipeSource, SourceError> {
         PipeSource::new(Input::Command { command, launcher }, options)
     }
@@ -97,7 +108,7 @@ impl PipeSource {
         }
         let source = PipeSource {
             stream: None,
-            suspicion: Suspicion::new(format, size, stride),
+            stride_check: StrideCheck::new(format, size, stride),
             clock: Box::new(MonotonicClock),
             raw: Vec::new(),
             filled: 0,
@@ -106,7 +117,7 @@ impl PipeSource {
             opened_ns: 0,
             retry_at_ns: 0,
             pause_ns: PAUSE_MIN_NS,
-            trouble: None,
+            problem: None,
             input,
             options,
             layout,
@@ -127,9 +138,9 @@ impl PipeSource {
 
     /// One line for as long as the reason stays the same.
     fn complain(&mut self, reason: String) {
-        if self.trouble.as_ref() != Some(&reason) {
+        if self.problem.as_ref() != Some(&reason) {
             log::warn!("{}: {reason}", name(&self.input));
-            self.trouble = Some(reason);
+            self.problem = Some(reason);
         }
     }
 
@@ -167,7 +178,7 @@ impl PipeSource {
         if stream.is_still(path) { Ok(()) } else { self.open(now_ns) }
     }
 
-    /// Whoever wrote has gone.
+    /// The writer has closed its end.
     fn ended(&mut self, now_ns: u64) -> Result<Captured, SourceError> {
         let (filled, len, frames) = (self.filled, self.layout.len(), self.sequence);
         let PipeOptions { size: (width, height), format, stride, end, .. } = self.options;
@@ -204,7 +215,7 @@ impl PipeSource {
     /// A frame of the bytes that are there.
     fn frame(&mut self, mut buffer: Vec<u8>) -> Frame {
         self.filled = 0;
-        if let Some(stride) = self.suspicion.look(&self.raw) {
+        if let Some(stride) = self.stride_check.look(&self.raw) {
             let (ours, name) = (self.options.stride, name(&self.input));
             log::warn!(
                 "{name}: its rows do not lie as source.stride = {ours} says, the picture is sheared; try --set source.stride={stride}"
@@ -215,11 +226,11 @@ impl PipeSource {
         } else {
             self.layout.tighten(&self.raw, &mut buffer);
         }
-        if self.trouble.take().is_some() {
+        if self.problem.take().is_some() {
             log::info!("{}: frames come", name(&self.input));
         }
         let captured_ns = self.clock.now_ns();
-        // what gives a few frames and ends, again and again, is not to be started at once each time
+        // a command that gives a few frames and ends, again and again, is not started at once each time
         if captured_ns.saturating_sub(self.opened_ns) >= PAUSE_MAX_NS {
             self.pause_ns = PAUSE_MIN_NS;
         }
@@ -229,7 +240,7 @@ impl PipeSource {
     }
 }
 
-/// How the user called it.
+/// The URI that the user gave.
 fn name(input: &Input) -> String {
     match input {
         Input::Standard => "pipe:-".to_owned(),

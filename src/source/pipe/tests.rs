@@ -112,7 +112,7 @@ fn a_wrong_stride_is_seen_in_the_first_frame_of_real_producers() {
         let bytes = std::fs::read(data(file)).unwrap();
         for configured in [Stride::Tight, Stride::GStreamer] {
             let len = RawLayout::new(format, size, configured).unwrap().len().min(bytes.len());
-            let seen = Suspicion::new(format, size, configured).look(&bytes[..len]);
+            let seen = StrideCheck::new(format, size, configured).look(&bytes[..len]);
             assert_eq!(seen, (configured != truth).then_some(truth), "{file} read as {configured}");
         }
     }
@@ -137,7 +137,7 @@ fn wrong_strides_are_seen_and_right_ones_never_doubted() {
             let row = tight.len() / height as usize;
             for stride in [row, row.next_multiple_of(4), row.next_multiple_of(64)] {
                 let raw = padded(tight, row, stride);
-                let look = |configured| Suspicion::new(format, (width, height), configured).look(&raw);
+                let look = |configured| StrideCheck::new(format, (width, height), configured).look(&raw);
                 assert_eq!(look(Stride::Bytes(stride as u32)), None, "scene {seed} {format:?} {stride}");
                 if stride != row {
                     let seen = look(Stride::Tight);
@@ -173,7 +173,7 @@ fn noise_flat_pictures_and_slanted_patterns_are_not_doubted() {
         ("stripes 10", slanted(10)),
         ("stripes back", slanted(width - 2)),
     ] {
-        assert_eq!(Suspicion::new(PixelFormat::Grey, (width, height), Stride::Tight).look(&picture), None, "{name}");
+        assert_eq!(StrideCheck::new(PixelFormat::Grey, (width, height), Stride::Tight).look(&picture), None, "{name}");
     }
 }
 

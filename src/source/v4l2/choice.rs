@@ -3,30 +3,20 @@
 use eomt_edge_core::data::PixelFormat;
 
 use super::sys::{Rates, Sizes};
+use crate::source::FormatRequest;
 
-/// What the configuration asks of a camera.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Wish {
-    /// (width, height).
-    pub size: (u32, u32),
-    /// Frames per second; 0 = whatever the camera does by itself.
-    pub fps: f64,
-    /// `None` = the cheapest.
-    pub format: Option<PixelFormat>,
-}
-
-/// One thing that a camera can do.
+/// A format, size and rate that a camera offers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Offer {
+pub struct FormatCandidate {
     pub fourcc: [u8; 4],
     pub format: PixelFormat,
     pub width: u32,
     pub height: u32,
-    /// The rate nearest to the wish; `None` when the driver does not say.
+    /// The rate nearest to the request; `None` when the driver does not say.
     pub fps: Option<f64>,
 }
 
-/// What a frame of a format costs until it is a tensor, from the cheapest: `benches/processing.rs`, lines "preprocess 320"; formats
+/// Formats by the cost of turning a frame into a tensor, the cheapest first: `benches/processing.rs`, lines "preprocess 320"; formats
 /// that differ in the order of their bytes stand together. RGB of 16 bits has few colours, so it comes before JPEG only; grey has none
 /// and is last unless nothing else is there.
 const BY_COST: [PixelFormat; 21] = [
@@ -53,53 +43,55 @@ const BY_COST: [PixelFormat; 21] = [
     PixelFormat::Grey16,
 ];
 
-/// A rate this much below the wish is as good: 29.97 for 30.
+/// A rate this much below the request is as good: 29.97 for 30.
 const RATE_TOLERANCE: f64 = 0.95;
 
-/// The offer that suits best. In this order: the format that is forced; the size, or else the smallest larger one, or else the
+/// The candidate that suits best. In this order: the format that is forced; the size, or else the smallest larger one, or else the
 /// largest; the rate, or else the fastest; the lowest cost.
-pub fn choose<'a>(offers: &'a [Offer], wish: &Wish) -> Option<&'a Offer> {
-    let wanted = |offer: &&Offer| wish.format.is_none_or(|format| offer.format == format);
+pub fn choose<'a>(candidates: &'a [FormatCandidate], request: &FormatRequest) -> Option<&'a FormatCandidate> {
+    let wanted = |candidate: &&FormatCandidate| request.format.is_none_or(|format| candidate.format == format);
     // grey only when asked for, or alone
-    let any = wish.format.is_some() || offers.iter().all(|offer| offer.format.is_grey());
-    let usable = |offer: &&Offer| wanted(offer) && (any || !offer.format.is_grey());
+    let any = request.format.is_some() || candidates.iter().all(|candidate| candidate.format.is_grey());
+    let usable = |candidate: &&FormatCandidate| wanted(candidate) && (any || !candidate.format.is_grey());
     let pixels = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
-    let rank = |offer: &Offer| {
-        let size = (offer.width, offer.height);
-        let covers = size.0 >= wish.size.0 && size.1 >= wish.size.1;
-        let distance = pixels(size).abs_diff(pixels(wish.size));
-        let size_rank = (u8::from(size != wish.size), u8::from(!covers), distance);
-        let fps = offer.fps.unwrap_or(wish.fps);
-        // a thousandth of a frame a second is the resolution of the wish
-        let missing = if fps >= wish.fps * RATE_TOLERANCE { 0 } else { ((wish.fps - fps) * 1000.0) as u64 };
-        let cost = BY_COST.iter().position(|format| *format == offer.format);
+    let rank = |candidate: &FormatCandidate| {
+        let size = (candidate.width, candidate.height);
+        let covers = size.0 >= request.size.0 && size.1 >= request.size.1;
+        let distance = pixels(size).abs_diff(pixels(request.size));
+        let size_rank = (u8::from(size != request.size), u8::from(!covers), distance);
+        let fps = candidate.fps.unwrap_or(request.fps);
+        // a thousandth of a frame a second is the resolution of the request
+        let missing = if fps >= request.fps * RATE_TOLERANCE { 0 } else { ((request.fps - fps) * 1000.0) as u64 };
+        let cost = BY_COST.iter().position(|format| *format == candidate.format);
         (size_rank, missing, cost)
     };
-    offers.iter().filter(usable).min_by_key(|offer| rank(offer))
+    candidates.iter().filter(usable).min_by_key(|candidate| rank(candidate))
 }
 
-/// The sizes of a driver's list; of a range, the one nearest to the wish.
-pub fn sizes_for(sizes: &[Sizes], wish: (u32, u32)) -> Vec<(u32, u32)> {
-    let nearest = |wish: u32, min: u32, max: u32, step: u32| {
-        let steps = wish.clamp(min, max.max(min)).saturating_sub(min).div_ceil(step);
+/// The sizes of a driver's list; of a range, the one nearest to the request.
+pub fn sizes_for(sizes: &[Sizes], request: (u32, u32)) -> Vec<(u32, u32)> {
+    let nearest = |request: u32, min: u32, max: u32, step: u32| {
+        let steps = request.clamp(min, max.max(min)).saturating_sub(min).div_ceil(step);
         // rounded up, unless that leaves the range
         let up = min.saturating_add(steps.saturating_mul(step));
         if up <= max { up } else { up.saturating_sub(step).max(min) }
     };
     let found = sizes.iter().map(|sizes| match *sizes {
         Sizes::Discrete { width, height } => (width, height),
-        Sizes::Stepwise { min, max, step } => (nearest(wish.0, min.0, max.0, step.0.max(1)), nearest(wish.1, min.1, max.1, step.1.max(1))),
+        Sizes::Stepwise { min, max, step } => {
+            (nearest(request.0, min.0, max.0, step.0.max(1)), nearest(request.1, min.1, max.1, step.1.max(1)))
+        }
     });
     found.collect()
 }
 
-/// The rate nearest to the wish: the slowest that reaches it, or else the fastest. `None` when the driver lists none.
-pub fn rate_for(rates: &[Rates], wish: f64) -> Option<f64> {
+/// The rate nearest to the request: the slowest that reaches it, or else the fastest. `None` when the driver lists none.
+pub fn rate_for(rates: &[Rates], request: f64) -> Option<f64> {
     let offered = rates.iter().map(|rates| match *rates {
         Rates::Discrete(rate) => rate,
-        Rates::Range { slowest, fastest } => wish.min(fastest).max(slowest),
+        Rates::Range { slowest, fastest } => request.min(fastest).max(slowest),
     });
-    let reaches = |rate: &f64| *rate >= wish * RATE_TOLERANCE;
+    let reaches = |rate: &f64| *rate >= request * RATE_TOLERANCE;
     let (enough, less): (Vec<f64>, Vec<f64>) = offered.partition(reaches);
     enough.into_iter().min_by(f64::total_cmp).or_else(|| less.into_iter().max_by(f64::total_cmp))
 }
@@ -108,26 +100,26 @@ pub fn rate_for(rates: &[Rates], wish: f64) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn offer(format: PixelFormat, (width, height): (u32, u32), fps: f64) -> Offer {
-        Offer { fourcc: *b"TEST", format, width, height, fps: (fps > 0.0).then_some(fps) }
+    fn candidate(format: PixelFormat, (width, height): (u32, u32), fps: f64) -> FormatCandidate {
+        FormatCandidate { fourcc: *b"TEST", format, width, height, fps: (fps > 0.0).then_some(fps) }
     }
 
     /// What a common USB 2 camera lists.
-    fn webcam() -> Vec<Offer> {
-        let mut offers = Vec::new();
+    fn webcam() -> Vec<FormatCandidate> {
+        let mut candidates = Vec::new();
         for (size, yuyv, mjpg) in [((320, 240), 30.0, 30.0), ((640, 480), 30.0, 30.0), ((1280, 720), 10.0, 30.0), ((1920, 1080), 5.0, 30.0)]
         {
-            offers.extend([offer(PixelFormat::Mjpg, size, mjpg), offer(PixelFormat::Yuyv, size, yuyv)]);
+            candidates.extend([candidate(PixelFormat::Mjpg, size, mjpg), candidate(PixelFormat::Yuyv, size, yuyv)]);
         }
-        offers.push(offer(PixelFormat::Grey, (640, 480), 60.0));
-        offers
+        candidates.push(candidate(PixelFormat::Grey, (640, 480), 60.0));
+        candidates
     }
 
     #[test]
     fn the_cheapest_that_gives_size_and_rate_is_chosen() {
         let pick = |size, fps, format| {
-            let offers = webcam();
-            choose(&offers, &Wish { size, fps, format }).map(|offer| (offer.format, offer.width, offer.fps))
+            let candidates = webcam();
+            choose(&candidates, &FormatRequest { size, fps, format }).map(|candidate| (candidate.format, candidate.width, candidate.fps))
         };
         assert_eq!(pick((640, 480), 30.0, None), Some((PixelFormat::Yuyv, 640, Some(30.0))));
         assert_eq!(pick((1280, 720), 30.0, None), Some((PixelFormat::Mjpg, 1280, Some(30.0))));
@@ -139,8 +131,8 @@ mod tests {
         assert_eq!(pick((640, 480), 30.0, Some(PixelFormat::Grey)), Some((PixelFormat::Grey, 640, Some(60.0))));
         assert_eq!(pick((640, 480), 60.0, None), Some((PixelFormat::Yuyv, 640, Some(30.0))), "colour before speed");
         assert_eq!(pick((640, 480), 30.0, Some(PixelFormat::Nv12)), None);
-        let grey = [offer(PixelFormat::Grey, (752, 480), 0.0)];
-        assert!(choose(&grey, &Wish { size: (640, 480), fps: 30.0, format: None }).is_some(), "alone it will do");
+        let grey = [candidate(PixelFormat::Grey, (752, 480), 0.0)];
+        assert!(choose(&grey, &FormatRequest { size: (640, 480), fps: 30.0, format: None }).is_some(), "alone it will do");
     }
 
     #[test]

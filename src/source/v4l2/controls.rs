@@ -18,8 +18,8 @@ pub struct Plan<'a> {
     pub complaints: Vec<String>,
 }
 
-/// A setting by hand, the switch between it and the camera's own choice, and the switch's two values.
-struct Knob {
+/// One name for a manual setting on every camera: the control, the control that switches to automatic, and the two values of the switch.
+struct ControlAlias {
     name: &'static str,
     value: &'static [u32],
     switch: u32,
@@ -29,26 +29,32 @@ struct Knob {
 
 /// <https://docs.kernel.org/userspace-api/media/v4l/ext-ctrls-camera.html> and `control.html`. Exposure times are in units of
 /// 100 microseconds, white balance in kelvin.
-const KNOBS: [Knob; 4] = [
-    Knob {
+const ALIASES: [ControlAlias; 4] = [
+    ControlAlias {
         name: "exposure",
         value: &[V4L2_CID_EXPOSURE_ABSOLUTE, V4L2_CID_EXPOSURE],
         switch: V4L2_CID_EXPOSURE_AUTO,
         auto: v4l2_exposure_auto_type_V4L2_EXPOSURE_AUTO as i64,
         manual: v4l2_exposure_auto_type_V4L2_EXPOSURE_MANUAL as i64,
     },
-    Knob { name: "gain", value: &[V4L2_CID_GAIN, V4L2_CID_ANALOGUE_GAIN], switch: V4L2_CID_AUTOGAIN, auto: 1, manual: 0 },
-    Knob { name: "white_balance", value: &[V4L2_CID_WHITE_BALANCE_TEMPERATURE], switch: V4L2_CID_AUTO_WHITE_BALANCE, auto: 1, manual: 0 },
-    Knob { name: "focus", value: &[V4L2_CID_FOCUS_ABSOLUTE], switch: V4L2_CID_FOCUS_AUTO, auto: 1, manual: 0 },
+    ControlAlias { name: "gain", value: &[V4L2_CID_GAIN, V4L2_CID_ANALOGUE_GAIN], switch: V4L2_CID_AUTOGAIN, auto: 1, manual: 0 },
+    ControlAlias {
+        name: "white_balance",
+        value: &[V4L2_CID_WHITE_BALANCE_TEMPERATURE],
+        switch: V4L2_CID_AUTO_WHITE_BALANCE,
+        auto: 1,
+        manual: 0,
+    },
+    ControlAlias { name: "focus", value: &[V4L2_CID_FOCUS_ABSOLUTE], switch: V4L2_CID_FOCUS_AUTO, auto: 1, manual: 0 },
 ];
 
-/// Checks `wishes` against what the driver offers. Switches come before the values that they lock.
-pub fn plan<'a>(offered: &'a [ControlInfo], wishes: &BTreeMap<String, ControlValue>) -> Plan<'a> {
+/// Checks `requests` against what the driver offers. Switches come before the values that they lock.
+pub fn plan<'a>(offered: &'a [ControlInfo], requests: &BTreeMap<String, ControlValue>) -> Plan<'a> {
     let mut plan = Plan::default();
-    for (name, wish) in wishes {
-        let steps = match KNOBS.iter().find(|knob| knob.name == name) {
-            Some(knob) => turn_knob(offered, knob, wish),
-            None => by_name(offered, name, wish).map(|step| vec![step]),
+    for (name, request) in requests {
+        let steps = match ALIASES.iter().find(|alias| alias.name == name) {
+            Some(alias) => by_alias(offered, alias, request),
+            None => by_name(offered, name, request).map(|step| vec![step]),
         };
         match steps {
             Ok(steps) => plan.steps.extend(steps),
@@ -65,31 +71,31 @@ pub fn key(name: &str) -> String {
     words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("_")
 }
 
-fn turn_knob<'a>(offered: &'a [ControlInfo], knob: &Knob, wish: &ControlValue) -> Result<Vec<(&'a ControlInfo, i64)>, String> {
+fn by_alias<'a>(offered: &'a [ControlInfo], alias: &ControlAlias, request: &ControlValue) -> Result<Vec<(&'a ControlInfo, i64)>, String> {
     let by_id = |id: u32| offered.iter().find(|control| control.id == id);
-    let switch = by_id(knob.switch);
-    if *wish == ControlValue::Text("auto".to_owned()) {
+    let switch = by_id(alias.switch);
+    if *request == ControlValue::Text("auto".to_owned()) {
         let switch = switch.ok_or("this camera has no automatic for it")?;
         // many cameras know aperture priority (3) as their only automatic exposure
-        let values = [knob.auto, i64::from(v4l2_exposure_auto_type_V4L2_EXPOSURE_APERTURE_PRIORITY)];
+        let values = [alias.auto, i64::from(v4l2_exposure_auto_type_V4L2_EXPOSURE_APERTURE_PRIORITY)];
         let value = values.into_iter().find(|value| check(switch, *value).is_ok()).ok_or("this camera has no automatic for it")?;
         return Ok(vec![(switch, value)]);
     }
-    let ControlValue::Number(number) = *wish else { return Err("a number, or \"auto\"".to_owned()) };
-    let control = knob.value.iter().find_map(|id| by_id(*id)).ok_or("this camera does not offer it")?;
+    let ControlValue::Number(number) = *request else { return Err("a number, or \"auto\"".to_owned()) };
+    let control = alias.value.iter().find_map(|id| by_id(*id)).ok_or("this camera does not offer it")?;
     let mut steps = vec![(control, check(control, number)?)];
-    if let Some(switch) = switch.filter(|switch| check(switch, knob.manual).is_ok()) {
-        steps.insert(0, (switch, knob.manual));
+    if let Some(switch) = switch.filter(|switch| check(switch, alias.manual).is_ok()) {
+        steps.insert(0, (switch, alias.manual));
     }
     Ok(steps)
 }
 
-fn by_name<'a>(offered: &'a [ControlInfo], name: &str, wish: &ControlValue) -> Result<(&'a ControlInfo, i64), String> {
+fn by_name<'a>(offered: &'a [ControlInfo], name: &str, request: &ControlValue) -> Result<(&'a ControlInfo, i64), String> {
     let control = offered.iter().find(|control| key(&control.name) == key(name)).ok_or_else(|| {
         let names: Vec<String> = offered.iter().map(|control| key(&control.name)).collect();
         format!("this camera does not offer it; it has {}", names.join(", "))
     })?;
-    let value = match wish {
+    let value = match request {
         ControlValue::Number(number) => *number,
         ControlValue::Switch(on) => i64::from(*on),
         ControlValue::Text(text) => entry(control, text)?,
@@ -154,10 +160,10 @@ mod tests {
         ]
     }
 
-    fn planned(wishes: &[(&str, ControlValue)]) -> (Vec<(String, i64)>, Vec<String>) {
-        let wishes = wishes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    fn planned(requests: &[(&str, ControlValue)]) -> (Vec<(String, i64)>, Vec<String>) {
+        let requests = requests.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let offered = webcam();
-        let plan = plan(&offered, &wishes);
+        let plan = plan(&offered, &requests);
         (plan.steps.iter().map(|(control, value)| (key(&control.name), *value)).collect(), plan.complaints)
     }
 

@@ -1,4 +1,4 @@
-//! Which camera is meant, when its device number changes.
+//! Finds a camera again after its device number has changed.
 //!
 //! A USB camera that is plugged in again may come as another `/dev/videoN`. What stays is its serial number, its place (the bus path
 //! that VIDIOC_QUERYCAP gives) and which of its nodes it is. These are what udev makes `/dev/v4l/by-id` and `by-path` of; they are
@@ -25,7 +25,7 @@ impl Default for DeviceDirectory {
     }
 }
 
-/// What a camera can be found again by.
+/// Identifies a camera across reconnections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Where it was.
@@ -86,7 +86,7 @@ impl DeviceDirectory {
         Found::open(path).map(|found| is_camera(&found.capability).then_some(found))
     }
 
-    /// What this camera can be found again by.
+    /// The identity of an open camera.
     pub fn identify(&self, found: &Found) -> Identity {
         Identity { node: found.path.clone(), traits: self.traits(&found.path, &found.capability) }
     }
@@ -104,7 +104,7 @@ impl DeviceDirectory {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
                 Err(error) => {
-                    // that another device cannot be opened says nothing of this camera
+                    // an error of another device does not concern this camera
                     reason = if path == identity.node && error.kind() != io::ErrorKind::NotFound { error } else { reason };
                     continue;
                 }

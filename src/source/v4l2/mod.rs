@@ -1,20 +1,23 @@
 //! Cameras through Video4Linux: <https://docs.kernel.org/userspace-api/media/v4l/v4l2.html>.
 //!
 //! ```text
-//! waiting    open the camera (again, by what it is known by; without a name, whichever works), start it
+//! waiting    open the camera (again, by its identity; without a name, the first one that works), start it
 //!            fails: wait, twice as long each time, at most two seconds
 //! streaming  the newest frame; unplugged, stalled, stopped, another format: waiting
 //! ```
-//! [`search`] finds the camera that works, [`camera`] starts one, [`choice`] picks the format, [`controls`] checks what is to be set,
-//! [`identity`] finds a camera again, [`layout`] takes frames out of the driver's memory, [`stream`] is the loop, [`times`] doubts its
-//! clock, [`trouble`] says what is wrong, [`report`] speaks for `doctor`, [`sys`] has the calls. A camera is known by what it is from
-//! its first frame on. Invariants: whatever the camera does, the source goes on; one log line per change of its state; frames and
-//! their losses are counted; a camera that was tried in vain is left as it was set. Refuses: decoding and turning pictures
-//! ([`eomt_edge_core::preprocess::FrameDecoder`] does, and only those that are used), anything at a device that is no camera.
+//! `search` finds the camera that works, `camera` starts one, `choice` picks the format, `controls` checks what is to be set,
+//! `identity` finds a camera again, `layout` takes frames out of the driver's memory, `stream` is the loop, `times` checks the
+//! driver's time stamps, `error` explains failures, `report` answers `doctor`, `sys` has the system calls. From its first frame on,
+//! a camera is known by its identity instead of its path.
+//!
+//! Invariants: the source goes on whatever the camera does; one log line per change of its state; frames and losses are counted; a
+//! camera that gave no frame gets its settings back. Pictures are decoded and turned later
+//! ([`eomt_edge_core::preprocess::FrameDecoder`]), and only those that are used; devices that are no cameras are not touched.
 
 mod camera;
 mod choice;
 mod controls;
+mod error;
 mod identity;
 mod layout;
 mod report;
@@ -22,27 +25,25 @@ mod search;
 mod stream;
 mod sys;
 mod times;
-mod trouble;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use eomt_edge_core::data::{ControlValue, Frame, Matrix, View};
+use eomt_edge_core::data::{Frame, Matrix};
 use eomt_edge_core::pipeline::{Captured, Clock, Losses, Source, SourceError};
 use eomt_edge_host::MonotonicClock;
 
-pub use choice::{Offer, Wish};
 pub use report::{describe, pick, usable};
 
+use super::CameraRequest;
 use camera::{Before, Camera, Started};
+use error::{CameraError, Kind};
 use identity::{DeviceDirectory, Found, Identity};
 use layout::Layout;
 use search::PassedOver;
 use stream::{Outcome, take_newest};
 use sys::Buffers;
 use times::Stamps;
-use trouble::{Kind, Trouble};
 
 /// The longest stay in one call of `next`.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -56,20 +57,18 @@ const STALL_NS: u64 = 3_000_000_000;
 /// How a camera is to be used.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CameraOptions {
-    pub wish: Wish,
-    pub controls: BTreeMap<String, ControlValue>,
-    /// What becomes of its pictures later on: for [`Source::max_size`].
-    pub view: View,
+    /// What the configuration asks for.
+    pub request: CameraRequest,
     /// Larger pictures are refused.
     pub max_pixels: u64,
 }
 
 /// What a camera can do.
 #[derive(Debug, Clone, PartialEq, Default)]
-struct Offers {
+struct Formats {
     /// Every format that it lists, whether or not we read it.
     codes: Vec<[u8; 4]>,
-    usable: Vec<Offer>,
+    usable: Vec<choice::FormatCandidate>,
 }
 
 /// A camera, there or not.
@@ -78,24 +77,24 @@ pub struct V4l2Source {
     /// `None` = the camera that works.
     path: Option<PathBuf>,
     options: CameraOptions,
-    /// Once it gave a frame.
+    /// Known once it gave a frame.
     identity: Option<Identity>,
-    /// The same for people and readers.
+    /// The identity as text, for [`Source::device`].
     device: Option<String>,
     /// Nodes that streamed without ever giving a frame, the latest last: others are tried before them.
     silent: Vec<PathBuf>,
-    /// What was last logged of cameras that were not taken.
+    /// The cameras that were not taken, as they were last logged.
     passed_over: Vec<PassedOver>,
     streaming: Option<Streaming>,
     /// (width, height) of its frames, as far as known.
     size: (u32, u32),
     retry_at_ns: u64,
     pause_ns: u64,
-    /// The trouble that was last logged, until frames come again.
-    trouble: Option<String>,
+    /// The problem that was last logged, until frames come again.
+    problem: Option<String>,
     /// The choice that was last logged.
     logged: String,
-    /// What was last said of controls that could not be set.
+    /// The last log lines about controls that could not be set.
     complaints: Vec<String>,
     losses: Losses,
     delivered: u64,
@@ -111,7 +110,7 @@ struct Streaming {
     stamps: Stamps,
     name: String,
     path: PathBuf,
-    /// Until the first frame: what it is known by from then on, and how it was set before.
+    /// Until the first frame: the identity that it will have, and its earlier settings.
     unproven: Option<(Identity, Before)>,
 }
 
@@ -119,7 +118,7 @@ impl V4l2Source {
     /// Looks at the camera at `path` (`None`: the first one) without starting it.
     ///
     /// # Errors
-    /// Only when the path leads to something that is no camera. One that is not there is waited for.
+    /// When the path leads to something that is no camera. A missing camera is no error: the source waits for it.
     pub fn open(path: Option<&Path>, options: CameraOptions) -> Result<V4l2Source, SourceError> {
         V4l2Source::look(DeviceDirectory::default(), path, options)
     }
@@ -128,7 +127,7 @@ impl V4l2Source {
         let mut source = V4l2Source {
             devices,
             path: path.map(Path::to_owned),
-            size: options.wish.size,
+            size: options.request.format.size,
             options,
             identity: None,
             device: None,
@@ -137,7 +136,7 @@ impl V4l2Source {
             streaming: None,
             retry_at_ns: 0,
             pause_ns: PAUSE_MIN_NS,
-            trouble: None,
+            problem: None,
             logged: String::new(),
             complaints: Vec::new(),
             losses: Losses::default(),
@@ -145,33 +144,33 @@ impl V4l2Source {
         };
         match source.likely_size() {
             Ok(size) => source.size = size,
-            Err(trouble) if trouble.kind == Kind::Fatal => return Err(SourceError::fatal(source.subject(), trouble.reason)),
-            Err(trouble) => source.complain(&source.subject(), trouble.reason),
+            Err(error) if error.kind == Kind::Fatal => return Err(SourceError::fatal(source.subject(), error.reason)),
+            Err(error) => source.complain(&source.subject(), error.reason),
         }
         Ok(source)
     }
 
-    /// How the user called it.
+    /// The name that the user gave.
     fn subject(&self) -> String {
         self.path.as_ref().map_or_else(|| "v4l2".to_owned(), |path| path.display().to_string())
     }
 
     /// (width, height) of what will be tried first.
-    fn likely_size(&self) -> Result<(u32, u32), Trouble> {
-        let wish = &self.options.wish;
-        let size = |camera: &Camera| camera.choose(wish).map(|offer| (offer.width, offer.height));
+    fn likely_size(&self) -> Result<(u32, u32), CameraError> {
+        let request = &self.options.request.format;
+        let size = |camera: &Camera| camera.choose(request).map(|candidate| (candidate.width, candidate.height));
         if self.path.is_some() {
-            return size(&Camera::ask(self.find()?, wish)?);
+            return size(&Camera::ask(self.find()?, request)?);
         }
-        let (cameras, others) = search::candidates(&self.devices, wish);
+        let (cameras, others) = search::candidates(&self.devices, request);
         cameras.first().map_or_else(|| Err(search::none_works(&others)), size)
     }
 
     /// Opens the camera that is named or known.
-    fn find(&self) -> Result<Found, Trouble> {
+    fn find(&self) -> Result<Found, CameraError> {
         let found = match (&self.identity, &self.path) {
             (Some(identity), path) => self.devices.find(identity).or_else(|gone| match path {
-                // the user named a place, not a camera: what is there now will do
+                // the user named a place, not a camera: any camera there is right
                 Some(path) if names_a_place(path) => self.devices.open(path),
                 _ => Err(gone),
             }),
@@ -182,13 +181,13 @@ impl V4l2Source {
     }
 
     /// From a closed camera to one that streams.
-    fn connect(&mut self) -> Result<Streaming, Trouble> {
+    fn connect(&mut self) -> Result<Streaming, CameraError> {
         let (camera, started) = if self.path.is_none() && self.identity.is_none() {
             let (camera, started, passed_over) = search::start_one(&self.devices, &self.options, &self.silent)?;
             self.say_passed_over(passed_over);
             (camera, started)
         } else {
-            let camera = Camera::ask(self.find()?, &self.options.wish)?;
+            let camera = Camera::ask(self.find()?, &self.options.request.format)?;
             let started = camera.start(&self.options)?;
             (camera, started)
         };
@@ -197,7 +196,7 @@ impl V4l2Source {
         self.say_choice(&name, &layout, code, rate, complaints);
         self.size = (layout.width, layout.height);
         let stall_ns = STALL_NS.max(rate.map_or(0, |rate| (4e9 / rate.max(0.01)) as u64));
-        // the time now: what came before may have taken seconds
+        // read the clock again: the calls above may have taken seconds
         let now_ns = MonotonicClock.now_ns();
         Ok(Streaming {
             buffers,
@@ -212,12 +211,12 @@ impl V4l2Source {
         })
     }
 
-    /// Logs which cameras were not taken, unless it was logged just so before: those that failed as a warning.
+    /// Logs which cameras were not taken, if that has changed: those that failed as a warning.
     fn say_passed_over(&mut self, passed_over: Vec<PassedOver>) {
         if self.passed_over == passed_over {
             return;
         }
-        let (unread, failed): (Vec<_>, Vec<_>) = passed_over.iter().cloned().partition(|one| one.trouble.kind == Kind::Unreadable);
+        let (unread, failed): (Vec<_>, Vec<_>) = passed_over.iter().cloned().partition(|one| one.error.kind == Kind::Unreadable);
         if !unread.is_empty() {
             log::info!("camera: passed over {}", search::list(&unread));
         }
@@ -227,7 +226,7 @@ impl V4l2Source {
         self.passed_over = passed_over;
     }
 
-    /// Logs what was chosen and what could not be set, unless it was logged just so before.
+    /// Logs what was chosen and what could not be set, if that has changed.
     fn say_choice(&mut self, name: &str, layout: &Layout, code: String, rate: Option<f64>, complaints: Vec<String>) {
         let rate = rate.map_or_else(|| "at its own rate".to_owned(), |rate| format!("at {rate:.4} frames a second").replace(".0000", ""));
         let matrix = if layout.colour.matrix == Matrix::Bt601 { "BT.601" } else { "BT.709" };
@@ -245,19 +244,19 @@ impl V4l2Source {
 
     /// Logs a change of state.
     fn complain(&mut self, subject: &str, reason: String) {
-        if self.trouble.as_ref() != Some(&reason) {
+        if self.problem.as_ref() != Some(&reason) {
             log::warn!("camera {subject}: {reason}; waiting for it");
-            self.trouble = Some(reason);
+            self.problem = Some(reason);
         }
     }
 
     /// Closes the camera, if it is open; the next attempt comes after a pause that grows until frames come.
-    fn wait_after(&mut self, trouble: Trouble) {
+    fn wait_after(&mut self, error: CameraError) {
         let subject = match self.streaming.take() {
             Some(streaming) => self.close(streaming),
             None => self.subject(),
         };
-        self.complain(&subject, trouble.reason);
+        self.complain(&subject, error.reason);
         self.retry_at_ns = MonotonicClock.now_ns() + self.pause_ns;
         self.pause_ns = (2 * self.pause_ns).min(PAUSE_MAX_NS);
     }
@@ -281,7 +280,7 @@ impl V4l2Source {
             self.identity = Some(identity);
         }
         self.pause_ns = PAUSE_MIN_NS;
-        if self.trouble.take().is_some() {
+        if self.problem.take().is_some() {
             log::info!("camera: frames of {} come again", self.logged);
         }
         Captured::Frame(frame)
@@ -290,21 +289,21 @@ impl V4l2Source {
 
 impl Source for V4l2Source {
     fn describe(&self) -> String {
-        match &self.trouble {
+        match &self.problem {
             Some(reason) => format!("camera {} ({reason})", self.subject()),
             None => format!("camera {}, {}x{}", self.subject(), self.size.0, self.size.1),
         }
     }
 
     fn max_size(&self) -> (u32, u32) {
-        self.options.view.size(self.size.0, self.size.1).unwrap_or(self.size)
+        self.options.request.view.size(self.size.0, self.size.1).unwrap_or(self.size)
     }
 
     fn interval(&self) -> Option<Duration> {
         None
     }
 
-    /// Takes the time itself, after each call that may take long: `now_ns` is that of the call.
+    /// Reads the clock itself after each call that may take long: `now_ns` is the time before the call.
     fn next(&mut self, now_ns: u64, mut buffer: Vec<u8>) -> Result<Captured, SourceError> {
         let Some(streaming) = &mut self.streaming else {
             if now_ns < self.retry_at_ns {
@@ -313,7 +312,7 @@ impl Source for V4l2Source {
             }
             match self.connect() {
                 Ok(streaming) => self.streaming = Some(streaming),
-                Err(trouble) => self.wait_after(trouble),
+                Err(error) => self.wait_after(error),
             }
             return Ok(Captured::NotYet(buffer));
         };
@@ -322,10 +321,10 @@ impl Source for V4l2Source {
         let now_ns = MonotonicClock.now_ns();
         let silent = now_ns.saturating_sub(streaming.last_frame_ns) >= streaming.stall_ns;
         streaming.stamps.turn(now_ns);
-        let trouble = match outcome {
+        let error = match outcome {
             Ok(Outcome::Frame { captured_ns, .. }) if layout.agrees(&buffer) => {
                 streaming.last_frame_ns = now_ns;
-                let captured_ns = streaming.stamps.believe(captured_ns, now_ns, &streaming.name);
+                let captured_ns = streaming.stamps.validate(captured_ns, now_ns, &streaming.name);
                 self.delivered += 1;
                 let Losses { missed, stale, broken } = self.losses;
                 let frame = Frame {
@@ -345,14 +344,14 @@ impl Source for V4l2Source {
                 if !silent {
                     return Ok(Captured::NotYet(buffer));
                 }
-                Trouble::passing(format!("its pictures are no JPEG of {}x{}", layout.width, layout.height))
+                CameraError::passing(format!("its pictures are no JPEG of {}x{}", layout.width, layout.height))
             }
             Ok(Outcome::Nothing) if !silent => return Ok(Captured::NotYet(buffer)),
-            Ok(Outcome::Nothing) => Trouble::passing("it gives no frames"),
-            Ok(Outcome::Changed) => Trouble::passing("its picture has changed"),
+            Ok(Outcome::Nothing) => CameraError::passing("it gives no frames"),
+            Ok(Outcome::Changed) => CameraError::passing("its picture has changed"),
             Err(error) => error.into(),
         };
-        self.wait_after(trouble);
+        self.wait_after(error);
         Ok(Captured::NotYet(buffer))
     }
 
@@ -365,8 +364,8 @@ impl Source for V4l2Source {
     }
 }
 
-/// A link by place, or one that the user's own udev rule makes: it says itself what is meant. Names by id do not, when two cameras
-/// without serial numbers share one.
+/// Whether a path is a link by place, or one of the user's own udev rules, which stands for whatever camera is there. Links by id do
+/// not: two cameras without serial numbers may share one.
 fn names_a_place(path: &Path) -> bool {
     path.is_symlink() && path.parent().is_none_or(|parent| !parent.ends_with("by-id"))
 }

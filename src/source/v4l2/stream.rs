@@ -49,7 +49,7 @@ pub(super) enum Outcome {
     Changed,
 }
 
-/// One turn of the loop. `last` is the driver's counter of the frame before.
+/// One iteration of the loop. `last` is the driver's counter of the frame before.
 ///
 /// # Errors
 /// What ends this stream: ENODEV when the device is gone, anything else when it must be started anew.
@@ -72,7 +72,7 @@ pub(super) fn take_newest(
         return Ok(Outcome::Nothing);
     }
     let mut newest: Option<Dequeued> = None;
-    // no more than once round: a driver that fills buffers as fast as they come back must not hold us
+    // at most once round: a driver that fills buffers as fast as they come back must not keep the loop here
     for _ in 0..queue.count() {
         let buffer = match queue.dequeue() {
             Ok(buffer) => buffer,

@@ -1,14 +1,16 @@
 //! Which camera is taken and how it is left, against drivers at the `ioctl` border: nodes as boards have them.
 
+use std::collections::BTreeMap;
 use std::fs;
 
-use eomt_edge_core::data::PixelFormat;
+use eomt_edge_core::data::{PixelFormat, View};
 use rustix::io::Errno;
 use v4l::v4l_sys::*;
 
 use super::report::pick_among;
 use super::sys::fake::{FakeCamera, Formats, Handle, plug};
 use super::*;
+use crate::source::FormatRequest;
 
 /// A directory of nodes, gone with its end.
 struct Board {
@@ -41,8 +43,9 @@ impl Board {
     /// `v4l2:`, or a node by its number.
     fn open(&self, number: Option<u32>, format: Option<PixelFormat>) -> V4l2Source {
         let path = number.map(|number| self.node(number));
-        let wish = Wish { size: (16, 8), fps: 30.0, format };
-        let options = CameraOptions { wish, controls: BTreeMap::new(), view: View::default(), max_pixels: 1 << 20 };
+        let format = FormatRequest { size: (16, 8), fps: 30.0, format };
+        let request = CameraRequest { format, view: View::default(), controls: BTreeMap::new() };
+        let options = CameraOptions { request, max_pixels: 1 << 20 };
         V4l2Source::look(self.devices(), path.as_deref(), options).unwrap()
     }
 }
@@ -95,7 +98,7 @@ fn the_camera_that_needs_no_pipeline_and_is_read_is_taken() {
         assert!(device.starts_with("HD USB Camera, at usb-"), "{device}");
         assert_eq!((path, frame.format, frame.width), (board.node(8), PixelFormat::Yuyv, 16), "{name}");
         assert_eq!(board.handles[0].set(), (first.set, first.fps, false), "{name}: it is not touched");
-        let lines = pick_among(&board.devices(), &source.options.wish).unwrap();
+        let lines = pick_among(&board.devices(), &source.options.request.format).unwrap();
         assert!(lines[0].contains("HD USB Camera") && lines[0].contains("16x8 YUYV at 30"), "{lines:?}");
         let expected = if name == "cfe" { "does not stream: rp1-cfe" } else { "imx219): it offers no format that is read, only RG10" };
         assert!(lines[1].contains(expected), "{lines:?}");
@@ -142,7 +145,7 @@ fn where_none_works_each_is_named_with_what_to_do() {
     let board = Board::new("none", &[(0, before.clone()), (1, receiver()), (2, raw_sensor())]);
     let mut source = board.open(None, None);
     assert!(frame(&mut source).is_none());
-    let said = source.trouble.clone().unwrap();
+    let said = source.problem.clone().unwrap();
     let (first, second) = (board.node(0), board.node(1));
     for words in [
         &format!(
@@ -164,7 +167,7 @@ fn where_none_works_each_is_named_with_what_to_do() {
     let empty = Board::new("empty", &[]);
     let mut source = empty.open(None, None);
     assert!(frame(&mut source).is_none());
-    assert!(source.trouble.unwrap().contains("there is none"));
+    assert!(source.problem.unwrap().contains("there is none"));
 }
 
 #[test]
@@ -185,7 +188,7 @@ fn without_usb_bandwidth_mjpg_is_taken_unless_another_format_is_forced() {
     let narrow = FakeCamera { formats, stream_on: |code, _, _| (code != *b"MJPG").then_some(Errno::NOSPC), ..FakeCamera::default() };
     let board = Board::new("narrow", &[(0, narrow.clone())]);
     let mut source = board.open(Some(0), None);
-    let streaming = source.connect().map_err(|trouble| trouble.reason).unwrap();
+    let streaming = source.connect().map_err(|error| error.reason).unwrap();
     assert_eq!(streaming.layout.format, PixelFormat::Mjpg);
     assert!(
         source.complaints[0].contains("USB bandwidth does not suffice for 16x8 YUYV (ENOSPC): MJPG instead"),
@@ -197,7 +200,7 @@ fn without_usb_bandwidth_mjpg_is_taken_unless_another_format_is_forced() {
         let board = Board::new("narrower", &[(0, FakeCamera { formats, ..narrow.clone() })]);
         let mut source = board.open(Some(0), format);
         assert!(frame(&mut source).is_none());
-        assert!(source.trouble.unwrap().contains("USB bandwidth does not suffice for 16x8 YUYV (ENOSPC): ask for"));
+        assert!(source.problem.unwrap().contains("USB bandwidth does not suffice for 16x8 YUYV (ENOSPC): ask for"));
         assert_eq!(board.handles[0].set(), (narrow.set, narrow.fps, false));
     }
 }
@@ -208,15 +211,15 @@ fn one_that_streams_and_gives_nothing_is_put_back_and_comes_last() {
     let board = Board::new("silent", &[(0, silent.clone()), (1, FakeCamera::default())]);
     let mut source = board.open(None, None);
     assert!(frame(&mut source).is_none() && board.handles[0].set().2, "it streams");
-    source.wait_after(Trouble::passing("it gives no frames"));
+    source.wait_after(CameraError::passing("it gives no frames"));
     assert_eq!(board.handles[0].set(), (silent.set, silent.fps, false));
     assert_eq!(frame(&mut source).map(|(_, path)| path), Some(board.node(1)));
     // known from its first frame on: it is waited for, whatever else is there
     board.handles[0].change(|camera| camera.gives_frames = true);
-    source.wait_after(Trouble::passing("it gives no frames"));
+    source.wait_after(CameraError::passing("it gives no frames"));
     board.handles[1].change(|camera| camera.stream_on = |_, _, _| Some(Errno::NOSPC));
     assert!(frame(&mut source).is_none());
-    assert!(source.trouble.as_ref().unwrap().contains("USB bandwidth"));
+    assert!(source.problem.as_ref().unwrap().contains("USB bandwidth"));
     board.handles[1].change(|camera| camera.stream_on = |_, _, _| None);
     assert_eq!(frame(&mut source).map(|(_, path)| path), Some(board.node(1)));
 }
@@ -235,7 +238,7 @@ fn a_node_that_is_named_and_does_not_stream_is_waited_for_with_its_reason() {
     ] {
         let mut source = board.open(Some(number), format);
         assert!(frame(&mut source).is_none());
-        let said = source.trouble.clone().unwrap();
+        let said = source.problem.clone().unwrap();
         assert!(said.contains(words), "{said}");
         assert!(source.describe().contains(words), "{}", source.describe());
     }

@@ -1,20 +1,20 @@
-//! Whether a driver's time stamps can be true.
+//! Checks a driver's time stamps against the clock.
 //!
 //! A driver stamps its frames with CLOCK_MONOTONIC (<https://docs.kernel.org/userspace-api/media/v4l/buffer.html>), but some stamp with
-//! another clock under that flag, with a camera's own badly converted one, or not at all. A frame that is not taken yet, or that was
-//! taken long before it could have waited for us, has no such time: that of its arrival is nearer to the truth.
+//! another clock under that flag, with a camera's own badly converted one, or not at all. A stamp in the
+//! future, or long before the frame could have been waiting, is wrong; the time of the frame's arrival replaces it.
 
-/// A stamp that is ahead by no more than this is one that was rounded or interpolated, not worth a word.
+/// A stamp that is ahead by less was rounded or interpolated; it is replaced without a warning.
 const AHEAD_NS: u64 = 100_000_000;
 
 /// Checks the stamps of one stream.
 #[derive(Debug)]
 pub(super) struct Stamps {
-    /// So long a frame may have been on its way: exposure, transfer, the driver's work.
+    /// The longest way of a frame: exposure, transfer, the driver's work.
     patience_ns: u64,
-    /// When we last looked and took all that was there, and before that.
+    /// When the stream was last emptied, and the time before.
     turns_ns: [u64; 2],
-    /// Whether it was said.
+    /// Whether the warning was logged.
     told: bool,
 }
 
@@ -23,15 +23,14 @@ impl Stamps {
         Stamps { patience_ns, turns_ns: [now_ns; 2], told: false }
     }
 
-    /// We have looked for frames: those that come later were not there yet. A pause of our own makes frames old, and is not held
-    /// against their stamps.
+    /// The stream was emptied at `now_ns`: later frames were not there yet. After a pause of this program frames are old, and their
+    /// stamps are still right.
     pub fn turn(&mut self, now_ns: u64) {
         self.turns_ns = [self.turns_ns[1], now_ns];
     }
 
-    /// When a frame was taken that the turn at `now_ns` found: its stamp, or its arrival when there is none to be believed. Warns
-    /// once, by `name`.
-    pub fn believe(&mut self, stamp_ns: Option<u64>, now_ns: u64, name: &str) -> u64 {
+    /// The capture time of a frame that was found at `now_ns`: its stamp if that is plausible, else its arrival. Warns once, with `name`.
+    pub fn validate(&mut self, stamp_ns: Option<u64>, now_ns: u64, name: &str) -> u64 {
         let Some(stamp_ns) = stamp_ns else { return now_ns };
         let oldest_ns = self.turns_ns[0].saturating_sub(self.patience_ns);
         if (oldest_ns..=now_ns).contains(&stamp_ns) {
@@ -69,7 +68,7 @@ mod tests {
         ] {
             let mut stamps = Stamps::new(3 * SECOND, 100 * SECOND);
             stamps.turn(100 * SECOND);
-            assert_eq!((stamps.believe(stamp, 100 * SECOND, "C"), stamps.told), (expected, told), "{stamp:?}");
+            assert_eq!((stamps.validate(stamp, 100 * SECOND, "C"), stamps.told), (expected, told), "{stamp:?}");
         }
     }
 
@@ -78,8 +77,8 @@ mod tests {
         let mut stamps = Stamps::new(3 * SECOND, 100 * SECOND);
         // stopped for a minute (SIGSTOP), the buffers were filled at its beginning
         stamps.turn(160 * SECOND);
-        assert_eq!(stamps.believe(Some(101 * SECOND), 160 * SECOND, "C"), 101 * SECOND);
+        assert_eq!(stamps.validate(Some(101 * SECOND), 160 * SECOND, "C"), 101 * SECOND);
         stamps.turn(161 * SECOND);
-        assert_eq!(stamps.believe(Some(102 * SECOND), 161 * SECOND, "C"), 161 * SECOND, "it was not there a second ago");
+        assert_eq!(stamps.validate(Some(102 * SECOND), 161 * SECOND, "C"), 161 * SECOND, "it was not there a second ago");
     }
 }

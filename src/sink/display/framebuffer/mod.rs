@@ -10,14 +10,16 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::DisplayError;
 use super::changes::{Area, Grid};
+use super::error::DisplayError;
 use super::panel::Panel;
 
 /// Bits of a pixel that carry one colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Channel {
+    /// The lowest of its bits, counted from bit 0 of the pixel.
     pub offset: u32,
+    /// Number of bits.
     pub length: u32,
 }
 
@@ -33,16 +35,23 @@ impl Channel {
 /// Where the pixels lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
-    /// Visible pixels.
+    /// Visible pixels of a row.
     pub width: u32,
+    /// Visible rows.
     pub height: u32,
+    /// First visible pixel of a row.
     pub xoffset: u32,
+    /// First visible row.
     pub yoffset: u32,
+    /// 16, 24 or 32.
     pub bits_per_pixel: u32,
     /// Bytes from a row to the next.
     pub line_length: u32,
+    /// Bits of red.
     pub red: Channel,
+    /// Bits of green.
     pub green: Channel,
+    /// Bits of blue.
     pub blue: Channel,
     /// Written as all ones: opaque.
     pub transparency: Channel,
@@ -72,6 +81,9 @@ impl Geometry {
 }
 
 /// Asks the kernel for the layout of an open framebuffer.
+///
+/// # Errors
+/// When the device answers no framebuffer ioctl.
 pub fn geometry(device: &Path, file: &File) -> Result<Geometry, DisplayError> {
     ioctl::geometry(file).map_err(|error| DisplayError::NoFramebuffer { device: device.to_owned(), reason: error.to_string() })
 }
@@ -91,6 +103,10 @@ pub struct Framebuffer {
 }
 
 impl Framebuffer {
+    /// Opens a device, or a file in its place; `rotation` is clockwise, in degrees.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is no framebuffer of a supported layout.
     pub fn open(device: &Path, rotation: u32) -> Result<Framebuffer, DisplayError> {
         let failed = |error: std::io::Error| DisplayError::Open { device: device.to_owned(), reason: error.to_string() };
         let mut options = OpenOptions::new();

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use eomt_edge_core::data::{Frame, Segment};
 
-use super::Picture;
 use super::changes::{Grid, Shown};
+use super::exchange::Picture;
 use super::panel::Panel;
 use crate::config::{Config, DisplayConfig};
 

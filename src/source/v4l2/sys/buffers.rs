@@ -109,7 +109,7 @@ impl Buffers {
 
     /// VIDIOC_QBUF: the driver may fill this buffer.
     pub fn queue(&mut self, index: u32) -> io::Result<()> {
-        // first: a call that fails half-way leaves a buffer that nobody reads
+        // first: a call that fails half-way leaves a buffer that is not read
         self.queued[index as usize] = true;
         self.device.queue_buffer(self.api, index)
     }
@@ -191,7 +191,7 @@ impl Device {
             }
         }
         let monotonic = raw.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
-        // a negative time becomes one far ahead, which nobody believes
+        // a negative time becomes one far ahead, which `Stamps` replaces
         let (seconds, micros) = (raw.timestamp.tv_sec as u64, raw.timestamp.tv_usec as u64);
         Ok(Dequeued {
             index: raw.index,

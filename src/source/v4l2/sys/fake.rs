@@ -25,7 +25,7 @@ pub struct FakeCamera {
     pub capabilities: u32,
     /// Every one at 30 frames a second.
     pub formats: Formats,
-    /// What VIDIOC_S_FMT makes of any wish, if not the wish.
+    /// What VIDIOC_S_FMT answers to any request, if not the request itself.
     pub forced: Option<(&'static [u8; 4], u32, u32)>,
     /// What VIDIOC_S_FMT fails with.
     pub s_fmt: Option<Errno>,

@@ -183,7 +183,7 @@ impl Device {
             return device;
         }
         let node = stat(path)?;
-        // before opening: opening somebody else's device may do something
+        // before opening: opening another kind of device may have effects
         if FileType::from_raw_mode(node.st_mode) != FileType::CharacterDevice || major(node.st_rdev) != VIDEO_MAJOR {
             return Err(rustix::io::Errno::NOTTY.into());
         }
@@ -202,7 +202,7 @@ impl Device {
         }
         loop {
             let pointer: *mut T = argument;
-            // SAFETY: the constants of this room pair every request with its structure, whose size the code repeats; the kernel
+            // SAFETY: the constants of this module pair every request with its structure, whose size the code repeats; the kernel
             // reads and writes that structure only, and what the pointers in some of them point to, which their callers keep
             // alive and exclusively borrowed over the call.
             match unsafe { v4l::v4l2::ioctl(self.fd.as_raw_fd(), request.code, pointer.cast()) } {

@@ -1,28 +1,28 @@
-//! Whether the rows of a pipe's frames lie as the configuration says.
+//! Checks whether the rows of a pipe's frames have the configured stride.
 //!
-//! Read with a wrong stride, a picture is sheared: a pixel resembles not the one a row further but the one a true stride further. Each
-//! block of a frame in which one of both fits clearly better has a vote; noise, fine patterns and smooth parts have none. A slanted pattern could
-//! fit another stride by itself; but then it does not at the edges of the rows that the configuration names, where one row's end meets
-//! another row's start. Looks at the first plane (luma, or all of a packed format).
+//! Read with a wrong stride, a picture is sheared: a pixel resembles its neighbour one true stride further, not the one in the next
+//! row. Each block of a frame votes for the stride that fits clearly better; noise, fine patterns and smooth areas do not vote. A
+//! slanted pattern may fit another stride by chance, but not at the edges of the configured rows, where the end of a row touches the
+//! start of the next. Only the first plane is read (luma, or all of a packed format).
 
 use eomt_edge_core::data::{PixelFormat, RawLayout, Stride};
 
-/// Frames with something to see that are looked at, and frames altogether.
+/// Frames with a clear result, and frames in all, after which the check ends.
 const CLEAR_MAX: u32 = 3;
 const FRAMES_MAX: u32 = 60;
 
-/// Levels between two pixels that do not belong together.
+/// Levels between two pixels that count as different.
 const STEP: u8 = 12;
 const BLOCK: usize = 16;
-/// Votes for another stride that it takes, and how many times as many as those against it.
+/// Votes that another stride needs, and their least ratio to the votes against it.
 const VOTES_MIN: usize = 12;
 const SHARE_MIN: usize = 8;
-/// And columns of blocks: padding itself stays in one where the stride is right, and wanders where it is wrong.
+/// Columns of blocks that must vote for it: padding itself stays in one where the stride is right, and wanders where it is wrong.
 const COLUMNS_MIN: usize = 3;
 
 /// Looks at the first frames of a source.
 #[derive(Debug)]
-pub(super) struct Suspicion {
+pub(super) struct StrideCheck {
     format: PixelFormat,
     size: (u32, u32),
     stride: Stride,
@@ -30,12 +30,12 @@ pub(super) struct Suspicion {
     frames: u32,
 }
 
-impl Suspicion {
-    pub fn new(format: PixelFormat, size: (u32, u32), stride: Stride) -> Suspicion {
-        Suspicion { format, size, stride, clear: 0, frames: 0 }
+impl StrideCheck {
+    pub fn new(format: PixelFormat, size: (u32, u32), stride: Stride) -> StrideCheck {
+        StrideCheck { format, size, stride, clear: 0, frames: 0 }
     }
 
-    /// The stride that a frame as it came seems to have, when that is another one; says so once.
+    /// The stride that a raw frame seems to have, if it is another one; returned once.
     pub fn look(&mut self, raw: &[u8]) -> Option<Stride> {
         if self.clear >= CLEAR_MAX || self.frames >= FRAMES_MAX {
             return None;
@@ -60,7 +60,7 @@ impl Suspicion {
         })
     }
 
-    /// What producers and drivers do.
+    /// The strides that programs and drivers use.
     fn candidates(&self) -> Vec<Stride> {
         let row = self.first_row(Stride::Tight).unwrap_or_default();
         let rounded = [16, 32, 64, 128, 256].map(|to| Stride::Bytes(row.next_multiple_of(to) as u32));

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::sys::Capability;
 
-/// Where pictures come from that V4L2 alone does not give.
+/// The advice for cameras that V4L2 alone does not serve.
 const ANOTHER_WAY: &str = "take its pictures through exec: or pipe: (libcamera, GStreamer)";
 
 /// What kind of reason it is.
@@ -20,33 +20,33 @@ pub(super) enum Kind {
     Pipeline,
     /// It is a camera, but none of its formats is read here.
     Unreadable,
-    /// Anything else, which may pass.
+    /// Anything else, which may pass by itself.
     Other,
 }
 
 /// Why a camera cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct CameraError {
     pub reason: String,
     pub kind: Kind,
 }
 
-impl Trouble {
-    pub fn passing(reason: impl Into<String>) -> Trouble {
-        Trouble { reason: reason.into(), kind: Kind::Other }
+impl CameraError {
+    pub fn passing(reason: impl Into<String>) -> CameraError {
+        CameraError { reason: reason.into(), kind: Kind::Other }
     }
 
-    pub fn fatal(reason: impl Into<String>) -> Trouble {
-        Trouble { reason: reason.into(), kind: Kind::Fatal }
+    pub fn fatal(reason: impl Into<String>) -> CameraError {
+        CameraError { reason: reason.into(), kind: Kind::Fatal }
     }
 
-    pub fn unreadable(reason: impl Into<String>) -> Trouble {
-        Trouble { reason: reason.into(), kind: Kind::Unreadable }
+    pub fn unreadable(reason: impl Into<String>) -> CameraError {
+        CameraError { reason: reason.into(), kind: Kind::Unreadable }
     }
 
     /// A camera that offers `codes`, none of which is read.
-    pub fn no_format(codes: &[String]) -> Trouble {
-        Trouble::unreadable(match codes {
+    pub fn no_format(codes: &[String]) -> CameraError {
+        CameraError::unreadable(match codes {
             [] => "it offers no format at all".to_owned(),
             codes => format!("it offers no format that is read, only {}; {ANOTHER_WAY}", codes.join(", ")),
         })
@@ -54,45 +54,45 @@ impl Trouble {
 
     /// What VIDIOC_STREAMON's error means (<https://docs.kernel.org/userspace-api/media/v4l/vidioc-streamon.html>) at a node that was
     /// to stream `what`: "640x480 YUYV".
-    pub fn of_streamon(error: io::Error, capability: &Capability, what: &str) -> Trouble {
-        // drivers of cameras on the board that came before the flag have pipelines, too
+    pub fn of_streamon(error: io::Error, capability: &Capability, what: &str) -> CameraError {
+        // drivers of on-board cameras that are older than the flag have pipelines, too
         let on_board = capability.media_centric || capability.bus.starts_with("platform:");
         match Errno::from_io_error(&error) {
-            Some(Errno::NOSPC) => Trouble {
+            Some(Errno::NOSPC) => CameraError {
                 reason: format!(
                     "the USB bandwidth does not suffice for {what} (ENOSPC): ask for a smaller size or rate, or for mjpg, or use another port"
                 ),
                 kind: Kind::Bandwidth,
             },
-            Some(errno @ (Errno::PIPE | Errno::NOLINK)) => Trouble::of_pipeline(errno, what),
-            Some(errno @ Errno::INVAL) if on_board => Trouble::of_pipeline(errno, what),
+            Some(errno @ (Errno::PIPE | Errno::NOLINK)) => CameraError::of_pipeline(errno, what),
+            Some(errno @ Errno::INVAL) if on_board => CameraError::of_pipeline(errno, what),
             Some(Errno::NODEV | Errno::BUSY) => error.into(),
-            _ => Trouble::passing(format!("it does not stream {what}: {error}")),
+            _ => CameraError::passing(format!("it does not stream {what}: {error}")),
         }
     }
 
-    fn of_pipeline(errno: Errno, what: &str) -> Trouble {
+    fn of_pipeline(errno: Errno, what: &str) -> CameraError {
         let name = match errno {
             Errno::PIPE => "EPIPE",
             Errno::NOLINK => "ENOLINK",
             _ => "EINVAL",
         };
         let reason = format!("it does not stream {what} ({name}): configure its media pipeline (media-ctl), or {ANOTHER_WAY}");
-        Trouble { reason, kind: Kind::Pipeline }
+        CameraError { reason, kind: Kind::Pipeline }
     }
 }
 
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Trouble {
+impl From<io::Error> for CameraError {
+    fn from(error: io::Error) -> CameraError {
         match Errno::from_io_error(&error) {
             // unplugged, and not plugged in again: one state
-            Some(Errno::NOENT | Errno::NXIO | Errno::NODEV) => Trouble::passing("it is not there"),
-            Some(Errno::NOLINK | Errno::NOLCK | Errno::RANGE) => Trouble::passing("there is no signal at its input"),
-            Some(Errno::BUSY) => Trouble::passing("another program uses it"),
-            Some(Errno::ACCESS | Errno::PERM) => Trouble::passing("this user may not open it (is the user in the group video?)"),
-            Some(Errno::NOTTY | Errno::ISDIR) => Trouble::fatal("it is no V4L2 device"),
-            None if error.kind() == io::ErrorKind::NotFound => Trouble::passing("it is not there"),
-            _ => Trouble::passing(error.to_string()),
+            Some(Errno::NOENT | Errno::NXIO | Errno::NODEV) => CameraError::passing("it is not there"),
+            Some(Errno::NOLINK | Errno::NOLCK | Errno::RANGE) => CameraError::passing("there is no signal at its input"),
+            Some(Errno::BUSY) => CameraError::passing("another program uses it"),
+            Some(Errno::ACCESS | Errno::PERM) => CameraError::passing("this user may not open it (is the user in the group video?)"),
+            Some(Errno::NOTTY | Errno::ISDIR) => CameraError::fatal("it is no V4L2 device"),
+            None if error.kind() == io::ErrorKind::NotFound => CameraError::passing("it is not there"),
+            _ => CameraError::passing(error.to_string()),
         }
     }
 }
@@ -123,8 +123,8 @@ mod tests {
             (Errno::NODEV, &usb, Kind::Other, "it is not there"),
             (Errno::IO, &board, Kind::Other, "640x480 YUYV"),
         ] {
-            let trouble = Trouble::of_streamon(errno.into(), camera, "640x480 YUYV");
-            assert!(trouble.kind == kind && trouble.reason.contains(words), "{errno:?}: {trouble:?}");
+            let error = CameraError::of_streamon(errno.into(), camera, "640x480 YUYV");
+            assert!(error.kind == kind && error.reason.contains(words), "{errno:?}: {error:?}");
         }
     }
 }
