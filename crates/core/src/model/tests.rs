@@ -1,6 +1,6 @@
 //! A model whose network remembers: what [`Model::reset`] is for.
 
-use tract_onnx::prelude::{Datum, Framework as _, TypedModel, TypedSimplePlan};
+use tract_onnx::prelude::{DatumExt, SpecialOps, TypedModel, TypedSimplePlan};
 use tract_onnx::tract_core::ops::array::Slice;
 
 use super::ops::Fused;
@@ -49,7 +49,7 @@ fn summing() -> Model {
 #[test]
 fn reset_forgets_earlier_frames() {
     let mut model = summing();
-    let mut run = |model: &mut Model, value: f32| {
+    let run = |model: &mut Model, value: f32| {
         let mut input = Tensor::zeros(4, 4);
         input.values.fill(value);
         let mut logits = Logits::default();
