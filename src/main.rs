@@ -2,14 +2,18 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
-use eomt_edge::cli::{Cli, Command, RunArgs};
+use eomt_edge::cli::{Cli, Command, DoctorArgs, RunArgs, ViewArgs};
 use eomt_edge::config::{Config, ConfigError};
 use eomt_edge::daemon::{self, DaemonError};
+use eomt_edge::doctor::{DoctorOptions, doctor};
 use eomt_edge::sink::ring::reap_socket_main;
 use eomt_edge::source::exec_source_main;
+use eomt_edge::view::{ViewOptions, view};
 use eomt_edge_host::model_file::ModelFileError;
+use eomt_edge_host::output::{OutputClosed, UsageError};
 
 #[cfg(feature = "tools")]
 mod commands;
@@ -20,8 +24,7 @@ fn main() -> ExitCode {
     logging::start(cli.verbose, matches!(cli.command, Command::Run(_)));
     match dispatch(cli.command) {
         Ok(code) => code,
-        #[cfg(feature = "tools")]
-        Err(error) if error.downcast_ref::<eomt_edge_host::output::OutputClosed>().is_some() => ExitCode::SUCCESS,
+        Err(error) if error.downcast_ref::<OutputClosed>().is_some() => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
             exit_code(&error)
@@ -32,6 +35,14 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run(args).map(|()| ExitCode::SUCCESS),
+        Command::View(ViewArgs { socket, frames, save, json, timeout }) => {
+            view(&ViewOptions { socket, frames, save, json, timeout: Duration::from_secs(timeout) })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Doctor(DoctorArgs { config, model, socket }) => {
+            let problems = doctor(&DoctorOptions { config, model, socket })?;
+            Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Command::ReapSocket { path, dev, ino } => {
             reap_socket_main(&path, dev, ino);
             Ok(ExitCode::SUCCESS)
@@ -92,9 +103,6 @@ fn report(error: &anyhow::Error) {
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     let daemon = error.downcast_ref::<DaemonError>().is_some_and(DaemonError::is_usage);
     let model = error.downcast_ref::<ModelFileError>().is_some_and(ModelFileError::is_usage);
-    #[cfg(feature = "tools")]
-    let tool = error.downcast_ref::<eomt_edge_host::output::UsageError>().is_some();
-    #[cfg(not(feature = "tools"))]
-    let tool = false;
+    let tool = error.downcast_ref::<UsageError>().is_some();
     ExitCode::from(if daemon || model || tool { 2 } else { 1 })
 }

@@ -273,7 +273,6 @@ fn the_whole_path_allocates_nothing_after_warm_up() {
             max_segments: model.queries() as u32,
             include_frame: true,
             checksum: true,
-            source_id: 0,
             model_hash: [0; 16],
         };
         let mut pipeline = Pipeline::new(model, config);

@@ -15,6 +15,7 @@ Environment:
 #[command(version, about, max_term_width = 110, after_help = ENVIRONMENT)]
 pub struct Cli {
     #[command(subcommand)]
+    #[allow(missing_docs)] // would become help text
     pub command: Command,
     /// More log lines: -v info, -vv debug (RUST_LOG overrides)
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
@@ -22,6 +23,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs)] // would become help text
 pub enum Command {
     /// The daemon: segments frames and publishes masks to other processes
     Run(RunArgs),
@@ -53,10 +55,8 @@ pub enum Command {
     #[cfg(feature = "tools")]
     Bench(BenchArgs),
     /// Follow the masks of a running daemon
-    #[cfg(feature = "tools")]
     View(ViewArgs),
     /// What this machine offers, and what is wrong with it
-    #[cfg(feature = "tools")]
     Doctor(DoctorArgs),
     /// Remove a dead daemon's socket; started by the daemon itself
     #[command(hide = true)]
@@ -67,6 +67,7 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
+#[allow(missing_docs)] // would become help text
 pub struct RunArgs {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
@@ -86,6 +87,40 @@ pub struct RunArgs {
     /// Only load the model, compare it on two inputs with a plain evaluation of its file, and say what was found
     #[arg(long, conflicts_with_all = ["frames", "source"])]
     pub check: bool,
+}
+
+/// Arguments of `view`.
+#[derive(Debug, Args)]
+pub struct ViewArgs {
+    /// The daemon's socket
+    #[arg(long, default_value = "/run/eomt-edge/masks.sock", value_name = "PATH")]
+    pub socket: PathBuf,
+    /// End after so many frames
+    #[arg(long, value_name = "N")]
+    pub frames: Option<u64>,
+    /// Save an overlay of each frame
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+    /// One JSON object a frame
+    #[arg(long)]
+    pub json: bool,
+    /// Seconds to wait for the daemon, and for a frame
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    pub timeout: u64,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The service's configuration file
+    #[arg(long, default_value = "/etc/eomt-edge/eomt-edge.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// ONNX file [default: the configuration's]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// The daemon's socket [default: the configuration's]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
 }
 
 #[cfg(feature = "tools")]

@@ -219,40 +219,6 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
-/// Arguments of `view`.
-#[derive(Debug, Args)]
-pub struct ViewArgs {
-    /// The daemon's socket
-    #[arg(long, default_value = "/run/eomt-edge/masks.sock", value_name = "PATH")]
-    pub socket: PathBuf,
-    /// End after so many frames
-    #[arg(long, value_name = "N")]
-    pub frames: Option<u64>,
-    /// Save an overlay of each frame
-    #[arg(long, value_name = "DIR")]
-    pub save: Option<PathBuf>,
-    /// One JSON object a frame
-    #[arg(long)]
-    pub json: bool,
-    /// Seconds to wait for the daemon, and for a frame
-    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
-    pub timeout: u64,
-}
-
-/// Arguments of `doctor`.
-#[derive(Debug, Args)]
-pub struct DoctorArgs {
-    /// The service's configuration file
-    #[arg(long, default_value = "/etc/eomt-edge/eomt-edge.toml", value_name = "FILE")]
-    pub config: PathBuf,
-    /// ONNX file [default: the configuration's]
-    #[arg(long, value_name = "FILE")]
-    pub model: Option<PathBuf>,
-    /// The daemon's socket [default: the configuration's]
-    #[arg(long, value_name = "PATH")]
-    pub socket: Option<PathBuf>,
-}
-
 /// Arguments of `scenes`.
 #[derive(Debug, Args)]
 pub struct ScenesArgs {

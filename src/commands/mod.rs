@@ -5,14 +5,11 @@ mod dataset;
 mod train;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use eomt_edge::cli::{
     AnomalyArg, BenchArgs, Command, ConvertArgs, EvaluateArgs, MatchArg, PostprocessArgs, PrecisionArg, ScenesArgs, SegmentArgs,
     ThresholdArgs,
 };
-use eomt_edge::doctor::{DoctorOptions, doctor};
-use eomt_edge::view::{ViewOptions, view};
 use eomt_edge_core::data::Thresholds;
 use eomt_edge_core::model::Precision;
 use eomt_edge_core::segment::Anomaly;
@@ -28,7 +25,7 @@ use eomt_edge_tools::segment::{SegmentOptions, segment};
 
 use dataset::refuse_stray;
 
-/// Runs any command but `run` and those by which the daemon starts itself.
+/// Runs the commands of a desk.
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Convert(args) => run_convert(args)?,
@@ -40,24 +37,13 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Preprocess(args) => preprocess(&args.image, (args.size.0, args.size.1), &args.output, (args.max_pixels, args.exif))?,
         Command::Postprocess(args) => run_postprocess(&args)?,
         Command::Bench(args) => run_bench(args)?,
-        Command::View(args) => view(&ViewOptions {
-            socket: args.socket,
-            frames: args.frames,
-            save: args.save,
-            json: args.json,
-            timeout: Duration::from_secs(args.timeout),
-        })?,
-        Command::Doctor(args) => {
-            let problems = doctor(&DoctorOptions { config: args.config, model: args.model, socket: args.socket })?;
-            return Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-        }
         Command::Scenes(args) => {
             let ScenesArgs { output, count, seed, size, classes, degrade } = args;
             scenes(&ScenesOptions { output, count, seed, size, classes, degrade })?;
         }
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(*args)?,
-        Command::Run(_) | Command::ReapSocket { .. } | Command::ExecSource { .. } => unreachable!("main runs these itself"),
+        _ => unreachable!("main runs the others"),
     }
     Ok(ExitCode::SUCCESS)
 }
