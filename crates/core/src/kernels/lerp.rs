@@ -79,7 +79,7 @@ per_isa! {
     pub fn lerp_argmax(from: &[f32], into: &[f32], share: f32) -> (usize, f32) = lerp_argmax_body;
 }
 
-/// `[rows, columns]` to `[columns, stride]`; what lies behind the rows stays.
+/// Transposes `[rows, columns]` to `[columns, stride]`; values beyond `rows` keep what they were.
 pub fn transpose(from: &[f32], columns: usize, stride: usize, to: &mut [f32]) {
     // blocks of rows, so that a few cache lines of the target fill up before they leave
     for (block, rows) in from.chunks(LANES * columns).enumerate() {

@@ -1,4 +1,4 @@
-//! Instance segmentation: one segment per query that is sure of its class and of its mask; masks may overlap.
+//! Instance segmentation: one segment per query whose class and mask are confident; masks may overlap.
 
 use super::{PostProcessConfig, Table, classify_query, rle, table};
 use crate::data::{ClassLogits, Logits, NO_SEGMENT, Rle, Task};

@@ -12,7 +12,7 @@
 //! Results equal transformers' EomtImageProcessor (`post_process_*_segmentation`), with ids from 1 and 0 for nothing.
 //! It works on tiles or rows of enlarged masks, so that no `[queries, height, width]` buffer exists at frame size. A tile that its bounds
 //! decide is not computed. Invariants: results do not depend on the instruction set; after warm-up nothing
-//! is allocated (whole instance masks excepted, which only tools want).
+//! is allocated (except whole instance masks, for tools).
 //!
 //! **Lossless query pruning.** [`survivors`] finds the queries that can still become a segment from the class logits alone.
 //! Dropping the others changes neither id map nor table: the reference drops them itself before comparing masks.
@@ -162,7 +162,7 @@ impl Segmenter {
         table
     }
 
-    /// The `count` best readings of a query as a class, best class score first: what average precision ranks. For tools.
+    /// The `count` best readings of a query as a class, best class score first, to be ranked for average precision. For tools.
     ///
     /// `logits.kept` must hold at least the [`candidate_queries`].
     pub fn candidates(&mut self, logits: &Logits, geometry: &Geometry, count: usize) -> Vec<Candidate> {

@@ -8,7 +8,7 @@ use crate::kernels::bilinear::{Axis, Tap, sample};
 use crate::kernels::lerp::{lerp, lerp_argmax, transpose, weighted_sum, weighted_sum_sigmoid};
 use crate::kernels::math::softmax;
 
-/// Where the class scores of one or several network inputs lie on a common canvas, and which frame the canvas becomes.
+/// The places of one or several network inputs on a common canvas, and the size of the frame that shows the canvas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SemanticView {
     /// (height, width) of one network input.
@@ -22,7 +22,7 @@ pub struct SemanticView {
 }
 
 impl SemanticView {
-    /// One input, of which only the part that shows the frame counts.
+    /// One input; the padding around the frame is left out.
     pub fn padded(geometry: &Geometry) -> SemanticView {
         SemanticView { input: geometry.input, canvas: geometry.resized, origins: vec![(0, 0)], frame: geometry.frame }
     }
@@ -77,7 +77,7 @@ struct Input {
 
 /// Strides are multiples of this many values.
 const LANES: usize = 16;
-/// Pixels of which the probabilities exist at a time: a multiple of all tile heights.
+/// Pixels whose probabilities exist at the same time: a multiple of all tile heights.
 const BLOCK: usize = 96;
 
 /// Merges several inputs' scores: `logits[i]` belongs to `view.origins[i]` and keeps all queries.

@@ -28,7 +28,7 @@ impl Random {
     }
 }
 
-/// Blobs that overlap, classes from sure to hopeless, some queries for nothing: what a network says.
+/// Logits like a network's: overlapping blobs, confident and hopeless classes, queries without an object.
 fn random_logits(random: &mut Random, queries: usize, classes: usize, height: usize, width: usize) -> Logits {
     let mut class = ClassLogits { queries, classes, values: vec![0.0; queries * classes] };
     let mut masks = Vec::with_capacity(queries * height * width);

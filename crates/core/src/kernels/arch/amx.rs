@@ -1,7 +1,7 @@
 //! Tiles of Intel's Advanced Matrix Extensions: registers of 16 rows of 64 bytes, and instructions that multiply two of them.
 //!
 //! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18. A panel `[k / 4][32][4]` of bytes or
-//! `[k / 2][32][2]` of bfloat16 is what two registers side by side hold of the right-hand side, so these tiles share the layout of
+//! `[k / 2][32][2]` of bfloat16 fills two registers side by side, so these tiles share the layout of
 //! the AVX-512 ones. The shapes of the registers are state of the thread. Each product sets them and leaves nothing behind: other
 //! code of the process may have shapes of its own, and a thread that keeps none is switched faster.
 

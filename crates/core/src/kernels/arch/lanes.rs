@@ -9,112 +9,11 @@ mod x86_64;
 
 use super::arithmetic::Arithmetic;
 use super::functions::{EXP, EXP_ROUGH, exp_by, gelu_rough};
-use super::half::to_half;
 use super::isa::{Isa, Kind, Level};
+use super::simd::{Lanes, Simd};
 use super::token::Scalar;
 #[cfg(target_arch = "x86_64")]
 use super::token::{Avx2, Avx512Bf16, Avx512Vnni};
-
-/// Sixteen numbers.
-trait Lanes: Arithmetic {
-    fn store(self) -> [f32; 16];
-    /// The smaller of each pair; `other` where `self` is NaN.
-    fn min(self, other: Self) -> Self;
-    /// The larger of each pair; `other` where `self` is NaN.
-    fn max(self, other: Self) -> Self;
-    /// The sum of the lanes, pairwise.
-    #[inline(always)]
-    fn reduce_add(self) -> f32 {
-        self.reduce_pairwise(|a, b| a + b)
-    }
-    /// The smallest lane; none is NaN.
-    #[inline(always)]
-    fn reduce_min(self) -> f32 {
-        self.reduce_pairwise(|a, b| if a < b { a } else { b })
-    }
-    /// The largest lane; none is NaN.
-    #[inline(always)]
-    fn reduce_max(self) -> f32 {
-        self.reduce_pairwise(|a, b| if a > b { a } else { b })
-    }
-    /// Lane i and lane i + 8 become one, then those 4 apart, 2, 1.
-    #[inline(always)]
-    fn reduce_pairwise(self, operation: impl Fn(f32, f32) -> f32) -> f32 {
-        let mut lanes = self.store();
-        for width in [8, 4, 2, 1] {
-            for i in 0..width {
-                lanes[i] = operation(lanes[i], lanes[i + width]);
-            }
-        }
-        lanes[0]
-    }
-    /// To the nearest i8, ties to even; what is outside saturates, NaN becomes 0. The bits of `FLIP` are inverted.
-    fn round_i8<const FLIP: u8>(self) -> [u8; 16];
-}
-
-/// The token of an instruction set: its vectors come from nowhere else, so a vector proves the instruction set as the token does.
-trait Simd: Copy {
-    type Vector: Lanes;
-    fn splat(self, value: f32) -> Self::Vector;
-    fn load(self, values: &[f32; 16]) -> Self::Vector;
-    /// As [`to_half`]; numbers below 2^-126 may become zero.
-    #[inline(always)]
-    fn store_half(self, vector: Self::Vector, to: &mut [u16; 16]) {
-        to_half(&vector.store(), to);
-    }
-}
-
-impl Arithmetic for [f32; 16] {
-    fn splat(self, value: f32) -> Self {
-        [value; 16]
-    }
-    fn add(self, other: Self) -> Self {
-        std::array::from_fn(|i| self[i] + other[i])
-    }
-    fn sub(self, other: Self) -> Self {
-        std::array::from_fn(|i| self[i] - other[i])
-    }
-    fn mul(self, factor: Self) -> Self {
-        std::array::from_fn(|i| self[i] * factor[i])
-    }
-    fn mul_add(self, factor: Self, term: Self) -> Self {
-        std::array::from_fn(|i| self[i].mul_add(factor[i], term[i]))
-    }
-    fn clamp_min(self, low: f32) -> Self {
-        self.map(|value| value.clamp_min(low))
-    }
-    fn clamp_max(self, high: f32) -> Self {
-        self.map(|value| value.clamp_max(high))
-    }
-    fn ldexp(self, exponent: Self) -> Self {
-        std::array::from_fn(|i| self[i].ldexp(exponent[i]))
-    }
-}
-
-impl Lanes for [f32; 16] {
-    fn store(self) -> [f32; 16] {
-        self
-    }
-    fn min(self, other: Self) -> Self {
-        std::array::from_fn(|i| if self[i] < other[i] { self[i] } else { other[i] })
-    }
-    fn max(self, other: Self) -> Self {
-        std::array::from_fn(|i| if self[i] > other[i] { self[i] } else { other[i] })
-    }
-    fn round_i8<const FLIP: u8>(self) -> [u8; 16] {
-        self.map(|value| value.round_ties_even() as i8 as u8 ^ FLIP)
-    }
-}
-
-impl Simd for Scalar {
-    type Vector = [f32; 16];
-    fn splat(self, value: f32) -> [f32; 16] {
-        [value; 16]
-    }
-    fn load(self, values: &[f32; 16]) -> [f32; 16] {
-        *values
-    }
-}
 
 /// Calls `step` with sixteen values after the other, the last ones filled up with `fill`.
 #[inline(always)]

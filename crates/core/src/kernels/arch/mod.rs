@@ -29,6 +29,7 @@ pub(super) mod peak_aarch64;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod peak_x86_64;
 mod per_isa;
+mod simd;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod starts;
 mod strided;

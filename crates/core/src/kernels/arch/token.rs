@@ -3,7 +3,7 @@
 //! After rten-simd. A function that takes a token needs no other proof that it may use the instructions. `detect` is the only
 //! source of a token, apart from a stronger token that includes it.
 
-/// Defines tokens: what each stands for, and how the running CPU is asked.
+/// Defines tokens, each with the question to the running CPU.
 macro_rules! tokens {
     ($($(#[$meta:meta])* $name:ident = $present:expr;)*) => {$(
         $(#[$meta])*

@@ -4,8 +4,8 @@ use std::arch::aarch64::*;
 
 use super::super::aarch64::convert;
 use super::super::arithmetic::Arithmetic;
+use super::super::simd::{Lanes, Simd};
 use super::super::token::Neon;
-use super::{Lanes, Simd};
 
 /// Four registers of four lanes.
 #[derive(Clone, Copy)]

@@ -4,8 +4,8 @@ use std::arch::x86_64::*;
 use std::mem::transmute;
 
 use super::super::arithmetic::Arithmetic;
+use super::super::simd::{Lanes, Simd};
 use super::super::token::{Avx2, Avx512Bf16, Avx512Vnni};
-use super::{Lanes, Simd};
 
 /// One register. Only tokens that include AVX-512 F make one, so a value proves that the CPU has it.
 #[derive(Clone, Copy)]
