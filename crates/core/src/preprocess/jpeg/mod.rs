@@ -12,6 +12,7 @@
 //! follows the picture is not looked at. Refuses: damaged pictures, arithmetic coding, other precisions than 8 bits.
 
 mod bits;
+mod few;
 mod typical;
 mod walk;
 
