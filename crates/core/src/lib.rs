@@ -16,7 +16,7 @@
 //! | [`overlay`] | data |
 //! | [`scenes`] | data |
 //! | [`preprocess`], [`model`], [`segment`] | data, kernels |
-//! | [`pipeline`] | data, preprocess, model, segment |
+//! | [`pipeline`] | data, kernels (the instruction set), preprocess, model, segment |
 //!
 //! Invariants: no file, clock, device or log; the caller lends threads ([`kernels::workers::Workers`]). `unsafe` and CPU intrinsics live in
 //! [`kernels::arch`] only. `tests/architecture.rs` of the workspace checks both.

@@ -46,7 +46,7 @@ struct ByHand {
     broken: bool,
 }
 
-const CLASSES: [[f32; 4]; 4] = [[4.0, 0.0, 0.5, 0.0], [0.0, 5.0, 0.0, 1.0], [0.5, 0.0, 3.5, 0.0], [0.0, 0.0, 0.0, 9.0]];
+const CLASSES: [[f32; 4]; 4] = [[4.0, 0.0, 0.5, 0.0], [0.0, 5.0, 0.0, 1.0], [0.5, 0.0, 6.5, 0.0], [0.0, 0.0, 0.0, 9.0]];
 
 /// `[MASK, MASK]` logits of a query.
 fn mask(query: usize) -> Vec<f32> {
@@ -55,7 +55,7 @@ fn mask(query: usize) -> Vec<f32> {
         match query {
             0 => 3.3 - x,
             1 => x - 3.4,
-            2 => 6.0 - 2.5 * (y - 2.0).hypot(x - 5.5),
+            2 => 20.0 - 9.0 * (y - 2.5).hypot(x - 5.5),
             _ => 1.0,
         }
     };

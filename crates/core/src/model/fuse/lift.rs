@@ -90,7 +90,7 @@ fn square(model: &TypedModel, outlet: OutletId) -> Option<OutletId> {
     }
 }
 
-/// `(x - mean x) / sqrt(mean (x - mean x)^2 + eps)`, then times a constant plus a constant.
+/// LayerNorm (Ba et al. 2016): `(x - mean x) / sqrt(mean (x - mean x)^2 + eps)`, then times a constant plus a constant.
 fn layer_norm(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
     let Some((x, eps)) = normalized(model, node, op.name().as_ref()) else { return Ok(None) };
     let Some(&width) = shape(model, x).last() else { return Ok(None) };
@@ -143,7 +143,7 @@ fn near(value: f32, target: f32) -> bool {
     (value - target).abs() <= 2e-3 * target.abs()
 }
 
-/// GELU by the error function or tanh, SiLU and its relatives by the sigmoid.
+/// GELU (Hendrycks and Gimpel 2016) by the error function or tanh, SiLU and its relatives by the sigmoid.
 fn activation(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &ElementWiseOp) -> Patch {
     let found = match op.name().as_ref() {
         "Erf" => gelu(model, node),

@@ -181,7 +181,7 @@ fn then_activation(context: &Context, model: &TypedModel, node: &TypedNode, name
     replace(context, model, name, Spec::Linear(spec), &before.inputs, node.id.into())
 }
 
-/// A constant factor per column, as LayerScale in exports of other programs: multiplied into the weights.
+/// A constant factor per column, as LayerScale (Touvron et al. 2021) in third-party exports: folded into the weights.
 fn layer_scale(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
     let found = || {
         (op.name() == "Mul").then_some(())?;
@@ -206,7 +206,7 @@ fn layer_scale(context: &Context, model: &TypedModel, node: &TypedNode, name: &s
     replace(context, model, name, Spec::Linear(spec), &before.inputs, node.id.into())
 }
 
-/// `act(gate x) * (up x)`: one layer with twice the columns.
+/// `act(gate x) * (up x)`, a gated linear unit (SwiGLU: Shazeer 2020): one layer with twice the columns.
 fn gate(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
     if op.name() != "Mul" {
         return Ok(None);

@@ -12,6 +12,7 @@
 //! the picture are ignored. Refuses: damaged pictures, arithmetic coding, other precisions than 8 bits.
 
 mod bits;
+mod few;
 mod flaw;
 mod typical;
 mod walk;

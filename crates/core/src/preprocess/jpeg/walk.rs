@@ -12,6 +12,7 @@
 //! ```
 
 use super::bits::{Bits, Table};
+use super::few::Few;
 use super::flaw::Flaw;
 use super::typical::TYPICAL_TABLES;
 
@@ -39,7 +40,7 @@ struct Component {
 #[derive(Debug, Clone, Default)]
 struct Header {
     progressive: bool,
-    components: Vec<Component>,
+    components: Few<Component>,
     /// Units of an interleaved scan.
     units: usize,
 }
@@ -47,7 +48,7 @@ struct Header {
 /// The parameters of a scan (T.81 B.2.3).
 struct Scan {
     /// Index of the component, numbers of its DC and AC tables.
-    parts: Vec<(usize, usize, usize)>,
+    parts: Few<(usize, usize, usize)>,
     /// First and last coefficient.
     band: (u32, u32),
     /// A progressive scan that adds a bit to what earlier ones gave.
@@ -127,21 +128,17 @@ fn header(segment: &[u8], progressive: bool, fits: impl Fn(usize, usize) -> bool
         return Err(Flaw::Size(width, height));
     }
     let parts = parts.as_chunks::<3>().0.get(..usize::from(count)).ok_or(Flaw::Header)?;
-    let mut components: Vec<Component> = parts
-        .iter()
-        .map(|[id, factors, _]| Component {
-            id: *id,
-            across: usize::from(factors >> 4),
-            down: usize::from(factors & 15),
-            ..Component::default()
-        })
-        .collect();
+    let component = |[id, factors, _]: &[u8; 3]| {
+        let (across, down) = (usize::from(factors >> 4), usize::from(factors & 15));
+        Some(Component { id: *id, across, down, ..Component::default() })
+    };
+    let mut components = Few::collect(parts.iter().map(component)).ok_or(Flaw::Header)?;
     let most = |factor: fn(&Component) -> usize| components.iter().map(factor).max().unwrap_or_default();
     let (across, down) = (most(|c| c.across), most(|c| c.down));
-    if components.iter().any(|c| !(1..=4).contains(&c.across) || !(1..=4).contains(&c.down)) || count == 0 || count > 4 {
+    if components.iter().any(|c| !(1..=4).contains(&c.across) || !(1..=4).contains(&c.down)) || count == 0 {
         return Err(Flaw::Header);
     }
-    for c in &mut components {
+    for c in components.iter_mut() {
         c.blocks = ((width * c.across).div_ceil(8 * across), (height * c.down).div_ceil(8 * down));
         c.history = if progressive { vec![0; c.blocks.0 * c.blocks.1] } else { Vec::new() };
     }
@@ -173,7 +170,7 @@ impl<'a> Walk<'a> {
             return Err(Flaw::Apart);
         }
         let single = scan.parts.len() == 1;
-        let units = match scan.parts.as_slice() {
+        let units = match &scan.parts[..] {
             [(index, ..)] => header.components[*index].blocks.0 * header.components[*index].blocks.1,
             _ => header.units,
         };
@@ -185,7 +182,7 @@ impl<'a> Walk<'a> {
                 bits = restart(jpeg, &bits)?;
                 run = 0;
             }
-            for &(index, dc, ac) in &scan.parts {
+            for &(index, dc, ac) in scan.parts.iter() {
                 let component = &mut header.components[index];
                 let (dc, ac) = (self.dc[dc].as_ref(), self.ac[ac].as_ref());
                 let blocks = if single { 1 } else { component.across * component.down };
@@ -253,11 +250,10 @@ impl Scan {
             let index = header.components.iter().position(|c| c.id == *id)?;
             Some((index, usize::from(tables >> 4) & 3, usize::from(tables & 3)))
         };
-        let parts: Vec<_> = parts.as_chunks::<2>().0.iter().map(part).collect::<Option<_>>().ok_or(Flaw::Header)?;
+        let parts = Few::collect(parts.as_chunks::<2>().0.iter().map(part)).ok_or(Flaw::Header)?;
         // beyond the first coefficient, a progressive scan has one component (T.81 G.1.1.1.1)
         let alone = parts.len() == 1 || !header.progressive || (first, last) == (0, 0);
-        if parts.is_empty() || parts.len() > 4 || !alone || (header.progressive && (last > 63 || first > last || (first == 0 && last != 0)))
-        {
+        if parts.is_empty() || !alone || (header.progressive && (last > 63 || first > last || (first == 0 && last != 0))) {
             return Err(Flaw::Header);
         }
         Ok(Scan { parts, band: (u32::from(first), u32::from(last)), refines: bits >> 4 != 0, last: bits & 15 == 0 })
