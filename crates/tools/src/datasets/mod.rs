@@ -10,22 +10,22 @@
 //!
 //! | format | reader | exported by |
 //! |---|---|---|
-//! | COCO panoptic | [`panoptic`] | COCO, cityscapesScripts, datumaro, `scenes` |
-//! | COCO instances | [`objects`] | CVAT, Roboflow, Label Studio, LabelMe's converters, datumaro |
+//! | COCO panoptic | [`coco_panoptic`] | COCO, cityscapesScripts, datumaro, `scenes` |
+//! | COCO instances | [`coco_instances`] | CVAT, Roboflow, Label Studio, LabelMe's converters, datumaro |
 //! | class maps | [`class_maps`] | VOC, ADE20K, Cityscapes, mmsegmentation, labelme2voc, CVAT |
 //! | YOLO segmentation | [`yolo`] | Ultralytics, Roboflow, CVAT, Label Studio |
 //!
 //! Invariants: lists and names are read when the set is opened, masks image by image; pixels decide what areas are; what is left out
 //! is said by name, and a set that is left with nothing is an error. Refuses: to guess between two files, or what a colour means.
 
-mod check;
 mod class_maps;
 pub mod coco;
+mod coco_instances;
+mod coco_panoptic;
+mod dataset;
 mod find;
 pub mod labels;
 pub mod maps;
-mod objects;
-mod panoptic;
 mod yolo;
 
 use std::path::{Path, PathBuf};
@@ -36,13 +36,13 @@ use eomt_edge_core::data::{Exif, Task};
 use eomt_edge_host::output::usage;
 
 pub use class_maps::names_of;
-pub use objects::result as object_of_result;
-pub use panoptic::map as panoptic_map;
+pub use coco_instances::result as object_of_result;
+pub use coco_panoptic::map as panoptic_map;
 
 use class_maps::Naming;
+use coco_instances::Object;
 use labels::PanopticMap;
 use labels::{Class, ClassMap, Labels, NO_CLASS, PanopticSegment};
-use objects::Object;
 
 /// Where the truth lies.
 #[derive(Debug, Clone)]
@@ -200,11 +200,11 @@ impl Dataset {
         match truth {
             TruthFiles::Panoptic { json, directory } => {
                 set.source.clone_from(json);
-                (set.classes, set.images) = panoptic::open(json, directory, root)?;
+                (set.classes, set.images) = coco_panoptic::open(json, directory, root)?;
             }
             TruthFiles::Instances { json, crowds } => {
                 set.source.clone_from(json);
-                (set.classes, set.images) = objects::open(json, *crowds, root, exif)?;
+                (set.classes, set.images) = coco_instances::open(json, *crowds, root, exif)?;
             }
             TruthFiles::Yolo { yaml, split } => {
                 set.source.clone_from(yaml);
@@ -276,7 +276,7 @@ impl Dataset {
         let image = &self.images[index];
         match (&image.record, task) {
             (Record::Panoptic { png, segments }, task) => {
-                let map = panoptic::truth_map(png, segments, &self.once, self.max_pixels)?;
+                let map = coco_panoptic::truth_map(png, segments, &self.once, self.max_pixels)?;
                 Ok(match task {
                     Task::Panoptic => Labels::Panoptic(map),
                     Task::Semantic => Labels::Semantic(map.class_map()),
@@ -284,7 +284,7 @@ impl Dataset {
                 })
             }
             (Record::Objects { size, list }, Task::Instance) => {
-                objects::instances(&image.name, *size, list, &self.once).map(Labels::Instances)
+                coco_instances::instances(&image.name, *size, list, &self.once).map(Labels::Instances)
             }
             (Record::Classes { png }, Task::Semantic) => Ok(Labels::Semantic(self.class_map(png)?)),
             (Record::Objects { .. }, _) => usage("--instances and --yolo are a truth for --task instance only"),
@@ -302,10 +302,10 @@ impl Dataset {
     pub fn segments(&self, index: usize) -> Result<PanopticMap> {
         let image = &self.images[index];
         match &image.record {
-            Record::Panoptic { png, segments } => panoptic::truth_map(png, segments, &self.once, self.max_pixels),
+            Record::Panoptic { png, segments } => coco_panoptic::truth_map(png, segments, &self.once, self.max_pixels),
             Record::Objects { size, list } => {
-                let instances = objects::instances(&image.name, *size, list, &self.once)?;
-                Ok(objects::painted(&image.name, &instances, &self.once))
+                let instances = coco_instances::instances(&image.name, *size, list, &self.once)?;
+                Ok(coco_instances::painted(&image.name, &instances, &self.once))
             }
             Record::Classes { png } => {
                 let map = self.class_map(png)?;

@@ -17,9 +17,9 @@ use eomt_edge_host::output::usage;
 use hotcoco::Segmentation;
 use yaml_rust2::{Yaml, YamlLoader};
 
+use super::coco_instances::Object;
 use super::find::{self, some_of};
 use super::labels::Class;
-use super::objects::Object;
 use super::{Image, Record};
 
 /// Classes and images of `--yolo`: a `data.yaml`, or the folder that holds it, or a folder of images, labels and `classes.txt` as Label
