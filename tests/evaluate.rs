@@ -139,21 +139,21 @@ fn anomaly_masks_may_have_other_values() {
     for entry in std::fs::read_dir(data("evaluate/anomalies/truth")).unwrap() {
         let path = entry.unwrap().path();
         let mut mask = image::open(&path).unwrap().into_luma8();
-        // foreign becomes 255, and what does not count the only other value there is
+        // anomalous becomes 255, and what does not count the only other value there is
         mask.pixels_mut().for_each(|pixel| pixel.0[0] = if pixel.0[0] == 1 { 255 } else { pixel.0[0].min(1) });
         mask.save(truth.join(path.file_name().unwrap())).unwrap();
     }
     let arguments = ["--anomaly-dir", truth.to_str().unwrap(), "--predictions", "anomalies/scores"];
     refuse(evaluate(&arguments).args(["--anomaly-values", "0,200"]), 1, &["not 1"]);
     refuse(evaluate(&arguments).args(["--anomaly-values", "1,1"]), 2, &["two different values"]);
-    // nothing but 0 and 255, as binary masks are often stored: foreign is said to be 1
+    // nothing but 0 and 255, as binary masks are often stored: the default of 1 matches no pixel
     for entry in std::fs::read_dir(&truth).unwrap() {
         let path = entry.unwrap().path();
         let mut mask = image::open(&path).unwrap().into_luma8();
         mask.pixels_mut().filter(|pixel| pixel.0[0] == 1).for_each(|pixel| pixel.0[0] = 0);
         mask.save(&path).unwrap();
     }
-    refuse(&mut evaluate(&arguments), 1, &["no pixel of the masks is foreign", "--anomaly-values"]);
+    refuse(&mut evaluate(&arguments), 1, &["no pixel of the masks is anomalous", "--anomaly-values"]);
     assert!(scores(&[&arguments[..], &["--anomaly-values", "0,255"]].concat())["ap"].as_f64().unwrap() > 0.0);
 }
 
@@ -250,7 +250,7 @@ fn a_report_of_anomaly_scores_shows_each_images_own() {
     let page = std::fs::read_to_string(report.join("index.html")).unwrap();
     assert_eq!(page.matches("<img").count(), 6, "two images: picture, mask, score");
     assert_eq!(std::fs::read_dir(&report).unwrap().count(), 7);
-    // the first image with foreign pixels, and what it scores when it is the only one
+    // the first image with anomalous pixels, and its scores when it is the only one
     succeed(evaluate(&[&truth[..], &["--shown", "8", "--report"]].concat()).arg(&report));
     let page = std::fs::read_to_string(report.join("index.html")).unwrap();
     let ap = format!("AP {:.2}, FPR@95 {:.2}", 100.0 * alone["ap"].as_f64().unwrap(), 100.0 * alone["fpr95"].as_f64().unwrap());

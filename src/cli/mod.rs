@@ -1,10 +1,10 @@
-//! Arguments: what each command takes. No logic; `main` hands them to the rooms.
+//! The command line: what each command takes. No logic; `main` and `commands` turn arguments into options.
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// What no argument says.
+/// Environment variables, for the help.
 const ENVIRONMENT: &str = "\
 Environment:
   EOMT_EDGE_ISA  Instruction set of the kernels, as `bench --isa` takes it [default: the best that this CPU has]
@@ -34,19 +34,19 @@ pub enum Command {
     /// Measure how good a model is: panoptic quality, mIoU, mask AP, and where it is wrong
     #[cfg(feature = "tools")]
     Evaluate(Box<EvaluateArgs>),
-    /// Write procedural scenes with their truth, to evaluate on, to train on, or to try things with
+    /// Write procedural scenes with their ground truth, to evaluate on, to train on, or to try things with
     #[cfg(feature = "tools")]
     Scenes(ScenesArgs),
     /// Train from scratch or from a checkpoint, with mask annealing
     #[cfg(feature = "train")]
     Train(Box<TrainArgs>),
-    /// Run the network alone on normalized pixel values (a debugging door)
+    /// Run the network alone on normalized pixel values (for numerical checks)
     #[cfg(feature = "tools")]
     Logits(LogitsArgs),
-    /// Write the pixel values that a picture gives (a debugging door)
+    /// Write the pixel values of a picture (for numerical checks)
     #[cfg(feature = "tools")]
     Preprocess(PreprocessArgs),
-    /// Segments from given logits, numbered as the reference does (a debugging door)
+    /// Segments from given logits, numbered as the reference does (for numerical checks)
     #[cfg(feature = "tools")]
     Postprocess(PostprocessArgs),
     /// Time the stages of the frame path
@@ -89,14 +89,22 @@ pub struct RunArgs {
 }
 
 #[cfg(feature = "tools")]
+mod dataset;
+#[cfg(feature = "tools")]
+mod evaluate;
+#[cfg(feature = "tools")]
 mod tools;
 #[cfg(feature = "train")]
 mod train;
 #[cfg(feature = "tools")]
-mod truth;
+mod values;
+#[cfg(feature = "tools")]
+pub use dataset::{CrowdsArg, DatasetArgs};
+#[cfg(feature = "tools")]
+pub use evaluate::{AnomalyArg, EvaluateArgs, MatchArg};
 #[cfg(feature = "tools")]
 pub use tools::*;
 #[cfg(feature = "train")]
 pub use train::{MaskingArg, TrainArgs};
 #[cfg(feature = "tools")]
-pub use truth::{CrowdsArg, TruthArgs};
+pub use values::{ClassList, InputSize};

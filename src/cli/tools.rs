@@ -2,59 +2,20 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 use eomt_edge_core::data::{Exif, Normalization, Task};
 
-use super::truth::{TruthArgs, first_stray};
-use crate::config::THREADS_MAX;
-
-/// Pixels: three times the largest input of a published model.
-const INPUT_SIDE_MAX: usize = 4096;
-
-/// HEIGHTxWIDTH, or one number for a square.
-#[derive(Debug, Clone, Copy)]
-pub struct InputSize(pub usize, pub usize);
-
-fn input_size(text: &str) -> Result<InputSize, String> {
-    let side = |text: &str| text.parse::<usize>().ok().filter(|side| (1..=INPUT_SIDE_MAX).contains(side));
-    let size = match text.split_once('x') {
-        Some((height, width)) => side(height).zip(side(width)),
-        None => side(text).map(|side| (side, side)),
-    };
-    size.map(|(height, width)| InputSize(height, width))
-        .ok_or_else(|| format!("a size is N or HEIGHTxWIDTH, in pixels, at most {INPUT_SIDE_MAX}"))
-}
-
-fn threads(text: &str) -> Result<usize, String> {
-    text.parse::<usize>().ok().filter(|threads| *threads <= THREADS_MAX).ok_or_else(|| format!("it must lie between 0 and {THREADS_MAX}"))
-}
+use super::values::{ClassList, INPUT_SIDE_MAX, InputSize, class_list, input_size, probability, threads};
 
 /// What `--isa` takes: `kernels::arch` says which of them this CPU has.
 const ISA_NAMES: [&str; 10] = ["auto", "amx", "avx512bf16", "avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "scalar"];
 
-/// Class indices.
-#[derive(Debug, Clone)]
-pub struct ClassList(pub Vec<u16>);
-
-pub(super) fn class_list(text: &str) -> Result<ClassList, String> {
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    let classes = items.map(|item| item.parse().map_err(|_| format!("'{item}' is not a class index"))).collect::<Result<_, _>>()?;
-    Ok(ClassList(classes))
-}
-
-pub(super) fn probability(text: &str) -> Result<f64, String> {
-    text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())
-}
-
-fn two_values(text: &str) -> Result<[u16; 2], String> {
-    let number = |text: &str| text.trim().parse::<u16>().ok();
-    let values = text.split_once(',').and_then(|(normal, foreign)| Some([number(normal)?, number(foreign)?]));
-    values.filter(|[a, b]| a != b).ok_or_else(|| "it is two different values, NORMAL,FOREIGN".to_owned())
-}
-
+/// How `convert` stores weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PrecisionArg {
+    /// 32-bit floats.
     F32,
+    /// 8-bit integers.
     Int8,
 }
 
@@ -140,100 +101,6 @@ pub struct SegmentArgs {
     /// Larger pictures are refused
     #[arg(long, default_value_t = 64 << 20, value_name = "N")]
     pub max_pixels: u64,
-}
-
-/// How labels and classes of a dataset find each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MatchArg {
-    Name,
-    Id,
-    Order,
-}
-
-/// Which score of a pixel says that it is foreign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AnomalyArg {
-    /// One minus the largest class score
-    Max,
-    /// Rejected by all classes: minus the sum of tanh(class score)
-    Rba,
-}
-
-#[derive(Debug, Args)]
-#[command(group(ArgGroup::new("predicted").required(true).args(["model", "compare", "predictions"])))]
-#[command(group(ArgGroup::new("truth").required(true).args(["panoptic_json", "instances", "class_maps", "yolo", "anomaly_dir"])))]
-pub struct EvaluateArgs {
-    /// ONNX file
-    #[arg(long, value_name = "FILE")]
-    pub model: Option<PathBuf>,
-    /// Two ONNX files side by side: the scores, their difference, and the images at which they differ most
-    #[arg(long, value_names = ["A", "B"], num_args = 2)]
-    pub compare: Option<Vec<PathBuf>>,
-    /// Predictions instead of a model: a directory of what segment wrote (or of class maps, or of anomaly scores), or a file of COCO results
-    #[arg(long, value_name = "DIR|FILE")]
-    pub predictions: Option<PathBuf>,
-    /// COCO panoptic predictions, with their PNGs in --predictions
-    #[arg(long, value_name = "FILE", requires = "predictions")]
-    pub predictions_json: Option<PathBuf>,
-    #[command(flatten)]
-    pub truth: TruthArgs,
-    /// Ground truth: PNGs of 0 (normal), 1 (foreign: not among the classes of the training) and 255 (does not count)
-    #[arg(long, value_name = "DIR")]
-    pub anomaly_dir: Option<PathBuf>,
-    /// What counts as foreign with --anomaly-dir
-    #[arg(long, value_enum, default_value = "max")]
-    pub anomaly_score: AnomalyArg,
-    /// Values of normal and of foreign pixels with --anomaly-dir
-    #[arg(long, value_parser = two_values, default_value = "0,1", value_name = "NORMAL,FOREIGN", requires = "anomaly_dir")]
-    pub anomaly_values: [u16; 2],
-    /// How labels of the model and categories of the dataset are paired
-    #[arg(long = "match", value_enum, default_value = "name")]
-    pub match_by: MatchArg,
-    /// panoptic, instance or semantic [default: the ground truth's, else the model's]
-    #[arg(long)]
-    pub task: Option<Task>,
-    #[command(flatten)]
-    pub thresholds: ThresholdArgs,
-    /// Semantic: overlapping windows along the longer side instead of padding
-    #[arg(long)]
-    pub windows: bool,
-    /// Only the first N images
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
-    pub limit: Option<u32>,
-    /// An HTML report with pictures of the worst images (or the most different ones)
-    #[arg(long, value_name = "DIR")]
-    pub report: Option<PathBuf>,
-    /// Images that the report shows and --compare names
-    #[arg(long, default_value_t = 12, value_name = "N")]
-    pub shown: usize,
-    /// Exports by others: normalization is inside or outside of the network [default: as its graph shows]
-    #[arg(long, default_value = "auto", hide_default_value = true, value_name = "WHERE")]
-    pub normalization: Normalization,
-    /// Threads for one inference, 0 = one per core
-    #[arg(long, default_value_t = 0, value_parser = threads)]
-    pub threads: usize,
-    /// apply: turn pictures as their EXIF orientation says; ignore: take them as they are stored
-    #[arg(long, default_value = "apply", value_name = "apply|ignore")]
-    pub exif: Exif,
-    /// Larger pictures are refused
-    #[arg(long, default_value_t = 64 << 20, value_name = "N")]
-    pub max_pixels: u64,
-    /// One JSON object instead of a table, values 0 to 1
-    #[arg(long)]
-    pub json: bool,
-}
-
-impl EvaluateArgs {
-    /// As [`TruthArgs::stray`], of all options.
-    pub fn stray(&self) -> Option<[&'static str; 2]> {
-        let anomalies = self.anomaly_dir.is_some();
-        let own = [
-            (self.predictions_json.is_some(), self.predictions.is_some(), ["--predictions-json", "--predictions"]),
-            (self.anomaly_values != [0, 1], anomalies, ["--anomaly-values", "--anomaly-dir"]),
-            (self.anomaly_score != AnomalyArg::Max, anomalies, ["--anomaly-score", "--anomaly-dir"]),
-        ];
-        first_stray(&own).or_else(|| self.truth.stray())
-    }
 }
 
 #[derive(Debug, Args)]
@@ -390,7 +257,7 @@ pub struct ScenesArgs {
     /// Say only where these are, as for a task with fewer classes: box,floor [default: all]
     #[arg(long, value_delimiter = ',', value_name = "CLASSES")]
     pub classes: Vec<String>,
-    /// Probability of each of blur, darkness and noise, 0 to 1; the truth stays that of the seed
+    /// Probability of each of blur, darkness and noise, 0 to 1; the ground truth stays that of the seed
     #[arg(long, default_value_t = 0.0, value_parser = probability)]
     pub degrade: f64,
 }

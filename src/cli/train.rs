@@ -5,23 +5,23 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum};
 use eomt_edge_core::data::Exif;
 
-use super::tools::probability;
-use super::truth::TruthArgs;
+use super::dataset::DatasetArgs;
+use super::values::probability;
 use crate::config::THREADS_MAX;
 
 fn pair(text: &str) -> Result<[f64; 2], String> {
     let (low, high) = text.split_once(',').unwrap_or((text, text));
     let number = |text: &str| text.trim().parse::<f64>().ok().filter(|value| value.is_finite());
-    number(low).zip(number(high)).map(|(low, high)| [low, high]).ok_or_else(|| "it is two numbers, LOW,HIGH".to_owned())
+    number(low).zip(number(high)).map(|(low, high)| [low, high]).ok_or_else(|| "it must be two numbers, LOW,HIGH".to_owned())
 }
 
 fn steps(text: &str) -> Result<[u64; 2], String> {
-    let (heads, encoder) = text.split_once(',').ok_or("it is two numbers of steps: HEADS,ENCODER")?;
+    let (heads, encoder) = text.split_once(',').ok_or("it must be two numbers of steps: HEADS,ENCODER")?;
     let number = |text: &str| text.trim().parse::<u64>().map_err(|_| format!("'{text}' is no number of steps"));
     Ok([number(heads)?, number(encoder)?])
 }
 
-/// Of each block with queries.
+/// First and last step of mask annealing, of each block with queries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spans(pub Vec<[f64; 2]>);
 
@@ -32,14 +32,14 @@ fn spans(text: &str) -> Result<Spans, String> {
         Some([number(start)?, number(end)?])
     };
     let spans: Option<Vec<[f64; 2]>> = text.split(',').map(span).collect();
-    spans.map(Spans).ok_or_else(|| "it is START-END for each block with queries, in steps, separated by commas".to_owned())
+    spans.map(Spans).ok_or_else(|| "it must be START-END for each block with queries, in steps, separated by commas".to_owned())
 }
 
 fn positive(text: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|value| *value > 0.0 && value.is_finite()).ok_or_else(|| "it must be above 0".to_owned())
 }
 
-/// Whether queries see only inside their masks in training.
+/// Whether queries attend only inside their masks in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MaskingArg {
     /// At first always, then block by block less, at last never
@@ -53,7 +53,7 @@ pub enum MaskingArg {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("pictures").required(true).args(["scenes", "panoptic_json", "instances", "class_maps", "yolo"]))]
 pub struct TrainArgs {
-    /// Directory of the run: state, curves and the checkpoint; a run that is found there goes on
+    /// Directory of the run: state, curves and the checkpoint; an unfinished run there goes on
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
     /// Checkpoint to start from (as `convert` takes it); its labels may be others [default: random weights]
@@ -63,7 +63,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SEED")]
     pub scenes: Option<u64>,
     #[command(flatten)]
-    pub truth: TruthArgs,
+    pub dataset: DatasetArgs,
     /// apply: turn pictures as their EXIF orientation says; ignore: take them as they are stored
     #[arg(long, default_value = "apply", value_name = "apply|ignore")]
     pub exif: Exif,
@@ -73,7 +73,7 @@ pub struct TrainArgs {
     /// Images of a step
     #[arg(long, default_value_t = 16)]
     pub batch: usize,
-    /// Of the weights, the order and every other chance; the same seed gives the same weights
+    /// Of the weights, the order and every other random choice; the same seed gives the same weights
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Peak learning rate of queries and heads [default: 5e-4 from scratch, 1e-4 from a checkpoint]
@@ -101,7 +101,7 @@ pub struct TrainArgs {
     /// Exponent of the fall between those steps
     #[arg(long, default_value_t = 0.9, value_name = "POWER", value_parser = positive, requires = "anneal")]
     pub anneal_power: f64,
-    /// Points per mask at which the loss looks
+    /// Points per mask at which the loss compares
     #[arg(long, default_value_t = 1024)]
     pub points: usize,
     /// Range of the random scale; 1 fills the input

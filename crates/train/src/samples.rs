@@ -3,6 +3,8 @@
 //! Everything random follows from (seed, step, place in the batch), so that a resumed run sees what an uninterrupted one sees.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use eomt_edge_core::data::{Exif, Task};
@@ -10,19 +12,27 @@ use eomt_edge_core::scenes::{self, LABELS, Rng};
 use eomt_edge_host::output::usage;
 use eomt_edge_host::pictures::read_annotated;
 use eomt_edge_tools::datasets::labels::Class;
-use eomt_edge_tools::datasets::{Dataset, NamedBy, TruthFiles};
+use eomt_edge_tools::datasets::{Dataset, Format, NamedBy};
 use image::RgbImage;
 use image::imageops::{FilterType, resize};
 
 use super::loss::Targets;
 
-/// Where pictures come from.
+/// The pictures to learn from.
 #[derive(Debug, Clone)]
 pub enum Pictures {
-    /// [`eomt_edge_core::scenes`], drawn on the way.
-    Scenes { seed: u64 },
-    /// Images (`None`: the truth names them), and what annotators say of them.
-    Annotated { images: Option<std::path::PathBuf>, truth: TruthFiles },
+    /// Procedural scenes ([`eomt_edge_core::scenes`]), drawn when they are needed. None repeats.
+    Scenes {
+        /// The same seed draws the same scenes.
+        seed: u64,
+    },
+    /// Annotated pictures.
+    Annotated {
+        /// Directory of the pictures; `None` when the dataset locates them.
+        images: Option<PathBuf>,
+        /// Their annotations.
+        dataset: Arc<dyn Format>,
+    },
 }
 
 /// Pixels of a drawn scene's side, as in the validation sets.
@@ -81,19 +91,19 @@ pub(super) enum Supply {
 impl Supply {
     /// Looks at all pictures. `labels` are the classes of the checkpoint, for truths that name none.
     pub(super) fn open(pictures: &Pictures, exif: Exif, labels: Option<&[String]>) -> Result<Supply> {
-        let (images, truth) = match pictures {
+        let (images, dataset) = match pictures {
             Pictures::Scenes { seed } => return Ok(Supply::Scenes { seed: *seed }),
-            Pictures::Annotated { images, truth } => (images, truth),
+            Pictures::Annotated { images, dataset } => (images, dataset),
         };
-        if images.is_none() && !matches!(truth, TruthFiles::Yolo { .. }) {
+        if images.is_none() && !dataset.locates_pictures() {
             return usage("--images is needed: the directory of the annotated pictures");
         }
-        let mut set = Dataset::open(truth, images.as_deref(), labels, (MAX_PIXELS, exif))?;
-        if set.named_by == NamedBy::Nobody {
+        let mut set = Dataset::open(&**dataset, images.as_deref(), labels, (MAX_PIXELS, exif))?;
+        if set.named_by() == NamedBy::Unknown {
             return usage("--class-names is needed: nothing beside the class maps says what their values are called");
         }
-        distinct(&set.classes)?;
-        let hash = set.fingerprint(truth)?;
+        distinct(set.classes())?;
+        let hash = set.fingerprint()?;
         set.check_pictures()?; // all of them, before some are left out
         set.keep_annotated()?;
         set.check_sizes()?;
@@ -110,9 +120,9 @@ impl Supply {
     pub(super) fn labels(&self) -> (Vec<String>, Vec<usize>) {
         match self {
             Supply::Scenes { .. } => (LABELS.map(String::from).to_vec(), SCENE_STUFF.to_vec()),
-            Supply::Annotated(truth, _) => {
-                let stuff = truth.classes.iter().enumerate().filter(|(_, class)| class.is_thing == Some(false));
-                (truth.classes.iter().map(|class| class.name.clone()).collect(), stuff.map(|(index, _)| index).collect())
+            Supply::Annotated(dataset, _) => {
+                let stuff = dataset.classes().iter().enumerate().filter(|(_, class)| class.is_thing == Some(false));
+                (dataset.classes().iter().map(|class| class.name.clone()).collect(), stuff.map(|(index, _)| index).collect())
             }
         }
     }
@@ -121,9 +131,9 @@ impl Supply {
     pub(super) fn describe(&self) -> String {
         match self {
             Supply::Scenes { seed } => format!("procedural scenes, seed {seed}"),
-            Supply::Annotated(truth, hash) => {
-                let exif = if truth.exif == Exif::Ignore { ", EXIF ignored" } else { "" };
-                format!("{} annotated images (JSON {:.12}{exif})", truth.images.len(), hash)
+            Supply::Annotated(dataset, hash) => {
+                let exif = if dataset.exif() == Exif::Ignore { ", EXIF ignored" } else { "" };
+                format!("{} annotated images (JSON {:.12}{exif})", dataset.len(), hash)
             }
         }
     }
@@ -132,10 +142,10 @@ impl Supply {
     fn picture(&self, position: u64, seed: u64) -> Result<Picture> {
         match self {
             Supply::Scenes { seed } => Ok(scene(*seed, position)),
-            Supply::Annotated(truth, _) => {
-                let count = truth.images.len() as u64;
+            Supply::Annotated(dataset, _) => {
+                let count = dataset.len() as u64;
                 let index = permuted(position % count, count, Rng::new(seed, position / count).bits());
-                annotated(truth, index as usize)
+                annotated(dataset, index as usize)
             }
         }
     }
@@ -199,10 +209,10 @@ fn scene(seed: u64, index: u64) -> Picture {
     Picture { rgb, segments, classes: scene.classes.iter().map(|(_, class)| usize::from(*class)).collect() }
 }
 
-fn annotated(truth: &Dataset, index: usize) -> Result<Picture> {
-    let path = &truth.images[index].path;
-    let map = truth.segments(index)?;
-    let frame = read_annotated(path, MAX_PIXELS, truth.exif, (map.width, map.height))?;
+fn annotated(dataset: &Dataset, index: usize) -> Result<Picture> {
+    let path = &dataset.image(index).path;
+    let map = dataset.segments(index)?;
+    let frame = read_annotated(path, MAX_PIXELS, dataset.exif(), (map.width, map.height))?;
     // A crowd is no segment to be found: its pixels are nobody's.
     let kept: Vec<_> = map.segments.iter().filter(|segment| !segment.crowd).collect();
     if kept.len() >= usize::from(VOID) {

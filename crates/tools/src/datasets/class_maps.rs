@@ -1,244 +1,152 @@
 //! Folders of class maps: PNGs whose values are classes (VOC, ADE20K, Cityscapes, mmsegmentation, labelme2voc, CVAT's masks).
 //!
-//! A picture's map has its name, or one of the endings by which datasets call them ([`ENDINGS`]), or what `--suffixes` says.
-//! Names of classes come from `--class-names`, else from `labelmap.txt` (CVAT, datumaro; with colours) or `class_names.txt`
-//! (labelme2voc) beside the maps, else Cityscapes' own for maps called `_labelIds` or `_labelTrainIds`.
-//! Refuses: colours without a list of them, JPEG maps, values that are no class.
+//! [`super::pairs`] finds the map of a picture, [`super::naming`] the names of the classes.
+//! Refuses: colours without a list of them, values that are no class.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use eomt_edge_core::model::datasets::{ADE20K, CITYSCAPES};
-use eomt_edge_host::files;
+use anyhow::Result;
+use eomt_edge_core::data::Task;
 use eomt_edge_host::output::usage;
 
-use super::find::{pictures, some_of};
-use super::maps::Colours;
-use super::{ClassValues, Image, Record};
+use super::format::{Format, GroundTruth, Image, NamedBy, Opening};
+use super::labels::{Class, ClassMap, Labels, NO_CLASS, PanopticMap, PanopticSegment};
+use super::maps::{self, Colours};
+use super::naming::{self, ClassValues, Naming};
+use super::{fingerprint, pairs};
 
-/// Ends of pictures and of their maps: Cityscapes, ACDC and Dark Zurich, COCO-Stuff in mmsegmentation, Roboflow.
-const ENDINGS: [(&str, &str); 9] = [
-    ("_leftImg8bit", "_gtFine_labelTrainIds"),
-    ("_leftImg8bit", "_gtFine_labelIds"),
-    ("_leftImg8bit", "_gtCoarse_labelTrainIds"),
-    ("_leftImg8bit", "_gtCoarse_labelIds"),
-    ("_rgb_anon", "_gt_labelTrainIds"),
-    ("_rgb_anon", "_gt_labelIds"),
-    ("", "_labelTrainIds"),
-    ("", "_mask"),
-    ("", "_gt"),
-];
+/// The number of classes when neither the dataset nor a model tells it. Classes that do not occur have no scores.
+const UNNAMED_CLASSES: usize = 256;
 
-/// Cityscapes' ids of the classes that count, in the order of their train ids.
-const CITYSCAPES_IDS: [u16; 19] = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
-
-/// PASCAL VOC's classes, by the index of their colour.
-#[rustfmt::skip]
-const VOC: [&str; 21] = [
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
-    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-];
-
-/// The colours of classes that are VOC's, for maps that are stored as RGB.
-pub fn colours_of(names: &[String]) -> Colours {
-    if names != VOC {
-        return HashMap::new();
-    }
-    (0..VOC.len()).map(|class| (voc_colour(class), class as u16)).collect()
-}
-
-/// What the files say of the classes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Naming {
-    pub names: Vec<String>,
+/// A folder of class maps.
+#[derive(Debug, Clone)]
+pub struct ClassMaps {
+    /// The folder, which may have folders inside.
+    pub directory: PathBuf,
+    /// What the values mean.
     pub values: ClassValues,
-    /// Class of a colour, where the maps are coloured.
-    pub colours: Colours,
-    /// Whether the names are Cityscapes', by the names of the files.
-    pub assumed: bool,
+    /// In the order of the classes; `None`: a file beside the maps names them, else the model.
+    pub names: Option<Vec<String>>,
+    /// Endings of the names of pictures and of their maps.
+    pub suffixes: Option<[String; 2]>,
 }
 
-/// Whose values the maps' names say they have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Plain,
-    LabelIds,
-    TrainIds,
+struct Opened {
+    directory: PathBuf,
+    images: Vec<Image>,
+    maps: Vec<PathBuf>,
+    meaning: Meaning,
+    max_pixels: u64,
 }
 
-fn kind(png: &Path) -> Kind {
-    let stem = png.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let cityscapes = ["_gtFine_", "_gtCoarse_", "_gt_"].iter().any(|part| stem.contains(part));
-    match stem {
-        stem if cityscapes && stem.ends_with("_labelIds") => Kind::LabelIds,
-        stem if cityscapes && stem.ends_with("_labelTrainIds") => Kind::TrainIds,
-        _ => Kind::Plain,
+/// What the values and colours of the maps mean.
+struct Meaning {
+    classes: Vec<Class>,
+    named_by: NamedBy,
+    values: ClassValues,
+    colours: Colours,
+}
+
+impl Format for ClassMaps {
+    fn open(&self, opening: &Opening) -> Result<Box<dyn GroundTruth>> {
+        let (images, maps) = pairs::paired(&self.directory, opening.images, self.suffixes.as_ref())?;
+        let meaning = self.meaning(&maps, opening.labels)?;
+        Ok(Box::new(Opened { directory: self.directory.clone(), images, maps, meaning, max_pixels: opening.max_pixels }))
     }
 }
 
-/// What is known of the classes besides the model; `None` when the files say nothing.
-pub fn naming(directory: &Path, images: &[Image], values: &ClassValues) -> Result<Option<Naming>> {
-    let kinds: Vec<Kind> = images.iter().filter_map(|image| image.map()).map(kind).collect();
-    if let (Some(one), Some(other)) = (images.first(), kinds.iter().position(|kind| *kind != kinds[0])) {
-        let [one, other] = [one, &images[other]].map(|image| image.map().unwrap_or(&image.path).display());
-        bail!("{one} and {other} are maps of two kinds, whose values mean different things");
-    }
-    let own = Naming { names: Vec::new(), values: values.clone(), colours: HashMap::new(), assumed: false };
-    for folder in [Some(directory), directory.parent()].into_iter().flatten() {
-        let (labelmap, names) = (folder.join("labelmap.txt"), folder.join("class_names.txt"));
-        if labelmap.is_file() {
-            let (names, colours) = self::labelmap(&labelmap)?;
-            return Ok(Some(Naming { names, colours, ..own }));
-        }
-        if names.is_file() {
-            return Ok(Some(Naming { names: name_list(&names)?, ..own }));
-        }
-    }
-    let untouched = values.offset == 0 && values.listed.is_none();
-    let cityscapes = |values| Naming { names: CITYSCAPES.map(str::to_owned).to_vec(), values, assumed: true, ..own.clone() };
-    Ok(match kinds.first() {
-        Some(Kind::LabelIds) if untouched => Some(cityscapes(ClassValues { listed: Some(CITYSCAPES_IDS.to_vec()), ..values.clone() })),
-        Some(Kind::TrainIds) if untouched => Some(cityscapes(values.clone())),
-        _ => None,
-    })
-}
-
-/// `--class-names`: names with commas between, or a file with a name a line; `ade20k`, `cityscapes` and `voc` are known.
-pub fn names_of(text: &str) -> Result<Vec<String>> {
-    let names: Vec<String> = match text {
-        "cityscapes" => CITYSCAPES.map(str::to_owned).to_vec(),
-        "ade20k" => ADE20K.map(str::to_owned).to_vec(),
-        "voc" => VOC.map(str::to_owned).to_vec(),
-        text if Path::new(text).is_file() => return name_list(Path::new(text)),
-        text => text.split(',').map(|name| name.trim().to_owned()).collect(),
-    };
-    if names.iter().any(String::is_empty) || (names.len() == 1 && text.contains(['/', '.'])) {
-        return usage(format!("--class-names {text}: this is no file and no list of names with commas between"));
-    }
-    Ok(names)
-}
-
-/// A name a line; labelme2voc's `__ignore__` (255) stands first and is no class.
-fn name_list(path: &Path) -> Result<Vec<String>> {
-    let text = String::from_utf8(files::read(path)?).with_context(|| format!("{}: this is not UTF-8", path.display()))?;
-    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
-    let names: Vec<String> = lines.filter(|line| !line.is_empty() && *line != "__ignore__").map(str::to_owned).collect();
-    if names.is_empty() {
-        bail!("{}: there is no name of a class", path.display());
-    }
-    Ok(names)
-}
-
-/// Names and colours of `label:color_rgb:parts:actions` lines; a class without a colour has VOC's.
-fn labelmap(path: &Path) -> Result<(Vec<String>, Colours)> {
-    let text = String::from_utf8(files::read(path)?).with_context(|| format!("{}: this is not UTF-8", path.display()))?;
-    let (mut names, mut colours) = (Vec::new(), HashMap::new());
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let mut fields = line.split(':');
-        let (name, colour) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
-        let wrong = || format!("{}: {line:?} is not NAME:RED,GREEN,BLUE:..", path.display());
-        let colour = match colour.trim() {
-            "" => voc_colour(names.len()),
-            text => {
-                let levels: Option<Vec<u8>> = text.split(',').map(|level| level.trim().parse().ok()).collect();
-                levels.and_then(|levels| <[u8; 3]>::try_from(levels).ok()).with_context(wrong)?
+impl ClassMaps {
+    fn meaning(&self, maps: &[PathBuf], labels: Option<&[String]>) -> Result<Meaning> {
+        let mut meaning = Meaning { classes: Vec::new(), named_by: NamedBy::Dataset, values: self.values.clone(), colours: Colours::new() };
+        let mut known = self.names.clone();
+        let beside = naming::naming(&self.directory, maps, &self.values)?;
+        // names that the user gives are of another dataset than Cityscapes, whatever the names of the files
+        if let Some(Naming { names, values, colours, assumed }) = beside.filter(|beside| !beside.assumed || known.is_none()) {
+            // another dataset, whatever the names of the files, when the model has as many labels and none of these names
+            let plain = |name: &String| name.trim().to_lowercase();
+            let unrelated = |labels: &[String]| !labels.iter().any(|label| names.iter().any(|name| plain(name) == plain(label)));
+            let believed = !assumed || labels.is_none_or(|labels| labels.len() != names.len() || !unrelated(labels));
+            if known.is_none() && believed {
+                meaning.named_by = if assumed { NamedBy::Convention } else { NamedBy::Dataset };
+                known = Some(names);
             }
-        };
-        if colours.insert(colour, names.len() as u16).is_some() {
-            bail!("{}: two classes have the colour {colour:?}", path.display());
+            (meaning.values, meaning.colours) = (values, colours);
         }
-        names.push(name.to_owned());
-    }
-    if names.is_empty() {
-        bail!("{}: there is no name of a class", path.display());
-    }
-    Ok((names, colours))
-}
-
-/// The colour of an index in the palette of PASCAL VOC's development kit: bits of the index, three at a time, from the top of each
-/// channel down.
-fn voc_colour(index: usize) -> [u8; 3] {
-    let level = |channel: usize| (0..8).map(|bit| ((index >> (3 * bit + channel) & 1) as u8) << (7 - bit)).sum();
-    [level(0), level(1), level(2)]
-}
-
-/// The pictures below `root` (else the maps themselves) with their maps in `directory`. Pictures without one are skipped by name.
-pub fn paired(directory: &Path, root: &Path, suffixes: Option<&[String; 2]>, record: impl Fn(PathBuf) -> Record) -> Result<Vec<Image>> {
-    let from = if root.as_os_str().is_empty() { directory } else { root };
-    let mut found = pictures(from)?;
-    if from == directory {
-        only_labels(&mut found);
-    }
-    let (mut images, mut without): (Vec<Image>, Vec<String>) = (Vec::with_capacity(found.len()), Vec::new());
-    let mut owners: HashMap<PathBuf, String> = HashMap::new();
-    for path in found {
-        let below = path.strip_prefix(from).unwrap_or(&path);
-        let name = below.to_string_lossy().into_owned();
-        let Some(png) = candidates(below, suffixes).into_iter().map(|map| directory.join(map)).find(|png| png.is_file()) else {
-            without.push(name);
-            continue;
-        };
-        if png == path && from == root {
-            continue; // pictures and maps in one folder: this is a map
+        if known.is_none() {
+            meaning.named_by = if labels.is_some() { NamedBy::Model } else { NamedBy::Unknown };
+            known = labels.map(<[String]>::to_vec);
         }
-        if let Some(other) = owners.insert(png.clone(), name.clone()) {
-            bail!("{other} and {name} have the same map, {}", png.display());
+        if meaning.colours.is_empty() {
+            meaning.colours = self.names.as_deref().map(naming::colours_of).unwrap_or_default();
         }
-        images.push(Image { id: name.clone(), name, path, record: record(png) });
-    }
-    match &without[..] {
-        [] => {}
-        [first, ..] if images.is_empty() => {
-            let stem = Path::new(first).with_extension("");
-            let lossy = ["jpg", "jpeg"].iter().any(|end| directory.join(stem.with_extension(end)).is_file());
-            let hint = if lossy { " (a JPEG is there, which does not keep values)" } else { "" };
-            let (directory, stem, count) = (directory.display(), stem.display(), without.len());
-            bail!(
-                "{first}: {directory} has no {stem}.png{hint}, nor a map of another of the {count} pictures; --suffixes says how they are called"
-            );
+        let listed = meaning.values.listed.as_ref().map(Vec::len);
+        let count = listed.unwrap_or(known.as_ref().map_or(UNNAMED_CLASSES, Vec::len));
+        if let Some(known) = known.as_ref().filter(|known| known.len() != count) {
+            let who = if meaning.named_by == NamedBy::Model { "the model has" } else { "there are names of" };
+            return usage(format!("--class-values lists {count} classes, and {who} {}", known.len()));
         }
-        names => log::warn!("{}: {} pictures have no map and are skipped: {}", directory.display(), names.len(), some_of(names)),
+        let name = |class: usize| known.as_ref().map_or_else(|| format!("class {class}"), |known| known[class].clone());
+        meaning.classes = (0..count).map(|class| Class { id: class as u64, name: name(class), is_thing: None }).collect();
+        Ok(meaning)
     }
-    Ok(images)
 }
 
-/// Of the PNGs that Cityscapes has of a picture, one: colours and instances are no class maps.
-fn only_labels(found: &mut Vec<PathBuf>) {
-    let part_of_cityscapes = |path: &Path| ["_gtFine_", "_gtCoarse_"].iter().any(|part| path.to_string_lossy().contains(part));
-    let train_ids = found.iter().any(|path| kind(path) == Kind::TrainIds);
-    let wanted = if train_ids { Kind::TrainIds } else { Kind::LabelIds };
-    found.retain(|path| !part_of_cityscapes(path) || kind(path) == wanted);
-}
-
-/// What the map of a picture may be called, below the folder of maps.
-fn candidates(below: &Path, suffixes: Option<&[String; 2]>) -> Vec<String> {
-    if let Some([picture, map]) = suffixes {
-        let name = below.to_string_lossy();
-        return name.strip_suffix(picture.as_str()).map(|stem| format!("{stem}{map}")).into_iter().collect();
-    }
-    let stem = below.with_extension("").to_string_lossy().into_owned();
-    let renamed = ENDINGS.iter().filter_map(|(picture, map)| Some(format!("{}{map}", stem.strip_suffix(picture)?)));
-    std::iter::once(stem.clone()).chain(renamed).flat_map(|stem| ["png", "PNG"].map(|end| format!("{stem}.{end}"))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn colours_are_vocs() {
-        assert_eq!([0, 1, 2, 8, 20, 255].map(voc_colour), [[0, 0, 0], [128, 0, 0], [0, 128, 0], [64, 0, 0], [0, 64, 128], [224, 224, 192]]);
+impl GroundTruth for Opened {
+    fn source(&self) -> &Path {
+        &self.directory
     }
 
-    #[test]
-    fn maps_are_called_as_datasets_call_them() {
-        let of = |name: &str| candidates(Path::new(name), None);
-        assert!(of("a/b.c d.jpg").contains(&"a/b.c d.png".to_owned()));
-        assert!(of("x/y_leftImg8bit.png").contains(&"x/y_gtFine_labelIds.png".to_owned()));
-        assert!(of("000000000009.jpg").contains(&"000000000009_labelTrainIds.png".to_owned()));
-        let suffixes = ["_sat.jpg".to_owned(), "_mask.png".to_owned()];
-        assert_eq!(candidates(Path::new("1_sat.jpg"), Some(&suffixes)), ["1_mask.png"]);
-        assert!(candidates(Path::new("1.jpg"), Some(&suffixes)).is_empty());
+    fn images(&self) -> &[Image] {
+        &self.images
+    }
+
+    fn classes(&self) -> &[Class] {
+        &self.meaning.classes
+    }
+
+    fn named_by(&self) -> NamedBy {
+        self.meaning.named_by
+    }
+
+    fn natural_task(&self) -> Option<Task> {
+        Some(Task::Semantic)
+    }
+
+    fn file(&self, image: usize) -> Option<&Path> {
+        Some(&self.maps[image])
+    }
+
+    fn size(&self, image: usize) -> Result<(u32, u32)> {
+        maps::size(&self.maps[image])
+    }
+
+    fn labels(&self, image: usize, task: Task) -> Result<Labels> {
+        match task {
+            Task::Semantic => self.predicted_classes(&self.maps[image]).map(Labels::Semantic),
+            _ => usage("--class-maps is a ground truth for --task semantic only"),
+        }
+    }
+
+    /// Every class is one segment.
+    fn segments(&self, image: usize) -> Result<PanopticMap> {
+        let map = self.predicted_classes(&self.maps[image])?;
+        let mut areas = vec![0; self.meaning.classes.len()];
+        map.classes.iter().filter(|class| **class != NO_CLASS).for_each(|class| areas[usize::from(*class)] += 1);
+        let id = |class: usize| class as u32 + 1;
+        let segment = |(class, area): (usize, &u64)| PanopticSegment { id: id(class), class, area: *area, crowd: false, score: None };
+        let segments = areas.iter().enumerate().filter(|(_, area)| **area > 0).map(segment).collect();
+        let ids = map.classes.iter().map(|class| if *class == NO_CLASS { 0 } else { id(usize::from(*class)) }).collect();
+        Ok(PanopticMap { width: map.width, height: map.height, ids, segments })
+    }
+
+    fn fingerprint(&self) -> Result<Vec<u8>> {
+        let length = |image: usize| format!("{:?}", self.maps[image].metadata().ok().map(|metadata| metadata.len()));
+        Ok(fingerprint::of_images(&self.meaning.values, self, length))
+    }
+
+    fn predicted_classes(&self, png: &Path) -> Result<ClassMap> {
+        let map = maps::values(png, &self.meaning.colours, self.max_pixels)?;
+        let count = self.meaning.classes.len();
+        ClassMap::of_values(png, &map, count, |value| self.meaning.values.class(value, count))
     }
 }

@@ -8,7 +8,8 @@ use eomt_edge_host::files;
 use hotcoco::Segmentation;
 use serde::{Deserialize, Deserializer};
 
-use super::labels::{Class, PanopticSegment};
+use super::labels::{Class, ClassMap, NO_CLASS, PanopticSegment};
+use super::maps::{self, Colours};
 
 /// A number, or a text as in Cityscapes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -216,4 +217,12 @@ pub fn segments(path: &Path, annotation: PanopticAnnotation, places: &HashMap<u6
         Ok(PanopticSegment { id, class, area: area.map_or(u64::MAX, |area| area as u64), crowd: iscrowd.unwrap_or(false), score: None })
     };
     Ok((PathBuf::from(file_name), segments_info.into_iter().map(segment).collect::<Result<_>>()?))
+}
+
+/// The classes of a PNG whose values are category ids. 255 and 65535 are no class.
+pub(super) fn class_map(png: &Path, classes: &[Class], max_pixels: u64) -> Result<ClassMap> {
+    let map = maps::values(png, &Colours::new(), max_pixels)?;
+    let places = places(classes);
+    let none = |value: u16| (value == u16::MAX || value == 255).then_some(NO_CLASS);
+    ClassMap::of_values(png, &map, classes.len(), |value| places.get(&u64::from(value)).map(|place| *place as u16).or(none(value)))
 }

@@ -1,46 +1,137 @@
-//! Objects whose masks may overlap: COCO instances, as CVAT, Roboflow, Label Studio, LabelMe's converters and datumaro write them.
+//! COCO instances, as CVAT, Roboflow, Label Studio, LabelMe's converters and datumaro write them.
 //!
-//! Masks are drawn as pycocotools draws them. Ids of annotations are not looked at, so that 0 and repeated ones lose nothing.
-//! Where a map of one segment per pixel is needed (training), larger objects lie below smaller ones, and of equal ones the later
-//! on top. Annotations without a mask (boxes, keypoints) are left out by name; a list of nothing else is refused, and so is one of
-//! crowds only, unless crowds are to be objects: CVAT and datumaro write `iscrowd` 1 for every brush mask.
+//! Ids of annotations are ignored, so that 0 and repeated ones lose nothing. Annotations without a mask (boxes, keypoints) are left out
+//! with a warning; a list of nothing else is refused, and so is one of crowds only, unless crowds are objects: CVAT and datumaro write
+//! `iscrowd` 1 for every brush mask.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_core::data::Exif;
+use eomt_edge_core::data::Task;
+use eomt_edge_host::files;
 use hotcoco::Segmentation;
 
 use super::coco::{self, Id, ImageJson, InstanceJson};
 use super::find::{self, Finder, some_of};
-use super::labels::{Class, Instance, Instances};
-use super::labels::{PanopticMap, PanopticSegment};
-use super::{Crowds, Image, Once, Record};
+use super::format::{Format, GroundTruth, Image, Opening};
+use super::labels::{Class, ClassMap, Labels, PanopticMap};
+use super::objects::{Object, ObjectLists};
 
-/// An annotated object.
-#[derive(Debug, Clone)]
-pub struct Object {
-    /// Place of its class.
-    pub class: usize,
-    pub shape: Segmentation,
-    /// Pixels, as the file says.
-    pub area: Option<f64>,
-    pub crowd: bool,
+/// What objects with `iscrowd` 1 are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Crowds {
+    /// Groups: no prediction has to find them, and predictions on them are neither right nor wrong.
+    #[default]
+    Apart,
+    /// Objects like others.
+    Objects,
 }
 
-/// Classes and images of `--instances`.
-pub fn open(json: &Path, crowds: Crowds, root: &Path, exif: Exif) -> Result<(Vec<Class>, Vec<Image>)> {
-    let truth = coco::instances(json)?;
-    let file = json.display();
-    if truth.annotations.is_empty() {
-        bail!("{file}: there are no annotations");
+/// A COCO instances dataset.
+#[derive(Debug, Clone)]
+pub struct CocoInstances {
+    /// The list of images, objects and categories.
+    pub json: PathBuf,
+    /// What objects with `iscrowd` 1 are.
+    pub crowds: Crowds,
+}
+
+struct Opened {
+    json: PathBuf,
+    crowds: Crowds,
+    classes: Vec<Class>,
+    images: Vec<Image>,
+    objects: ObjectLists,
+    max_pixels: u64,
+}
+
+impl Format for CocoInstances {
+    fn open(&self, opening: &Opening) -> Result<Box<dyn GroundTruth>> {
+        let CocoInstances { json, crowds } = self;
+        let file = json.display();
+        let list = coco::instances(json)?;
+        if list.annotations.is_empty() {
+            bail!("{file}: there are no annotations");
+        }
+        let mut objects_of = objects_by_image(json, *crowds, &list.classes, &list.images, list.annotations)?;
+        let finder = Finder::new(opening.images);
+        let (mut images, mut objects) = (Vec::with_capacity(list.images.len()), ObjectLists::default());
+        for ImageJson { id, file_name, width, height } in &list.images {
+            let (path, name) = finder.find(file_name).with_context(|| format!("{file}"))?;
+            let size = match width.zip(*height) {
+                Some(size) => size,
+                None if path.is_file() => find::size(&path, opening.exif)?.shown,
+                None => bail!("{file}: image {} ({name}) has no width and height", id.0),
+            };
+            objects.push(size, objects_of.remove(id).unwrap_or_default());
+            images.push(Image { path, id: id.0.clone(), name });
+        }
+        let (json, max_pixels) = (json.clone(), opening.max_pixels);
+        Ok(Box::new(Opened { json, crowds: *crowds, classes: list.classes, images, objects, max_pixels }))
     }
-    let places = coco::places(&truth.classes);
-    let names: HashMap<&Id, &str> = truth.images.iter().map(|image| (&image.id, image.file_name.as_str())).collect();
+}
+
+impl GroundTruth for Opened {
+    fn source(&self) -> &Path {
+        &self.json
+    }
+
+    fn images(&self) -> &[Image] {
+        &self.images
+    }
+
+    fn classes(&self) -> &[Class] {
+        &self.classes
+    }
+
+    fn natural_task(&self) -> Option<Task> {
+        Some(Task::Instance)
+    }
+
+    fn size(&self, image: usize) -> Result<(u32, u32)> {
+        Ok(self.objects.get(image).0)
+    }
+
+    fn labels(&self, image: usize, task: Task) -> Result<Labels> {
+        self.objects.labels(image, &self.images[image].name, task)
+    }
+
+    fn segments(&self, image: usize) -> Result<PanopticMap> {
+        self.objects.segments(image, &self.images[image].name)
+    }
+
+    fn has_masks(&self, image: usize) -> bool {
+        self.objects.has_masks(image)
+    }
+
+    fn is_empty(&self, image: usize) -> bool {
+        self.objects.get(image).1.is_empty()
+    }
+
+    fn fingerprint(&self) -> Result<Vec<u8>> {
+        Ok([files::read(&self.json)?, format!("{:?}", self.crowds).into_bytes()].concat())
+    }
+
+    fn predicted_classes(&self, png: &Path) -> Result<ClassMap> {
+        coco::class_map(png, &self.classes, self.max_pixels)
+    }
+}
+
+/// The objects of each image that has some.
+fn objects_by_image(
+    json: &Path,
+    crowds: Crowds,
+    classes: &[Class],
+    images: &[ImageJson],
+    annotations: Vec<InstanceJson>,
+) -> Result<HashMap<Id, Vec<Object>>> {
+    let file = json.display();
+    let places = coco::places(classes);
+    let names: HashMap<&Id, &str> = images.iter().map(|image| (&image.id, image.file_name.as_str())).collect();
     let mut lists: HashMap<Id, Vec<Object>> = HashMap::new();
-    let mut tally = Tally { all: truth.annotations.len(), ..Tally::default() };
-    for annotation in truth.annotations {
+    let mut tally = Tally { all: annotations.len(), ..Tally::default() };
+    for annotation in annotations {
         let id = annotation.image_id.clone();
         let Some(name) = names.get(&id) else {
             bail!("{file}: an annotation belongs to image {}, which is not among the images", id.0);
@@ -51,23 +142,11 @@ pub fn open(json: &Path, crowds: Crowds, root: &Path, exif: Exif) -> Result<(Vec
             tally.without.push((*name).to_owned());
         }
     }
-    tally.judge(json, crowds)?;
-    let finder = Finder::new(root);
-    let mut images = Vec::with_capacity(truth.images.len());
-    for ImageJson { id, file_name, width, height } in &truth.images {
-        let (path, name) = finder.find(file_name).with_context(|| format!("{file}"))?;
-        let size = match width.zip(*height) {
-            Some(size) => size,
-            None if path.is_file() => find::size(&path, exif)?.shown,
-            None => bail!("{file}: image {} ({name}) has no width and height", id.0),
-        };
-        let record = Record::Objects { size, list: lists.remove(id).unwrap_or_default() };
-        images.push(Image { path, id: id.0.clone(), name, record });
-    }
-    Ok((truth.classes, images))
+    tally.check(json, crowds)?;
+    Ok(lists)
 }
 
-/// What was met among annotations.
+/// Counts of annotations, for warnings and refusals.
 #[derive(Default)]
 struct Tally {
     all: usize,
@@ -86,7 +165,7 @@ impl Tally {
         let shape = match json.segmentation {
             Some(Segmentation::Polygon(mut polygons)) => {
                 if let Some(odd) = polygons.iter().find(|polygon| polygon.len() % 2 == 1) {
-                    bail!("a polygon has {} numbers, and they are x and y in turn", odd.len());
+                    bail!("a polygon has {} numbers, and x and y must alternate", odd.len());
                 }
                 let before = polygons.len();
                 polygons.retain(|polygon| polygon.len() >= 6);
@@ -105,7 +184,8 @@ impl Tally {
         Ok(Some(Object { class, shape, area: json.area, crowd: crowd && crowds == Crowds::Apart }))
     }
 
-    fn judge(&self, json: &Path, crowds: Crowds) -> Result<()> {
+    /// Refuses a list without a usable object; warns about those that are left out.
+    fn check(&self, json: &Path, crowds: Crowds) -> Result<()> {
         let (file, masked) = (json.display(), self.all - self.unmasked);
         if masked == 0 && self.keypoints == self.all {
             bail!("{file}: its {} annotations are keypoints without a mask: export polygons or masks", self.all);
@@ -113,12 +193,12 @@ impl Tally {
         if masked == 0 {
             bail!("{file}: none of its {} annotations has a mask (their segmentation is empty: boxes): export polygons or masks", self.all);
         }
-        let mark = "CVAT and datumaro mark brush masks so; --crowds objects takes them for objects";
+        let mark = "CVAT and datumaro mark brush masks that way; --crowds objects treats them as objects";
         if crowds == Crowds::Apart && self.crowds == masked {
-            bail!("{file}: all {masked} objects are crowds (iscrowd 1), which nobody has to find: {mark}");
+            bail!("{file}: all {masked} objects are crowds (iscrowd 1), which no prediction has to find: {mark}");
         }
         if crowds == Crowds::Apart && 10 * self.crowds > masked {
-            log::warn!("{file}: {} of {masked} objects are crowds (iscrowd 1), which nobody has to find: {mark}", self.crowds);
+            log::warn!("{file}: {} of {masked} objects are crowds (iscrowd 1), which no prediction has to find: {mark}", self.crowds);
         }
         if self.small_polygons > 0 {
             log::warn!("{file}: {} polygons have fewer than three corners and are left out", self.small_polygons);
@@ -129,72 +209,4 @@ impl Tally {
         }
         Ok(())
     }
-}
-
-/// An object of a list of results, on an image of (width, height).
-pub fn result(json: &InstanceJson, size: (u32, u32), places: &HashMap<u64, usize>, image: &str) -> Result<Instance> {
-    let unknown = || format!("{image}: an object has the unknown category {}", json.category_id);
-    let class = *places.get(&json.category_id).with_context(unknown)?;
-    let shape = json.segmentation.as_ref().with_context(|| format!("{image}: an object has no segmentation"))?;
-    let score = json.score.with_context(|| format!("{image}: a predicted object has no score"))?;
-    if !score.is_finite() {
-        bail!("{image}: an object's score is not a number");
-    }
-    let mask = mask(shape, size, image)?;
-    let area = hotcoco::mask::area(&mask) as f64;
-    Ok(Instance { class, score, mask, area, crowd: false })
-}
-
-/// The pixels of a shape.
-fn mask(shape: &Segmentation, (width, height): (u32, u32), image: &str) -> Result<hotcoco::Rle> {
-    let mask = shape.to_rle(height, width).with_context(|| format!("{image}: an object's segmentation is broken"))?;
-    if (mask.w, mask.h) != (width, height) {
-        bail!("{image}: a mask of {}x{} pixels lies on an image of {width}x{height}", mask.w, mask.h);
-    }
-    let covered: u64 = mask.counts.iter().map(|run| u64::from(*run)).sum();
-    if covered != u64::from(width) * u64::from(height) {
-        bail!("{image}: the runs of a mask are of {covered} pixels, and the image has {width}x{height}");
-    }
-    Ok(mask)
-}
-
-/// The objects of an image. Areas are counted; where the file's puts an object among others (small, medium, large), that is told once.
-pub fn instances(image: &str, size: (u32, u32), list: &[Object], once: &Once) -> Result<Instances> {
-    let rank = |area: f64| (area > 32.0 * 32.0) as u8 + (area > 96.0 * 96.0) as u8;
-    let mut found = Vec::with_capacity(list.len());
-    for object in list {
-        let mask = mask(&object.shape, size, image)?;
-        let area = hotcoco::mask::area(&mask) as f64;
-        if area == 0.0 && once.first("empty") {
-            log::warn!("{image}: an object's mask has no pixel on the picture, so that nothing can find it (said once)");
-        }
-        if let Some(listed) = object.area.filter(|listed| rank(*listed) != rank(area))
-            && once.first("area")
-        {
-            log::warn!("{image}: an object has {area} pixels, and its area in the file is {listed}: pixels are counted (said once)");
-        }
-        found.push(Instance { class: object.class, score: 1.0, mask, area, crowd: object.crowd });
-    }
-    Ok(Instances { width: size.0, height: size.1, list: found })
-}
-
-/// One segment per pixel: the largest object is painted first, of equal ones the first. Crowds are nobody's.
-pub fn painted(image: &str, instances: &Instances, once: &Once) -> PanopticMap {
-    let mut order: Vec<&Instance> = instances.list.iter().filter(|instance| !instance.crowd).collect();
-    order.sort_by(|a, b| b.area.total_cmp(&a.area));
-    let mut ids = vec![0; instances.width as usize * instances.height as usize];
-    let mut segments = Vec::with_capacity(order.len());
-    for (id, instance) in (1..).zip(&order) {
-        instance.each_pixel(|pixel| ids[pixel] = id);
-        segments.push(PanopticSegment { id, class: instance.class, area: 0, crowd: false, score: None });
-    }
-    let mut areas = vec![0u64; order.len() + 1];
-    ids.iter().for_each(|id| areas[*id as usize] += 1);
-    segments.iter_mut().for_each(|segment| segment.area = areas[segment.id as usize]);
-    let hidden = order.iter().zip(&segments).filter(|(instance, segment)| instance.area > 0.0 && segment.area == 0).count();
-    if hidden > 0 && once.first("hidden") {
-        log::warn!("{image}: {hidden} objects lie wholly below smaller ones and are not seen (said once)");
-    }
-    segments.retain(|segment| segment.area > 0);
-    PanopticMap { width: instances.width, height: instances.height, ids, segments }
 }

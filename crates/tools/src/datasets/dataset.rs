@@ -1,39 +1,162 @@
-//! What is looked at before work begins: missing pictures, other sizes, sets that show nothing.
+//! A dataset as `train` and `evaluate` see it: an opened format, the images in use, and the checks before work begins.
+
+use std::collections::HashMap;
+use std::path::Path;
 
 use anyhow::{Result, bail};
-use eomt_edge_core::data::Task;
+use eomt_edge_core::data::{Exif, Task};
 use eomt_edge_host::files;
 
-use super::find::some_of;
-use super::{Dataset, Record};
-use super::{Image, TruthFiles, find, maps};
+use super::find::{self, some_of};
+use super::format::{Format, GroundTruth, Image, NamedBy, Opening};
+use super::labels::{Class, ClassMap, Labels, PanopticMap};
+use super::maps::Map;
 use crate::progress;
 
-/// Pictures of a set whose masks are all read before training; of more, this many are, evenly spread.
-const LOOKED_AT: usize = 256;
+/// The most images whose masks are read before training. Of more, this many are, evenly spread.
+const CHECKED_MAX: usize = 256;
+
+/// The images of a dataset that are in use. They are known by their place, from 0.
+pub struct Dataset {
+    truth: Box<dyn GroundTruth>,
+    /// Places of the images in use.
+    kept: Vec<usize>,
+    exif: Exif,
+}
 
 impl Dataset {
-    /// Refuses a set of which pictures are missing; names them.
+    /// Reads lists and names. `labels` name the classes of class maps where nothing else does; PNGs of more than `max_pixels` are refused.
+    ///
+    /// # Errors
+    /// A sentence that names the file, when it is missing, of another kind, or has no image.
+    pub fn open(format: &dyn Format, images: Option<&Path>, labels: Option<&[String]>, (max_pixels, exif): (u64, Exif)) -> Result<Dataset> {
+        let truth = format.open(&Opening { images: images.unwrap_or(Path::new("")), labels, max_pixels, exif })?;
+        if truth.images().is_empty() {
+            bail!("{}: there is no image to work on: the ground truth is empty", truth.source().display());
+        }
+        let mut seen = HashMap::new();
+        for (place, image) in truth.images().iter().enumerate() {
+            for file in [Some(image.path.as_path()), truth.file(place)].into_iter().flatten() {
+                if let Some(other) = seen.insert(file, image.id.as_str()).filter(|other| *other != image.id) {
+                    bail!("{}: images {other} and {} are both {}", truth.source().display(), image.id, file.display());
+                }
+            }
+        }
+        let kept = (0..truth.images().len()).collect();
+        Ok(Dataset { truth, kept, exif })
+    }
+
+    fn source(&self) -> &Path {
+        self.truth.source()
+    }
+
+    /// All classes; empty for anomaly masks.
+    pub fn classes(&self) -> &[Class] {
+        self.truth.classes()
+    }
+
+    /// Where the names of the classes come from.
+    pub fn named_by(&self) -> NamedBy {
+        self.truth.named_by()
+    }
+
+    /// The task that the format is for; `None` when it serves all.
+    pub fn natural_task(&self) -> Option<Task> {
+        self.truth.natural_task()
+    }
+
+    /// Whether EXIF orientations count.
+    pub fn exif(&self) -> Exif {
+        self.exif
+    }
+
+    /// The number of images in use, at least 1.
+    #[allow(clippy::len_without_is_empty)] // a dataset without an image does not open
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The image at `index`, below [`Dataset::len`].
+    pub fn image(&self, index: usize) -> &Image {
+        &self.truth.images()[self.kept[index]]
+    }
+
+    /// The images in use, in their order.
+    pub fn images(&self) -> impl Iterator<Item = &Image> {
+        self.kept.iter().map(|place| &self.truth.images()[*place])
+    }
+
+    /// Keeps the first images only.
+    pub fn truncate(&mut self, count: usize) {
+        self.kept.truncate(count);
+    }
+
+    /// The ground truth of an image in the form that `task` compares.
+    ///
+    /// # Errors
+    /// When the masks are missing or broken, or the format does not serve the task.
+    pub fn labels(&self, index: usize, task: Task) -> Result<Labels> {
+        self.truth.labels(self.kept[index], task)
+    }
+
+    /// The segments of an image as training takes them, at most one per pixel.
+    ///
+    /// # Errors
+    /// When the masks are missing, broken or of another size than the image, or the format has no segments.
+    pub fn segments(&self, index: usize) -> Result<PanopticMap> {
+        self.truth.segments(self.kept[index])
+    }
+
+    /// The anomaly mask of an image, values as they are in the file, and its file.
+    ///
+    /// # Errors
+    /// When the PNG is missing or broken, or the format marks no anomalies.
+    pub fn anomaly_mask(&self, index: usize) -> Result<(&Path, Map<u16>)> {
+        let place = self.kept[index];
+        let mask = self.truth.anomaly_mask(place)?;
+        Ok((self.truth.file(place).unwrap_or(self.source()), mask))
+    }
+
+    /// The classes of a predicted PNG, whose values mean what those of the dataset mean.
+    ///
+    /// # Errors
+    /// When the PNG is missing or broken, or has a value that is no class.
+    pub fn predicted_classes(&self, png: &Path) -> Result<ClassMap> {
+        self.truth.predicted_classes(png)
+    }
+
+    /// SHA-256 of what identifies the contents, in hexadecimal.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn fingerprint(&self) -> Result<String> {
+        Ok(files::sha256(&self.truth.fingerprint()?))
+    }
+
+    /// Refuses a dataset whose pictures are missing, by name.
+    ///
+    /// # Errors
+    /// When a picture does not exist.
     pub fn check_pictures(&self) -> Result<()> {
         let missing: Vec<String> =
-            self.images.iter().filter(|image| !image.path.is_file()).map(|image| image.path.display().to_string()).collect();
+            self.images().filter(|image| !image.path.is_file()).map(|image| image.path.display().to_string()).collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let (source, all) = (self.source.display(), self.images.len());
+        let (source, all) = (self.source().display(), self.len());
         bail!("{source}: {} of its {all} pictures do not exist: {}", missing.len(), some_of(&missing))
     }
 
-    /// Refuses pictures of another size than their annotations; reads the heads of all files.
+    /// Refuses pictures whose annotations have another size. Reads the headers of all files.
+    ///
+    /// # Errors
+    /// When sizes differ, or a file cannot be read.
     pub fn check_sizes(&self) -> Result<()> {
         let (mut wrong, mut turned) = (Vec::new(), Vec::new());
-        let bar = progress::bar(self.images.len() as u64, "checking pictures");
-        for image in &self.images {
+        let bar = progress::bar(self.len() as u64, "checking pictures");
+        for (&place, image) in self.kept.iter().zip(self.images()) {
             let found = find::size(&image.path, self.exif)?;
-            let truth = match &image.record {
-                Record::Objects { size, .. } => *size,
-                Record::Panoptic { png, .. } | Record::Classes { png } | Record::Anomalies { png } => maps::size(png)?,
-            };
+            let truth = self.truth.size(place)?;
             let ((width, height), (across, down)) = (found.shown, truth);
             if found.shown != truth {
                 let aside = found.turned && (height, width) == truth;
@@ -50,109 +173,82 @@ impl Dataset {
         }
         bar.finish_and_clear();
         if !wrong.is_empty() {
-            bail!("{}: {} pictures are of another size than their ground truth: {}", self.source.display(), wrong.len(), some_of(&wrong));
+            bail!("{}: {} pictures are of another size than their ground truth: {}", self.source().display(), wrong.len(), some_of(&wrong));
         }
         if !turned.is_empty() {
             log::warn!(
                 "{}: an EXIF orientation turns these pictures before they are learned from; if their annotators saw them unturned, --exif ignore: {}",
-                self.source.display(),
+                self.source().display(),
                 some_of(&turned)
             );
         }
         Ok(())
     }
 
-    /// Takes images away that show nothing to learn, by name.
+    /// Takes away the images that show nothing to learn, and names them in a warning.
     ///
     /// # Errors
     /// When none is left.
     pub fn keep_annotated(&mut self) -> Result<()> {
-        let annotated = |image: &Image| match &image.record {
-            Record::Panoptic { segments, .. } => segments.iter().any(|segment| !segment.crowd),
-            Record::Objects { list, .. } => list.iter().any(|object| !object.crowd),
-            Record::Classes { .. } | Record::Anomalies { .. } => true,
-        };
-        let without: Vec<&str> = self.images.iter().filter(|image| !annotated(image)).map(|image| image.name.as_str()).collect();
-        let source = self.source.display();
-        if without.len() == self.images.len() {
+        let Dataset { truth, kept, .. } = self;
+        let source = truth.source().display();
+        let bare: Vec<&str> =
+            kept.iter().filter(|place| !truth.has_masks(**place)).map(|place| truth.images()[*place].name.as_str()).collect();
+        if bare.len() == kept.len() {
             bail!("{source}: no picture has a mask to learn from");
         }
-        if !without.is_empty() {
-            log::warn!("{source}: {} pictures without a mask are skipped: {}", without.len(), some_of(&without));
+        if !bare.is_empty() {
+            log::warn!("{source}: {} pictures without a mask are skipped: {}", bare.len(), some_of(&bare));
         }
-        self.images.retain(annotated);
+        kept.retain(|place| truth.has_masks(*place));
         Ok(())
     }
 
-    /// What the set is made of, to know it again.
-    pub fn fingerprint(&self, truth: &TruthFiles) -> Result<String> {
-        use std::fmt::Write;
-        let list = match truth {
-            TruthFiles::Panoptic { json, .. } => files::read(json)?,
-            TruthFiles::Instances { json, crowds } => [files::read(json)?, format!("{crowds:?}").into_bytes()].concat(),
-            _ => {
-                let mut text = format!("{:?} {:?}", self.values, self.classes);
-                for image in &self.images {
-                    write!(text, "\n{} ", image.name)?;
-                    match &image.record {
-                        Record::Objects { size, list } => write!(text, "{size:?} {list:?}")?,
-                        _ => write!(text, "{:?}", image.map().and_then(|png| png.metadata().ok()).map(|meta| meta.len()))?,
-                    }
-                }
-                text.into_bytes()
-            }
-        };
-        Ok(files::sha256(&list))
-    }
-
-    /// Reads masks, of a large set some, so that a broken one is found before the first step, and tells which classes do not occur.
+    /// Reads the masks (of a large dataset, some), to find a broken one before the first step, and warns about classes that do not occur.
     ///
     /// # Errors
-    /// When a mask is broken, or none shows anything.
+    /// When a mask is broken, or no mask shows a class.
     pub fn check_content(&self) -> Result<()> {
-        let count = self.images.len().min(LOOKED_AT);
-        let mut seen = vec![false; self.classes.len()];
+        let count = self.len().min(CHECKED_MAX);
+        let mut seen = vec![false; self.classes().len()];
         let bar = progress::bar(count as u64, "checking masks");
         for at in 0..count {
-            let map = self.segments(at * self.images.len() / count)?;
+            let map = self.segments(at * self.len() / count)?;
             map.segments.iter().filter(|segment| segment.area > 0 && !segment.crowd).for_each(|segment| seen[segment.class] = true);
             bar.inc(1);
         }
         bar.finish_and_clear();
         if !seen.contains(&true) {
-            bail!("{}: no pixel of the ground truth is of a class that counts, so there is nothing to learn", self.source.display());
+            bail!("{}: no pixel of the ground truth is of a class that counts, so there is nothing to learn", self.source().display());
         }
-        let unseen: Vec<&str> = self.classes.iter().zip(&seen).filter(|(_, seen)| !**seen).map(|(class, _)| class.name.as_str()).collect();
-        if !unseen.is_empty() && count == self.images.len() {
-            log::warn!("{}: there is nothing to learn {} classes from: {}", self.source.display(), unseen.len(), some_of(&unseen));
+        let unseen: Vec<&str> =
+            self.classes().iter().zip(&seen).filter(|(_, seen)| !**seen).map(|(class, _)| class.name.as_str()).collect();
+        if !unseen.is_empty() && count == self.len() {
+            log::warn!("{}: there is nothing to learn {} classes from: {}", self.source().display(), unseen.len(), some_of(&unseen));
         }
         Ok(())
     }
 
-    /// Names the pictures of a list of objects that show none: they may not have been annotated yet.
-    pub fn tell_of_empty(&self) {
-        let is_empty = |record: &Record| matches!(record, Record::Objects { list, .. } if list.is_empty());
-        let names: Vec<&str> = self.images.iter().filter(|image| is_empty(&image.record)).map(|image| image.name.as_str()).collect();
+    /// Warns about images whose list of objects is empty: perhaps nobody has annotated them yet.
+    pub fn warn_of_empty(&self) {
+        let empty = self.kept.iter().filter(|place| self.truth.is_empty(**place));
+        let names: Vec<&str> = empty.map(|place| self.truth.images()[*place].name.as_str()).collect();
         if !names.is_empty() {
-            let source = self.source.display();
-            log::warn!("{source}: {} pictures show no object, and whatever is found on them is wrong: {}", names.len(), some_of(&names));
+            let source = self.source().display();
+            log::warn!("{source}: {} pictures show no object, and every prediction on them is wrong: {}", names.len(), some_of(&names));
         }
     }
 
-    /// Refuses a task for which the truth shows nothing.
+    /// Refuses a task for which the dataset shows nothing.
+    ///
+    /// # Errors
+    /// A sentence that names the file and says what is missing.
     pub fn check_task(&self, task: Task) -> Result<()> {
-        let panoptic = matches!(self.images[0].record, Record::Panoptic { .. });
-        if panoptic && task == Task::Instance && self.classes.iter().all(|class| class.is_thing == Some(false)) {
-            bail!(
-                "{}: isthing is 0 for every category, so there is no object to find: --task instance has nothing to score",
-                self.source.display()
-            );
-        }
-        Ok(())
+        self.truth.check_task(task)
     }
 
-    /// For a set of which no pixel or object counted.
-    pub fn nothing(&self) -> anyhow::Error {
-        anyhow::anyhow!("{}: no pixel of the ground truth is of a class that counts, so there is nothing to score", self.source.display())
+    /// The error for a dataset of which no pixel or object counts.
+    pub(crate) fn nothing(&self) -> anyhow::Error {
+        anyhow::anyhow!("{}: no pixel of the ground truth is of a class that counts, so there is nothing to score", self.source().display())
     }
 }

@@ -3,50 +3,124 @@
 //!
 //! ```text
 //! data.yaml            path: . ; train: images/train ; val: images/val ; names: [cat, dog]
-//! images/val/a.jpg     labels/val/a.txt: a line an object, CLASS x1 y1 x2 y2 x3 y3 .., parts of width and height
+//! images/val/a.jpg     labels/val/a.txt: one object per line, CLASS x1 y1 x2 y2 x3 y3 .., fractions of width and height
 //! ```
-//! Every class is a thing. A picture without a text file is one without objects, as Ultralytics takes it. Refuses: boxes, poses,
+//! Every class is a thing. A picture without a text file has no objects, as for Ultralytics. Refuses: boxes, poses,
 //! coordinates in pixels, classes that the list does not have.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_core::data::Exif;
+use eomt_edge_core::data::Task;
 use eomt_edge_host::files;
 use eomt_edge_host::output::usage;
 use hotcoco::Segmentation;
 use yaml_rust2::{Yaml, YamlLoader};
 
-use super::coco_instances::Object;
 use super::find::{self, some_of};
-use super::labels::Class;
-use super::{Image, Record};
+use super::format::{Format, GroundTruth, Image, Opening};
+use super::labels::{Class, ClassMap, Labels, PanopticMap};
+use super::naming::ClassValues;
+use super::objects::{Object, ObjectLists};
+use super::{coco, fingerprint};
 
-/// Classes and images of `--yolo`: a `data.yaml`, or the folder that holds it, or a folder of images, labels and `classes.txt` as Label
-/// Studio writes it. `split` is a key of the file: train, val, test.
-pub fn open(place: &Path, split: &str, exif: Exif) -> Result<(Vec<Class>, Vec<Image>)> {
-    let inside = place.join("data.yaml");
-    let (classes, mut pictures) = match place {
-        folder if folder.is_dir() && !inside.is_file() => flat(folder)?,
-        folder if folder.is_dir() => described(&inside, split)?,
-        yaml => described(yaml, split)?,
-    };
-    pictures.sort();
-    pictures.dedup();
-    let mut tally = Tally::default();
-    let mut images = Vec::with_capacity(pictures.len());
-    for path in pictures {
-        let size = find::size(&path, exif)?.shown;
-        let list = tally.read(&path, size, classes.len())?;
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        images.push(Image { id: path.to_string_lossy().into_owned(), name, path, record: Record::Objects { size, list } });
-    }
-    full_names_where_needed(&mut images);
-    tally.judge(place, split)?;
-    Ok((classes, images))
+/// A YOLO segmentation dataset.
+#[derive(Debug, Clone)]
+pub struct Yolo {
+    /// A `data.yaml`, the folder that holds it, or a folder of images, labels and `classes.txt` as Label Studio writes it.
+    pub place: PathBuf,
+    /// The set to read, a key of the `data.yaml`: train, val, test.
+    pub split: String,
 }
 
-/// Of a `data.yaml`.
+struct Opened {
+    place: PathBuf,
+    classes: Vec<Class>,
+    images: Vec<Image>,
+    objects: ObjectLists,
+    max_pixels: u64,
+}
+
+impl Format for Yolo {
+    fn open(&self, opening: &Opening) -> Result<Box<dyn GroundTruth>> {
+        let Yolo { place, split } = self;
+        let inside = place.join("data.yaml");
+        let (classes, mut pictures) = match place {
+            folder if folder.is_dir() && !inside.is_file() => flat(folder)?,
+            folder if folder.is_dir() => described(&inside, split)?,
+            yaml => described(yaml, split)?,
+        };
+        pictures.sort();
+        pictures.dedup();
+        let (mut tally, mut objects) = (Tally::default(), ObjectLists::default());
+        let mut images = Vec::with_capacity(pictures.len());
+        for path in pictures {
+            let size = find::size(&path, opening.exif)?.shown;
+            objects.push(size, tally.read(&path, size, classes.len())?);
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            images.push(Image { id: path.to_string_lossy().into_owned(), name, path });
+        }
+        full_names_where_needed(&mut images);
+        tally.check(place, split)?;
+        Ok(Box::new(Opened { place: place.clone(), classes, images, objects, max_pixels: opening.max_pixels }))
+    }
+
+    fn locates_pictures(&self) -> bool {
+        true
+    }
+}
+
+impl GroundTruth for Opened {
+    fn source(&self) -> &Path {
+        &self.place
+    }
+
+    fn images(&self) -> &[Image] {
+        &self.images
+    }
+
+    fn classes(&self) -> &[Class] {
+        &self.classes
+    }
+
+    fn natural_task(&self) -> Option<Task> {
+        Some(Task::Instance)
+    }
+
+    fn size(&self, image: usize) -> Result<(u32, u32)> {
+        Ok(self.objects.get(image).0)
+    }
+
+    fn labels(&self, image: usize, task: Task) -> Result<Labels> {
+        self.objects.labels(image, &self.images[image].name, task)
+    }
+
+    fn segments(&self, image: usize) -> Result<PanopticMap> {
+        self.objects.segments(image, &self.images[image].name)
+    }
+
+    fn has_masks(&self, image: usize) -> bool {
+        self.objects.has_masks(image)
+    }
+
+    fn is_empty(&self, image: usize) -> bool {
+        self.objects.get(image).1.is_empty()
+    }
+
+    fn fingerprint(&self) -> Result<Vec<u8>> {
+        let contents = |image: usize| {
+            let (size, list) = self.objects.get(image);
+            format!("{size:?} {list:?}")
+        };
+        Ok(fingerprint::of_images(&ClassValues::default(), self, contents))
+    }
+
+    fn predicted_classes(&self, png: &Path) -> Result<ClassMap> {
+        coco::class_map(png, &self.classes, self.max_pixels)
+    }
+}
+
+/// Classes and pictures of a `data.yaml`.
 fn described(yaml: &Path, split: &str) -> Result<(Vec<Class>, Vec<PathBuf>)> {
     let file = yaml.display();
     let text = String::from_utf8(files::read(yaml)?).with_context(|| format!("{file}: this is not UTF-8"))?;
@@ -59,7 +133,7 @@ fn described(yaml: &Path, split: &str) -> Result<(Vec<Class>, Vec<PathBuf>)> {
     Ok((classes(yaml, names)?, pictures(yaml, &document, split)?))
 }
 
-/// Of a folder without a `data.yaml`.
+/// Classes and pictures of a folder without a `data.yaml`.
 fn flat(folder: &Path) -> Result<(Vec<Class>, Vec<PathBuf>)> {
     let list = folder.join("classes.txt");
     if !list.is_file() {
@@ -81,7 +155,7 @@ fn classes(file: &Path, names: Vec<String>) -> Result<Vec<Class>> {
     Ok(names.into_iter().zip(0..).map(|(name, id)| Class { id, name, is_thing: Some(true) }).collect())
 }
 
-/// Pictures of the same name get their folder too.
+/// Adds the folder to the names of pictures that have the same name.
 fn full_names_where_needed(images: &mut [Image]) {
     let mut seen = std::collections::HashMap::new();
     images.iter().for_each(|image| *seen.entry(image.name.clone()).or_insert(0) += 1);
@@ -149,7 +223,7 @@ fn pictures(yaml: &Path, document: &Yaml, split: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The pictures that a text file names, one a line, from its own folder on.
+/// The pictures that a text file names, one per line, relative to its own folder.
 fn listed(list: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     let text = String::from_utf8_lossy(&files::read(list)?).into_owned();
     let here = list.parent().unwrap_or(Path::new(""));
@@ -161,7 +235,7 @@ fn listed(list: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// `images` becomes `labels`, the last one of a path; the picture's end becomes `txt`.
+/// The text file of a picture: the last folder `images` becomes `labels`, the extension `txt`.
 fn label_file(picture: &Path) -> PathBuf {
     let parts: Vec<_> = picture.components().collect();
     let last = parts.iter().rposition(|part| part.as_os_str() == "images").filter(|at| *at + 1 < parts.len());
@@ -169,7 +243,7 @@ fn label_file(picture: &Path) -> PathBuf {
     renamed.collect::<PathBuf>().with_extension("txt")
 }
 
-/// What was met among objects.
+/// Counts of objects, for warnings and refusals.
 #[derive(Default)]
 struct Tally {
     objects: usize,
@@ -213,7 +287,8 @@ impl Tally {
         Ok(list)
     }
 
-    fn judge(&self, yaml: &Path, split: &str) -> Result<()> {
+    /// Refuses a set without a usable object; warns about those that are left out.
+    fn check(&self, yaml: &Path, split: &str) -> Result<()> {
         let file = yaml.display();
         if self.objects == 0 && self.boxes > 0 {
             bail!("{file}: all {} objects of {split} are boxes, without a mask: export polygons", self.boxes);
@@ -234,7 +309,7 @@ impl Tally {
     }
 }
 
-/// How far a coordinate may lie outside of the picture, as annotators round.
+/// How far a coordinate may lie outside of the picture, relative to its size: annotators round.
 const OUTSIDE: f64 = 0.01;
 
 /// The object of a line; `None` for a box.

@@ -1,15 +1,15 @@
-//! Out-of-distribution scores: does the network know where it does not know?
+//! Out-of-distribution (OOD) scores: how well the model finds pixels of what it was not trained on.
 //!
-//! Every pixel gets a score of how foreign it is, from the class scores of semantic inference (sum over queries of class probability
-//! times mask probability), and all pixels of all images are ranked by it against binary masks of what is foreign. The EoMT
-//! paper's out-of-distribution table gives these two numbers; its published code has no evaluation of it, so the scores follow the
-//! literature on mask classification ([`eomt_edge_core::segment::Anomaly`]).
+//! Every pixel gets an anomaly score from the class scores of semantic inference (the sum over queries of class probability times mask
+//! probability). All pixels of all images are ranked by it against binary masks of anomalous pixels. The EoMT paper's out-of-distribution
+//! table gives the same two numbers, but its published code does not compute them, so the scores follow the literature on mask
+//! classification: the maximum, and RbA (Nayal et al. 2023); see [`eomt_edge_core::segment::Anomaly`].
 //!
 //! ```text
 //! AP     = sum over thresholds of (recall - recall before) * precision     (scikit-learn, average_precision_score)
-//! FPR@95 = the smallest false positive rate at which at least 95 % of the foreign pixels are found
+//! FPR@95 = the smallest false positive rate at which at least 95 % of the anomalous pixels are found
 //! ```
-//! Pixels of one score are taken together. Memory: 4 bytes a pixel of the whole dataset.
+//! Pixels with equal scores enter together. Memory: 4 bytes per pixel of the whole dataset.
 
 use std::path::{Path, PathBuf};
 
@@ -24,49 +24,49 @@ use eomt_edge_host::pictures::read_annotated;
 use serde_json::json;
 
 use super::{EvaluateOptions, Predictions, scores};
-use crate::datasets::{Dataset, TruthFiles, maps};
+use crate::datasets::{Dataset, maps};
 use crate::progress;
 
 mod report;
 
-/// Does not count, unless it is one of the two values that do.
+/// Pixels of this value do not count, unless it is one of the two values that do.
 const IGNORED: u16 = 255;
 
-/// Scores of pixels, apart by what they show.
+/// Scores of normal and of anomalous pixels.
 #[derive(Debug, Default)]
-pub struct Ranking {
+struct Ranking {
     normal: Vec<f32>,
-    foreign: Vec<f32>,
+    anomalous: Vec<f32>,
 }
 
 impl Ranking {
-    pub fn push(&mut self, score: f32, is_foreign: bool) {
-        if is_foreign { self.foreign.push(score) } else { self.normal.push(score) }
+    fn push(&mut self, score: f32, is_anomalous: bool) {
+        if is_anomalous { self.anomalous.push(score) } else { self.normal.push(score) }
     }
 
-    /// The kind of which there is no pixel, so that nothing can be measured.
+    /// The kind of pixels that is missing, without which nothing can be measured.
     fn missing(&self) -> Option<&'static str> {
-        match (self.normal.is_empty(), self.foreign.is_empty()) {
-            (_, true) => Some("foreign"),
+        match (self.normal.is_empty(), self.anomalous.is_empty()) {
+            (_, true) => Some("anomalous"),
             (true, _) => Some("normal"),
             _ => None,
         }
     }
 
-    /// Of all pixels pushed.
-    pub fn measure(mut self) -> Measure {
+    /// AP and FPR@95 of all pixels pushed.
+    fn measure(mut self) -> Measure {
         if self.missing().is_some() {
             return None;
         }
         self.normal.sort_unstable_by(|a, b| b.total_cmp(a));
-        self.foreign.sort_unstable_by(|a, b| b.total_cmp(a));
+        self.anomalous.sort_unstable_by(|a, b| b.total_cmp(a));
         let (mut found, mut false_alarms) = (0, 0);
         let (mut precision_sum, mut rate) = (0.0, None);
-        let all = self.foreign.len() as f64;
-        // normal pixels that outscore all foreign ones left change no recall, so thresholds at foreign scores suffice
-        while found < self.foreign.len() {
-            let threshold = self.foreign[found];
-            let same = self.foreign[found..].iter().take_while(|score| **score == threshold).count();
+        let all = self.anomalous.len() as f64;
+        // normal pixels that outscore all remaining anomalous ones do not change the recall, so thresholds at anomalous scores suffice
+        while found < self.anomalous.len() {
+            let threshold = self.anomalous[found];
+            let same = self.anomalous[found..].iter().take_while(|score| **score == threshold).count();
             found += same;
             false_alarms += self.normal[false_alarms..].iter().take_while(|score| **score >= threshold).count();
             precision_sum += same as f64 / all * (found as f64 / (found + false_alarms) as f64);
@@ -81,7 +81,7 @@ impl Ranking {
 /// AP and FPR@95; `None` when pixels of one of the two kinds are missing.
 type Measure = Option<(f64, f64)>;
 
-/// What gives the pixels their scores.
+/// The source of the scores.
 enum Scorer {
     Model(Box<Pipeline>),
     Files(PathBuf),
@@ -101,12 +101,12 @@ struct Outcome {
     images: Vec<Vec<Measure>>,
 }
 
-/// `--anomaly-dir`.
-pub(super) fn evaluate(directory: &Path, options: &EvaluateOptions) -> Result<()> {
+/// Evaluates a dataset of anomaly masks.
+pub(super) fn evaluate(options: &EvaluateOptions) -> Result<()> {
     if let Some(report) = &options.report {
         files::make_directory(report)?; // early: the work before it may take long
     }
-    let mut run = Run::open(directory, options)?;
+    let mut run = Run::open(options)?;
     let outcome = run.measure()?;
     if let Some(report) = &options.report {
         report::write(report, &mut run, &outcome)?;
@@ -115,10 +115,9 @@ pub(super) fn evaluate(directory: &Path, options: &EvaluateOptions) -> Result<()
 }
 
 impl Run<'_> {
-    fn open<'a>(directory: &Path, options: &'a EvaluateOptions) -> Result<Run<'a>> {
-        let truth = TruthFiles::Anomalies { directory: directory.to_owned() };
-        let mut dataset = Dataset::open(&truth, options.images.as_deref(), None, (options.max_pixels, options.exif))?;
-        dataset.images.truncate(options.limit.unwrap_or(usize::MAX));
+    fn open(options: &EvaluateOptions) -> Result<Run<'_>> {
+        let mut dataset = Dataset::open(&*options.dataset, options.images.as_deref(), None, (options.max_pixels, options.exif))?;
+        dataset.truncate(options.limit.unwrap_or(usize::MAX));
         let (paths, scorers) = match &options.predictions {
             Predictions::Models(paths) => (&paths[..], paths.iter().map(|path| Scorer::load(path, options)).collect::<Result<_>>()?),
             Predictions::Files { path, .. } => (std::slice::from_ref(path), vec![Scorer::Files(path.clone())]),
@@ -130,17 +129,18 @@ impl Run<'_> {
     fn measure(&mut self) -> Result<Outcome> {
         let new = |scorers: &[Scorer]| -> Vec<Ranking> { scorers.iter().map(|_| Ranking::default()).collect() };
         let mut rankings = new(&self.scorers);
-        let mut images = Vec::with_capacity(self.dataset.images.len());
-        let bar = progress::bar(self.dataset.images.len() as u64, "evaluating");
-        for index in 0..self.dataset.images.len() {
+        let mut images = Vec::with_capacity(self.dataset.len());
+        let bar = progress::bar(self.dataset.len() as u64, "evaluating");
+        for index in 0..self.dataset.len() {
             let mask = self.mask(index)?;
             let mut alone = new(&self.scorers);
-            let [normal, foreign] = self.options.anomaly_values;
-            let kind = |value: u16| if value == foreign { Some(true) } else { (value == normal).then_some(false) };
+            let [normal, anomalous] = self.options.anomaly_values;
+            let kind = |value: u16| if value == anomalous { Some(true) } else { (value == normal).then_some(false) };
             for (scores, (all, alone)) in self.scores(index, &mask)?.into_iter().zip(rankings.iter_mut().zip(&mut alone)) {
-                for (score, is_foreign) in scores.into_iter().zip(&mask.values).filter_map(|(score, value)| Some((score, kind(*value)?))) {
-                    all.push(score, is_foreign);
-                    alone.push(score, is_foreign);
+                for (score, is_anomalous) in scores.into_iter().zip(&mask.values).filter_map(|(score, value)| Some((score, kind(*value)?)))
+                {
+                    all.push(score, is_anomalous);
+                    alone.push(score, is_anomalous);
                 }
             }
             images.push(alone.into_iter().map(Ranking::measure).collect());
@@ -148,32 +148,32 @@ impl Run<'_> {
         }
         bar.finish_and_clear();
         if let Some(missing) = rankings.first().and_then(Ranking::missing) {
-            let [normal, foreign] = self.options.anomaly_values;
-            bail!("no pixel of the masks is {missing}: normal is {normal} and foreign {foreign}; --anomaly-values says otherwise");
+            let [normal, anomalous] = self.options.anomaly_values;
+            bail!("no pixel of the masks is {missing}: normal is {normal} and anomalous {anomalous}; --anomaly-values says otherwise");
         }
         Ok(Outcome { overall: rankings.into_iter().map(Ranking::measure).collect(), images })
     }
 
     /// The image's anomaly mask.
     fn mask(&self, index: usize) -> Result<maps::Map<u16>> {
-        let (png, mask) = self.dataset.anomalies(index)?;
-        let [normal, foreign] = self.options.anomaly_values;
-        if let Some(value) = mask.values.iter().find(|value| ![normal, foreign, IGNORED].contains(value)) {
+        let (png, mask) = self.dataset.anomaly_mask(index)?;
+        let [normal, anomalous] = self.options.anomaly_values;
+        if let Some(value) = mask.values.iter().find(|value| ![normal, anomalous, IGNORED].contains(value)) {
             let png = png.display();
-            bail!("{png}: an anomaly mask has {normal} (normal), {foreign} (foreign) and {IGNORED} (does not count), not {value}");
+            bail!("{png}: an anomaly mask has {normal} (normal), {anomalous} (anomalous) and {IGNORED} (does not count), not {value}");
         }
         Ok(mask)
     }
 
     /// The image, of the mask's size.
     fn frame(&self, index: usize, mask: &maps::Map<u16>) -> Result<Frame> {
-        let image = &self.dataset.images[index];
+        let image = self.dataset.image(index);
         Ok(read_annotated(&image.path, self.options.max_pixels, self.options.exif, (mask.width, mask.height))?)
     }
 
-    /// How foreign each pixel is (row-major, larger = more), one map per scorer.
+    /// The anomaly score of each pixel (row-major, larger = more anomalous), one map per scorer.
     fn scores(&mut self, index: usize, mask: &maps::Map<u16>) -> Result<Vec<Vec<f32>>> {
-        let name = self.dataset.images[index].name.clone();
+        let name = self.dataset.image(index).name.clone();
         let seen = self.scorers.iter().any(|scorer| matches!(scorer, Scorer::Model(_)));
         let frame = seen.then(|| self.frame(index, mask)).transpose()?;
         let options = self.options;
@@ -186,7 +186,7 @@ impl Run<'_> {
                 Scorer::Files(path) => file_scores(path, &name, (mask.width, mask.height), options.max_pixels)?,
             };
             match scores.iter().any(|score| score.is_nan()) {
-                true => bail!("{name}: the network gives no numbers here"),
+                true => bail!("{name}: the network returns values that are not numbers"),
                 false => Ok(scores),
             }
         };
@@ -205,7 +205,7 @@ impl Scorer {
     }
 }
 
-/// Scores of an image in a file: grey values, larger = more foreign.
+/// Scores of an image in a file: grey values, larger = more anomalous.
 fn file_scores(path: &Path, name: &str, size: (u32, u32), max_pixels: u64) -> Result<Vec<f32>> {
     let path = path.join(Path::new(name).with_extension("png"));
     let map = maps::values(&path, &maps::Colours::new(), max_pixels)?;
@@ -221,12 +221,12 @@ fn check_size(name: &str, (width, height): (u32, u32), truth: (u32, u32)) -> Res
 }
 
 fn print(run: &Run, outcome: &Outcome) -> Result<()> {
-    let images = run.dataset.images.len();
+    let images = run.dataset.len();
     let object = |measure: &Measure| {
         let [ap, fpr] = columns(measure);
         json!({ "task": "anomaly", "images": images, "ap": ap, "fpr95": fpr })
     };
-    let name = |index: usize| run.dataset.images[index].name.as_str();
+    let name = |index: usize| run.dataset.image(index).name.as_str();
     let apart = report::shown(outcome, run.options.shown);
     match &outcome.overall[..] {
         [one] if run.options.json => return say(object(one)),
@@ -264,7 +264,7 @@ fn print(run: &Run, outcome: &Outcome) -> Result<()> {
     }
 }
 
-/// What the second has more than the first.
+/// The second minus the first.
 fn difference(a: &Measure, b: &Measure) -> [Option<f64>; 2] {
     let ([ap, fpr], [other_ap, other_fpr]) = (columns(a), columns(b));
     [other_ap.zip(ap), other_fpr.zip(fpr)].map(|pair| pair.map(|(b, a)| b - a))
@@ -281,7 +281,7 @@ mod tests {
 
     fn ranked(scores: &[(f32, bool)]) -> Option<(f64, f64)> {
         let mut ranking = Ranking::default();
-        scores.iter().for_each(|(score, foreign)| ranking.push(*score, *foreign));
+        scores.iter().for_each(|(score, anomalous)| ranking.push(*score, *anomalous));
         ranking.measure()
     }
 

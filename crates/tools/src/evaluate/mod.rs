@@ -2,17 +2,17 @@
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
-//! use eomt_edge::tools::evaluate::{EvaluateOptions, Predictions, evaluate};
-//! use eomt_edge::tools::truth::TruthFiles;
-//! let truth = TruthFiles::Panoptic { json: "val/panoptic.json".into(), directory: "val/panoptic".into() };
+//! use eomt_edge_tools::datasets::CocoPanoptic;
+//! use eomt_edge_tools::evaluate::{EvaluateOptions, Predictions, evaluate};
+//! let dataset = CocoPanoptic { json: "val/panoptic.json".into(), directory: "val/panoptic".into() };
 //! let model = Predictions::Models(vec!["models/eomt-nano-scenes.onnx".into()]);
-//! evaluate(&EvaluateOptions::new(truth, model, Some("val/images".into())))?;
+//! evaluate(&EvaluateOptions::new(dataset, model, Some("val/images".into())))?;
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! ```text
-//! for each image:  truth (tools::truth)  +  prediction (predict)  →  how they fit (panoptic, semantic, instance)  →  sums
+//! for each image:  ground truth (datasets)  +  prediction (predict)  →  how they fit (panoptic, semantic, instance)  →  sums
 //! then:            scores (table, JSON), differences of two models (compare), pictures of the worst images (report)
 //! ```
 //!
@@ -23,23 +23,23 @@
 //! | mask AP | pycocotools | hotcoco; candidates as the EoMT authors take them |
 //! | AP, FPR@95 of anomalies | scikit-learn's definitions | [`anomaly`] |
 //!
-//! Invariants: values are 0 to 1, or absent when there was nothing to score; images are read one at a time; predictions
-//! that contradict themselves are errors, as in the COCO panoptic API; areas are counted from pixels. Refuses: to guess which label is which class.
+//! Invariants: values are 0 to 1, or absent when there was nothing to score; images are read one at a time; predictions that contradict
+//! themselves are errors, as in the COCO panoptic API; areas are counted from pixels. Refuses: to guess which label belongs to which class.
 
-pub mod anomaly;
-pub mod panoptic;
-pub mod semantic;
-
+mod anomaly;
 mod compare;
-pub mod instance;
+mod instance;
 mod matching;
+mod panoptic;
 mod pictures;
 mod predict;
 mod report;
 mod run;
-pub mod scores;
+mod scores;
+mod semantic;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use eomt_edge_core::data::{Exif, Normalization, Task};
@@ -49,43 +49,59 @@ use eomt_edge_host::output::{say, usage};
 
 pub use matching::MatchBy;
 
-use crate::datasets::TruthFiles;
+use crate::datasets::Format;
 use run::Run;
 
-/// What is evaluated.
+/// The predictions to evaluate.
 #[derive(Debug, Clone)]
 pub enum Predictions {
     /// One model, or two to compare.
     Models(Vec<PathBuf>),
-    /// What somebody wrote: a directory or file, and the JSON of COCO panoptic predictions.
-    Files { path: PathBuf, json: Option<PathBuf> },
+    /// Predictions that lie in files.
+    Files {
+        /// A directory, or a file of COCO results.
+        path: PathBuf,
+        /// The JSON of COCO panoptic predictions, whose PNGs lie in `path`.
+        json: Option<PathBuf>,
+    },
 }
 
-/// What `evaluate` can be told.
+/// Options of [`evaluate`].
 #[derive(Debug, Clone)]
 pub struct EvaluateOptions {
-    pub truth: TruthFiles,
+    /// The ground truth.
+    pub dataset: Arc<dyn Format>,
+    /// Models or files.
     pub predictions: Predictions,
+    /// Directory of the pictures; `None` where the dataset locates them, or nothing looks at them.
     pub images: Option<PathBuf>,
-    /// `None`: what the truth is made for, else what the model is made for.
+    /// `None`: the dataset's task, else the model's.
     pub task: Option<Task>,
+    /// How labels and classes are paired.
     pub match_by: MatchBy,
+    /// Score threshold, 0 to 1; `None`: the model's.
     pub threshold: Option<f64>,
+    /// Mask threshold, 0 to 1; `None`: the model's.
     pub mask_threshold: Option<f64>,
+    /// Overlap threshold, 0 to 1; `None`: the model's.
     pub overlap_threshold: Option<f64>,
-    /// Semantic: overlapping windows instead of padding.
+    /// Semantic: overlapping square windows instead of padding, as the EoMT authors evaluate.
     pub windows: bool,
-    /// Which score of a pixel says that it is foreign (binary anomaly masks only).
+    /// The anomaly score of a pixel (anomaly masks only).
     pub anomaly: Anomaly,
-    /// Values of normal and of foreign pixels in the masks: 0 and 1 as SegmentMeIfYouCan, Fishyscapes and RoadAnomaly publish them.
+    /// Values of normal and of anomalous pixels in anomaly masks: 0 and 1 in SegmentMeIfYouCan, Fishyscapes and RoadAnomaly.
     pub anomaly_values: [u16; 2],
     /// Only the first images.
     pub limit: Option<usize>,
+    /// 0: one per core.
     pub threads: usize,
-    /// Of a foreign export.
+    /// How pictures are normalized for a third-party export.
     pub normalization: Normalization,
+    /// Pictures with more pixels are refused.
     pub max_pixels: u64,
+    /// Whether the EXIF orientation of pictures counts.
     pub exif: Exif,
+    /// Print JSON instead of tables.
     pub json: bool,
     /// Directory of an HTML report.
     pub report: Option<PathBuf>,
@@ -94,10 +110,15 @@ pub struct EvaluateOptions {
 }
 
 impl EvaluateOptions {
-    /// With nothing said.
-    pub fn new(truth: TruthFiles, predictions: Predictions, images: Option<PathBuf>) -> EvaluateOptions {
+    /// The defaults of the command line.
+    pub fn new(dataset: impl Format + 'static, predictions: Predictions, images: Option<PathBuf>) -> EvaluateOptions {
+        EvaluateOptions::of_format(Arc::new(dataset), predictions, images)
+    }
+
+    /// [`EvaluateOptions::new`] for a format that was chosen at run time.
+    pub fn of_format(dataset: Arc<dyn Format>, predictions: Predictions, images: Option<PathBuf>) -> EvaluateOptions {
         EvaluateOptions {
-            truth,
+            dataset,
             predictions,
             images,
             task: None,
@@ -120,14 +141,14 @@ impl EvaluateOptions {
     }
 }
 
-/// Evaluates and prints; writes the report when one is asked for.
+/// Evaluates, prints the scores to standard output, and writes the report when `options` name one.
 ///
 /// # Errors
 /// When a file is missing or broken, sizes differ, classes do not match, or the options contradict each other.
 pub fn evaluate(options: &EvaluateOptions) -> Result<()> {
     check(options)?;
-    if let TruthFiles::Anomalies { directory } = &options.truth {
-        return anomaly::evaluate(directory, options);
+    if options.dataset.marks_anomalies() {
+        return anomaly::evaluate(options);
     }
     if let Some(directory) = &options.report {
         files::make_directory(directory)?; // early: the work before it may take long
@@ -149,10 +170,10 @@ pub fn evaluate(options: &EvaluateOptions) -> Result<()> {
     }
 }
 
-/// Options that contradict each other.
+/// Refuses options that contradict each other.
 fn check(options: &EvaluateOptions) -> Result<()> {
     let models = matches!(options.predictions, Predictions::Models(_));
-    let unseen = options.images.is_none() && !matches!(options.truth, TruthFiles::Yolo { .. });
+    let unseen = options.images.is_none() && !options.dataset.locates_pictures();
     if models && unseen {
         return usage("--images is needed: a model has to see the pictures");
     }
@@ -160,7 +181,7 @@ fn check(options: &EvaluateOptions) -> Result<()> {
         return usage("--images is needed: a report shows the pictures");
     }
     if let Predictions::Files { json: Some(_), .. } = options.predictions
-        && !matches!(options.truth, TruthFiles::Panoptic { .. })
+        && !options.dataset.takes_panoptic_predictions()
     {
         return usage("--predictions-json is for a COCO panoptic ground truth");
     }

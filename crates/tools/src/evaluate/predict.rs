@@ -119,7 +119,7 @@ impl FileSource {
         for object in coco::results(path)? {
             objects.entry(object.image_id.clone()).or_default().push(object);
         }
-        if let Some(id) = objects.keys().find(|id| !dataset.images.iter().any(|image| image.id == id.0)) {
+        if let Some(id) = objects.keys().find(|id| !dataset.images().any(|image| image.id == id.0)) {
             bail!("{}: image {} is no image of the dataset", path.display(), id.0);
         }
         Ok(FileSource::Results { objects })
@@ -127,12 +127,12 @@ impl FileSource {
 
     /// The prediction for an image whose truth has `size`.
     pub fn labels(&mut self, dataset: &Dataset, index: usize, task: Task, size: (u32, u32), max_pixels: u64) -> Result<Labels> {
-        let image = &dataset.images[index];
+        let image = dataset.image(index);
         match self {
             FileSource::Panoptic { json, directory, annotations } => {
                 let missing = || format!("{}: there is no prediction for image {}", json.display(), image.id);
                 let annotation = annotations.get(&Id(image.id.clone())).with_context(missing)?;
-                let (png, segments) = coco::segments(json, annotation.clone(), &coco::places(&dataset.classes))?;
+                let (png, segments) = coco::segments(json, annotation.clone(), &coco::places(dataset.classes()))?;
                 let png = directory.join(png);
                 let map = datasets::panoptic_map(&png, segments, max_pixels)?;
                 map.check(&png.display().to_string(), false)?;
@@ -142,7 +142,7 @@ impl FileSource {
                 if task != Task::Instance {
                     return usage("--predictions: a file of objects is for --task instance");
                 }
-                let places = coco::places(&dataset.classes);
+                let places = coco::places(dataset.classes());
                 let objects = objects.get(&Id(image.id.clone())).map(Vec::as_slice).unwrap_or_default();
                 let list = objects.iter().map(|object| datasets::object_of_result(object, size, &places, &image.name));
                 Ok(Labels::Instances(Instances { width: size.0, height: size.1, list: list.collect::<Result<_>>()? }))
@@ -161,7 +161,7 @@ fn of_map(map: PanopticMap, task: Task) -> Result<Labels> {
 }
 
 fn of_directory(dataset: &Dataset, index: usize, directory: &Path, by: MatchBy, task: Task, max_pixels: u64) -> Result<Labels> {
-    let stem = Path::new(&dataset.images[index].name).with_extension("");
+    let stem = Path::new(&dataset.image(index).name).with_extension("");
     let flat = stem.file_name().map(PathBuf::from).unwrap_or_default();
     let find = |end: &str| {
         let named = |stem: &PathBuf| directory.join(format!("{}{end}", stem.display()));
@@ -169,7 +169,7 @@ fn of_directory(dataset: &Dataset, index: usize, directory: &Path, by: MatchBy, 
     };
     let Some(json) = find(".json") else {
         return match find(".png") {
-            Some(png) if task == Task::Semantic => Ok(Labels::Semantic(dataset.class_map(&png)?)),
+            Some(png) if task == Task::Semantic => Ok(Labels::Semantic(dataset.predicted_classes(&png)?)),
             _ => bail!("{}: there is no prediction {}.json", directory.display(), stem.display()),
         };
     };
@@ -200,7 +200,7 @@ fn of_directory(dataset: &Dataset, index: usize, directory: &Path, by: MatchBy, 
 
 /// By the label where there is one and names are to match, else by number.
 fn class_of(row: &SegmentRow, dataset: &Dataset, by: MatchBy, json: &Path) -> Result<usize> {
-    let classes = &dataset.classes;
+    let classes = dataset.classes();
     let plain = |name: &str| name.trim().to_lowercase();
     let class = match (&row.label, by) {
         (Some(label), MatchBy::Name) => classes.iter().position(|class| plain(&class.name) == plain(label)),

@@ -47,7 +47,7 @@ fn show(directory: &Path, run: &mut Run, outcome: &Outcome, index: usize, place:
     let truth = run.truth(index)?;
     let frame = run.frame(index, &truth)?;
     let predictions = run.predictions(index, &truth, Some(&frame))?;
-    let names: Vec<String> = run.dataset.classes.iter().map(|class| class.name.clone()).collect();
+    let names: Vec<String> = run.dataset.classes().iter().map(|class| class.name.clone()).collect();
     let mut panels = vec![("picture", frame.data.clone()), ("ground truth", pictures::overlay(&frame, &truth, &names))];
     match &predictions[..] {
         [a, b] => {

@@ -69,21 +69,21 @@ impl Run<'_> {
         let (models, names) = load_models(options)?;
         let labels = models.first().map(|model| model.metadata().labels.clone());
         let labels = labels.as_deref();
-        let mut dataset = Dataset::open(&options.truth, options.images.as_deref(), labels, (options.max_pixels, options.exif))?;
-        dataset.images.truncate(options.limit.unwrap_or(usize::MAX));
+        let mut dataset = Dataset::open(&*options.dataset, options.images.as_deref(), labels, (options.max_pixels, options.exif))?;
+        dataset.truncate(options.limit.unwrap_or(usize::MAX));
         let own = models.first().map(|model| model.metadata().task);
         let task = options.task.or(dataset.natural_task()).or(own).unwrap_or_default();
         dataset.check_task(task)?;
-        dataset.tell_of_empty();
+        dataset.warn_of_empty();
         if labels.is_some() || options.report.is_some() {
             dataset.check_pictures()?;
         }
-        // the model's labels are the classes, or nobody knows any: values of maps are numbers of labels
-        let by_number = matches!(dataset.named_by, NamedBy::Model | NamedBy::Nobody);
+        // the model's labels are the classes, or no names are known: values of maps are numbers of labels
+        let by_number = matches!(dataset.named_by(), NamedBy::Model | NamedBy::Unknown);
         let by = if by_number { MatchBy::Id } else { options.match_by };
         let mut sources = Vec::new();
         for (model, name) in models.into_iter().zip(&names) {
-            let classes = match_labels(&model.metadata().labels, &dataset.classes, by, name)?;
+            let classes = match_labels(&model.metadata().labels, dataset.classes(), by, name)?;
             sources.push(Source::Model(Box::new(model_source(model, name, classes, task, options)?)));
         }
         if let Predictions::Files { path, json } = &options.predictions {
@@ -94,17 +94,17 @@ impl Run<'_> {
 
     /// Goes through all images.
     pub fn measure(&mut self) -> Result<Outcome> {
-        let classes = self.dataset.classes.len();
+        let classes = self.dataset.classes().len();
         let new = || match self.task {
             Task::Panoptic => Sums::Panoptic(PanopticSums::new(classes)),
             Task::Semantic => Sums::Semantic(Confusion::new(classes)),
             Task::Instance => Sums::Instances(Objects::default()),
         };
         let mut sums: Vec<Sums> = self.sources.iter().map(|_| new()).collect();
-        let mut images = Vec::with_capacity(self.dataset.images.len());
-        let bar = progress::bar(self.dataset.images.len() as u64, "evaluating");
+        let mut images = Vec::with_capacity(self.dataset.len());
+        let bar = progress::bar(self.dataset.len() as u64, "evaluating");
         let mut counted = false;
-        for index in 0..self.dataset.images.len() {
+        for index in 0..self.dataset.len() {
             let truth = self.truth(index)?;
             let frame = self.frame_if_needed(index, &truth)?;
             let predictions = self.predictions(index, &truth, frame.as_ref())?;
@@ -115,7 +115,7 @@ impl Run<'_> {
                 [a, b] => Some(share(&wrong(a, b, true))),
                 _ => None,
             };
-            images.push(ImageResult { name: self.dataset.images[index].name.clone(), scores, disagreement });
+            images.push(ImageResult { name: self.dataset.image(index).name.clone(), scores, disagreement });
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -123,12 +123,12 @@ impl Run<'_> {
             return Err(self.dataset.nothing());
         }
         let finish = |sums: Sums| match sums {
-            Sums::Panoptic(sums) => Ok(sums.scores(&self.dataset.classes, images.len())),
-            Sums::Semantic(sums) => Ok(sums.scores(&self.dataset.classes, images.len())),
-            Sums::Instances(objects) => objects.scores(&self.dataset.classes),
+            Sums::Panoptic(sums) => Ok(sums.scores(self.dataset.classes(), images.len())),
+            Sums::Semantic(sums) => Ok(sums.scores(self.dataset.classes(), images.len())),
+            Sums::Instances(objects) => objects.scores(self.dataset.classes()),
         };
         let mut scores: Vec<Scores> = sums.into_iter().map(finish).collect::<Result<_>>()?;
-        if self.dataset.named_by == NamedBy::Nobody {
+        if self.dataset.named_by() == NamedBy::Unknown {
             scores.iter_mut().for_each(|scores| scores.classes.retain(|row| row.values.iter().any(Option::is_some)));
         }
         Ok(Outcome { names: self.names.clone(), scores, images })
@@ -140,7 +140,7 @@ impl Run<'_> {
 
     /// The picture; its size must be that of the truth.
     pub fn frame(&self, index: usize, truth: &Labels) -> Result<Frame> {
-        let image = &self.dataset.images[index];
+        let image = self.dataset.image(index);
         Ok(read_annotated(&image.path, self.options.max_pixels, self.options.exif, truth.size())?)
     }
 
@@ -152,7 +152,7 @@ impl Run<'_> {
     /// One per source. `frame` may be missing when no source is a model.
     pub fn predictions(&mut self, index: usize, truth: &Labels, frame: Option<&Frame>) -> Result<Vec<Labels>> {
         let Run { dataset, sources, task, options, .. } = self;
-        let name = &dataset.images[index].name;
+        let name = &dataset.image(index).name;
         let mut predictions = Vec::with_capacity(sources.len());
         for source in sources {
             let labels = match source {

@@ -1,4 +1,4 @@
-//! `--report` of anomaly scores: the images whose foreign pixels are ranked worst (one scorer), or most differently (two).
+//! `--report` of anomaly scores: the images whose anomalous pixels are ranked worst (one scorer), or most differently (two).
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub fn write(directory: &Path, run: &mut Run, outcome: &Outcome) -> Result<()> {
     files::write(&directory.join("index.html"), report::document(&run.names, &body).as_bytes())
 }
 
-/// Indices of the images with the lowest AP, or with the largest difference of two. Images without foreign pixels have none.
+/// Indices of the images with the lowest AP, or with the largest difference of two. Images without anomalous pixels have none.
 pub(super) fn shown(outcome: &Outcome, count: usize) -> Vec<usize> {
     let order = |measures: &Vec<super::Measure>| match measures[..] {
         [one] => Some(one?.0),
@@ -40,14 +40,14 @@ pub(super) fn shown(outcome: &Outcome, count: usize) -> Vec<usize> {
     ordered.into_iter().take(count).map(|(index, _)| index).collect()
 }
 
-/// Draws one image and says what it shows.
+/// Draws one image and describes it in HTML.
 fn show(directory: &Path, run: &mut Run, outcome: &Outcome, index: usize, place: usize) -> Result<String> {
     let mask = run.mask(index)?;
     let frame = run.frame(index, &mask)?;
-    let foreign: Vec<bool> = mask.values.iter().map(|value| *value == run.options.anomaly_values[1]).collect();
+    let anomalous: Vec<bool> = mask.values.iter().map(|value| *value == run.options.anomaly_values[1]).collect();
     let mut panels = vec![
         ("picture".to_owned(), frame.data.clone()),
-        ("foreign by the ground truth".to_owned(), pictures::differences(&frame, &foreign)),
+        ("anomalous by the ground truth".to_owned(), pictures::differences(&frame, &anomalous)),
     ];
     let names: &[&str] = if run.scorers.len() == 1 { &["score"] } else { &["score of A", "score of B"] };
     let maps = run.scores(index, &mask)?;
@@ -58,5 +58,5 @@ fn show(directory: &Path, run: &mut Run, outcome: &Outcome, index: usize, place:
         panels.push((caption, pictures::heat(scores, low, high)));
     }
     let figures = report::gallery(directory, place, (frame.width, frame.height), panels)?;
-    Ok(format!("<h3>{}</h3>\n{figures}", report::escape(&run.dataset.images[index].name)))
+    Ok(format!("<h3>{}</h3>\n{figures}", report::escape(&run.dataset.image(index).name)))
 }

@@ -1,11 +1,15 @@
-//! The tool commands: arguments to options.
+//! The commands beside the daemon: arguments to options.
+
+mod dataset;
+#[cfg(feature = "train")]
+mod train;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use eomt_edge::cli::{
-    AnomalyArg, BenchArgs, Command, ConvertArgs, CrowdsArg, EvaluateArgs, MatchArg, PostprocessArgs, PrecisionArg, ScenesArgs, SegmentArgs,
-    ThresholdArgs, TruthArgs,
+    AnomalyArg, BenchArgs, Command, ConvertArgs, EvaluateArgs, MatchArg, PostprocessArgs, PrecisionArg, ScenesArgs, SegmentArgs,
+    ThresholdArgs,
 };
 use eomt_edge::doctor::{DoctorOptions, doctor};
 use eomt_edge::view::{ViewOptions, view};
@@ -13,10 +17,8 @@ use eomt_edge_core::data::Thresholds;
 use eomt_edge_core::model::Precision;
 use eomt_edge_core::segment::Anomaly;
 use eomt_edge_host::model_file::Compute;
-use eomt_edge_host::output::usage;
 use eomt_edge_tools::bench::{BenchOptions, bench};
 use eomt_edge_tools::convert::{ConvertOptions, convert};
-use eomt_edge_tools::datasets::{self, ClassValues, Crowds, TruthFiles};
 use eomt_edge_tools::evaluate::{EvaluateOptions, MatchBy, Predictions, evaluate};
 use eomt_edge_tools::logits::logits;
 use eomt_edge_tools::postprocess::{PostprocessOptions, postprocess};
@@ -24,6 +26,9 @@ use eomt_edge_tools::preprocess::preprocess;
 use eomt_edge_tools::scenes::{ScenesOptions, scenes};
 use eomt_edge_tools::segment::{SegmentOptions, segment};
 
+use dataset::refuse_stray;
+
+/// Runs any command but `run` and those by which the daemon starts itself.
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Convert(args) => run_convert(args)?,
@@ -51,7 +56,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             scenes(&ScenesOptions { output, count, seed, size, classes, degrade })?;
         }
         #[cfg(feature = "train")]
-        Command::Train(args) => run_train(*args)?,
+        Command::Train(args) => train::run(*args)?,
         Command::Run(_) | Command::ReapSocket { .. } | Command::ExecSource { .. } => unreachable!("main runs these itself"),
     }
     Ok(ExitCode::SUCCESS)
@@ -78,75 +83,6 @@ fn run_convert(args: ConvertArgs) -> anyhow::Result<()> {
     convert(&args.checkpoint, &args.output, &options)
 }
 
-/// Training gives each of its threads a part of the batch. candle would start threads for every operator besides, which wait for each
-/// other most of the time, and takes their number from the environment only: the program starts itself again with it.
-#[cfg(feature = "train")]
-fn one_thread_per_operator() -> anyhow::Result<()> {
-    use std::os::unix::process::CommandExt;
-    const KEY: &str = "RAYON_NUM_THREADS";
-    if std::env::var_os(KEY).is_some() {
-        return Ok(());
-    }
-    let failed = std::process::Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(KEY, "1").exec();
-    Err(anyhow::Error::new(failed).context("the program cannot start itself again for training"))
-}
-
-#[cfg(feature = "train")]
-fn run_train(args: eomt_edge::cli::TrainArgs) -> anyhow::Result<()> {
-    use eomt_edge::cli::MaskingArg;
-    use eomt_edge_train::{Annealing, Augmentation, LossOptions, Masking, Pictures, RateOptions, Sizes, Start, TrainOptions, train};
-    refuse_stray(args.truth.stray())?;
-    one_thread_per_operator()?;
-    let start = match args.from {
-        Some(path) => Start::Checkpoint(path),
-        None => Start::Scratch(Sizes {
-            hidden: args.width,
-            heads: args.heads,
-            blocks: args.blocks,
-            query_blocks: args.query_blocks,
-            queries: args.queries,
-            classes: 0, // as the data has it
-            registers: 4,
-            patch: args.patch,
-            image: args.size,
-            mlp_ratio: 4,
-            scale_blocks: args.patch.ilog2().saturating_sub(2) as usize,
-            eps: 1e-6,
-        }),
-    };
-    let images = args.truth.images.clone();
-    let pictures = match (args.scenes, truth_files(args.truth, "train")?) {
-        (None, Some(truth)) => Pictures::Annotated { images, truth },
-        (seed, _) => Pictures::Scenes { seed: seed.unwrap_or_default() },
-    };
-    let defaults = TrainOptions::new(args.output, start, pictures);
-    train(&TrainOptions {
-        steps: args.steps.unwrap_or(defaults.steps),
-        batch: args.batch,
-        seed: args.seed,
-        rates: RateOptions {
-            rate: args.lr.unwrap_or(defaults.rates.rate),
-            warmup: args.warmup.unwrap_or(defaults.rates.warmup),
-            layer_decay: args.layer_decay.unwrap_or(defaults.rates.layer_decay),
-            ..defaults.rates
-        },
-        weight_decay: args.weight_decay,
-        clip: args.clip,
-        exif: args.exif,
-        masking: args.masking.map(|masking| match masking {
-            MaskingArg::Annealed => Masking::Annealed,
-            MaskingArg::Kept => Masking::Kept,
-            MaskingArg::Never => Masking::Never,
-        }),
-        annealing: args.anneal.map(|spans| Annealing { spans: spans.0, power: args.anneal_power }),
-        loss: LossOptions { points: args.points, ..LossOptions::default() },
-        augmentation: Augmentation { flip: !args.no_flip, scale: args.scale, colour: args.colour, degrade: args.degrade },
-        save_every: args.save_every,
-        threads: usize::from(args.threads),
-        ..defaults
-    })
-}
-
 fn run_bench(args: BenchArgs) -> anyhow::Result<()> {
     let options = BenchOptions {
         threads: args.threads,
@@ -166,7 +102,7 @@ fn run_bench(args: BenchArgs) -> anyhow::Result<()> {
     bench(&args.model, &options)
 }
 
-/// With the reference's defaults.
+/// The given thresholds; the reference's where none is given.
 fn thresholds(args: &ThresholdArgs) -> Thresholds {
     Thresholds::default().with(args.threshold, args.mask_threshold, args.overlap_threshold)
 }
@@ -187,43 +123,10 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
     segment(&args.model, &args.images, &args.output, &options)
 }
 
-/// Where annotations lie; `split` is what a file of several sets is read for.
-/// An option that says something of another one, which is not given.
-fn refuse_stray(stray: Option<[&str; 2]>) -> anyhow::Result<()> {
-    match stray {
-        Some([option, owner]) => usage(format!("{option} says something of {owner}, which is not given")),
-        None => Ok(()),
-    }
-}
-
-fn truth_files(args: TruthArgs, split: &str) -> anyhow::Result<Option<TruthFiles>> {
-    let values = ClassValues { ignore: args.ignore_label.0, offset: args.label_offset, listed: args.class_values.map(|values| values.0) };
-    Ok(match (args.panoptic_json.zip(args.panoptic_dir), args.instances, args.class_maps, args.yolo) {
-        (Some((json, directory)), ..) => Some(TruthFiles::Panoptic { json, directory }),
-        (_, Some(json), ..) => {
-            let crowds = match args.crowds {
-                CrowdsArg::Apart => Crowds::Apart,
-                CrowdsArg::Objects => Crowds::Objects,
-            };
-            Some(TruthFiles::Instances { json, crowds })
-        }
-        (_, _, Some(directory), _) => {
-            let names = args.class_names.map(|names| datasets::names_of(&names)).transpose()?;
-            Some(TruthFiles::ClassMaps { directory, values, names, suffixes: args.suffixes })
-        }
-        (_, _, _, Some(yaml)) => Some(TruthFiles::Yolo { yaml, split: args.split.unwrap_or_else(|| split.to_owned()) }),
-        _ => None,
-    })
-}
-
 fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
-    let images = args.truth.images.clone();
     refuse_stray(args.stray())?;
-    let truth = match (truth_files(args.truth, "val")?, args.anomaly_dir) {
-        (Some(truth), _) => truth,
-        (_, Some(directory)) => TruthFiles::Anomalies { directory },
-        _ => unreachable!("clap demands one of them"),
-    };
+    let images = args.dataset.images.clone();
+    let dataset = dataset::format(args.dataset, args.anomaly_dir, "val")?.expect("clap demands one format");
     let predictions = match (args.model, args.compare, args.predictions) {
         (Some(model), ..) => Predictions::Models(vec![model]),
         (_, Some(models), _) => Predictions::Models(models),
@@ -254,7 +157,7 @@ fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
         json: args.json,
         report: args.report,
         shown: args.shown,
-        ..EvaluateOptions::new(truth, predictions, images)
+        ..EvaluateOptions::of_format(dataset, predictions, images)
     })
 }
 

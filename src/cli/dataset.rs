@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::tools::{ClassList, class_list};
+use super::values::{ClassList, class_list, first_stray};
 
 /// What objects with `iscrowd` 1 are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CrowdsArg {
-    /// Groups that nobody has to find
+    /// Groups that no prediction has to find
     Apart,
-    /// Objects like others: CVAT and datumaro mark every brush mask so
+    /// Objects like others: CVAT and datumaro mark every brush mask that way
     Objects,
 }
 
@@ -20,13 +20,8 @@ fn suffixes(text: &str) -> Result<[String; 2], String> {
     Ok([picture.trim().to_owned(), map.trim().to_owned()])
 }
 
-/// Of (option given, its owner given, the names of both) the first option without its owner.
-pub(super) fn first_stray(options: &[(bool, bool, [&'static str; 2])]) -> Option<[&'static str; 2]> {
-    options.iter().find(|(option, owner, _)| *option && !owner).map(|(_, _, names)| *names)
-}
-
 #[derive(Debug, Args)]
-pub struct TruthArgs {
+pub struct DatasetArgs {
     /// The pictures (`evaluate` with --predictions needs them only for --report; --yolo names its own)
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
@@ -70,9 +65,9 @@ pub struct TruthArgs {
     pub class_values: Option<ClassList>,
 }
 
-impl TruthArgs {
-    /// An option that is given without the one that it belongs to, and that one. clap's `requires` is silent where another kind of
-    /// annotations, which excludes it, is given.
+impl DatasetArgs {
+    /// The first option without the one that it belongs to, and that one. clap's `requires` does not report it when the user gives another
+    /// kind of annotations, which excludes the owner.
     pub fn stray(&self) -> Option<[&'static str; 2]> {
         let maps = self.class_maps.is_some();
         first_stray(&[

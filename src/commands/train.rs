@@ -1,0 +1,76 @@
+//! `train`: arguments to options.
+
+use std::os::unix::process::CommandExt;
+
+use eomt_edge::cli::{MaskingArg, TrainArgs};
+use eomt_edge_train::{Annealing, Augmentation, LossOptions, Masking, Pictures, RateOptions, Sizes, Start, TrainOptions, train};
+
+use super::dataset::{self, refuse_stray};
+
+/// Training gives each of its threads a part of the batch. candle would start more threads for every operator, which mostly wait for each
+/// other, and reads their number from the environment only. So the program starts itself again with it.
+fn one_thread_per_operator() -> anyhow::Result<()> {
+    const KEY: &str = "RAYON_NUM_THREADS";
+    if std::env::var_os(KEY).is_some() {
+        return Ok(());
+    }
+    let failed = std::process::Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(KEY, "1").exec();
+    Err(anyhow::Error::new(failed).context("the program cannot start itself again for training"))
+}
+
+pub fn run(args: TrainArgs) -> anyhow::Result<()> {
+    refuse_stray(args.dataset.stray())?;
+    one_thread_per_operator()?;
+    let start = start(&args);
+    let images = args.dataset.images.clone();
+    let pictures = match (args.scenes, dataset::format(args.dataset, None, "train")?) {
+        (None, Some(dataset)) => Pictures::Annotated { images, dataset },
+        (seed, _) => Pictures::Scenes { seed: seed.unwrap_or_default() },
+    };
+    let defaults = TrainOptions::new(args.output, start, pictures);
+    train(&TrainOptions {
+        steps: args.steps.unwrap_or(defaults.steps),
+        batch: args.batch,
+        seed: args.seed,
+        rates: RateOptions {
+            rate: args.lr.unwrap_or(defaults.rates.rate),
+            warmup: args.warmup.unwrap_or(defaults.rates.warmup),
+            layer_decay: args.layer_decay.unwrap_or(defaults.rates.layer_decay),
+            ..defaults.rates
+        },
+        weight_decay: args.weight_decay,
+        clip: args.clip,
+        exif: args.exif,
+        masking: args.masking.map(|masking| match masking {
+            MaskingArg::Annealed => Masking::Annealed,
+            MaskingArg::Kept => Masking::Kept,
+            MaskingArg::Never => Masking::Never,
+        }),
+        annealing: args.anneal.map(|spans| Annealing { spans: spans.0, power: args.anneal_power }),
+        loss: LossOptions { points: args.points, ..LossOptions::default() },
+        augmentation: Augmentation { flip: !args.no_flip, scale: args.scale, colour: args.colour, degrade: args.degrade },
+        save_every: args.save_every,
+        threads: usize::from(args.threads),
+        ..defaults
+    })
+}
+
+fn start(args: &TrainArgs) -> Start {
+    match &args.from {
+        Some(path) => Start::Checkpoint(path.clone()),
+        None => Start::Scratch(Sizes {
+            hidden: args.width,
+            heads: args.heads,
+            blocks: args.blocks,
+            query_blocks: args.query_blocks,
+            queries: args.queries,
+            classes: 0, // of the data
+            registers: 4,
+            patch: args.patch,
+            image: args.size,
+            mlp_ratio: 4,
+            scale_blocks: args.patch.ilog2().saturating_sub(2) as usize,
+            eps: 1e-6,
+        }),
+    }
+}
