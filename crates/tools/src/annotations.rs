@@ -1,10 +1,10 @@
-//! Segments as JSON and pictures, the way other people's programs read them.
+//! Segments as JSON and PNG pixels, in the formats that other programs read.
 
 use eomt_edge_core::data::{Rle, Segment, Segments};
 use serde_json::{Value, json};
 
-/// JSON text of `{"width", "height", "segments": [...]}`, a line a segment, with ids shifted down by `id_shift`.
-pub fn document(segments: &Segments, labels: &[String], id_shift: u16) -> String {
+/// JSON text of `{"width", "height", "segments": [...]}`, one line per segment; `id_shift` is subtracted from every id.
+pub(crate) fn document(segments: &Segments, labels: &[String], id_shift: u16) -> String {
     let size = (segments.width, segments.height);
     let rows = segments.table.iter().enumerate().map(|(index, segment)| row(segment, labels, id_shift, segments.masks.get(index), size));
     let rows: Vec<String> = rows.map(|row| format!("\n  {row}")).collect();
@@ -29,6 +29,6 @@ fn row(segment: &Segment, labels: &[String], id_shift: u16, mask: Option<&Rle>, 
 }
 
 /// RGB bytes of the COCO panoptic format: id = R + 256 G + 65536 B.
-pub fn coco_panoptic(ids: &[u16]) -> Vec<u8> {
+pub(crate) fn coco_panoptic(ids: &[u16]) -> Vec<u8> {
     ids.iter().flat_map(|id| [(id & 255) as u8, (id >> 8) as u8, 0]).collect()
 }

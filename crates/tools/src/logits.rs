@@ -1,4 +1,4 @@
-//! `logits`: the network alone, all queries: the door that every numerical check uses.
+//! `logits`: runs the network alone, for all queries. The entry point of every numerical check.
 
 use std::path::Path;
 
@@ -10,7 +10,11 @@ use eomt_edge_host::model_file::{self, Compute};
 
 use super::tensors;
 
-/// `pixel_values` of `input` (f32 `[1, 3, H, W]`, normalized) to both outputs in `output`.
+/// Runs the network on the `pixel_values` of `input` (safetensors, f32 `[1, 3, H, W]`, normalized) and writes `class_queries_logits`
+/// `[1, Q, C + 1]` and `masks_queries_logits` `[1, Q, h, w]` to `output`.
+///
+/// # Errors
+/// When a file is missing or broken, or the shape is not that of the model's input.
 pub fn logits(model: &Path, input: &Path, output: &Path, compute: &Compute) -> Result<()> {
     let bytes = files::read(input)?;
     let (shape, values) = tensors::read(&bytes, input, names::INPUT)?;

@@ -1,4 +1,5 @@
-//! `postprocess`: segments from given logits, numbered as the reference numbers them (from 0): the second debugging door.
+//! `postprocess`: segments from given logits, numbered as the reference numbers them (from 0). The entry point for numerical checks of
+//! post-processing.
 
 use std::path::Path;
 
@@ -11,15 +12,18 @@ use eomt_edge_host::output::usage;
 
 use super::{annotations, tensors};
 
-/// What `postprocess` can be told.
+/// Options of [`postprocess`].
 #[derive(Debug, Clone)]
 pub struct PostprocessOptions {
+    /// What to make of the logits.
     pub task: Task,
-    /// (height, width) of the frame.
+    /// (height, width) of the frame, pixels.
     pub frame: (usize, usize),
-    /// (height, width) of the network's input.
+    /// (height, width) of the network's input, pixels.
     pub input: (usize, usize),
+    /// Class numbers that are stuff.
     pub stuff_classes: Vec<u16>,
+    /// 0 to 1.
     pub thresholds: Thresholds,
     /// Semantic: cut the padding away. The reference does not, and stretches the padded input over the frame.
     pub unpad: bool,
@@ -28,7 +32,11 @@ pub struct PostprocessOptions {
 /// Pixels of no segment in `ids.png`.
 const NONE: u16 = u16::MAX;
 
-/// Writes `ids.png` (16 bit, 65535 = none; semantic: class numbers) and `segments.json` into `directory`.
+/// Writes `ids.png` (16 bit, 65535 = none; semantic: class numbers) and `segments.json` into `directory`. `input` is a safetensors file with
+/// `class_queries_logits` `[1, Q, C + 1]` and `masks_queries_logits` `[1, Q, h, w]`.
+///
+/// # Errors
+/// When the file is broken, the options do not fit the logits, or the directory cannot be written.
 pub fn postprocess(input: &Path, directory: &Path, options: &PostprocessOptions) -> Result<()> {
     let logits = read_logits(input)?;
     if logits.height > options.input.0 || logits.width > options.input.1 {

@@ -1,4 +1,4 @@
-//! `preprocess`: the `pixel_values` that a picture gives.
+//! `preprocess`: the `pixel_values` of a picture, for numerical checks.
 
 use std::path::Path;
 
@@ -10,7 +10,11 @@ use eomt_edge_host::pictures::read_picture_as;
 
 use super::tensors;
 
-/// Writes `pixel_values` (f32 `[1, 3, H, W]`) of `image` for an input of `size` = (height, width), ImageNet statistics.
+/// Writes `pixel_values` (f32 `[1, 3, H, W]`) of `image` for an input of `size` = (height, width), normalized with
+/// ImageNet's mean and standard deviation. Refuses pictures of more than `max_pixels`.
+///
+/// # Errors
+/// When the picture is missing, broken or too large, or `output` cannot be written.
 pub fn preprocess(image: &Path, size: (usize, usize), output: &Path, (max_pixels, exif): (u64, Exif)) -> Result<()> {
     let frame = read_picture_as(image, max_pixels, exif)?;
     let mut tensor = Tensor::zeros(size.0, size.1);

@@ -1,5 +1,5 @@
-//! `scenes`: pictures of procedural tabletops with their truth, in the layout of COCO panoptic: something to evaluate on, to train on,
-//! and to try things with, without a download.
+//! `scenes`: pictures of procedural tabletops with their ground truth, in the layout of COCO panoptic, to evaluate on, to train on and to
+//! experiment with. Nothing has to be downloaded.
 
 use std::path::PathBuf;
 
@@ -16,19 +16,20 @@ use super::progress;
 /// Things come first among the labels.
 const THINGS: u16 = 6;
 
-/// What `scenes` can be told.
+/// Options of [`scenes`].
 #[derive(Debug, Clone)]
 pub struct ScenesOptions {
     /// Directory that gets `images/`, `panoptic/` and `panoptic.json`; must not hold them yet.
     pub output: PathBuf,
+    /// Number of pictures.
     pub count: u64,
     /// Pictures of one seed are the same on every machine.
     pub seed: u64,
     /// Pixels of a side.
     pub size: u32,
-    /// Names of the classes that the truth knows; all when empty. What else is drawn it says nothing of.
+    /// Names of the classes in the ground truth; all when empty. Pixels of other classes are void.
     pub classes: Vec<String>,
-    /// Probability of each of: blur, darkness, noise. The truth is that of the same seed without.
+    /// Probability of each of blur, darkness and noise, 0 to 1. The ground truth does not change with it.
     pub degrade: f64,
 }
 

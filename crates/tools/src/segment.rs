@@ -1,4 +1,4 @@
-//! `segment`: pictures to overlay, COCO panoptic PNG and JSON.
+//! `segment`: segments pictures and writes an overlay, a COCO panoptic PNG and a JSON file for each.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -16,25 +16,32 @@ use eomt_edge_host::pictures::read_picture_as;
 
 use super::{annotations, progress};
 
-/// What `segment` can be told; `None` means the model's default.
+/// Options of [`segment`]; `None` means the model's default.
 #[derive(Debug, Clone, Default)]
 pub struct SegmentOptions {
+    /// What to make of the logits.
     pub task: Option<Task>,
+    /// Score threshold, 0 to 1.
     pub threshold: Option<f64>,
+    /// Mask threshold, 0 to 1.
     pub mask_threshold: Option<f64>,
+    /// Overlap threshold, 0 to 1.
     pub overlap_threshold: Option<f64>,
-    /// Semantic: overlapping windows instead of padding.
+    /// Semantic: overlapping square windows instead of padding, as the EoMT authors evaluate.
     pub windows: bool,
-    /// Compute every mask, then drop: to compare with the pruned path.
+    /// Compute the masks of all queries before any is dropped, to compare with the pruned path.
     pub all_queries: bool,
+    /// 0: one per core.
     pub threads: usize,
-    /// Of a foreign export.
+    /// How pictures are normalized for a third-party export.
     pub normalization: Normalization,
+    /// Pictures with more pixels are refused.
     pub max_pixels: u64,
+    /// Whether the EXIF orientation of pictures counts.
     pub exif: Exif,
 }
 
-/// Windows of one picture, all of whose logits are in memory at the same time.
+/// The most windows of one picture: the logits of all are in memory at the same time.
 const WINDOWS_MAX: u32 = 64;
 
 /// Segments each image into `directory`: `NAME.overlay.png`, `NAME.panoptic.png`, `NAME.json`.

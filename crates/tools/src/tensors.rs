@@ -1,4 +1,4 @@
-//! safetensors files with f32 tensors, in and out.
+//! Reads and writes safetensors files with f32 tensors.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 /// The f32 tensor `name` of a file's bytes: shape and values. All values are finite.
-pub fn read(bytes: &[u8], path: &Path, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+pub(crate) fn read(bytes: &[u8], path: &Path, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
     let file = SafeTensors::deserialize(bytes).with_context(|| format!("{}: this is not a safetensors file", path.display()))?;
     let tensor = file.tensor(name).map_err(|_| anyhow::anyhow!("{}: there is no tensor '{name}'", path.display()))?;
     if tensor.dtype() != Dtype::F32 {
@@ -22,7 +22,7 @@ pub fn read(bytes: &[u8], path: &Path, name: &str) -> Result<(Vec<usize>, Vec<f3
 }
 
 /// Writes f32 tensors, whole or not at all.
-pub fn write(path: &Path, tensors: &[(&str, Vec<usize>, &[f32])]) -> Result<()> {
+pub(crate) fn write(path: &Path, tensors: &[(&str, Vec<usize>, &[f32])]) -> Result<()> {
     let bytes: Vec<Vec<u8>> = tensors.iter().map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
     let mut views = Vec::new();
     for ((name, shape, _), bytes) in tensors.iter().zip(&bytes) {

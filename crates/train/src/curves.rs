@@ -1,4 +1,4 @@
-//! What the loss did: `curves.csv`, a row for every step, and `curves.svg`, the same to look at.
+//! The curves of a run: `curves.csv` with one row per step, and `curves.svg`, its plot.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,29 +12,29 @@ const HEADER: &str = "step,loss,cross_entropy,mask,dice,gradient_norm,learning_r
 
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Row {
+pub(super) struct Row {
     /// From 0.
     pub step: u64,
-    /// The weighted sum over all predictions, which is minimized.
+    /// The weighted sum over all predictions that training minimizes.
     pub loss: f64,
-    /// Unweighted, of the last prediction: the one that inference uses.
+    /// Unweighted terms of the last prediction, the one that inference uses.
     pub last: Terms,
     /// Before clipping.
     pub gradient_norm: f64,
-    /// Of the heads.
+    /// Learning rate of the heads.
     pub rate: f64,
     /// Mean probability of masked attention over the query blocks.
     pub masked: f64,
 }
 
-/// The rows so far, in memory; [`Curves::save`] writes them.
+/// The rows so far, in memory until [`Curves::save`] writes them.
 pub(super) struct Curves {
     directory: PathBuf,
     rows: Vec<Row>,
 }
 
 impl Curves {
-    /// Of a run that has done `steps` steps: rows beyond (of steps that a crash undid) are forgotten.
+    /// The curves of a run after `steps` steps. Drops later rows, whose steps a crash undid.
     pub(super) fn open(directory: &Path, steps: u64) -> Result<Curves> {
         let path = directory.join("curves.csv");
         let mut curves = Curves { directory: directory.to_owned(), rows: vec![] };
@@ -42,9 +42,9 @@ impl Curves {
             return Ok(curves);
         }
         let bytes = files::read(&path)?;
-        let text = String::from_utf8(bytes).with_context(|| format!("{}: is no text", path.display()))?;
+        let text = String::from_utf8(bytes).with_context(|| format!("{}: is not text", path.display()))?;
         for line in text.lines().skip(1).take(steps as usize) {
-            curves.rows.push(parse(line).with_context(|| format!("{}: '{line}' is no row of curves", path.display()))?);
+            curves.rows.push(parse(line).with_context(|| format!("{}: '{line}' is not a row of curves", path.display()))?);
         }
         if curves.rows.len() as u64 != steps {
             bail!("{}: holds {} steps, and the state of the run {steps}", path.display(), curves.rows.len());

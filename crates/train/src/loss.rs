@@ -1,9 +1,10 @@
-//! The loss of one image and its gradient: bipartite matching, then weighted cross-entropy, and binary cross-entropy and dice at
-//! sampled points.
+//! The loss of one image and its gradient: bipartite matching, then weighted cross-entropy, and binary cross-entropy and dice at sampled
+//! points.
 //!
-//! The EoMT paper trains with Mask2Former's loss; this is transformers' `EomtLoss` for one image, with the sums over a batch left to
-//! the caller: the terms are parts of the batch's, so that images can be handled apart and added. Chance comes in as an argument, and
-//! the tests replay the draws of the reference. The gradient is written out, because the points are few and the graph would be large.
+//! The EoMT paper trains with the loss of Mask2Former (Cheng et al. 2022, section 3.2.3 for the points, which PointRend samples by
+//! uncertainty). This is transformers' `EomtLoss` for one image. The caller adds up a batch: the terms are already divided by the batch's
+//! sums, so that images are independent. Random points are an argument, and the tests replay the draws of the reference. The gradient is
+//! written out, because the points are few and the graph would be large.
 
 use eomt_edge_core::kernels::math::softmax;
 use pathfinding::kuhn_munkres::kuhn_munkres_min;
@@ -11,25 +12,28 @@ use pathfinding::matrix::Matrix;
 
 use super::points::{Plane, sample, scatter, taps};
 
-/// What the terms weigh and where masks are looked at.
+/// Weights of the terms, and the points at which masks are compared.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossOptions {
+    /// Weight of the cross-entropy of classes.
     pub class_weight: f32,
+    /// Weight of the binary cross-entropy of masks.
     pub mask_weight: f32,
+    /// Weight of the dice loss of masks.
     pub dice_weight: f32,
     /// Weight of "no object" in the cross-entropy.
     pub no_object_weight: f32,
     /// P, points per mask.
     pub points: usize,
-    /// Candidates per point among which the most uncertain are taken.
+    /// Candidates per point, of which the most uncertain are taken.
     pub oversample: f32,
-    /// Part of the points that are taken by uncertainty; the rest is uniform.
+    /// Share of the points taken by uncertainty; the rest is uniform.
     pub importance: f32,
 }
 
 impl Default for LossOptions {
-    /// Those of the paper; 1024 points instead of 12544, as suits planes of 40x40.
+    /// The paper's values, but 1024 points instead of 12544, enough for planes of 40x40.
     fn default() -> LossOptions {
         LossOptions {
             class_weight: 2.0,
@@ -58,7 +62,7 @@ impl LossOptions {
 
 /// The segments of one image.
 #[derive(Debug, Clone, Default)]
-pub struct Targets {
+pub(super) struct Targets {
     /// Class index of each segment.
     pub classes: Vec<usize>,
     /// Height and width of the masks.
@@ -67,7 +71,7 @@ pub struct Targets {
     pub masks: Vec<f32>,
 }
 
-/// What the network says of one image.
+/// The prediction for one image.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Prediction<'a> {
     /// `[Q, C + 1]`
@@ -78,7 +82,7 @@ pub(super) struct Prediction<'a> {
     pub plane: Plane,
 }
 
-/// What is summed over the batch before anything is divided.
+/// Sums over the batch, by which the terms are divided.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Batch {
     /// Segments, at least 1.
@@ -88,7 +92,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Of images with so many segments each.
+    /// The sums for images with these numbers of segments.
     pub(super) fn new(segments: &[usize], queries: usize, options: &LossOptions) -> Batch {
         let matched: usize = segments.iter().map(|segments| segments.min(&queries)).sum();
         let unmatched = segments.len() * queries - matched;
@@ -99,11 +103,14 @@ impl Batch {
     }
 }
 
-/// Unweighted terms, as parts of the batch's.
+/// Unweighted terms: the share of an image in those of the batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Terms {
+pub(super) struct Terms {
+    /// Of classes.
     pub cross_entropy: f64,
+    /// Binary cross-entropy of masks.
     pub mask: f64,
+    /// Of masks.
     pub dice: f64,
 }
 
@@ -114,7 +121,7 @@ impl Terms {
         self.dice += other.dice;
     }
 
-    /// The weighted sum, which is minimized.
+    /// The weighted sum that training minimizes.
     pub fn total(&self, options: &LossOptions) -> f64 {
         let weights = [options.class_weight, options.mask_weight, options.dice_weight].map(f64::from);
         weights[0] * self.cross_entropy + weights[1] * self.mask + weights[2] * self.dice
@@ -133,7 +140,7 @@ pub(super) enum Purpose {
     Rest,
 }
 
-/// Gradients of the weighted total, by what they belong to.
+/// Gradients of the weighted sum.
 pub(super) struct Gradients {
     /// `[Q, C + 1]`
     pub classes: Vec<f32>,
@@ -179,7 +186,7 @@ pub(super) fn image_loss(
 fn uncertain(plane: &[f32], shape: Plane, pool: &[[f32; 2]], count: usize) -> Vec<[f32; 2]> {
     let logits = sample(plane, &taps(pool, shape));
     let mut order: Vec<usize> = (0..pool.len()).collect();
-    // By place among equals, so that the choice does not depend on the sort.
+    // Equal ones by place, so that the choice does not depend on the sort.
     let by = |a: &usize, b: &usize| logits[*a].abs().total_cmp(&logits[*b].abs()).then(a.cmp(b));
     if count < order.len() {
         order.select_nth_unstable_by(count, by);
@@ -231,14 +238,14 @@ fn class_loss(
     (loss, gradient)
 }
 
-/// The cheapest assignment of queries to segments, by query.
+/// The assignment of queries to segments with the least cost (Hungarian algorithm), by query.
 fn match_queries(prediction: &Prediction, targets: &Targets, options: &LossOptions, points: &[[f32; 2]]) -> Vec<(usize, usize)> {
     let segments = targets.classes.len();
     if segments == 0 {
         return vec![];
     }
     let costs = costs(prediction, targets, options, points);
-    // The assignment wants whole numbers: 2^-32 of a cost of some units is below what f32 tells apart.
+    // The assignment takes integers: 2^-32 of a cost of some units is below the resolution of f32.
     let whole = |cost: f32| (f64::from(cost.clamp(-1e5, 1e5)) * f64::from(2u32.pow(31)) * 2.0) as i64;
     let by_query = segments > prediction.queries;
     let (rows, columns) = if by_query { (prediction.queries, segments) } else { (segments, prediction.queries) };

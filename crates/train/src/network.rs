@@ -1,6 +1,6 @@
 //! The network of the paper (section 3.2) as a differentiable graph, with a prediction before each of the last L2 blocks and one after.
 //!
-//! Tokens are `[B, T, D]`: queries, class token, registers, patches. Images of a batch do not see each other.
+//! Tokens are `[B, T, D]`: queries, class token, registers, patches. Images of a batch are independent.
 
 use candle_core::{Result, Tensor};
 
@@ -14,15 +14,15 @@ pub(super) struct Logits {
     pub masks: Tensor,
 }
 
-/// Says which queries of a block keep their mask: `[B, Q]`, row-major, for the block's place among the last L2.
+/// Decides which queries of a block keep their mask: `[B, Q]`, row-major, for the place of the block among the last L2.
 pub(super) trait MaskChance {
     /// `None`: this block masks nothing.
     fn masked(&mut self, block: usize) -> Option<Vec<bool>>;
 }
 
-/// LayerNorm of scale blocks has its own (transformers' EomtLayerNorm2d).
+/// Epsilon of the norms in scale blocks (transformers' EomtLayerNorm2d).
 const SCALE_BLOCK_EPS: f32 = 1e-6;
-/// What is added to a score that must not count.
+/// Added to the scores of masked pairs.
 const BLOCKED: f32 = -1e9;
 
 pub(super) struct Forward<'a> {

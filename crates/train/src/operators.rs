@@ -1,4 +1,4 @@
-//! Operators with a gradient of their own, where the framework would compose them from many passes over memory.
+//! Operators with hand-written gradients, where the framework would compose many passes over memory.
 //!
 //! Each is a forward and a backward loop over rows of `f32`; the tests compare the gradients with finite differences and the values
 //! with compositions of the framework's operators.

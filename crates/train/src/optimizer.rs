@@ -1,5 +1,5 @@
-//! AdamW (Loshchilov and Hutter 2019) with a rate per weight, and gradient clipping. The framework's has one rate for all and keeps its
-//! moments to itself, so that a run could not be resumed.
+//! AdamW (Loshchilov and Hutter 2019) with a rate per weight, and gradient clipping. The framework's own has one rate for all
+//! weights and does not give its moments out, which a resumed run needs.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -23,7 +23,7 @@ impl Moments {
     }
 }
 
-/// Scales gradients whose common norm is above `limit`; returns the norm before. The sum is in f64, weight by weight.
+/// Scales gradients down to the joint norm `limit` and returns the norm before. Sums in f64, weight by weight.
 pub(super) fn clip(gradients: &mut [Vec<f32>], limit: f64) -> f64 {
     let squares: f64 = gradients.iter().flatten().map(|&x| f64::from(x) * f64::from(x)).sum();
     let norm = squares.sqrt();

@@ -7,28 +7,33 @@ use candle_core::{Device, Tensor, Var};
 use eomt_edge_core::scenes::Rng;
 use eomt_edge_tools::checkpoint::{Activation, Array, Block, Linear, Masking, Mlp, Network, Norm, Position};
 
-/// Sizes of an EoMT with learned positions: what [`super::network`] and the export need beside the weights.
+/// Sizes of an EoMT with learned positions.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sizes {
-    /// D
+    /// Width of a token, D.
     pub hidden: usize,
+    /// Attention heads; divides `hidden`.
     pub heads: usize,
+    /// Transformer blocks.
     pub blocks: usize,
-    /// L2
+    /// Blocks at the end that also process the queries, L2.
     pub query_blocks: usize,
-    /// Q
+    /// Queries, Q.
     pub queries: usize,
-    /// C
+    /// Classes, C.
     pub classes: usize,
+    /// Register tokens (Darcet et al. 2024).
     pub registers: usize,
-    /// Pixels of a square patch.
+    /// Side of a square patch, pixels.
     pub patch: usize,
-    /// Pixels of the square input.
+    /// Side of the square input, pixels; a multiple of `patch`.
     pub image: usize,
-    /// Width of the MLP over D.
+    /// Width of the MLP divided by D.
     pub mlp_ratio: usize,
+    /// Scale blocks, each of which doubles the grid of the masks.
     pub scale_blocks: usize,
+    /// Added to the variance in the norms.
     pub eps: f32,
 }
 
@@ -62,13 +67,13 @@ impl Sizes {
     }
 }
 
-/// Which rate a weight learns at.
+/// The place of a weight in the depth of the network, which decides its learning rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Depth {
     /// Patch embedding, positions, class and register tokens.
     Embedding,
     Block(usize),
-    /// Final norm of the encoder, which the backbone brings along.
+    /// Final norm of the encoder, part of the pre-trained backbone.
     Norm,
     /// Queries, heads and scale blocks: they start at random.
     Head,

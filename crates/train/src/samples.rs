@@ -1,4 +1,4 @@
-//! Pictures to learn from: procedural scenes without end, or annotated ones ([`eomt_edge_tools::datasets`]); augmented and cut into patches.
+//! Pictures to learn from: procedural scenes, or annotated ones ([`eomt_edge_tools::datasets`]); augmented and cut into patches.
 //!
 //! Everything random follows from (seed, step, place in the batch), so that a resumed run sees what an uninterrupted one sees.
 
@@ -35,22 +35,22 @@ pub enum Pictures {
     },
 }
 
-/// Pixels of a drawn scene's side, as in the validation sets.
+/// Side of a drawn scene, pixels, as in the validation sets.
 const SCENE_SIDE: u32 = 192;
 /// Stuff among the labels of scenes.
 const SCENE_STUFF: [usize; 3] = [6, 7, 8];
 
-/// How pictures are changed before they are learned from.
+/// Random changes of the pictures.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augmentation {
-    /// Mirrored in half of the cases.
+    /// Mirror half of the pictures.
     pub flip: bool,
-    /// Enlarged by a factor in this range, then cut or padded to the input.
+    /// Scale by a factor in this range, then crop or pad to the input.
     pub scale: [f64; 2],
-    /// Brightness, contrast, saturation: up to this part more or less, each in half of the cases. 0 to 1.
+    /// Brightness, contrast and saturation: up to this share more or less, each in half of the pictures. 0 to 1.
     pub colour: f64,
-    /// Probability of each of: blur, noise, darkness.
+    /// Probability of each of blur, noise and darkness, 0 to 1.
     pub degrade: f64,
 }
 
@@ -84,12 +84,12 @@ pub(super) enum Supply {
     Scenes {
         seed: u64,
     },
-    /// And what it is known by.
+    /// With its fingerprint.
     Annotated(Box<Dataset>, String),
 }
 
 impl Supply {
-    /// Looks at all pictures. `labels` are the classes of the checkpoint, for truths that name none.
+    /// Opens and checks all pictures. `labels` are the classes of the checkpoint, for datasets that name none.
     pub(super) fn open(pictures: &Pictures, exif: Exif, labels: Option<&[String]>) -> Result<Supply> {
         let (images, dataset) = match pictures {
             Pictures::Scenes { seed } => return Ok(Supply::Scenes { seed: *seed }),
@@ -100,7 +100,7 @@ impl Supply {
         }
         let mut set = Dataset::open(&**dataset, images.as_deref(), labels, (MAX_PIXELS, exif))?;
         if set.named_by() == NamedBy::Unknown {
-            return usage("--class-names is needed: nothing beside the class maps says what their values are called");
+            return usage("--class-names is needed: no file beside the class maps names their values");
         }
         distinct(set.classes())?;
         let hash = set.fingerprint()?;
@@ -111,12 +111,12 @@ impl Supply {
         Ok(Supply::Annotated(Box::new(set), hash))
     }
 
-    /// Whether the truth has classes of pixels only.
+    /// Whether the annotations are classes of pixels only.
     pub(super) fn is_semantic(&self) -> bool {
         matches!(self, Supply::Annotated(set, _) if set.natural_task() == Some(Task::Semantic))
     }
 
-    /// Class names, and which of them are stuff where the truth says so.
+    /// Class names, and the places of those that the dataset calls stuff.
     pub(super) fn labels(&self) -> (Vec<String>, Vec<usize>) {
         match self {
             Supply::Scenes { .. } => (LABELS.map(String::from).to_vec(), SCENE_STUFF.to_vec()),
@@ -127,7 +127,7 @@ impl Supply {
         }
     }
 
-    /// What to show as the data of a run: it must not change when a run is resumed.
+    /// The description of the data, for the recipe: it must not change when a run is resumed.
     pub(super) fn describe(&self) -> String {
         match self {
             Supply::Scenes { seed } => format!("procedural scenes, seed {seed}"),
@@ -213,7 +213,7 @@ fn annotated(dataset: &Dataset, index: usize) -> Result<Picture> {
     let path = &dataset.image(index).path;
     let map = dataset.segments(index)?;
     let frame = read_annotated(path, MAX_PIXELS, dataset.exif(), (map.width, map.height))?;
-    // A crowd is no segment to be found: its pixels are nobody's.
+    // A crowd is not a segment to find: its pixels are void.
     let kept: Vec<_> = map.segments.iter().filter(|segment| !segment.crowd).collect();
     if kept.len() >= usize::from(VOID) {
         bail!("{}: has {} segments", path.display(), kept.len());

@@ -9,11 +9,11 @@ use super::parameters::Depth;
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateOptions {
-    /// The peak, for queries and heads.
+    /// Peak learning rate, of queries and heads.
     pub rate: f64,
-    /// Steps in which queries and heads warm up, while the encoder rests; then steps in which the encoder warms up.
+    /// Steps in which queries and heads warm up, while the encoder is frozen; then steps in which the encoder warms up.
     pub warmup: [u64; 2],
-    /// Of the decay after the warm-up.
+    /// Exponent of the polynomial decay after the warm-up.
     pub power: f64,
     /// The encoder's block i of n learns at `rate * decay^(n - 1 - i)`, the embeddings at `rate * decay^n`.
     pub layer_decay: f64,
@@ -42,11 +42,11 @@ impl RateOptions {
     }
 }
 
-/// Whether queries see only inside their masks in training.
+/// Whether queries attend only inside their masks in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Masking {
-    /// At first always, then block by block less, at last never: what makes masks unnecessary at inference.
+    /// Mask annealing (EoMT paper, section 3.3): always at first, then less block by block, never at the end, so that inference needs no masks.
     Annealed,
     /// Always; inference needs the masks too.
     Kept,
@@ -82,7 +82,7 @@ impl Annealing {
             return Err(format!("{} spans for {blocks} blocks with queries", self.spans.len()));
         }
         match self.spans.iter().find(|[start, end]| !(0.0 <= *start && start <= end && *end <= steps as f64)) {
-            Some([start, end]) => Err(format!("{start}-{end} is no span of a run of {steps} steps")),
+            Some([start, end]) => Err(format!("{start}-{end} is not within a run of {steps} steps")),
             None => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! A run on disk: what a resumed run needs, and the checkpoint that others read. Files appear whole or not at all.
+//! A run on disk: the state from which it resumes, and the checkpoint that others read. Files appear whole or not at all.
 //!
 //! | file | holds |
 //! |---|---|
@@ -16,15 +16,15 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
-use super::Recipe;
 use super::optimizer::Moments;
 use super::parameters::{Parameters, Sizes, shapes};
+use super::recipe::Recipe;
 
 pub(super) const STATE: &str = "state.safetensors";
 
-/// Where a run stands.
+/// How far a run is.
 pub(super) struct State {
-    /// Steps that are done.
+    /// Steps done.
     pub step: u64,
     pub parameters: Parameters,
     pub moments: Moments,
@@ -64,7 +64,7 @@ pub(super) fn save(directory: &Path, state: &State, recipe: &Recipe) -> Result<(
     write(&directory.join(STATE), &entries, metadata)
 }
 
-/// Reads the state of a run, when there is one.
+/// Reads the state of a run, if there is one.
 ///
 /// # Errors
 /// When the file is broken or belongs to a run of another recipe.
@@ -101,9 +101,9 @@ pub(super) fn load(directory: &Path, recipe: &Recipe) -> Result<Option<State>> {
     Ok(Some(State { step, parameters: Parameters::new(read("weight")?)?, moments }))
 }
 
-/// Writes the checkpoint as the run stands, with the probabilities of masked attention.
+/// Writes the checkpoint of the current weights, with the probabilities of masked attention.
 pub(super) fn export(directory: &Path, state: &State, recipe: &Recipe) -> Result<()> {
-    let probabilities = probabilities(recipe, state.step);
+    let probabilities = recipe.probabilities(state.step);
     let sizes = &recipe.sizes;
     let mut entries: Vec<Entry> = state.parameters.arrays()?.into_iter().map(|(name, a)| Entry::new(name, &a.shape, &a.data)).collect();
     let mut class_weights = vec![1.0; sizes.classes + 1];
@@ -111,7 +111,7 @@ pub(super) fn export(directory: &Path, state: &State, recipe: &Recipe) -> Result
     entries.push(Entry::new("criterion.empty_weight".into(), &[class_weights.len()], &class_weights));
     entries.push(Entry::new("attn_mask_probs".into(), &[probabilities.len()], &probabilities));
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    // The configuration last: without it nothing reads the folder.
+    // The configuration comes last: without it no reader accepts the folder.
     write(&directory.join("model.safetensors"), &entries, metadata)?;
     let processor = json!({
         "image_processor_type": "EomtImageProcessor",
@@ -129,7 +129,7 @@ pub(super) fn export(directory: &Path, state: &State, recipe: &Recipe) -> Result
     files::write(&directory.join("config.json"), format!("{:#}\n", config(sizes, recipe)).as_bytes())
 }
 
-/// transformers' EomtConfig.
+/// The configuration as transformers' EomtConfig has it.
 fn config(sizes: &Sizes, recipe: &Recipe) -> serde_json::Value {
     let loss = &recipe.loss;
     let names: serde_json::Map<_, _> = recipe.labels.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
@@ -167,9 +167,4 @@ fn config(sizes: &Sizes, recipe: &Recipe) -> serde_json::Value {
         "train_num_points": loss.points,
         "use_swiglu_ffn": false,
     })
-}
-
-/// Probabilities of masked attention after `step` steps, block by block.
-pub(super) fn probabilities(recipe: &Recipe, step: u64) -> Vec<f32> {
-    (0..recipe.sizes.query_blocks).map(|place| recipe.masking.probability(&recipe.annealing, place, step) as f32).collect()
 }

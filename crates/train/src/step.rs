@@ -1,22 +1,22 @@
 //! The gradient of one batch, on several threads.
 //!
-//! The batch is cut into shards of a fixed size; each has a graph of its own and runs on one thread, so that every operator of the
-//! framework uses all cores, also those that it runs on one. Shards are added in their order: the sum does not depend on the threads.
+//! The batch is cut into shards of a fixed size. Each shard has a graph of its own and runs on one thread, so that all cores work even in
+//! operators that the framework runs on one. Shards are added in their order, so the sum does not depend on the number of threads.
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use eomt_edge_core::scenes::Rng;
 
-use super::Recipe;
 use super::loss::{Batch, Points, Prediction, Purpose, Terms, image_loss};
 use super::network::{Forward, Logits, MaskChance};
 use super::parameters::Parameters;
+use super::recipe::Recipe;
 use super::samples::{Order, Sample, Supply};
 
 /// Images of a shard: enough for the matrix products, few enough that two threads share a small batch.
 const SHARD: usize = 4;
 
-/// One-thread pools, so that the framework's own parallelism stays out of the way.
+/// One-thread pools, which keep the framework from starting threads of its own.
 pub(super) struct Workers(Vec<rayon::ThreadPool>);
 
 impl Workers {
@@ -41,17 +41,17 @@ impl Workers {
     }
 }
 
-/// The gradient of a batch, and what was lost.
+/// The gradient of a batch, and its loss.
 pub(super) struct Gradient {
     /// By weight, in the order of [`Parameters::iter`].
     pub values: Vec<Vec<f32>>,
-    /// Weighted, over all predictions.
+    /// Weighted sum over all predictions.
     pub loss: f64,
-    /// Unweighted, of the last prediction.
+    /// Unweighted terms of the last prediction.
     pub last: Terms,
 }
 
-/// Everything that a step is made of but the weights.
+/// Everything that a step needs besides the weights.
 pub(super) struct Stepper<'a> {
     pub recipe: &'a Recipe,
     pub supply: &'a Supply,
@@ -90,7 +90,7 @@ impl Stepper<'_> {
         let shape = (samples.len(), sizes.grid().pow(2), 3 * sizes.patch * sizes.patch);
         let patches = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
         let predictions = Forward { sizes, parameters }.run(&patches, &mut chance)?;
-        // A linear function of the logits whose slope is the slope of the loss: the graph needs to know no more.
+        // A linear function of the logits with the gradient of the loss: the graph needs no more.
         let mut surrogate: Option<Tensor> = None;
         let (mut loss, mut last) = (0.0, Terms::default());
         let count = predictions.len();
@@ -145,7 +145,7 @@ impl Stepper<'_> {
     }
 }
 
-/// The randomness of one shard: a stream for every purpose, image and step, so that shards need not wait for each other.
+/// The randomness of one shard: a stream for every purpose, image and step, so that shards are independent of each other.
 struct Chance<'a> {
     recipe: &'a Recipe,
     step: u64,

@@ -6,7 +6,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use candle_core::{Device, Tensor};
 
-use super::loss::{Batch, Points, Prediction, Purpose, Targets, image_loss};
+use super::loss::{Batch, Points, Prediction, Purpose, Targets, Terms, image_loss};
 use super::*;
 
 fn data(name: &str) -> Vec<u8> {
@@ -226,7 +226,7 @@ fn runs_repeat_and_resume_bit_for_bit() {
     let mut state = State { step: 0, moments: Moments::new(&parameters), parameters };
     let mut curves = Curves::open(&cut, 0).unwrap();
     let workers = Workers::new(2).unwrap();
-    let order = order(&recipe);
+    let order = recipe.order();
     let stepper = Stepper { recipe: &recipe, supply: &supply, order: &order, workers: &workers };
     for step in 0..5 {
         curves.push(advance(&stepper, &mut state).unwrap());

@@ -1,11 +1,11 @@
-//! Our engine against ONNX Runtime: the same file, the same tensor, as many threads, in turns.
+//! This engine against ONNX Runtime as the reference runtime: the same file, tensor and number of threads, in turns.
 //!
 //! ```text
 //! warm up both
 //! repeat: wait until nothing runs, ours; wait, theirs; wait, ours with the surviving queries only
 //! ```
-//! Only the network is compared, and with the masks of all queries, since that is what ONNX Runtime computes. Its threads spin
-//! for a while after a run, by default and for good reason; so before each turn we wait until this process is idle.
+//! Only the network is compared, with the masks of all queries, since ONNX Runtime computes all of them. Its threads spin for a while after
+//! a run by default, so each turn waits until this process is idle.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ impl Difference {
     }
 }
 
-/// What the turns gave.
+/// The results of all turns.
 pub(super) struct Comparison {
     library_version: String,
     threads: usize,
@@ -48,7 +48,7 @@ pub(super) struct Comparison {
     masks: Difference,
 }
 
-/// Fails early, before anything is measured, when the path cannot be a library.
+/// Fails before anything is measured when the path cannot be a library.
 pub(super) fn check_library(path: &Path) -> Result<()> {
     let refuse = |reason: String| OrtError::NoLibrary { path: path.to_owned(), reason };
     let metadata = std::fs::metadata(path).map_err(|error| refuse(error.to_string()))?;
@@ -58,23 +58,23 @@ pub(super) fn check_library(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// ONNX Runtime with the places of the two outputs.
-struct Peer {
+/// The model in ONNX Runtime, with the indices of its two outputs.
+struct OrtModel {
     session: Session,
     shape: [i64; 4],
     class: usize,
     masks: usize,
 }
 
-impl Peer {
-    fn open(library: &'static Library, path: &Path, model: &Model, threads: usize) -> Result<Peer> {
+impl OrtModel {
+    fn open(library: &'static Library, path: &Path, model: &Model, threads: usize) -> Result<OrtModel> {
         let session = Session::open(library, path, threads)?;
         let (height, width) = model.metadata().input_size;
         let shape = [1, 3, height as i64, width as i64];
         let named = session.output(names::CLASS_LOGITS).zip(session.output(names::MASK_LOGITS));
         let (class, masks) =
             named.with_context(|| format!("{}: its outputs are not called as ours, so they cannot be compared", path.display()))?;
-        Ok(Peer { session, shape, class, masks })
+        Ok(OrtModel { session, shape, class, masks })
     }
 
     fn run(&self, tensor: &Tensor, path: &Path) -> Result<Outputs<'_>> {
@@ -89,7 +89,7 @@ impl Comparison {
     pub fn measure(model: &mut Model, tensor: &Tensor, path: &Path, threads: usize, options: &BenchOptions) -> Result<Comparison> {
         let library: PathBuf = options.compare_ort.clone().unwrap_or_default();
         let library = Library::open(&library)?;
-        let peer = Peer::open(library, path, model, threads)?;
+        let reference = OrtModel::open(library, path, model, threads)?;
         let config = stages::config(model, options);
         let (mut all, mut kept) = (Logits::default(), Logits::default());
         let (mut ours, mut ort, mut pruned) = (Vec::new(), Vec::new(), Vec::new());
@@ -97,14 +97,14 @@ impl Comparison {
         let bar = progress::bar((WARM_UP + options.frames) as u64, "comparison");
         for index in 0..WARM_UP + options.frames {
             let our_ms = timed(|| Ok(model.run(tensor, |class, kept| kept.extend(0..class.queries), &mut all)?))?.1;
-            let (outputs, ort_ms) = timed(|| peer.run(tensor, path))?;
+            let (outputs, ort_ms) = timed(|| reference.run(tensor, path))?;
             let pruned_ms = timed(|| Ok(model.run(tensor, |class, kept| stages::keep(class, &config, false, kept), &mut kept)?))?.1;
             if index >= WARM_UP {
                 ours.push(our_ms);
                 ort.push(ort_ms);
                 pruned.push(pruned_ms);
             } else {
-                differences = Some(difference(&all, &outputs, &peer)?);
+                differences = Some(difference(&all, &outputs, &reference)?);
             }
             bar.inc(1);
         }
@@ -140,8 +140,8 @@ impl Comparison {
     }
 }
 
-fn difference(ours: &Logits, theirs: &Outputs, peer: &Peer) -> Result<(Difference, Difference)> {
-    let (class, masks) = (theirs.floats(peer.class)?, theirs.floats(peer.masks)?);
+fn difference(ours: &Logits, theirs: &Outputs, reference: &OrtModel) -> Result<(Difference, Difference)> {
+    let (class, masks) = (theirs.floats(reference.class)?, theirs.floats(reference.masks)?);
     if (class.len(), masks.len()) != (ours.class.values.len(), ours.masks.len()) {
         bail!(
             "ONNX Runtime's outputs have {} and {} values, ours {} and {}",
@@ -162,7 +162,7 @@ fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
     Ok((result, started.elapsed().as_secs_f64() * 1000.0))
 }
 
-/// Sleeps until all threads of this process use less than a twentieth of a core; gives up after a second.
+/// Sleeps until all threads of this process use less than a twentieth of a core; returns after a second at the latest.
 fn wait_until_idle() {
     const PAUSE: Duration = Duration::from_millis(4);
     let used = || clock_gettime(ClockId::ProcessCPUTime).try_into().unwrap_or(Duration::ZERO);

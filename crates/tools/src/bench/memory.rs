@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 
-/// The most that was ever resident, in MiB.
+/// Peak resident memory, MiB.
 pub(super) fn peak_rss_mib() -> Result<f64> {
     status_mib("VmHWM:")
 }
 
-/// What is resident now, in MiB.
+/// Resident memory now, MiB.
 pub(super) fn rss_mib() -> Result<f64> {
     status_mib("VmRSS:")
 }

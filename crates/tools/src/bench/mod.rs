@@ -1,5 +1,5 @@
-//! `bench`: what a frame costs. Stages of the frame path as the daemon runs it, memory, and on request the network operator by
-//! operator, against ONNX Runtime, or marked for an instruction counter.
+//! `bench`: what a frame costs. Times the stages of the frame path as the daemon runs it, and memory; on request also the network operator
+//! by operator, or against ONNX Runtime, or with markers for an instruction counter.
 //!
 //! Invariants: every number is measured in this run; times are of a warm network. `--json` keeps its keys; new ones are added.
 
@@ -27,23 +27,26 @@ use operators::OperatorTable;
 use stages::StageSummaries;
 use summary::{Summary, round};
 
-/// What `bench` can be told.
+/// Options of [`bench`].
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
     /// 0 = one per core.
     pub threads: usize,
-    /// Of a foreign export.
+    /// How pictures are normalized for a third-party export.
     pub normalization: Normalization,
-    /// Frames that count; warm-up comes on top.
+    /// Frames to time, after the warm-up.
     pub frames: usize,
     /// A picture instead of a procedural scene.
     pub image: Option<PathBuf>,
-    /// (width, height) of the scene.
+    /// (width, height) of the scene, pixels.
     pub size: (u32, u32),
+    /// Score threshold, 0 to 1; `None`: the model's.
     pub threshold: Option<f64>,
+    /// Print one JSON object instead of tables.
     pub json: bool,
+    /// Pictures with more pixels are refused.
     pub max_pixels: u64,
-    /// The instruction set by name; `None` = what the environment says, else the best.
+    /// The instruction set by name; `None`: that of the environment, else the best.
     pub isa: Option<String>,
     /// Compute the masks of all queries, also of those that cannot survive.
     pub all_queries: bool,
@@ -51,11 +54,11 @@ pub struct BenchOptions {
     pub operators: bool,
     /// Also a comparison with this ONNX Runtime library.
     pub compare_ort: Option<PathBuf>,
-    /// Nothing of all that: bare inferences with markers for an instruction counter.
+    /// Instead of all that, bare inferences with markers for an instruction counter.
     pub mark: bool,
 }
 
-/// Frames before the first that counts.
+/// Frames of warm-up, which are not timed.
 const WARM_UP: usize = 3;
 
 /// What was measured.
@@ -73,7 +76,7 @@ struct Findings {
     comparison: Option<Comparison>,
 }
 
-/// Runs `frames` frames through the pipeline into the null sink and prints the times.
+/// Runs frames through the pipeline into the null sink and prints minimum, median and 95th percentile of the stages, milliseconds.
 ///
 /// # Errors
 /// When the model, the picture or the library to compare with is unusable.
@@ -90,7 +93,7 @@ fn measure(path: &Path, options: &BenchOptions) -> Result<Findings> {
     let frame = input(options)?;
     let stages::Loaded { model, load_ms, first_inference_ms, rss_after_load_mib } = stages::load(path, options)?;
     let (mut model, stages) = stages::measure(model, &frame, options)?;
-    // before the table and the peer add what is theirs
+    // before the table and ONNX Runtime add their memory
     let peak_rss_mib = memory::peak_rss_mib()?;
     let threads = threads_or_cores(options.threads);
     let metadata = model.metadata();
@@ -167,7 +170,7 @@ fn input(options: &BenchOptions) -> Result<Frame> {
     Ok(Frame::rgb(width, height, rgb))
 }
 
-/// Values between -2 and 2, always the same; `benches/a64count/ortrun.c` makes the same ones.
+/// Values between -2 and 2, always the same; `benches/a64count/ortrun.c` uses the same values.
 fn fixed_tensor((height, width): (usize, usize)) -> Tensor {
     let mut tensor = Tensor::zeros(height, width);
     for (index, value) in tensor.values.iter_mut().enumerate() {

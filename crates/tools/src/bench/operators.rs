@@ -1,4 +1,4 @@
-//! The network operator by operator: time, work, and how far from the machine's peak.
+//! The network operator by operator: time, work, and the share of the machine's peak.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use super::summary::{Summary, round};
 use super::{BenchOptions, stages};
 use crate::progress;
 
-/// A stopwatch beside the network: the time of each operator of one run, in order of execution.
+/// The time of each operator of one run, in order of execution.
 #[derive(Default)]
 struct Stopwatch {
     started: Option<Instant>,
@@ -55,13 +55,13 @@ fn by_kind(seen: Vec<(Operator, f64)>) -> BTreeMap<String, Kind> {
     kinds
 }
 
-/// What a run of the network consists of.
+/// The operators of a run, by kind.
 pub(super) struct OperatorTable {
     isa: &'static str,
     threads: usize,
-    /// Of the machine: one thread, and as many as the network has.
+    /// The machine's peak on one thread, and on as many as the network has.
     peaks: [Peak; 2],
-    /// Of the network while it is observed.
+    /// Time of the observed network.
     frame: Summary,
     /// The longest first.
     kinds: Vec<(String, Kind)>,
@@ -93,7 +93,7 @@ impl OperatorTable {
         Ok(OperatorTable { isa: isa.name(), threads, peaks: [one, all], frame: Summary::of(times), kinds })
     }
 
-    /// Share of the frame, GOP/s and share of the peak; the last two only of operators that state their work.
+    /// Share of the frame, GOP/s and share of the peak; the last two only for operators that state their work.
     fn rates(&self, kind: &Kind) -> (f64, Option<(f64, f64)>) {
         let macs = kind.int8_macs + kind.f32_macs;
         let share = kind.ms / self.frame.min;
@@ -113,7 +113,7 @@ impl OperatorTable {
         kinds.collect()
     }
 
-    /// The machine's peak, and the network's time while it was observed.
+    /// The machine's peak, and the time of the observed network.
     pub fn json_beside(&self) -> [(&'static str, Value); 2] {
         let peak = json!({ "isa": self.isa, "one_thread": self.peaks[0].json(), "all_threads": self.peaks[1].json() });
         [("peak", peak), ("operators_frame", self.frame.json())]

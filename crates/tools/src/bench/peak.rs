@@ -1,4 +1,4 @@
-//! What this machine can do at most, measured in the same run: [`eomt_edge_core::kernels::peak`] with a clock and threads.
+//! Peak arithmetic rate of this machine, measured in the same run: [`eomt_edge_core::kernels::peak`] with a clock and threads.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::summary::round;
 
-/// Multiply-accumulates a second, in units of 1e9 operations of which a multiply-accumulate is two.
+/// Operations per second, in units of 1e9; a multiply-accumulate is two operations.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peak {
     pub f32_gops: f64,
@@ -22,7 +22,7 @@ impl Peak {
         Peak { f32_gops: gops(f32_macs), int8_gops: gops(int8_macs) }
     }
 
-    /// The least time in milliseconds for so much work.
+    /// The shortest time for so many multiply-accumulates, milliseconds.
     pub fn least_ms(&self, f32_macs: u64, int8_macs: u64) -> f64 {
         2e-6 * (f32_macs as f64 / self.f32_gops + int8_macs as f64 / self.int8_gops)
     }
@@ -32,9 +32,9 @@ impl Peak {
     }
 }
 
-/// One measurement takes so long that starting a thread does not matter, and not so long that another program gets its turn.
+/// Shortest measurement: long enough that the start of a thread does not matter, short enough to fit into one time slice.
 const ENOUGH: Duration = Duration::from_millis(8);
-/// The best of so many.
+/// Measurements, of which the best is taken.
 const REPETITIONS: usize = 20;
 
 fn gops(work: &(dyn Fn(u64) -> u64 + Sync), threads: usize) -> f64 {
@@ -52,7 +52,7 @@ fn one(work: &(dyn Fn(u64) -> u64 + Sync), iterations: u64) -> (Duration, u64) {
     (started.elapsed(), macs)
 }
 
-/// Multiply-accumulates a second of `threads` at the same time, the slowest deciding.
+/// Multiply-accumulates per second of `threads` threads at the same time, by the slowest.
 fn together(work: &(dyn Fn(u64) -> u64 + Sync), iterations: u64, threads: usize) -> f64 {
     let barrier = Barrier::new(threads);
     let results: Vec<(Duration, u64)> = std::thread::scope(|scope| {

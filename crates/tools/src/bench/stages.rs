@@ -15,7 +15,7 @@ use super::summary::Summary;
 use super::{BenchOptions, WARM_UP, fixed_tensor, memory};
 use crate::progress;
 
-/// A model, and what it took to get it ready.
+/// A loaded model, and the cost of loading it.
 pub(super) struct Loaded {
     pub model: Model,
     pub load_ms: f64,
@@ -39,7 +39,7 @@ pub(super) fn load(path: &Path, options: &BenchOptions) -> Result<Loaded> {
     Ok(Loaded { model, load_ms, first_inference_ms, rss_after_load_mib })
 }
 
-/// The model's own config, with the threshold of the command line.
+/// The post-processing config of the model, with the threshold of the command line.
 pub(super) fn config(model: &Model, options: &BenchOptions) -> PostProcessConfig {
     let metadata = model.metadata();
     let mut config = PostProcessConfig { task: metadata.task, thresholds: metadata.thresholds, ..PostProcessConfig::default() }
@@ -48,18 +48,18 @@ pub(super) fn config(model: &Model, options: &BenchOptions) -> PostProcessConfig
     config
 }
 
-/// The queries whose masks are wanted.
+/// The queries whose masks are computed.
 pub(super) fn keep(class: &ClassLogits, config: &PostProcessConfig, all: bool, kept: &mut Vec<usize>) {
     if all { kept.extend(0..class.queries) } else { survivors(class, config, kept) }
 }
 
-/// Times of every stage and of the whole.
+/// Times of every stage and of the whole frame, milliseconds.
 pub(super) struct StageSummaries {
     pub stages: Vec<(Stage, Summary)>,
     pub total: Summary,
 }
 
-/// Runs `frame` through the pipeline into the null sink; gives the warm model back.
+/// Runs `frame` through the pipeline into the null sink. Returns the warm model.
 pub(super) fn measure(model: Model, frame: &Frame, options: &BenchOptions) -> Result<(Model, StageSummaries)> {
     let config = config(&model, options);
     let mut pipeline = Pipeline::new(model, config).keep_all_queries(options.all_queries);

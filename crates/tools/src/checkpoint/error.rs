@@ -1,55 +1,144 @@
-//! What can be wrong with a checkpoint: one sentence each, with the file and the key or tensor it is about.
+//! What can be wrong with a checkpoint: one sentence each, which names the file and the key or tensor.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a checkpoint could not be read.
+/// Why a checkpoint could not be read. Every variant names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
+    /// A file or folder cannot be read.
     #[error("cannot read {}: {source}", .path.display())]
-    Io { path: PathBuf, source: io::Error },
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
 
     /// The path holds no checkpoint that this program knows.
     #[error("{}: {problem}", .path.display())]
-    Layout { path: PathBuf, problem: String },
+    Layout {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is missing or unknown.
+        problem: String,
+    },
 
-    /// A file is damaged or not of the kind its name says.
+    /// A file is damaged, or its extension does not fit its contents.
     #[error("{} is damaged: {problem}", .path.display())]
-    Damaged { path: PathBuf, problem: String },
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its bytes.
+        problem: String,
+    },
 
-    /// A pickle is something else than data.
+    /// A pickle would have to call a function to give the weights.
     #[error("{} calls {call}; a checkpoint may only build tensors: save the state_dict() of the model with torch.save", .path.display())]
-    Call { path: PathBuf, call: String },
+    Call {
+        /// The file.
+        path: PathBuf,
+        /// The function or class, `module.name`.
+        call: String,
+    },
 
-    /// The weights are there, but not as one state of plain tensors; the text goes on after the file's name.
+    /// The weights are there, but not as one state of plain tensors: the file, and the rest of the sentence.
     #[error("{} {}", .0.display(), .1)]
     State(PathBuf, String),
 
     /// A key of a JSON file has a value that cannot be used.
     #[error("{}: '{key}' {problem}", .path.display())]
-    Key { path: PathBuf, key: String, problem: String },
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What is wrong with its value.
+        problem: String,
+    },
 
     /// A key and the weights disagree.
     #[error("{}: '{key}' is {value}, but tensor '{tensor}' {found}", .path.display())]
-    Contradiction { path: PathBuf, key: String, value: String, tensor: String, found: String },
+    Contradiction {
+        /// The file of the key.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// The tensor.
+        tensor: String,
+        /// What the tensor shows.
+        found: String,
+    },
 
+    /// The network needs a tensor that the file does not have.
     #[error("{}: tensor '{tensor}' is missing", .path.display())]
-    Missing { path: PathBuf, tensor: String },
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
 
+    /// The file has tensors that no part of the network uses.
     #[error("{}: tensor '{tensor}'{} no part of an EoMT network", .path.display(), belongs(.others))]
-    Extra { path: PathBuf, tensor: String, others: usize },
+    Extra {
+        /// The file.
+        path: PathBuf,
+        /// The first of them.
+        tensor: String,
+        /// How many more there are.
+        others: usize,
+    },
 
+    /// A tensor has another shape than the network needs.
     #[error("{}: tensor '{tensor}' has shape {found:?}, expected {expected:?}", .path.display())]
-    Shape { path: PathBuf, tensor: String, found: Vec<usize>, expected: Vec<usize> },
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that the network needs.
+        expected: Vec<usize>,
+    },
 
+    /// A tensor has another number of dimensions than the network needs.
     #[error("{}: tensor '{tensor}' has shape {found:?}, expected {expected}", .path.display())]
-    Rank { path: PathBuf, tensor: String, found: Vec<usize>, expected: &'static str },
+    Rank {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The number of dimensions, in words.
+        expected: &'static str,
+    },
 
+    /// A tensor holds an infinity or a NaN.
     #[error("{}: tensor '{tensor}' holds a value that is not a finite number, at position {position}", .path.display())]
-    NotFinite { path: PathBuf, tensor: String, position: usize },
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Row-major place of the first such value.
+        position: usize,
+    },
 
+    /// A tensor has elements that are not floating-point numbers of a known kind.
     #[error("{}: tensor '{tensor}' has elements of type {found}, expected F32, F16, BF16 or F64", .path.display())]
-    ElementType { path: PathBuf, tensor: String, found: String },
+    ElementType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The type of its elements.
+        found: String,
+    },
 }
 
 fn belongs(others: &usize) -> String {
@@ -85,7 +174,7 @@ pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError
     move |source| CheckpointError::Io { path, source }
 }
 
-/// Text from a file, fit for a sentence: one line, no control characters, at most 120 characters.
+/// Text from a file, shortened and cleaned for a sentence: one line, no control characters, at most 120 characters.
 pub(super) fn quote(text: &str) -> String {
     let mut out: String = text.chars().take(120).map(|c| if c.is_control() { '?' } else { c }).collect();
     if text.chars().nth(120).is_some() {

@@ -1,23 +1,23 @@
 //! The checkpoint reader: files of transformers or of the EoMT authors become one [`Network`] with its labels.
 //!
 //! ```no_run
-//! use eomt_edge::tools::checkpoint::{Options, read};
+//! use eomt_edge_tools::checkpoint::{Options, read};
 //! let checkpoint = read("coco_panoptic_eomt_small_640_2x/pytorch_model.bin".as_ref(), &Options::default())?;
 //! assert_eq!(checkpoint.labels.len(), 133);
-//! # Ok::<(), eomt_edge::tools::checkpoint::CheckpointError>(())
+//! # Ok::<(), eomt_edge_tools::checkpoint::CheckpointError>(())
 //! ```
 //!
 //! ```text
-//! safetensors ─▶ weights ───────┐                   ┌─ family ─▶ hf ───────────────┐
-//! .bin, .pt ─▶ pickle ─▶ state ─┴─▶ names, tensors ─┤                              ├─▶ contents ─▶ network
-//!                     └▶ meta (what else it says)   └─ upstream, dinov3, lightly ──┘
-//! hints, presets, labels ──────────────────────────────▲
+//! safetensors ─▶ weights ────────────────┐                   ┌─ family ─▶ hf ─────────────────┐
+//! .bin, .pt ─▶ opcodes, pickle ─▶ state ─┴─▶ names, tensors ─┤                                ├─▶ common::Contents
+//!                                 └─▶ meta (other entries)   └─ upstream, lightly ─▶ backbone ─┘
+//! hints, presets, labels ───────────────────────────────────────▲                 (timm, dinov3)
 //! ```
 //!
 //! Invariants: every tensor of the file is used or known to be useless, has the shape that the network needs and finite
-//! values; nothing in a configuration is believed before the weights agree. One tensor at a time is read, so the peak is the
+//! values; a configuration counts only where the weights agree. One tensor at a time is read, so the peak is the
 //! network in `f32` plus its largest tensor.
-//! Refuses: to run anything (a pickle is data), to guess (what a file does not tell is a hint or an error), to fetch.
+//! Refuses: to run anything (a pickle is data), to guess (what a file does not tell must be a hint), to download.
 
 mod backbone;
 mod common;
@@ -61,10 +61,10 @@ use hints::Hints;
 use json::Object;
 use names::Layout;
 
-/// What the user says about a checkpoint.
+/// What the user adds to a checkpoint.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options<'a> {
-    /// A JSON file with hints, or the name of a published model. Without it, a name in the checkpoint's path counts.
+    /// A JSON file with hints, or the name of a published model. Without it, the reader looks for such a name in the path of the checkpoint.
     pub hints: Option<&'a str>,
     /// The folder of the DINOv3 weights (`dinov3_vit`, transformers' layout) that a delta checkpoint builds on.
     pub base: Option<&'a Path>,
@@ -73,7 +73,8 @@ pub struct Options<'a> {
 /// Reads a checkpoint: a folder (with `config.json` and `model.safetensors`, its shards or `pytorch_model.bin`, or a folder
 /// with the authors' file alone), or one weight file (`.bin`, `.pth`, `.ckpt`, `.safetensors`).
 ///
-/// Errors: [`CheckpointError`], one sentence that names the file and the key or tensor.
+/// # Errors
+/// [`CheckpointError`]: one sentence that names the file and the key or tensor.
 pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointError> {
     let is_dir = std::fs::metadata(path).map_err(error::io_error(path))?.is_dir();
     let (dir, file) = if is_dir { (path.to_path_buf(), weights::find(path)?) } else { (path.with_file_name(""), path.to_path_buf()) };
@@ -116,7 +117,7 @@ pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointErro
     })
 }
 
-/// The folder's name, or the file's when it is not the one that every checkpoint has.
+/// The name of the folder, or of the file unless it is one that every checkpoint has.
 fn name(path: &Path) -> String {
     let absolute: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.into());
     let stem = absolute

@@ -1,4 +1,4 @@
-//! The nouns of this room: the weights of one EoMT network, whatever file they came from.
+//! The types of this module: the weights of one EoMT network, whatever file they came from.
 //!
 //! Every array is row-major `f32`, every value is finite, and every length follows from `hidden` (D), the number of
 //! blocks, queries (Q), classes (C), register tokens (R) and the patch size (P).
@@ -8,7 +8,9 @@ use eomt_edge_core::data::{Task, Thresholds};
 /// A row-major tensor; `data.len()` is the product of `shape`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Array {
+    /// Size of each dimension, the outermost first.
     pub shape: Vec<usize>,
+    /// The values.
     pub data: Vec<f32>,
 }
 
@@ -28,16 +30,18 @@ pub struct Norm {
     pub scale: Vec<f32>,
     /// `[D]`
     pub shift: Vec<f32>,
+    /// Added to the variance.
     pub eps: f32,
 }
 
-/// The non-linearities a checkpoint may name in `hidden_act`.
+/// The activation functions that a checkpoint may name in `hidden_act`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x Φ(x)`, with the exact error function.
     Gelu,
     /// The tanh approximation of GELU.
     GeluTanh,
+    /// `max(x, 0)`
     Relu,
     /// `x sigmoid(x)`
     Silu,
@@ -62,24 +66,46 @@ impl Activation {
 /// The feed-forward half of a block; F is its inner width.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Mlp {
-    /// `down(act(up x))`: `up` is `[F, D]`, `down` is `[D, F]`.
-    Plain { up: Linear, down: Linear, activation: Activation },
-    /// `down(act(gate x) * up x)`: SwiGLU when `activation` is SiLU. `gate` and `up` are `[F, D]`, `down` is `[D, F]`.
-    Gated { gate: Linear, up: Linear, down: Linear, activation: Activation },
+    /// `down(act(up x))`
+    Plain {
+        /// `[F, D]`
+        up: Linear,
+        /// `[D, F]`
+        down: Linear,
+        /// Between the two.
+        activation: Activation,
+    },
+    /// `down(act(gate x) * up x)`: SwiGLU when `activation` is SiLU (Shazeer 2020).
+    Gated {
+        /// `[F, D]`
+        gate: Linear,
+        /// `[F, D]`
+        up: Linear,
+        /// `[D, F]`
+        down: Linear,
+        /// Of the gate.
+        activation: Activation,
+    },
 }
 
 /// One transformer block: `x += scale1 * attention(norm1 x)`, then `x += scale2 * mlp(norm2 x)`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Block {
+    /// Before the attention.
     pub norm1: Norm,
-    /// `[D, D]`, as are `k`, `v` and `out`; head h owns the rows `h D/heads ..` of q, k and v.
+    /// Queries, `[D, D]`; head h owns the rows `h D/heads ..` of q, k and v.
     pub q: Linear,
+    /// Keys, `[D, D]`.
     pub k: Linear,
+    /// Values, `[D, D]`.
     pub v: Linear,
+    /// Output projection, `[D, D]`.
     pub out: Linear,
     /// LayerScale, `[D]`; absent means 1.
     pub scale1: Option<Vec<f32>>,
+    /// Before the MLP.
     pub norm2: Norm,
+    /// The feed-forward half.
     pub mlp: Mlp,
     /// LayerScale, `[D]`; absent means 1.
     pub scale2: Option<Vec<f32>>,
@@ -91,41 +117,53 @@ pub struct Block {
 pub struct ScaleBlock {
     /// `[in, out, 2, 2]`, in = out = D
     pub up_weight: Array,
-    /// `[D]`; one for each of the four pixels, `[4 D]` in the order (dy, dx, channel), once `convert` has centred the input.
+    /// `[D]`; one for each of the four pixels, `[4 D]` in the order (dy, dx, channel), once `convert` has removed the mean of the input.
     pub up_bias: Vec<f32>,
     /// `[D, 1, 3, 3]`
     pub depthwise: Array,
+    /// Over channels.
     pub norm: Norm,
 }
 
-/// How a patch knows where it is.
+/// How the network encodes the position of a patch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Position {
-    /// DINOv2: a table that is added to the patches; `table` is `[gh * gw, D]` for the grid `[gh, gw]`, which is that of
-    /// training, or of pre-training when the network resamples it at run time.
-    Learned { grid: [usize; 2], table: Array, resampling: Resampling },
-    /// DINOv3: queries and keys of the patches are rotated, `theta` is the base of the frequencies.
-    Rotary { theta: f32 },
+    /// DINOv2: a table that is added to the patches.
+    Learned {
+        /// Rows and columns of the table: those of training, or of pre-training when the network resamples it at run time.
+        grid: [usize; 2],
+        /// `[rows * columns, D]`
+        table: Array,
+        /// How the table changes for another grid.
+        resampling: Resampling,
+    },
+    /// DINOv3: queries and keys of the patches are rotated (RoPE, Su et al. 2021).
+    Rotary {
+        /// Base of the frequencies.
+        theta: f32,
+    },
 }
 
-/// How a table of positions gets to another grid.
+/// How a table of positions is resampled to another grid.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Resampling {
     /// Bicubic (a = -0.5) with a filter that widens when the grid shrinks: timm, and DINOv2 with registers.
     Antialiased,
-    /// Bicubic (a = -0.75) without. Places are scaled by `(size + offset) / table size` along each axis, where Meta's DINOv2
-    /// without registers has an offset of 0.1.
-    Plain { offset: f64 },
+    /// Bicubic (a = -0.75) without antialiasing. Places are scaled by `(size + offset) / table size` along each axis.
+    Plain {
+        /// 0.1 in Meta's DINOv2 without registers, else 0.
+        offset: f64,
+    },
 }
 
-/// Whether a query of a block may look everywhere.
+/// Masked attention of a block (EoMT paper, section 3.3): whether its queries see all patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Masking {
     /// Every token sees every token.
     Off,
     /// A query sees a patch where its own mask logit, predicted from the state before this block, is above 0.
     Own,
-    /// The mask of the nearest earlier `Own` block stays in force (as transformers does when a probability is 0).
+    /// The mask of the nearest earlier `Own` block still applies, as in transformers when a probability is 0.
     Previous,
 }
 
@@ -148,7 +186,9 @@ pub struct Network {
     pub patch_weight: Array,
     /// `[D]`
     pub patch_bias: Vec<f32>,
+    /// Of the patches.
     pub position: Position,
+    /// All of the encoder, in order.
     pub blocks: Vec<Block>,
     /// L2: the queries join for the last `num_blocks` blocks; 1 ..= blocks.len().
     pub num_blocks: usize,
@@ -162,15 +202,16 @@ pub struct Network {
     pub class_head: Linear,
     /// Three `[D, D]` layers with `head_activation` between them.
     pub mask_head: [Linear; 3],
-    /// Of the mask head and of the scale blocks.
+    /// In the mask head and in the scale blocks.
     pub head_activation: Activation,
     /// May be empty.
     pub scale_blocks: Vec<ScaleBlock>,
 }
 
-/// A network and what it says about the world.
+/// A network, its classes, and how to prepare its input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
+    /// The weights.
     pub network: Network,
     /// C class names, in class order.
     pub labels: Vec<String>,
@@ -182,7 +223,7 @@ pub struct Checkpoint {
     pub image_mean: [f32; 3],
     /// Per channel (RGB), in units of pixel value / 255, above 0.
     pub image_std: [f32; 3],
-    /// Of its image processor, else the reference's.
+    /// Those of its image processor, else the reference's.
     pub thresholds: Thresholds,
     /// Lower-case hex SHA-256 of the weight file; of shards, of their contents one after the other in name order.
     pub source_sha256: String,

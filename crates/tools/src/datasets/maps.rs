@@ -1,4 +1,4 @@
-//! PNG files whose values are numbers, not colours: segment ids, class numbers, scores.
+//! PNG files that store numbers: segment ids, class numbers, scores.
 
 use std::collections::HashMap;
 use std::io::Cursor;
@@ -8,16 +8,19 @@ use anyhow::{Context, Result, bail};
 use eomt_edge_host::files;
 use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
-/// `[height, width]` values.
+/// The `[height, width]` values of a PNG.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Map<T> {
+    /// Pixels.
     pub width: u32,
+    /// Pixels.
     pub height: u32,
+    /// One per pixel, row by row.
     pub values: Vec<T>,
 }
 
 /// Ids of the COCO panoptic format, R + 256 G + 65536 B.
-pub fn panoptic_ids(path: &Path, max_pixels: u64) -> Result<Map<u32>> {
+pub(super) fn panoptic_ids(path: &Path, max_pixels: u64) -> Result<Map<u32>> {
     let raw = read(path, Transformations::EXPAND, max_pixels)?;
     let step = match (raw.colour, raw.depth) {
         (ColorType::Rgb, BitDepth::Eight) => 3,
@@ -29,14 +32,18 @@ pub fn panoptic_ids(path: &Path, max_pixels: u64) -> Result<Map<u32>> {
     Ok(Map { width: raw.width, height: raw.height, values })
 }
 
-/// The colours of classes, where maps are coloured.
-pub type Colours = HashMap<[u8; 3], u16>;
+/// The class of each colour, where maps are coloured.
+pub(crate) type Colours = HashMap<[u8; 3], u16>;
 
 /// VOC's colour of pixels that do not count, index 255 of its palette.
 const VOID: [u8; 3] = [224, 224, 192];
 
-/// Grey values of 1 to 16 bits, or palette indices, as they stand in the file; colours by their list. Grey that is stored as RGB is grey.
-pub fn values(path: &Path, colours: &Colours, max_pixels: u64) -> Result<Map<u16>> {
+/// Grey values of 1 to 16 bits or palette indices, as they are in the file; the class of each colour where `colours` has it. Grey stored as
+/// RGB is grey.
+///
+/// # Errors
+/// When the PNG is missing, broken, larger than `max_pixels`, or has a colour that `colours` does not have.
+pub(crate) fn values(path: &Path, colours: &Colours, max_pixels: u64) -> Result<Map<u16>> {
     let raw = read(path, Transformations::IDENTITY, max_pixels)?;
     let step = match (raw.colour, raw.depth) {
         (ColorType::Grayscale | ColorType::Indexed, _) => return Ok(grey(&raw)),
@@ -69,8 +76,8 @@ pub fn values(path: &Path, colours: &Colours, max_pixels: u64) -> Result<Map<u16
     Ok(Map { width: raw.width, height: raw.height, values })
 }
 
-/// Width and height, from the head of a PNG.
-pub fn size(path: &Path) -> Result<(u32, u32)> {
+/// Width and height from the header of a PNG.
+pub(super) fn size(path: &Path) -> Result<(u32, u32)> {
     let unreadable = || format!("{}: cannot be read", path.display());
     let file = std::io::BufReader::new(std::fs::File::open(path).with_context(unreadable)?);
     let reader = Decoder::new(file).read_info().with_context(|| format!("{}: this is not a whole PNG", path.display()))?;

@@ -1,14 +1,10 @@
-//! ONNX Runtime as a peer, from a shared library that is loaded when asked for: nothing is linked, nothing is shipped.
+//! ONNX Runtime as the reference runtime, from a shared library that is loaded on request: nothing is linked, nothing is shipped.
 //!
-//! ```no_run
-//! use eomt_edge::tools::ort::{Library, Session};
-//! # fn main() -> Result<(), eomt_edge::tools::ort::OrtError> {
+//! ```text
 //! let library = Library::open("libonnxruntime.so".as_ref())?;
 //! let session = Session::open(library, "model.onnx".as_ref(), 1)?;
 //! let outputs = session.run([1, 3, 2, 2], &[0.0; 12])?;
 //! println!("{} values", outputs.floats(0)?.len());
-//! # Ok(())
-//! # }
 //! ```
 //!
 //! Invariants: a session has all optimizations, the CPU provider, and the threads it is told, one for operators side by side;
@@ -25,9 +21,9 @@ use std::ptr::{null, null_mut};
 
 use api::{Api, ApiBase, Outcome};
 
-/// Why there is no result of ONNX Runtime.
+/// Why ONNX Runtime gave no result.
 #[derive(Debug, thiserror::Error)]
-pub enum OrtError {
+pub(crate) enum OrtError {
     #[error("{}: this is no library that can be loaded: {reason}", path.display())]
     NoLibrary { path: PathBuf, reason: String },
     #[error("{}: this library is not ONNX Runtime", path.display())]
@@ -41,7 +37,7 @@ pub enum OrtError {
 }
 
 /// A loaded ONNX Runtime.
-pub struct Library {
+pub(crate) struct Library {
     api: Api,
     version: String,
 }
@@ -73,6 +69,7 @@ impl Library {
         Ok(Box::leak(Box::new(Library { api, version })))
     }
 
+    /// As the library reports it.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -113,7 +110,7 @@ unsafe fn text(pointer: *const c_char) -> String {
 }
 
 /// One network, ready to run. Its fields are null until they are made, so that a half-made one is released too.
-pub struct Session {
+pub(crate) struct Session {
     library: &'static Library,
     env: *mut api::Env,
     options: *mut api::SessionOptions,
@@ -176,7 +173,7 @@ impl Session {
         Ok(())
     }
 
-    /// The place of the output called `name`.
+    /// The index of the output `name`.
     pub fn output(&self, name: &str) -> Option<usize> {
         self.outputs.iter().position(|output| output.to_bytes() == name.as_bytes())
     }
@@ -218,14 +215,14 @@ impl Drop for Session {
     }
 }
 
-/// What one run gave.
-pub struct Outputs<'a> {
+/// The outputs of one run.
+pub(crate) struct Outputs<'a> {
     session: &'a Session,
     values: Vec<*mut api::Value>,
 }
 
 impl Outputs<'_> {
-    /// The values of the output at `place`.
+    /// The values of the output with the index `place`.
     pub fn floats(&self, place: usize) -> Result<&[f32], OrtError> {
         let library = self.session.library;
         let failed = |reason| OrtError::Call { action: "give an output", reason };
