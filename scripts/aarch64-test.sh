@@ -14,7 +14,7 @@ for cpu in max cortex-a72; do
     # What differs between the cores is the kernels, and how atomics are compiled: the second core runs what computes or shares memory.
     tests="--bins --tests" harness=
     if [ $cpu != max ]; then
-        tests="--test allocations --test engine --test foreign --test int8 --test mask_ring --test processing --test reference"
+        tests="--test allocations --test engine --test third_party --test int8 --test mask_ring --test processing --test reference"
         harness="-- --skip tools::" # converting, scoring, reading checkpoints
     fi
     # shellcheck disable=SC2086 # a list of options

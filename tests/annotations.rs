@@ -1,5 +1,5 @@
 //! Annotations as real tools export them (tests/data/annotations/make_annotations.py), read by `evaluate` and `train`: the same objects
-//! score the same whatever the format, equal to pycocotools; what cannot be honoured is refused or told by name.
+//! score the same whatever the format, equal to pycocotools; what cannot be honoured is refused or named in a warning.
 
 mod common;
 
@@ -68,7 +68,7 @@ fn a_set_of_crowds_is_refused_unless_they_are_objects() {
     agrees(&scores(&output), "datumaro-masks");
 }
 
-/// A truth made of a recorded one by a change.
+/// A ground truth made from a recorded one by a change.
 fn changed(scratch: &Scratch, name: &str, file: &str, change: impl FnOnce(&mut Value)) -> String {
     let mut document = read(data("annotations").join(file));
     change(&mut document);
@@ -349,7 +349,7 @@ mod training {
         let images = ["--images", "images"];
         let city = ["--images", "cityscapes/leftImg8bit"];
         let maps = ["--class-maps", "cityscapes/gtFine"];
-        // arguments, classes of which the first is said, what is told on the way or at the end
+        // arguments; the number of classes and the first; what a warning or the end says
         type Case<'a> = (&'a str, Vec<&'a str>, (usize, &'a str), &'a str);
         let cases: [Case; 8] = [
             ("datumaro", [&images[..], &["--instances", "datumaro/instances_train.json"]].concat(), (2, "cat"), ""),

@@ -313,7 +313,7 @@ fn contradictions_are_named() {
         let arguments = changed(&scratch, file, |document| document["annotations"][0]["segments_info"][0]["category_id"] = json!(77));
         refuse(&mut run(arguments), 1, &[file, "77", "category"]);
     }
-    // a truth's areas are counted, whatever the JSON says of them
+    // areas are counted from pixels, whatever the JSON says
     let plain = scores(&PANOPTIC);
     let arguments = changed(&scratch, "truth.json", |document| document["annotations"][0]["segments_info"][0]["area"] = json!(-3.5));
     let output = succeed(run(arguments).arg("--json"));

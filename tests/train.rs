@@ -33,7 +33,7 @@ fn pictures(command: &mut Command, folder: &Path) {
     command.arg("--panoptic-dir").arg(folder.join("panoptic"));
 }
 
-/// A truth of fewer classes is the whole truth without the others: same pictures, same segments of the kept classes, and a reader
+/// A ground truth of fewer classes is the whole one without the others: same pictures, same segments of the kept classes, and a reader
 /// that refuses ids without a segment takes it.
 #[test]
 fn scenes_of_few_classes_say_nothing_of_the_rest() {
@@ -62,7 +62,7 @@ fn scenes_of_few_classes_say_nothing_of_the_rest() {
     assert_eq!(scores["all"]["pq"], 1.0);
 }
 
-/// What a bad camera sees is the same scene: another picture of the same truth, the same each time.
+/// A degraded scene is another picture with the same ground truth, the same each time.
 #[test]
 fn degraded_scenes_keep_their_truth() {
     let scratch = Scratch::new("scenes-degraded");
@@ -126,7 +126,7 @@ fn killed_runs_end_as_others_do() {
     assert!(leftovers.iter().filter(|name| !name.ends_with(".part")).count() == 6, "{leftovers:?}");
 }
 
-/// Each state has its checkpoint, whose probabilities of masked attention are those of the spans that were asked for; a run from it
+/// Each state has its checkpoint, whose probabilities of masked attention are those of the given spans; a run from it
 /// anneals the blocks that are left.
 #[test]
 fn a_checkpoint_says_how_far_its_masks_are_annealed() {
@@ -244,7 +244,7 @@ fn bad_input_gets_a_sentence() {
     says(train(&output, 1).args(["--scenes", "1"]), 1, &["state.safetensors", "not the state"]);
 }
 
-/// What `scenes` writes is its own truth: scored as a prediction of itself it is perfect.
+/// What `scenes` writes scores perfectly as a prediction of itself.
 #[test]
 fn drawn_scenes_are_a_sound_dataset() {
     let scratch = Scratch::new("train-scenes");

@@ -7,7 +7,7 @@
 //! | [`segment`] | segments pictures |
 //! | [`datasets`] | reads annotated pictures; a new format starts here |
 //! | [`evaluate`] | scores a model or files of predictions |
-//! | [`bench`] | times the frame path, and compares with ONNX Runtime |
+//! | [`mod@bench`] | times the frame path, and compares with ONNX Runtime |
 //! | [`scenes`] | writes procedural pictures with their ground truth |
 //! | [`logits`], [`preprocess`], [`postprocess`] | run one stage alone, for numerical checks |
 //!

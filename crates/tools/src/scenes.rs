@@ -89,7 +89,7 @@ fn category_id(class: u16) -> u16 {
     class + 1
 }
 
-/// Takes segments of other classes out of the truth.
+/// Removes segments of other classes from the ground truth.
 fn forget(picture: &mut Sample, known: &[u16]) {
     picture.classes.retain(|(_, class)| known.contains(class));
     let kept = &picture.classes;

@@ -159,7 +159,7 @@ impl Supply {
     }
 }
 
-/// Two classes of one name could not be told apart in the checkpoint.
+/// Refuses two classes of one name: a checkpoint could not distinguish them.
 fn distinct(classes: &[Class]) -> Result<()> {
     let mut seen = HashMap::new();
     match classes.iter().find_map(|class| Some((class, seen.insert(class.name.as_str(), class.id)?))) {

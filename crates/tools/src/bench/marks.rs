@@ -10,7 +10,7 @@ use eomt_edge_host::output::say;
 
 use super::{BenchOptions, fixed_tensor, stages};
 
-/// Runs `options.frames` inferences; as in the daemon, with the masks of surviving queries, unless all are asked for.
+/// Runs `options.frames` inferences; as in the daemon, with the masks of surviving queries only, unless `options.all_queries` is set.
 pub(super) fn run(path: &Path, options: &BenchOptions) -> Result<()> {
     let compute =
         Compute { threads: options.threads, isa: options.isa.clone(), normalization: options.normalization, ..Compute::default() };

@@ -27,7 +27,7 @@ use operators::OperatorTable;
 use stages::StageSummaries;
 use summary::{Summary, round};
 
-/// Options of [`bench`].
+/// Options of [`bench()`].
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
     /// 0 = one per core.

@@ -1,4 +1,4 @@
-//! What the layouts share: blocks with separate q, k and v, the heads, masks, classes, and the check of a preset.
+//! What the readers of all layouts share: blocks with separate q, k and v, heads, masks, classes, and the check of a preset.
 
 use std::path::Path;
 
@@ -11,14 +11,15 @@ use super::network::{Activation, Array, Block, Linear, Masking, Mlp, Network, Sc
 use super::presets::Preset;
 use super::tensors::Tensors;
 
-/// Of the training data of every published backbone; RGB, in units of pixel value / 255.
+/// Mean of the training data of every published backbone; RGB, in units of pixel value / 255.
 pub(super) const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// Its standard deviation.
 pub(super) const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// The norms of the scale blocks do not follow `layer_norm_eps`: timm's and transformers' have this.
 pub(super) const SCALE_BLOCK_EPS: f32 = 1e-6;
 
-/// What a layout's reader makes of a checkpoint.
+/// The contents of a checkpoint, as the reader of its layout returns them.
 pub(super) struct Contents {
     pub network: Network,
     pub classes: Classes,

@@ -1,6 +1,6 @@
 //! The DINOv3 backbone of the authors' checkpoints, and the weights of Meta that their published ones are a difference to.
 //!
-//! It is transformers' DINOv3ViTModel with three parts renamed: `embeddings` is `patch_embed`, `layer` is `blocks`, and the
+//! It is transformers' DINOv3ViTModel with three prefixes renamed: `embeddings` is `patch_embed`, `layer` is `blocks`, and the
 //! mask token is gone. A delta checkpoint holds `trained - base` for the encoder and all the rest whole, because the
 //! authors' loader sets everything outside of the encoder to 0 and adds the two.
 
@@ -15,7 +15,7 @@ use super::network::{Activation, Block, Position};
 use super::tensors::Tensors;
 use super::weights;
 
-/// What the base's configuration adds to the weights.
+/// The configuration of the base.
 pub(super) struct Base {
     file: PathBuf,
     heads: usize,
@@ -30,10 +30,12 @@ pub(super) fn recognizes(tensors: &Tensors) -> bool {
     tensors.has(&patch) || tensors.has(&query)
 }
 
-/// Adds the base to a delta checkpoint. `None` = the checkpoint is whole.
+/// Adds the base to a delta checkpoint; `None`: the checkpoint is whole.
 ///
-/// What is what says `pixel_std`: the encoder of a delta holds `trained - base`, so that its standard deviation is 0.
-/// Errors: a delta without a base, a base for a whole checkpoint, one that does not fit, or a hint that says otherwise.
+/// `pixel_std` tells the two apart: the encoder of a delta holds `trained - base`, so its standard deviation is 0.
+///
+/// # Errors
+/// For a delta without a base, a base for a whole checkpoint, one that does not fit, or a hint that says otherwise.
 pub(super) fn attach_base(
     tensors: &mut Tensors,
     hints: &Hints,
@@ -74,12 +76,12 @@ pub(super) fn attach_base(
     }
 }
 
-/// The sentence for a base that nobody needs.
+/// The message for a base that the checkpoint does not need.
 pub(super) fn whole_with_base(base: &Path) -> String {
     format!("it is a whole checkpoint, which needs no --base ({}); leave it out", base.display())
 }
 
-/// The name in transformers' model of what the authors call `name`.
+/// The name in transformers' model of the tensor that the authors call `name`.
 fn base_name(name: &str) -> String {
     let name = name.strip_prefix(BACKBONE).unwrap_or(name);
     match (name.strip_prefix("patch_embed."), name.strip_prefix("blocks.")) {

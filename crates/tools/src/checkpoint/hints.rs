@@ -56,7 +56,7 @@ pub(super) struct Hints {
     /// Which state of a file with several: the path of its keys, or the prefix of its tensors.
     pub state: Option<String>,
     pub preset: Option<&'static Preset>,
-    /// The preset was found in the checkpoint's path, nobody asked for it: it gives way to what contradicts it.
+    /// The preset comes from the checkpoint's path, not from the user: it is dropped when something contradicts it.
     pub guessed: bool,
 }
 

@@ -1,8 +1,8 @@
-//! Class names that a checkpoint does not carry: those of known datasets, and those of nobody.
+//! Class names that a checkpoint does not carry: those of known datasets, and placeholders.
 
 pub(super) use eomt_edge_core::model::datasets::Dataset;
 
-/// `LABEL_0`, `LABEL_1`, …: what transformers writes when nobody named the classes.
+/// `LABEL_0`, `LABEL_1`, …: what transformers writes for classes without names.
 pub(super) fn unnamed(classes: usize) -> Vec<String> {
     (0..classes).map(|class| format!("LABEL_{class}")).collect()
 }

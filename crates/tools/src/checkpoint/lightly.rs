@@ -21,7 +21,7 @@ use super::timm::{self, Place};
 
 const ARGS: &str = "model_init_args";
 const SCALE_BLOCK_EPS: f32 = 1e-5;
-/// Of the norms of DINOv3 ("layernormbf16"), as everywhere.
+/// Epsilon of the norms of DINOv3 ("layernormbf16"), as in every published one.
 const DINOV3_EPS: f32 = 1e-5;
 /// Periods in bfloat16 are this far from what a base makes.
 const PERIOD_TOLERANCE: f32 = 5e-3;
@@ -231,9 +231,9 @@ fn rotary(tensors: &mut Tensors, hints: &Hints, hidden: usize) -> Result<(usize,
         let expected = |k: usize| base.powf(k as f32 / count as f32);
         periods.iter().enumerate().all(|(k, period)| (period / expected(k) - 1.0).abs() < PERIOD_TOLERANCE)
     };
-    // The last period tells most; 100 is Meta's.
-    let told = periods[count - 1].powf(count as f32 / (count - 1).max(1) as f32);
-    match hints.theta.into_iter().chain([100.0, told]).find(|base| *base > 0.0 && fits(*base)) {
+    // The last period is the most precise; 100 is Meta's base.
+    let implied = periods[count - 1].powf(count as f32 / (count - 1).max(1) as f32);
+    match hints.theta.into_iter().chain([100.0, implied]).find(|base| *base > 0.0 && fits(*base)) {
         Some(theta) => {
             hints.agree("rope_theta", hints.theta, theta, &name)?;
             Ok((heads, theta))

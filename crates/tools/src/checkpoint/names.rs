@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The prefix is not guessed: it is what stands before the queries and the class head. Invariant: of two tensors that would
-//! have one name, one is taken only with a word about it.
+//! have one name, the reader takes one of them with a warning only.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -190,7 +190,7 @@ fn memo_key(line: &str) -> Result<u64, Fault> {
     line.parse().or_else(|_| bad("has a memo key that is not a number"))
 }
 
-/// Opcodes that name or call something; what is not ours to call becomes an object.
+/// Opcodes that name or call something; unknown names become objects.
 fn call(machine: &mut Machine, code: &mut Code, opcode: u8) -> Result<(), Fault> {
     match opcode {
         b'c' => {

@@ -44,7 +44,7 @@ const DIMS_MAX: usize = 8;
 /// One value; containers are indices into the arenas of the [`Machine`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value {
-    /// None, bytes and whatever else nothing is made of.
+    /// None, bytes, and other values that no tensor depends on.
     Opaque,
     Bool(bool),
     Int(i64),
@@ -54,15 +54,15 @@ pub(super) enum Value {
     Sequence(usize),
     Dict(usize),
     Callable(Callable),
-    /// The name (a text) of a function or class that is not ours to call.
-    Foreign(usize),
-    /// What such a name would have built.
+    /// The name (a text) of a function or class that is never called.
+    Unknown(usize),
+    /// The object that such a name would have built.
     Object(usize),
     Storage(usize),
     Tensor(usize),
 }
 
-/// An object of a class that this program does not know, as far as the pickle tells.
+/// An object of a class that this program does not know, as far as the pickle describes it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Object {
     /// `module.name`, a text.
@@ -234,11 +234,11 @@ impl Machine {
         }
     }
 
-    /// `callable(*arguments)`, for the few callables there are; what others would return is an object.
+    /// `callable(*arguments)` for the few known callables; others return an object.
     pub fn call(&mut self, callable: Value, arguments: Value) -> Result<(), Fault> {
         let callable = match callable {
             Value::Callable(callable) => callable,
-            Value::Foreign(class) => {
+            Value::Unknown(class) => {
                 self.object(class);
                 return Ok(());
             }
@@ -264,7 +264,7 @@ impl Machine {
             (Callable::OrderedDict, []) => self.push_dict(vec![]),
             (Callable::Size, [size @ Value::Sequence(_)]) => self.stack.push(*size),
             (Callable::Device | Callable::Element(_), _) => self.stack.push(Value::Opaque),
-            _ => match arguments.iter().find_map(|value| self.foreign_class(*value)) {
+            _ => match arguments.iter().find_map(|value| self.unknown_class(*value)) {
                 Some(class) => self.object(class),
                 None => return bad("builds a tensor from arguments that torch.save never writes"),
             },
@@ -272,9 +272,9 @@ impl Machine {
         Ok(())
     }
 
-    fn foreign_class(&self, value: Value) -> Option<usize> {
+    fn unknown_class(&self, value: Value) -> Option<usize> {
         match value {
-            Value::Foreign(class) => Some(class),
+            Value::Unknown(class) => Some(class),
             Value::Object(at) => Some(self.objects[at].class),
             _ => None,
         }
@@ -312,7 +312,7 @@ impl Machine {
                 Ok(())
             }
             // A kind of storage without elements that we know: quantized, complex.
-            [Value::Text(tag), Value::Foreign(kind), ..] if self.texts[tag] == "storage" => {
+            [Value::Text(tag), Value::Unknown(kind), ..] if self.texts[tag] == "storage" => {
                 self.object(kind);
                 Ok(())
             }
@@ -327,7 +327,7 @@ impl Machine {
             Some(callable) => self.stack.push(Value::Callable(callable)),
             None => {
                 self.texts.push(format!("{module}.{name}"));
-                self.stack.push(Value::Foreign(self.texts.len() - 1));
+                self.stack.push(Value::Unknown(self.texts.len() - 1));
             }
         }
     }

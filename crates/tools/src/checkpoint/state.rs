@@ -2,7 +2,7 @@
 //! `model_state_dict`, `train_model`, `ema` …), however deep.
 //!
 //! A state is known by its tensors, not by its key: one that holds the queries and the class head of an EoMT network.
-//! Invariant: with several of them, none is taken without a word (averaged weights before those of the last step).
+//! Invariant: with several of them, the choice is reported (averaged weights before those of the last step).
 //! Refuses: a state whose entries are no plain tensors.
 
 use std::collections::HashSet;
@@ -41,7 +41,7 @@ pub(super) fn read(bytes: &[u8], wanted: Option<&str>) -> Result<Pickled, Fault>
     match root {
         Value::Dict(_) => {}
         Value::Object(at) => return Err(Fault::Call(machine.texts[machine.objects[at].class].clone())),
-        Value::Foreign(name) => return Err(Fault::Call(machine.texts[name].clone())),
+        Value::Unknown(name) => return Err(Fault::Call(machine.texts[name].clone())),
         _ => return bad("does not describe a dictionary of tensors"),
     }
     let candidates = candidates(&machine, root);
@@ -56,9 +56,8 @@ pub(super) fn read(bytes: &[u8], wanted: Option<&str>) -> Result<Pickled, Fault>
         Some(networks[chosen])
     };
     let Some(chosen) = chosen else {
-        let foreign = machine.objects.first().map(|object| machine.texts[object.class].clone());
-        return foreign
-            .map_or_else(|| Ok(Pickled { tensors: vec![], meta: Data::Null, warnings: vec![] }), |class| Err(Fault::Call(class)));
+        let class = machine.objects.first().map(|object| machine.texts[object.class].clone());
+        return class.map_or_else(|| Ok(Pickled { tensors: vec![], meta: Data::Null, warnings: vec![] }), |class| Err(Fault::Call(class)));
     };
     let tensors = tensors_of(&machine, chosen.value)?;
     let skip = if let Value::Dict(at) = chosen.value { Some(at) } else { None };

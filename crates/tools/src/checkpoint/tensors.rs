@@ -1,4 +1,4 @@
-//! A store of named tensors that hands each out once, checked, and complains about what nobody wanted.
+//! A store of named tensors: each is read once, checked, and those that nothing reads are an error.
 //!
 //! Only names, shapes and places are held; a tensor is read from its file when it is taken, so that a conversion never
 //! holds two copies of the weights. Invariants: what comes out has the asked shape and finite values; at most as many
@@ -125,7 +125,7 @@ impl Tensors {
         Ok(self.array(name, &[len])?.data)
     }
 
-    /// `PREFIX.weight` `[out, inputs]` and, when asked for, `PREFIX.bias` `[out]`.
+    /// `PREFIX.weight` `[out, inputs]` and, with `bias`, `PREFIX.bias` `[out]`.
     pub fn linear(&mut self, prefix: &str, out: usize, inputs: usize, bias: bool) -> Result<Linear, CheckpointError> {
         let weight = self.array(&format!("{prefix}.weight"), &[out, inputs])?;
         let bias = if bias { Some(self.vector(&format!("{prefix}.bias"), out)?) } else { None };
@@ -144,7 +144,9 @@ impl Tensors {
         self.entries.retain(|name, _| !known(name));
     }
 
-    /// Errors: a tensor is left that nobody took.
+    ///
+    /// # Errors
+    /// When a tensor was not read.
     pub fn finish(self) -> Result<(), CheckpointError> {
         if let Some(entry) = self.entries.values().next() {
             let (tensor, others) = (quote(&entry.name), self.entries.len() - 1);

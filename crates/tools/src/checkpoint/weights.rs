@@ -45,7 +45,7 @@ fn is_torch(path: &Path) -> bool {
     path.extension().is_some_and(|extension| ["bin", "pth", "pt", "ckpt"].iter().any(|known| extension == *known))
 }
 
-/// Opens a weight file (of either kind, told by its first bytes) or an index of shards, under the names of the file.
+/// Opens a weight file (of either kind, recognized by its first bytes) or an index of shards, under the names of the file.
 pub(super) fn open(path: &Path, wanted: Option<&str>) -> Result<Tensors, CheckpointError> {
     if path.extension().is_some_and(|extension| extension == "json") {
         return open_shards(path, wanted);

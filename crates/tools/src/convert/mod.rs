@@ -15,9 +15,9 @@
 //!                  └─▶ fold ─▶ calibrate ─▶ mean_removal ─▶ smoothquant ─▶ selection ──┘    (int8)
 //! ```
 //!
-//! int8 is post-training quantization: a calibration pass ([`calibrate`]), mean removal (Outlier Suppression+, Wei et al. 2023), SmoothQuant
+//! int8 is post-training quantization: a calibration pass (`calibrate`), mean removal (Outlier Suppression+, Wei et al. 2023), SmoothQuant
 //! (Xiao et al. 2022), rounding with error feedback (GPTQ, Frantar et al. 2022), bias correction (Nagel et al. 2019), and a choice of
-//! layers by their signal to quantization noise ([`selection`]). None of them changes the function of the f32 network.
+//! layers by their signal to quantization noise (`selection`). None of them changes the function of the f32 network.
 //!
 //! Invariants: the file holds standard operators of opset 17 only; the output appears whole or not at all; before that, the program loads
 //! it and compares it with its plain evaluation. Refuses: to overwrite its own input.

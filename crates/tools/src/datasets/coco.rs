@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use super::labels::{Class, ClassMap, NO_CLASS, PanopticSegment};
 use super::maps::{self, Colours};
 
-/// A number, or a text as in Cityscapes.
+/// An id: a number, or a text as in Cityscapes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Id(pub String);
 
@@ -82,7 +82,7 @@ struct PanopticJson {
     categories: Vec<CategoryJson>,
 }
 
-/// An object of a truth, or of a list of results (which has a score).
+/// An object of a ground truth, or of a list of results (which has a score).
 #[derive(Debug, Deserialize)]
 pub struct InstanceJson {
     pub image_id: Id,
@@ -92,7 +92,7 @@ pub struct InstanceJson {
     #[serde(default, deserialize_with = "flag")]
     pub iscrowd: Option<bool>,
     pub score: Option<f64>,
-    /// Only looked at to say what an annotation without a mask is.
+    /// Only its presence counts: it explains an annotation without a mask.
     pub keypoints: Option<serde::de::IgnoredAny>,
 }
 
@@ -104,27 +104,27 @@ struct InstancesJson {
     categories: Vec<CategoryJson>,
 }
 
-/// Images, classes and annotations of a truth.
-pub struct Truth<A> {
+/// Images, classes and annotations of a COCO file.
+pub(super) struct Coco<A> {
     pub images: Vec<ImageJson>,
     pub classes: Vec<Class>,
     pub annotations: Vec<A>,
 }
 
 /// `--panoptic-json`.
-pub fn panoptic(path: &Path) -> Result<Truth<PanopticAnnotation>> {
+pub(super) fn panoptic(path: &Path) -> Result<Coco<PanopticAnnotation>> {
     let PanopticJson { images, annotations, categories } = parse(path)?;
-    Ok(Truth { classes: classes(path, categories)?, images: distinct(path, images)?, annotations })
+    Ok(Coco { classes: classes(path, categories)?, images: distinct(path, images)?, annotations })
 }
 
 /// `--instances`.
-pub fn instances(path: &Path) -> Result<Truth<InstanceJson>> {
+pub(super) fn instances(path: &Path) -> Result<Coco<InstanceJson>> {
     let InstancesJson { images, annotations, mut categories } = parse(path)?;
     drop_roots(path, &mut categories, &annotations);
-    Ok(Truth { classes: classes(path, categories)?, images: distinct(path, images)?, annotations })
+    Ok(Coco { classes: classes(path, categories)?, images: distinct(path, images)?, annotations })
 }
 
-/// Takes categories away that only name a group, or what is no object: Roboflow writes the project's name as category 0, the
+/// Removes categories that only name a group, or no object: Roboflow writes the project's name as category 0, the
 /// supercategory of all others; converters of LabelMe write `_background_`.
 fn drop_roots(path: &Path, categories: &mut Vec<CategoryJson>, annotations: &[InstanceJson]) {
     let used: HashSet<u64> = annotations.iter().map(|annotation| annotation.category_id).collect();
@@ -161,7 +161,7 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     })
 }
 
-/// What a JSON of another kind is, and what to do with it.
+/// What kind of JSON this is instead, and which option reads it.
 fn other_kind(json: &serde_json::Value) -> Option<&'static str> {
     let first = &json["annotations"][0];
     if !first["segments_info"].is_null() {
@@ -185,7 +185,7 @@ fn classes(path: &Path, categories: Vec<CategoryJson>) -> Result<Vec<Class>> {
     }
     let mut seen = HashSet::new();
     if let Some(twice) = categories.iter().find(|category| !seen.insert(category.id)) {
-        bail!("{}: category {} stands twice", path.display(), twice.id);
+        bail!("{}: category {} is listed twice", path.display(), twice.id);
     }
     Ok(categories.into_iter().map(|CategoryJson { id, name, isthing, .. }| Class { id, name, is_thing: isthing }).collect())
 }
@@ -194,7 +194,7 @@ fn distinct(path: &Path, images: Vec<ImageJson>) -> Result<Vec<ImageJson>> {
     let (mut ids, mut names) = (HashSet::new(), HashMap::new());
     for image in &images {
         if !ids.insert(&image.id) {
-            bail!("{}: image {} stands twice", path.display(), image.id.0);
+            bail!("{}: image {} is listed twice", path.display(), image.id.0);
         }
         if let Some(other) = names.insert(&image.file_name, &image.id) {
             bail!("{}: images {} and {} have the same file_name {}", path.display(), other.0, image.id.0, image.file_name);
@@ -203,7 +203,7 @@ fn distinct(path: &Path, images: Vec<ImageJson>) -> Result<Vec<ImageJson>> {
     Ok(images)
 }
 
-/// Places of categories by their id.
+/// Places of classes by their category id.
 pub fn places(classes: &[Class]) -> HashMap<u64, usize> {
     classes.iter().enumerate().map(|(place, class)| (class.id, place)).collect()
 }

@@ -171,7 +171,7 @@ fn things(json: &Path, mut classes: Vec<Class>, masks: &[Masks]) -> Vec<Class> {
         );
         classes.iter_mut().for_each(|class| class.is_thing = None);
     } else {
-        log::warn!("{}: isthing is 0 for every category (datumaro 1.13 always writes so): all are taken for stuff", json.display());
+        log::warn!("{}: isthing is 0 for every category (datumaro 1.13 always writes that): all are treated as stuff", json.display());
     }
     classes
 }
@@ -199,7 +199,7 @@ fn checked_map(png: &Path, listed: &[PanopticSegment], once: &Once, max_pixels: 
         && once.first("area")
     {
         log::warn!(
-            "{file}: segment {} has {} pixels, and its area in the JSON is {}: pixels are counted (said once)",
+            "{file}: segment {} has {} pixels, and its area in the JSON is {}: the count is used (warned once)",
             counted.id,
             counted.area,
             listed.area
@@ -208,7 +208,7 @@ fn checked_map(png: &Path, listed: &[PanopticSegment], once: &Once, max_pixels: 
     if let Some(id) = map.check(&file.to_string(), true)?
         && once.first("unlisted")
     {
-        log::warn!("{file}: segment {id} is in the PNG and not in the JSON: its pixels are no class's (said once)");
+        log::warn!("{file}: segment {id} is in the PNG and not in the JSON: its pixels have no class (warned once)");
     }
     Ok(map)
 }

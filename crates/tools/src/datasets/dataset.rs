@@ -229,7 +229,7 @@ impl Dataset {
         Ok(())
     }
 
-    /// Warns about images whose list of objects is empty: perhaps nobody has annotated them yet.
+    /// Warns about images whose list of objects is empty: perhaps they are not annotated yet.
     pub fn warn_of_empty(&self) {
         let empty = self.kept.iter().filter(|place| self.truth.is_empty(**place));
         let names: Vec<&str> = empty.map(|place| self.truth.images()[*place].name.as_str()).collect();

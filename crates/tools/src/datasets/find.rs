@@ -1,4 +1,4 @@
-//! Where the pictures lie that an annotation file names, and how large they are.
+//! Finds the pictures that an annotation file names, and their sizes.
 //!
 //! A `file_name` is tried as it stands, then without its leading folders (an export's `images/`, another machine's
 //! `C:\data\`, an absolute path), then by its last part anywhere below the folder. cityscapesScripts' panoptic JSON names
@@ -16,7 +16,7 @@ use image::metadata::Orientation;
 use image::{ImageDecoder, ImageReader};
 
 /// Finds files of one folder by the names that an annotation gives them.
-pub struct Finder {
+pub(super) struct Finder {
     root: PathBuf,
     /// Files below the root by their last part.
     below: OnceCell<HashMap<String, Vec<PathBuf>>>,
@@ -69,7 +69,7 @@ impl Finder {
     fn below(&self) -> &HashMap<String, Vec<PathBuf>> {
         self.below.get_or_init(|| {
             let mut found = Vec::new();
-            // a folder that cannot be read has no files that could be meant; what is missing is said later, by name
+            // a folder that cannot be read holds no candidates; missing files are reported later, by name
             let _ = walk(&self.root, &|_| true, &mut found);
             found.sort();
             let mut map: HashMap<String, Vec<PathBuf>> = HashMap::new();
@@ -82,14 +82,17 @@ impl Finder {
     }
 }
 
-/// Whether a file's name says that it is a picture that can be read.
+/// Whether the extension of a file is that of a picture that can be read.
 fn is_picture(path: &Path) -> bool {
     let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_ascii_lowercase();
     ["png", "jpg", "jpeg"].contains(&end.as_str())
 }
 
-/// Pictures below a folder that can be read, in the order of their names; others are told by name.
-pub fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
+/// Pictures below a folder that can be read, in the order of their names. Names the others in a warning.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub(super) fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
     const OTHERS: [&str; 8] = ["bmp", "webp", "tif", "tiff", "gif", "avif", "heic", "jp2"];
     let end = |path: &Path| path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_ascii_lowercase();
     let is_other = |path: &Path| OTHERS.contains(&end(path).as_str());
@@ -104,7 +107,7 @@ pub fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(pictures)
 }
 
-/// Files below a folder, in folders inside of it too, that are `wanted`. Folders whose names begin with a dot are passed over.
+/// Files below a folder, in folders inside of it too, that are `wanted`. Skips folders whose names begin with a dot.
 fn walk(directory: &Path, wanted: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>) -> Result<()> {
     let unreadable = || format!("{}: the directory cannot be read", directory.display());
     for entry in std::fs::read_dir(directory).with_context(unreadable)? {
@@ -119,20 +122,20 @@ fn walk(directory: &Path, wanted: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBu
     Ok(())
 }
 
-/// What the head of a picture's file says.
+/// The size of a picture, from the header of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
+pub(super) struct Size {
     /// Width and height of the picture as it is read.
     pub shown: (u32, u32),
     /// Whether its EXIF orientation turns or mirrors it on the way.
     pub turned: bool,
 }
 
-/// Heads of files are this long, nearly always.
+/// Nearly all headers are shorter than this, bytes.
 const HEAD: u64 = 256 << 10;
 
-/// The size of a PNG or JPEG, of which only the head is read.
-pub fn size(path: &Path, exif: Exif) -> Result<Size> {
+/// The size of a PNG or JPEG, from its header.
+pub(super) fn size(path: &Path, exif: Exif) -> Result<Size> {
     let refuse = || format!("{}: this is not a PNG or JPEG picture", path.display());
     let unreadable = || format!("{}: cannot be read", path.display());
     let mut bytes = Vec::new();
@@ -157,7 +160,7 @@ fn size_of_head(bytes: &[u8], exif: Exif) -> image::ImageResult<Size> {
 }
 
 /// `a, b, c and 4 more`.
-pub fn some_of<T: AsRef<str>>(names: &[T]) -> String {
+pub(super) fn some_of<T: AsRef<str>>(names: &[T]) -> String {
     const SHOWN: usize = 5;
     let shown = names.iter().take(SHOWN).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }

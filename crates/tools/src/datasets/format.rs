@@ -123,7 +123,7 @@ pub trait GroundTruth: Send + Sync {
         true
     }
 
-    /// Whether the list of an image's objects is empty, perhaps because nobody has annotated it yet.
+    /// Whether the list of an image's objects is empty, perhaps because it is not annotated yet.
     fn is_empty(&self, _image: usize) -> bool {
         false
     }

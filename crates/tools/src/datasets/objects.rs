@@ -111,12 +111,12 @@ fn instances(image: &str, size: (u32, u32), list: &[Object], warned: &Once) -> R
         let mask = mask(&object.shape, size, image)?;
         let area = hotcoco::mask::area(&mask) as f64;
         if area == 0.0 && warned.first("empty") {
-            log::warn!("{image}: an object's mask has no pixel on the picture, so that nothing can find it (said once)");
+            log::warn!("{image}: an object's mask has no pixel on the picture, so no prediction can match it (warned once)");
         }
         if let Some(listed) = object.area.filter(|listed| rank(*listed) != rank(area))
             && warned.first("area")
         {
-            log::warn!("{image}: an object has {area} pixels, and its area in the file is {listed}: pixels are counted (said once)");
+            log::warn!("{image}: an object has {area} pixels, and its area in the file is {listed}: the count is used (warned once)");
         }
         found.push(Instance { class: object.class, score: 1.0, mask, area, crowd: object.crowd });
     }
@@ -138,7 +138,7 @@ fn painted(image: &str, instances: &Instances, warned: &Once) -> PanopticMap {
     segments.iter_mut().for_each(|segment| segment.area = areas[segment.id as usize]);
     let hidden = order.iter().zip(&segments).filter(|(instance, segment)| instance.area > 0.0 && segment.area == 0).count();
     if hidden > 0 && warned.first("hidden") {
-        log::warn!("{image}: {hidden} objects lie wholly below smaller ones and are not seen (said once)");
+        log::warn!("{image}: {hidden} objects lie wholly below smaller ones and are invisible (warned once)");
     }
     segments.retain(|segment| segment.area > 0);
     PanopticMap { width: instances.width, height: instances.height, ids, segments }

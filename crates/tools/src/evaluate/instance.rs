@@ -1,6 +1,6 @@
 //! Mask average precision as COCO defines it (cocodataset/cocoapi, `COCOeval`): IoU from 0.50 to 0.95 in steps of 0.05, precision
-//! at 101 recalls, areas below 32², below 96² and above, at most 1, 10 and 100 objects a class and image; crowds take up what lies
-//! on them.
+//! at 101 recalls, areas below 32², below 96² and above, at most 1, 10 and 100 objects a class and image; predictions on a
+//! crowd are ignored.
 
 use anyhow::{Context, Result};
 use hotcoco::params::IouType;

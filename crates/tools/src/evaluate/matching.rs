@@ -1,11 +1,11 @@
-//! Which class of the dataset a model's label is.
+//! Pairs the labels of a model with the classes of a dataset.
 
 use anyhow::Result;
 use eomt_edge_host::output::usage;
 
 use crate::datasets::labels::Class;
 
-/// How labels and classes find each other.
+/// How labels and classes are paired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MatchBy {
     /// Same name, whatever the case.
@@ -17,7 +17,7 @@ pub enum MatchBy {
     Order,
 }
 
-/// The class of each label; `None`: the dataset has none, and what the model finds of it does not count.
+/// The class of each label; `None`: the dataset has none, and predictions of it do not count.
 ///
 /// # Errors
 /// When no class has a label, or by number one has none or another's name, or one has several labels or another's name.
@@ -76,7 +76,7 @@ pub fn match_labels(labels: &[String], classes: &[Class], by: MatchBy, model: &s
     let unused = matched.iter().filter(|class| class.is_none()).count();
     if unused > 0 {
         log::warn!(
-            "{model}: {unused} of its {} labels are no class of the dataset, and what it finds of them does not count",
+            "{model}: {unused} of its {} labels are no class of the dataset, and its predictions of them do not count",
             labels.len()
         );
     }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_class_without_a_label_is_found_by_nobody_and_none_at_all_is_an_error() {
+    fn a_class_without_a_label_is_a_warning_and_no_label_at_all_an_error() {
         let class = |id: u64, name: &str| Class { id, name: name.to_owned(), is_thing: None };
         let classes = [class(9, "Dog"), class(1, "cat")];
         let labels = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();

@@ -21,7 +21,7 @@
 //! | PQ, SQ, RQ | the COCO panoptic API | hotcoco's matching and averaging |
 //! | mIoU | one confusion matrix over the dataset | hotcoco's pixel counts |
 //! | mask AP | pycocotools | hotcoco; candidates as the EoMT authors take them |
-//! | AP, FPR@95 of anomalies | scikit-learn's definitions | [`anomaly`] |
+//! | AP, FPR@95 of anomalies | scikit-learn's definitions | `anomaly` |
 //!
 //! Invariants: values are 0 to 1, or absent when there was nothing to score; images are read one at a time; predictions that contradict
 //! themselves are errors, as in the COCO panoptic API; areas are counted from pixels. Refuses: to guess which label belongs to which class.

@@ -1,7 +1,7 @@
 //! Panoptic quality as the COCO panoptic API defines it (Kirillov et al., CVPR 2019; cocodataset/panopticapi, `evaluation.py`).
 //!
 //! ```text
-//! a segment of the truth and one of the prediction match when their class is the same, the truth is no crowd, and
+//! a segment of the ground truth and one of the prediction match when their class is the same, the first is no crowd, and
 //!     IoU > 0.5, the union being without the prediction's pixels on void
 //! an unmatched prediction does not count when void and the crowd of its class cover more than half of it
 //! per class:  SQ = mean IoU of the matches,  RQ = TP / (TP + FP / 2 + FN / 2),  PQ = SQ * RQ
@@ -16,11 +16,11 @@ use hotcoco::primitives::panoptic::{Overlaps, Segment, VOID, match_segments};
 use super::scores::{Row, Scores};
 use crate::datasets::labels::{Class, PanopticMap, PanopticSegment};
 
-/// How one image's prediction fits its truth.
+/// How the prediction for one image fits its ground truth.
 pub struct Fit {
     /// Place of the class with its counts, of classes that occur.
     pub counts: Vec<(usize, PqCounts)>,
-    /// Ids (truth, prediction) that match.
+    /// Ids (ground truth, prediction) that match.
     matched: HashSet<(u32, u32)>,
 }
 
@@ -64,7 +64,7 @@ impl Fit {
         sum.scores().map(|scores| scores.pq)
     }
 
-    /// Pixels whose two segments do not match. Void and crowds of the truth do not count, unless the "truth" is another
+    /// Pixels whose two segments do not match. Void and crowds of the ground truth do not count, unless `truth` is another
     /// prediction, where nothing against something is a difference too.
     pub fn wrong(&self, truth: &PanopticMap, prediction: &PanopticMap, void_counts: bool) -> Vec<bool> {
         let free = |id: u32| !void_counts && (id == VOID || truth.segments.iter().any(|segment| segment.id == id && segment.crowd));

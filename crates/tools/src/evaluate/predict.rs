@@ -1,4 +1,4 @@
-//! Predictions: of a model, through the daemon's pipeline, or from files that somebody wrote.
+//! Predictions: of a model, through the daemon's pipeline, or from files.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::datasets::{self, Dataset};
 /// Pairs of query and class that average precision ranks on an image, as the authors evaluate.
 pub const CANDIDATES: usize = 100;
 
-/// A model at work.
+/// A model as a source of predictions.
 pub struct ModelSource {
     pub pipeline: Pipeline,
     /// Class of each label.
@@ -125,7 +125,7 @@ impl FileSource {
         Ok(FileSource::Results { objects })
     }
 
-    /// The prediction for an image whose truth has `size`.
+    /// The prediction for an image whose ground truth has `size`.
     pub fn labels(&mut self, dataset: &Dataset, index: usize, task: Task, size: (u32, u32), max_pixels: u64) -> Result<Labels> {
         let image = dataset.image(index);
         match self {

@@ -1,4 +1,4 @@
-//! One evaluation: image by image, one or two predictions against the truth.
+//! One evaluation: image by image, one or two predictions against the ground truth.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ enum Source {
     Files(FileSource),
 }
 
-/// What one image scored.
+/// The scores of one image.
 pub struct ImageResult {
     pub name: String,
     /// Of each prediction: PQ, mIoU or AP of the image alone.
@@ -37,7 +37,7 @@ pub struct ImageResult {
     pub disagreement: Option<f64>,
 }
 
-/// What came out.
+/// The result of an evaluation.
 pub struct Outcome {
     /// Names of the predictions.
     pub names: Vec<String>,
@@ -138,7 +138,7 @@ impl Run<'_> {
         self.dataset.labels(index, self.task)
     }
 
-    /// The picture; its size must be that of the truth.
+    /// The picture, whose size must be that of the ground truth.
     pub fn frame(&self, index: usize, truth: &Labels) -> Result<Frame> {
         let image = self.dataset.image(index);
         Ok(read_annotated(&image.path, self.options.max_pixels, self.options.exif, truth.size())?)
@@ -172,7 +172,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether a truth shows anything that may be found.
+/// Whether a ground truth shows anything to find.
 fn counts(truth: &Labels) -> bool {
     match truth {
         Labels::Panoptic(map) => map.segments.iter().any(|segment| segment.area > 0 && !segment.crowd),
@@ -214,7 +214,7 @@ pub fn wrong(truth: &Labels, prediction: &Labels, both_predicted: bool) -> Vec<b
             let found = prediction.class_map(PAINTED_SCORE_MIN);
             let mut expected = truth.class_map(if both_predicted { PAINTED_SCORE_MIN } else { 0.0 });
             for crowd in truth.list.iter().filter(|object| object.crowd) {
-                // what lies on a crowd is neither right nor wrong
+                // predictions on a crowd are neither right nor wrong
                 crowd.each_pixel(|pixel| expected.classes[pixel] = found.classes[pixel]);
             }
             semantic::wrong(&expected, &found, true)
@@ -251,7 +251,7 @@ fn model_source(model: Model, name: &str, classes: Vec<Option<usize>>, task: Tas
     }
     let thresholds = metadata.thresholds.with(options.threshold, options.mask_threshold, options.overlap_threshold);
     let config = PostProcessConfig { task, thresholds, ..PostProcessConfig::default() }.with_stuff(&metadata.stuff_classes);
-    // average precision ranks all candidates, so only a threshold that was asked for leaves any out
+    // average precision ranks all candidates, so only a threshold from the user leaves any out
     let score_min = options.threshold.unwrap_or(0.0);
     Ok(ModelSource { pipeline: Pipeline::new(model, config), classes, windows: options.windows, score_min })
 }

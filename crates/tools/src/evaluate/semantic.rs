@@ -1,10 +1,10 @@
 //! Mean intersection over union of a dataset: one confusion matrix over all pixels of all images.
 //!
 //! ```text
-//! IoU(class) = right pixels / (pixels of the class in the truth + in the prediction - right pixels)
-//! mIoU       = mean over the classes that occur in truth or prediction
+//! IoU(class) = right pixels / (pixels of the class in the ground truth + in the prediction - right pixels)
+//! mIoU       = mean over the classes that occur in ground truth or prediction
 //! ```
-//! Pixels without a class in the truth count nowhere; without one in the prediction, they are misses of their true class.
+//! Pixels without a class in the ground truth do not count; without one in the prediction, they are misses of their true class.
 
 use hotcoco::metrics::semantic::PixelConfusion;
 
@@ -59,7 +59,7 @@ impl Confusion {
     }
 }
 
-/// Pixels of different classes. Pixels without a class in the truth do not count, unless the "truth" is another prediction.
+/// Pixels of different classes. Those without a class in `truth` count only with `none_counts`, for another prediction.
 pub fn wrong(truth: &ClassMap, prediction: &ClassMap, none_counts: bool) -> Vec<bool> {
     let differs = |(gt, pred): (&u16, &u16)| gt != pred && (none_counts || *gt != NO_CLASS);
     truth.classes.iter().zip(&prediction.classes).map(differs).collect()

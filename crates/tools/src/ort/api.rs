@@ -6,7 +6,7 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-/// The version of the table that is asked for: that of release 1.16, older ones lack it.
+/// The version of the table to request: that of release 1.16. Older releases do not have it.
 pub const TABLE_VERSION: u32 = 16;
 /// Its name, to tell those who have an older library.
 pub const OLDEST_RELEASE: &str = "1.16";

@@ -7,7 +7,7 @@
 //! println!("{} values", outputs.floats(0)?.len());
 //! ```
 //!
-//! Invariants: a session has all optimizations, the CPU provider, and the threads it is told, one for operators side by side;
+//! Invariants: a session has all optimizations, the CPU provider, and the given number of threads inside an operator, one between operators;
 //! every object is released once. Refuses: other elements than f32, other providers, unloading the library (its threads may
 //! still be ending).
 #![allow(unsafe_code)]

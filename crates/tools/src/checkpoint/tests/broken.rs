@@ -170,7 +170,7 @@ fn folders_without_a_checkpoint_are_told() {
     let scratch = Scratch::of("reference/dinov2");
     fs::remove_file(scratch.join("config.json")).unwrap();
     assert_says(&sentence(&scratch.0, None), &["num_attention_heads", "no config.json"]);
-    // With the heads, the shapes tell the rest, and that this was so is said.
+    // With the heads, the shapes tell the rest, and a warning says so.
     scratch.set("hints.json", "num_attention_heads", json!(3));
     let checkpoint = read(&scratch.0, &Options { hints: scratch.join("hints.json").to_str(), base: None }).unwrap();
     assert_eq!(checkpoint.network, read_case("reference/dinov2").network);
