@@ -48,7 +48,8 @@ impl Sizes {
         self.grid() << self.scale_blocks
     }
 
-    /// Errors: a sentence when no network has these sizes.
+    /// # Errors
+    /// A sentence when no network has these sizes.
     pub(super) fn check(&self) -> Result<()> {
         let counts = [self.hidden, self.heads, self.blocks, self.query_blocks, self.queries, self.classes, self.patch, self.image];
         if counts.contains(&0) || self.mlp_ratio == 0 {

@@ -1,4 +1,4 @@
-//! The names under which the authors' training code stores a network, and what a backbone's reader returns.
+//! The names under which the authors' training code stores a network, and the type that a backbone's reader returns.
 //!
 //! The readers of all backbones under those names build on this file: [`super::timm`] (DINOv2), [`super::dinov3`] and
 //! [`super::lightly`]. Refuses: to read a file.
@@ -18,7 +18,7 @@ pub(super) const CLASS_HEAD: &str = "network.class_head.weight";
 /// The standard deviation with which the network normalizes its input, `[1, 3, 1, 1]`; 0 in a delta checkpoint.
 pub(super) const PIXEL_STD: &str = "network.encoder.pixel_std";
 
-/// What a backbone's reader returns.
+/// A backbone, as its reader returns it.
 pub(super) struct Backbone {
     pub patch_size: [usize; 2],
     pub image_size: [usize; 2],
@@ -32,7 +32,10 @@ pub(super) struct Backbone {
     pub heads: usize,
 }
 
-/// Heads of the published backbones are 64 wide; of those, 192 is LightlyTrain's. Errors: another width and no hint.
+/// The number of heads: those of the published backbones are 64 wide (a width of 192 is LightlyTrain's).
+///
+/// # Errors
+/// For another width without a hint.
 pub(super) fn heads(tensors: &Tensors, hints: &Hints, hidden: usize, rotary: bool) -> Result<usize, CheckpointError> {
     let usual = [192, 384, 768, 1024, 1280, 1536].contains(&hidden).then_some(hidden / 64);
     let heads = hints.heads.or(usual).ok_or_else(|| {
@@ -43,7 +46,7 @@ pub(super) fn heads(tensors: &Tensors, hints: &Hints, hidden: usize, rotary: boo
     Ok(heads)
 }
 
-/// The backbone with queries and heads; `scale_eps` is that of the norms of the scale blocks.
+/// Adds queries and heads to a backbone; `scale_eps` is that of the norms of the scale blocks.
 pub(super) fn network(
     tensors: &mut Tensors,
     backbone: Backbone,

@@ -16,7 +16,7 @@ pub(super) const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Its standard deviation.
 pub(super) const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// The norms of the scale blocks do not follow `layer_norm_eps`: timm's and transformers' have this.
+/// Epsilon of the norms in scale blocks, in timm and transformers; `layer_norm_eps` does not change it.
 pub(super) const SCALE_BLOCK_EPS: f32 = 1e-6;
 
 /// The contents of a checkpoint, as the reader of its layout returns them.
@@ -32,7 +32,7 @@ pub(super) struct Classes {
     pub labels: Vec<String>,
     pub stuff: Option<Vec<usize>>,
     pub task: Option<Task>,
-    /// The published model that this is.
+    /// The published model, if it is one.
     pub preset: Option<&'static Preset>,
 }
 
@@ -41,11 +41,11 @@ pub(super) struct Classes {
 pub(super) struct Attention {
     /// Name of the output projection.
     pub out: &'static str,
-    /// Of q, k, v and the output.
+    /// Whether q, k, v and the output have one.
     pub bias: [bool; 4],
 }
 
-/// A block whose tensors are named as transformers does, all but its MLP.
+/// Reads a block under transformers' names, all but its MLP.
 pub(super) fn block(
     tensors: &mut Tensors,
     prefix: &str,
@@ -70,7 +70,7 @@ pub(super) fn block(
     })
 }
 
-/// The MLP of DINOv3: `up_proj`, `down_proj` and, when gated, `gate_proj`.
+/// Reads the MLP of DINOv3: `up_proj`, `down_proj` and, when gated, `gate_proj`.
 pub(super) fn projected_mlp(
     tensors: &mut Tensors,
     prefix: &str,
@@ -116,7 +116,7 @@ pub(super) fn scale_block(
 pub(super) fn scale_blocks(found: usize, patch: [usize; 2]) -> usize {
     let side = patch[0].max(patch[1]);
     let blocks = |log2: u32| (log2 as usize).saturating_sub(2).max(1);
-    // Another number is not taken: what is missing or too much is then named by its tensor.
+    // Clamped, so that a missing or superfluous block is named by its tensor.
     found.clamp(blocks(side.ilog2()), blocks(side.next_power_of_two().ilog2()))
 }
 
@@ -134,7 +134,7 @@ pub(super) fn warn_of_fractions(probabilities: &[f32], warnings: &mut Vec<String
     }
 }
 
-/// Masks as the layout decides, unless `masked_attention` in the hints is false (true asks for what a whole checkpoint says anyway).
+/// Masks as the layout decides, unless `masked_attention` in the hints is false (true changes nothing for a whole checkpoint).
 pub(super) fn masking(hints: &Hints, num_blocks: usize, own: impl FnOnce() -> Vec<Masking>) -> Vec<Masking> {
     match hints.masked_attention {
         Some(false) => vec![Masking::Off; num_blocks],
@@ -142,7 +142,10 @@ pub(super) fn masking(hints: &Hints, num_blocks: usize, own: impl FnOnce() -> Ve
     }
 }
 
-/// Errors: the heads do not divide the width; with rotary positions, a head is not a multiple of four wide.
+/// Checks the number of heads.
+///
+/// # Errors
+/// When they do not divide the width, or with rotary positions, when the width of a head is not a multiple of four.
 pub(super) fn check_heads(file: &Path, heads: usize, hidden: usize, rotary: bool, tensor: &str) -> Result<(), CheckpointError> {
     let key = "num_attention_heads";
     if !hidden.is_multiple_of(heads) {
@@ -156,8 +159,10 @@ pub(super) fn check_heads(file: &Path, heads: usize, hidden: usize, rotary: bool
     Ok(())
 }
 
-/// Whole patches of the image; the network never sees what is left over at the right and the bottom, in the reference too.
-/// Errors: the image is smaller than a patch.
+/// Rows and columns of whole patches in an image. The network never sees the rest at the right and the bottom, as in the reference.
+///
+/// # Errors
+/// When the image is smaller than a patch.
 pub(super) fn check_grid(file: &Path, image: [usize; 2], patch: [usize; 2]) -> Result<[usize; 2], CheckpointError> {
     if image.iter().zip(patch).all(|(image, patch)| *image >= patch) {
         return Ok([image[0] / patch[0], image[1] / patch[1]]);
@@ -165,7 +170,7 @@ pub(super) fn check_grid(file: &Path, image: [usize; 2], patch: [usize; 2]) -> R
     Err(CheckpointError::key(file, "image_size", format!("is {image:?}, which is less than a patch of {patch:?}")))
 }
 
-/// Classes from what the checkpoint says (`own`), the hints, the preset, and the datasets whose names we know.
+/// Classes from the checkpoint (`own`), the hints, the preset, and known datasets.
 /// `tensor` is the class head, `classes` its rows without "no object".
 pub(super) fn classes(hints: &Hints, own: Option<Vec<String>>, classes: usize, tensor: &str) -> Result<Classes, CheckpointError> {
     let disagree = |key: &str, count: usize| {
@@ -214,7 +219,7 @@ fn checked_stuff(hints: &Hints, stuff: &[usize], classes: usize) -> Result<Vec<u
     Ok(stuff)
 }
 
-/// What the weights say about the network, and which tensor says so.
+/// Facts that the weights tell about the network, and the tensors that tell them.
 pub(super) struct Facts<'a> {
     pub dinov3: bool,
     pub hidden: usize,
@@ -228,7 +233,9 @@ pub(super) struct Facts<'a> {
 }
 
 /// Compares the preset with the weights. One that was only guessed from the path is dropped, with a warning.
-/// Errors: the user asked for it and it does not fit.
+///
+/// # Errors
+/// When the user chose it and it does not fit.
 pub(super) fn check_preset(hints: &mut Hints, facts: &Facts, warnings: &mut Vec<String>) -> Result<(), CheckpointError> {
     let Some(preset) = hints.preset else { return Ok(()) };
     let generation = |dinov3: bool| if dinov3 { 3 } else { 2 };

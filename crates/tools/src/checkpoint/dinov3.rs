@@ -1,7 +1,7 @@
-//! The DINOv3 backbone of the authors' checkpoints, and the weights of Meta that their published ones are a difference to.
+//! The DINOv3 backbone of the authors' checkpoints, and the weights of Meta to which their published ones are a difference.
 //!
 //! It is transformers' DINOv3ViTModel with three prefixes renamed: `embeddings` is `patch_embed`, `layer` is `blocks`, and the
-//! mask token is gone. A delta checkpoint holds `trained - base` for the encoder and all the rest whole, because the
+//! mask token is missing. A delta checkpoint holds `trained - base` for the encoder and all the rest whole, because the
 //! authors' loader sets everything outside of the encoder to 0 and adds the two.
 
 use std::path::{Path, PathBuf};

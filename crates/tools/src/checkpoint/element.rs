@@ -1,4 +1,4 @@
-//! Element types of weight files, and their way to `f32`.
+//! Element types of weight files, and their conversion to `f32`.
 
 /// The type of one stored element. Only the four float types become weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

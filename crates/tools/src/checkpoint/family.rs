@@ -1,12 +1,12 @@
-//! Networks under transformers' names without its `config.json`: the checkpoints of LibreYOLO and attr-eomt, which say
-//! beside the state what they are, and any other such state.
+//! Networks under transformers' names without its `config.json`: the checkpoints of LibreYOLO and attr-eomt, which describe themselves
+//! beside the state, and any other such state.
 //!
 //! ```text
 //! {'model': …, 'names': {0: 'person', …}, 'imgsz': 640, 'task': 'panoptic', 'thing_class_ids': [0, …], …}   LibreYOLO 1.6
 //! {'model': …, 'names': …, 'imgsz': 644, 'task': 'instance', 'norm_mean': …, 'aux_heads': […], …}          attr-eomt 2.0
 //! ```
 //!
-//! What `config.json` would say follows from the shapes of the weights; heads from the width, or the hints.
+//! The shapes of the weights replace `config.json`; the number of heads follows from the width, or the hints.
 //! Refuses: attr-eomt's detectors, its feature pyramid, and its own kind of masks where inference still needs them.
 
 use eomt_edge_core::data::Task;
@@ -26,7 +26,7 @@ use super::tensors::Tensors;
 
 const POSITIONS: &str = "embeddings.position_embeddings.weight";
 
-/// Who wrote the file.
+/// The program that wrote the file.
 #[derive(Clone, Copy, PartialEq)]
 enum Writer {
     LibreYolo,
@@ -34,7 +34,10 @@ enum Writer {
     Unknown,
 }
 
-/// Reads the network. Errors: see [`CheckpointError`]; each names the key or tensor.
+/// Reads the network.
+///
+/// # Errors
+/// See [`CheckpointError`]; each names the key or tensor.
 pub(super) fn read(mut tensors: Tensors, mut hints: Hints) -> Result<Contents, CheckpointError> {
     let meta = tensors.meta.clone();
     let writer = match () {
@@ -72,7 +75,7 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints) -> Result<Contents, C
     Ok(contents)
 }
 
-/// Fills the hints in with what stands beside the state.
+/// Fills the hints in from the entries beside the state.
 fn fill(hints: &mut Hints, meta: &Meta, writer: Writer, tensors: &mut Tensors) -> Result<(), CheckpointError> {
     if writer == Writer::Unknown {
         return Ok(());
@@ -127,8 +130,10 @@ fn fill(hints: &mut Hints, meta: &Meta, writer: Writer, tensors: &mut Tensors) -
     hints::fill(&file, &mut hints.image_size, "image_size", image, "imgsz")
 }
 
-/// Drops what attr-eomt adds to a network and its masks and classes do not depend on; each with a word.
-/// Errors: an addition that changes them.
+/// Drops the additions of attr-eomt that do not change masks and classes, with a warning each.
+///
+/// # Errors
+/// For an addition that changes them.
 fn leave_out(meta: &Meta, tensors: &mut Tensors) -> Result<(), CheckpointError> {
     for (part, what) in [
         ("fpn.", "a feature pyramid"),
@@ -167,7 +172,9 @@ fn leave_out(meta: &Meta, tensors: &mut Tensors) -> Result<(), CheckpointError> 
 }
 
 /// attr-eomt masks by the largest logit of a patch and lets a query without any patch see all, which no other network does.
-/// Errors: inference still needs that.
+///
+/// # Errors
+/// When inference still needs such masks.
 fn no_masks(hints: &mut Hints, tensors: &mut Tensors) -> Result<(), CheckpointError> {
     let [blocks] = tensors.dims(MASK_PROBS)?;
     let probs = tensors.peek(MASK_PROBS, &[blocks])?;
@@ -184,7 +191,7 @@ fn no_masks(hints: &mut Hints, tensors: &mut Tensors) -> Result<(), CheckpointEr
     Ok(())
 }
 
-/// What `config.json` would say.
+/// The configuration that `config.json` would hold.
 fn config(tensors: &Tensors, hints: &mut Hints) -> Result<Object, CheckpointError> {
     let [queries, hidden] = tensors.dims(QUERY)?;
     let [rows, _] = tensors.dims(CLASS_HEAD)?;

@@ -13,7 +13,10 @@ use super::labels;
 use super::network::{Activation, Array, Block, Masking, Mlp, Network, Position, Resampling};
 use super::tensors::Tensors;
 
-/// Reads the network. Errors: see [`CheckpointError`]; each names the key or tensor.
+/// Reads the network.
+///
+/// # Errors
+/// See [`CheckpointError`]; each names the key or tensor.
 pub(super) fn read(object: &Object, mut tensors: Tensors, mut hints: Hints) -> Result<Contents, CheckpointError> {
     let rotary = match object.text("model_type")? {
         Some("eomt") => false,
@@ -52,7 +55,7 @@ fn own_labels(config: &Config, tensors: &Tensors) -> Result<(Vec<String>, usize)
     let [rows, _] = tensors.dims(CLASS_HEAD)?;
     let labels = config.object.numbered_texts("id2label")?;
     let number = config.object.positive("num_labels")?;
-    // transformers counts id2label when it is there, else num_labels, and two when neither is.
+    // transformers uses the length of id2label, else num_labels, else two.
     let default = if labels.is_none() && number.is_none() { Some(2) } else { None };
     for (key, count) in [("id2label", labels.as_ref().map(Vec::len)), ("num_labels", number.or(default))] {
         if let Some(count) = count.filter(|count| count + 1 != rows) {
@@ -64,7 +67,7 @@ fn own_labels(config: &Config, tensors: &Tensors) -> Result<(Vec<String>, usize)
     Ok((labels.unwrap_or_else(|| labels::unnamed(count)), count))
 }
 
-/// Task and stuff classes, should the configuration name them; transformers' own do not. Hints come first.
+/// Task and stuff classes, if the configuration names them (transformers' own do not). Hints take precedence.
 fn own_kinds(object: &Object, hints: &Hints, classes: &mut Classes) -> Result<(), CheckpointError> {
     if let (Some(text), None) = (object.text("task")?, hints.task) {
         classes.task = Some(text.parse().map_err(|_| object.wrong("task", "panoptic, instance or semantic"))?);
@@ -98,7 +101,7 @@ fn theta(object: &Object) -> Result<f32, CheckpointError> {
     Ok(theta.or(object.float("rope_theta")?).unwrap_or(100.0))
 }
 
-/// Hints may repeat what the configuration says, not change it.
+/// Hints may repeat the configuration, not change it.
 fn check_hints(config: &Config, hints: &Hints, theta: Option<f32>) -> Result<(), CheckpointError> {
     let key = "config.json";
     hints.agree("image_size", hints.image_size, config.image, key)?;

@@ -10,7 +10,7 @@ pub(super) const QUERY: &str = "query.weight";
 pub(super) const CLASS_HEAD: &str = "class_predictor.weight";
 pub(super) const MASK_PROBS: &str = "attn_mask_probs";
 
-/// The numbers of `config.json` after their defaults; none is trusted yet.
+/// The numbers of `config.json`, with defaults; not yet compared with the weights.
 pub(super) struct Config<'a> {
     pub object: &'a Object,
     pub rotary: bool,
@@ -53,7 +53,7 @@ impl Config<'_> {
         })
     }
 
-    /// Errors: `value` of `key` is not what `tensor` says.
+    /// The error for a `value` of `key` that contradicts `tensor`.
     pub fn agree(&self, key: &str, value: usize, found: usize, tensor: &str, unit: &str) -> Result<(), CheckpointError> {
         if value == found {
             return Ok(());
@@ -105,7 +105,7 @@ impl Config<'_> {
         self.agree_count("num_hidden_layers", self.layers, layers, &last)
     }
 
-    /// For counts of numbered parts: `last` is the highest of both counts, which one side lacks.
+    /// For counts of numbered tensors: `last` is the higher of both counts, whose tensors one side lacks.
     fn agree_count(&self, key: &str, value: usize, found: usize, last: &str) -> Result<(), CheckpointError> {
         if value == found {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What a checkpoint does not tell and the user or the name of a published model does.
+//! Facts that a checkpoint lacks and the user, or the name of a published model, supplies.
 //!
 //! ```json
 //! {"image_size": 640, "num_attention_heads": 6, "labels": ["floor", "box"], "stuff_classes": [0], "task": "panoptic"}
@@ -34,7 +34,7 @@ const KEYS: [&str; 17] = [
     "state",
 ];
 
-/// Everything that was said about a checkpoint from outside of it.
+/// Everything known about a checkpoint from outside of it.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
     /// The file, or the name of the preset; for messages.
@@ -62,7 +62,9 @@ pub(super) struct Hints {
 
 impl Hints {
     /// From the `--hints` argument (a JSON file or the name of a published model) and the checkpoint's path.
-    /// Errors: neither file nor name, an unknown key, a value out of range, the 7B model.
+    ///
+    /// # Errors
+    /// For neither a file nor a name, an unknown key, a value out of range, or the 7B model.
     pub fn read(argument: Option<&str>, checkpoint: &Path) -> Result<Hints, CheckpointError> {
         let mut hints = match argument {
             None => Hints { file: checkpoint.into(), ..Hints::default() },
@@ -85,7 +87,10 @@ impl Hints {
         Ok(hints)
     }
 
-    /// Errors: the hint says something else than `source`, which is a tensor (`network.…`) or a file.
+    /// Compares a hint with `source`, which is a tensor (`network.…`) or a file.
+    ///
+    /// # Errors
+    /// When the two differ.
     pub fn agree<T: PartialEq + std::fmt::Debug>(&self, key: &str, hint: Option<T>, known: T, source: &str) -> Result<(), CheckpointError> {
         let Some(hint) = hint.filter(|hint| *hint != known) else { return Ok(()) };
         let source = if source.starts_with("network.") { format!("tensor '{source}'") } else { source.to_string() };
@@ -93,7 +98,10 @@ impl Hints {
     }
 }
 
-/// Fills a hint in with what the checkpoint itself says, under `source`. Errors: the user's hint is another one.
+/// Fills a hint in from the checkpoint itself, under `source`.
+///
+/// # Errors
+/// When the user's hint differs.
 pub(super) fn fill<T: PartialEq + std::fmt::Debug>(
     file: &Path,
     hint: &mut Option<T>,

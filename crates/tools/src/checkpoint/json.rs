@@ -1,4 +1,4 @@
-//! Typed access to the keys of a JSON object from a file; every complaint names the file and the key.
+//! Typed access to the keys of a JSON object from a file; every error names the file and the key.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::error::{CheckpointError, io_error, quote};
 
-/// More than any configuration needs; what is larger is not read.
+/// More than any configuration needs, bytes. Larger files are not read.
 const BYTES_MAX: u64 = 64 << 20;
 /// Larger than any dimension of a network, small enough that products of three do not overflow.
 const SIZE_MAX: u64 = 1 << 20;
@@ -21,7 +21,10 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// Errors: [`CheckpointError::Io`], or [`CheckpointError::Damaged`] when it is not one JSON object.
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`], or [`CheckpointError::Damaged`] when it is not one JSON object.
     pub fn read(file: &Path) -> Result<Object, CheckpointError> {
         let mut text = Vec::new();
         File::open(file).map_err(io_error(file))?.take(BYTES_MAX + 1).read_to_end(&mut text).map_err(io_error(file))?;

@@ -1,7 +1,7 @@
 //! Checkpoints of LightlyTrain: `train_model` with names below `model.`, Meta's names for the backbone, and
-//! `model_init_args` with what the weights do not tell.
+//! `model_init_args` with the facts that the weights lack.
 //!
-//! Read from the sources of version 0.18. Other than in the authors' networks, inference never masks (there are no
+//! As in the sources of version 0.18. Unlike in the authors' networks, inference never masks (there are no
 //! probabilities), the norms of the scale blocks have an epsilon of 1e-5, the table of DINOv2 is that of pre-training and is
 //! resampled at run time, and an input that is no multiple of DINOv2's patch is resized up to one.
 //!
@@ -23,10 +23,13 @@ const ARGS: &str = "model_init_args";
 const SCALE_BLOCK_EPS: f32 = 1e-5;
 /// Epsilon of the norms of DINOv3 ("layernormbf16"), as in every published one.
 const DINOV3_EPS: f32 = 1e-5;
-/// Periods in bfloat16 are this far from what a base makes.
+/// Relative error of periods in bfloat16.
 const PERIOD_TOLERANCE: f32 = 5e-3;
 
-/// Reads the network. Errors: see [`CheckpointError`]; each names the key or tensor.
+/// Reads the network.
+///
+/// # Errors
+/// See [`CheckpointError`]; each names the key or tensor.
 pub(super) fn read(mut tensors: Tensors, mut hints: Hints) -> Result<Contents, CheckpointError> {
     let meta = tensors.meta.clone();
     check_class(&meta)?;
@@ -80,7 +83,7 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints) -> Result<Contents, C
     Ok(Contents { network, classes, image_mean, image_std, warnings })
 }
 
-/// Errors: the file says that it holds something else than an EoMT network.
+/// Refuses a file that names another kind of model than EoMT.
 fn check_class(meta: &Meta) -> Result<(), CheckpointError> {
     match meta.text("model_class_path")? {
         Some(class) if !class.contains("EoMT") => Err(meta.wrong("model_class_path", "one of LightlyTrain's EoMT models")),
@@ -88,7 +91,7 @@ fn check_class(meta: &Meta) -> Result<(), CheckpointError> {
     }
 }
 
-/// The authors' name for what LightlyTrain (and Meta) call `name`, as far as there is one.
+/// The authors' name of the tensor that LightlyTrain (and Meta) call `name`, if there is one.
 fn authors_name(name: &str, packed: bool) -> String {
     let Some(name) = name.strip_prefix("backbone.") else {
         return format!("network.{}", if name == "queries.weight" { "q.weight" } else { name });
@@ -98,7 +101,7 @@ fn authors_name(name: &str, packed: bool) -> String {
         name if packed => name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."),
         name => name.to_string(),
     };
-    // Blocks in chunks are numbered through: `blocks.2.13.norm1` is block 13.
+    // Numbers run on over chunks of blocks: `blocks.2.13.norm1` is block 13.
     let mut parts: Vec<&str> = name.split('.').collect();
     if let ["blocks", _, block, ..] = parts[..]
         && block.parse::<usize>().is_ok()
@@ -246,12 +249,12 @@ fn rotary(tensors: &mut Tensors, hints: &Hints, hidden: usize) -> Result<(usize,
     }
 }
 
-/// What every block has or has not.
+/// The optional tensors of every block.
 #[derive(Clone, Copy)]
 struct Kinds {
     scaled: bool,
     biased: bool,
-    /// A mask that takes the bias of the keys away.
+    /// A mask that removes the bias of the keys.
     masked: bool,
     gated: bool,
 }

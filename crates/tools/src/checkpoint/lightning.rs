@@ -1,4 +1,4 @@
-//! What Lightning writes into a `.ckpt` beside the state: the `hyper_parameters` of the authors' training module.
+//! The entries that Lightning writes into a `.ckpt` beside the state: the `hyper_parameters` of the authors' training module.
 //!
 //! ```text
 //! {'state_dict': …, 'hyper_parameters': {'img_size': (640, 640), 'num_classes': 133, 'stuff_classes': [80, …],
@@ -15,7 +15,10 @@ use super::meta::{Data, Meta};
 
 const ROOT: &str = "hyper_parameters";
 
-/// Fills in the hints. Errors: a hint of the user says otherwise, or a value that cannot be.
+/// Fills the hints in.
+///
+/// # Errors
+/// When a hint of the user differs, or a value is impossible.
 pub(super) fn fill(hints: &mut Hints, meta: &Meta) -> Result<(), CheckpointError> {
     let Some(hyper) = meta.get(ROOT) else { return Ok(()) };
     let file = hints.file.clone();
@@ -50,7 +53,7 @@ pub(super) fn fill(hints: &mut Hints, meta: &Meta) -> Result<(), CheckpointError
     };
     hints::fill(&file, &mut hints.stuff_classes, "stuff_classes", stuff, &key("stuff_classes"))?;
     hints::fill(&file, &mut hints.task, "task", task, ROOT)?;
-    // A pickled network knows its heads; its parts all say the same.
+    // A pickled network records its heads, in every block the same.
     let mut heads = vec![];
     hyper.get("network").unwrap_or(&Data::Null).find_sizes(&["num_heads", "num_attention_heads"], &mut heads);
     heads.dedup();

@@ -1,10 +1,10 @@
-//! What a checkpoint file says beside its tensors: the entries that training packages pickle next to the state.
+//! The entries that training packages pickle into a checkpoint beside the state.
 //!
 //! ```text
 //! {'train_model': …, 'model_init_args': {'image_size': (640, 640), 'thing_classes': {0: 'person', …}, …}}
 //! ```
 //!
-//! Invariants: the order of dictionaries is kept, since classes are numbered by it; what is deeper or more than any
+//! Invariants: the order of dictionaries is kept, since classes are numbered by it; anything deeper or larger than a
 //! configuration is cut off, so that a hostile file costs nothing.
 
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ const NODES_MAX: usize = 200_000;
 /// Larger than any dimension of a network.
 const SIZE_MAX: i64 = 1 << 20;
 
-/// A value of a pickle that is no tensor.
+/// A value of a pickle other than a tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Data {
     Null,
@@ -33,7 +33,7 @@ pub(super) enum Data {
 }
 
 impl Data {
-    /// The value of a key of a dictionary; of a key that is there twice, the last.
+    /// The value of a key of a dictionary; the last one when the key occurs twice.
     pub fn get(&self, key: &str) -> Option<&Data> {
         let Data::Map(pairs) = self else { return None };
         pairs.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value)
@@ -85,7 +85,7 @@ impl Data {
     }
 }
 
-/// The data of one file, and typed access that complains with the file and the key. A key may be a path, `a.b.c`.
+/// The data of one file, and typed access whose errors name the file and the key. A key may be a path, `a.b.c`.
 #[derive(Debug, Clone)]
 pub(super) struct Meta {
     pub file: PathBuf,

@@ -1,4 +1,4 @@
-//! Names of tensors without what wrappers put before them, alike in every kind of file.
+//! Names of tensors without the prefixes of wrappers, the same for every kind of file.
 //!
 //! ```text
 //! module._orig_mod.network.q.weight   q.weight             authors
@@ -6,15 +6,15 @@
 //! model.backbone.cls_token            backbone.cls_token   LightlyTrain
 //! ```
 //!
-//! The prefix is not guessed: it is what stands before the queries and the class head. Invariant: of two tensors that would
-//! have one name, the reader takes one of them with a warning only.
+//! The prefix is not guessed: it is the text before the queries and the class head. Invariant: the reader reports it when it drops one of
+//! two tensors that would have the same name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{CheckpointError, quote};
 use super::tensors::Tensors;
 
-/// Whose names they are.
+/// The code base whose names the tensors have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
     Authors,
@@ -33,7 +33,7 @@ const ANCHORS: [(&str, &str, Layout); 3] = [
 const INSIDE: [&str; 6] =
     ["_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_compiled_module"];
 
-/// Wrappers before a name, for files in which queries or class head are missing: so that the complaint names the right tensor.
+/// Wrappers before a name, for files in which queries or class head are missing: so that the error names the right tensor.
 const BEFORE: [&str; 12] = [
     "model.",
     "network.",
@@ -49,7 +49,7 @@ const BEFORE: [&str; 12] = [
     "teacher.",
 ];
 
-/// What averaging and training loops count in tensors beside the weights.
+/// Counters that averaging and training loops keep as tensors beside the weights.
 const COUNTERS: [&str; 8] =
     ["n_averaged", "initted", "step", "num_updates", "decay", "global_step", "criterion.empty_weight", "num_batches_tracked"];
 
@@ -58,7 +58,7 @@ fn plain(name: &str) -> String {
     name.split('.').filter(|part| !INSIDE.contains(part)).collect::<Vec<_>>().join(".")
 }
 
-/// What stands before the networks in these names; empty when there is none. Names may still have their wrappers.
+/// The prefixes of the networks in these names; empty when there is no network. Names may still have their wrappers.
 pub(super) fn prefixes<'a>(names: impl Iterator<Item = &'a str> + Clone) -> BTreeSet<String> {
     let is_anchor = |name: &str| ANCHORS.iter().any(|(query, head, _)| name.ends_with(query) || name.ends_with(head));
     let names: BTreeSet<String> = names.filter(|name| is_anchor(name)).map(plain).collect();
@@ -84,7 +84,9 @@ pub(super) fn layout(tensors: &Tensors) -> Option<Layout> {
 }
 
 /// Which of several states to take: the one that the user names, the only one, or the only averaged one (with a warning).
-/// Errors: a sentence that goes on after the file's name.
+///
+/// # Errors
+/// The rest of a sentence that begins with the file's name.
 pub(super) fn choose(paths: &[&str], wanted: Option<&str>, warnings: &mut Vec<String>) -> Result<usize, String> {
     let shown = |path: &str| if path.is_empty() { "'' (its top)".to_string() } else { format!("'{}'", quote(path)) };
     let list = || paths.iter().map(|path| shown(path)).collect::<Vec<_>>().join(", ");
@@ -110,13 +112,15 @@ pub(super) fn choose(paths: &[&str], wanted: Option<&str>, warnings: &mut Vec<St
     }
 }
 
-/// Whether a path speaks of a moving average.
+/// Whether a path names a moving average.
 fn is_averaged(path: &str) -> bool {
     path.to_ascii_lowercase().split(|c: char| !c.is_ascii_alphanumeric()).any(|word| ["ema", "swa", "averaged"].contains(&word))
 }
 
-/// Gives every tensor its plain name and drops the states that are not taken.
-/// Errors: several states and no word which, or two tensors of one name.
+/// Gives every tensor its plain name and drops the states that are not used.
+///
+/// # Errors
+/// For several states of which none is named, or two tensors of one name.
 pub(super) fn normalize(tensors: &mut Tensors, wanted: Option<&str>) -> Result<(), CheckpointError> {
     let prefixes: Vec<String> = prefixes(tensors.entries.keys().map(|name| &name[..])).into_iter().collect();
     let chosen = match prefixes.len() {

@@ -3,7 +3,10 @@
 use super::error::quote;
 use super::pickle::{Fault, Machine, STEPS_MAX, Value, bad};
 
-/// Runs the pickle; the machine then holds what it described, and the value is its root.
+/// Runs the pickle. The machine then holds the objects that it describes, and the value is their root.
+///
+/// # Errors
+/// When the pickle would call a function, or is not one that torch.save writes.
 pub(super) fn load(bytes: &[u8]) -> Result<(Machine, Value), Fault> {
     let mut machine = Machine::default();
     let root = run(&mut machine, bytes)?;
@@ -32,7 +35,7 @@ impl<'a> Code<'a> {
         Ok(self.take(bytes)?.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    /// Bytes that a length of `width` bytes precedes.
+    /// Bytes after their length, a number of `width` bytes.
     fn counted(&mut self, width: u64) -> Result<&'a [u8], Fault> {
         let count = self.number(width)?;
         self.take(count)
@@ -100,7 +103,7 @@ fn constant(machine: &mut Machine, code: &mut Code, opcode: u8) -> Result<bool, 
     Ok(true)
 }
 
-/// A little-endian two's complement number; one that does not fit 64 bits is no size of a tensor.
+/// A little-endian two's complement number; one that does not fit 64 bits cannot be the size of a tensor.
 fn long(bytes: &[u8]) -> Value {
     if bytes.len() > 8 {
         return Value::Opaque;

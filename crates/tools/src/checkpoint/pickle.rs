@@ -4,8 +4,8 @@
 //! {'network.q.weight': _rebuild_tensor_v2(storage, offset, size, stride, …), …}
 //! ```
 //!
-//! Invariants: nothing is ever called or imported. What a name outside of [`Callable::named`] would build is a
-//! [`Value::Object`]: its class and what was set on it, which [`super::state`] skips beside the state and refuses inside of it.
+//! Invariants: nothing is ever called or imported. A name outside of [`Callable::named`] builds a
+//! [`Value::Object`]: its class and the attributes set on it, which [`super::state`] skips beside the state and refuses inside of it.
 //! Values live in arenas and refer to each other by index, so neither depth nor cycles cost stack, and [`STEPS_MAX`] bounds memory.
 
 use std::collections::HashMap;
@@ -223,7 +223,7 @@ impl Machine {
     pub fn build(&mut self, attributes: Value) -> Result<(), Fault> {
         match (self.top()?, attributes) {
             (Value::Object(at), Value::Dict(from)) => {
-                // Of a dictionary with attributes, its items count. Nothing is copied, so nothing can be multiplied.
+                // A dictionary with attributes keeps its items. Nothing is copied, so a pickle cannot multiply its size.
                 if self.dicts[self.objects[at].dict].is_empty() {
                     self.objects[at].dict = from;
                 }

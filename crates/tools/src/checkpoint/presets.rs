@@ -1,4 +1,4 @@
-//! What the names of the authors' published models tell: task, classes, size, input.
+//! The authors' published models by name: task, classes, size, input.
 //!
 //! Source: the model zoo and the training configurations of <https://github.com/tue-mps/eomt>, MIT licence. A model has the
 //! name of its repository on the hub and, where that differs, the one that its configuration logs under.
@@ -37,7 +37,7 @@ impl Size {
 /// One published model; all have patch 16, 4 register tokens and heads of 64.
 #[derive(Debug, PartialEq)]
 pub(super) struct Preset {
-    /// First the hub's, then the others.
+    /// The name on the hub first, then the others.
     pub names: &'static [&'static str],
     pub task: Task,
     pub dataset: Dataset,
@@ -93,7 +93,7 @@ pub(super) static PRESETS: [Preset; 21] = [
     preset!(Coco Instance Large 1280 200 dinov3: "coco_instance_eomt_large_1280_dinov3"),
 ];
 
-/// What a name means.
+/// The meaning of a name.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Named {
     Model(&'static Preset),
@@ -101,7 +101,7 @@ pub(super) enum Named {
     TooLarge(&'static str),
 }
 
-/// The published model of exactly this name (`tue-mps/` may stand before it).
+/// The published model of exactly this name (with or without `tue-mps/` before it).
 pub(super) fn named(name: &str) -> Option<Named> {
     let name = name.strip_prefix("tue-mps/").unwrap_or(name);
     if name == TOO_LARGE {
@@ -110,7 +110,7 @@ pub(super) fn named(name: &str) -> Option<Named> {
     PRESETS.iter().find(|preset| preset.names.contains(&name)).map(Named::Model)
 }
 
-/// The published model that a path is about: the nearest component whose name, with or without its extension, ends with a
+/// The published model that a path names: the nearest component whose name, with or without its extension, ends with a
 /// model's, as in `models--tue-mps--coco_panoptic_eomt_large_640/snapshots/0c1e…/pytorch_model.bin`.
 pub(super) fn in_path(path: &Path) -> Option<Named> {
     path.ancestors().find_map(|part| [part.file_name(), part.file_stem()].into_iter().flatten().find_map(|name| ending(name.to_str()?)))

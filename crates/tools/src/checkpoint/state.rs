@@ -1,9 +1,9 @@
-//! Which dictionary of a pickle is the state: the pickle itself, or an entry of it (`state_dict`, `model`,
+//! Finds the state in a pickle: the pickle itself, or an entry of it (`state_dict`, `model`,
 //! `model_state_dict`, `train_model`, `ema` …), however deep.
 //!
-//! A state is known by its tensors, not by its key: one that holds the queries and the class head of an EoMT network.
+//! A state is recognized by its tensors, not by its key: it holds the queries and the class head of an EoMT network.
 //! Invariant: with several of them, the choice is reported (averaged weights before those of the last step).
-//! Refuses: a state whose entries are no plain tensors.
+//! Refuses: a state with entries other than plain tensors.
 
 use std::collections::HashSet;
 
@@ -13,10 +13,10 @@ use super::names;
 use super::opcodes;
 use super::pickle::{Fault, Machine, Value, View, bad};
 
-/// Levels of dictionaries in which a state is looked for.
+/// Levels of dictionaries that are searched.
 const DEPTH_MAX: usize = 4;
 
-/// A pickle, read.
+/// The contents of a pickle.
 #[derive(Debug)]
 pub(super) struct Pickled {
     /// In the order of the file.
@@ -48,7 +48,7 @@ pub(super) fn read(bytes: &[u8], wanted: Option<&str>) -> Result<Pickled, Fault>
     let networks: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.is_network).collect();
     let mut warnings = vec![];
     let chosen = if networks.is_empty() {
-        // Whatever is missing is named later; the largest dictionary is the likeliest.
+        // Missing tensors are named later; the largest dictionary is the likeliest state.
         candidates.iter().filter(|candidate| !candidate.path.contains("optim")).max_by_key(|candidate| candidate.tensors)
     } else {
         let paths: Vec<&str> = networks.iter().map(|candidate| &candidate.path[..]).collect();
@@ -102,7 +102,9 @@ fn candidates(machine: &Machine, root: Value) -> Vec<Candidate> {
     found
 }
 
-/// Errors: a part of the state is an object of another class than a tensor.
+///
+/// # Errors
+/// When an entry of the state is an object other than a tensor.
 fn tensors_of(machine: &Machine, state: Value) -> Result<Vec<(String, View)>, Fault> {
     let mut tensors = vec![];
     for (key, value) in machine.pairs(state).unwrap_or_default() {

@@ -1,8 +1,8 @@
 //! A store of named tensors: each is read once, checked, and those that nothing reads are an error.
 //!
-//! Only names, shapes and places are held; a tensor is read from its file when it is taken, so that a conversion never
-//! holds two copies of the weights. Invariants: what comes out has the asked shape and finite values; at most as many
-//! elements come out as the files have bytes (views that share a storage cannot multiply it).
+//! Only names, shapes and places are held; a tensor is read from its file on demand, so that a conversion never
+//! holds two copies of the weights. Invariants: a tensor that was read has the requested shape and finite values; all together have at most
+//! as many elements as the files have bytes (views that share a storage cannot multiply it).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +14,7 @@ use super::error::{CheckpointError, io_error, quote};
 use super::meta::Meta;
 use super::network::{Array, Linear, Norm};
 
-/// Where one tensor lies.
+/// The place of one tensor in a file.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     /// Its name in the file, for messages.
@@ -37,16 +37,16 @@ pub(super) struct Tensors {
     pub entries: BTreeMap<String, Entry>,
     /// Weights to which those of the same name in `entries` are a difference.
     pub base: Option<Box<Tensors>>,
-    /// Elements that may still be handed out.
+    /// Elements that may still be read.
     pub budget: u64,
-    /// What the file says beside its tensors.
+    /// The entries of the file beside its tensors.
     pub meta: Meta,
-    /// What had to be decided to read it.
+    /// Decisions made while reading, for the user.
     pub warnings: Vec<String>,
 }
 
 impl Tensors {
-    /// Of a file that was not read yet.
+    /// A store without tensors yet.
     pub fn empty(path: &Path) -> Tensors {
         let (files, entries, warnings) = (vec![], BTreeMap::new(), vec![]);
         Tensors { path: path.into(), files, entries, base: None, budget: 0, meta: Meta::none(path.into()), warnings }
@@ -65,12 +65,18 @@ impl Tensors {
         CheckpointError::Missing { path: self.path.clone(), tensor: quote(name) }
     }
 
-    /// The shape of a tensor that is still here. Errors: it is missing.
+    /// The shape of a tensor that was not read yet.
+    ///
+    /// # Errors
+    /// When it is missing.
     pub fn shape(&self, name: &str) -> Result<&[usize], CheckpointError> {
         self.entries.get(name).map(|entry| &entry.shape[..]).ok_or_else(|| self.missing(name))
     }
 
-    /// The shape as `N` dimensions, none of them 0. Errors: missing, or another rank.
+    /// The shape as `N` dimensions, none of them 0.
+    ///
+    /// # Errors
+    /// When it is missing or has another rank.
     pub fn dims<const N: usize>(&self, name: &str) -> Result<[usize; N], CheckpointError> {
         let shape = self.shape(name)?;
         match <[usize; N]>::try_from(shape) {
@@ -89,7 +95,10 @@ impl Tensors {
         numbers.max().map_or(0, |highest| highest.saturating_add(1))
     }
 
-    /// Reads a tensor out. Errors: missing, another shape, no float type, a value that is not finite, unreadable file.
+    /// Reads a tensor and removes it from the store.
+    ///
+    /// # Errors
+    /// When it is missing, has another shape, another type than floats or a value that is not finite, or the file is unreadable.
     pub fn array(&mut self, name: &str, shape: &[usize]) -> Result<Array, CheckpointError> {
         let entry = self.entries.remove(name).ok_or_else(|| self.missing(name))?;
         if entry.shape != shape {
@@ -107,7 +116,10 @@ impl Tensors {
         Ok(Array { shape: entry.shape, data })
     }
 
-    /// The values of a tensor that stays here; without those of the base. Errors: see [`Tensors::array`].
+    /// The values of a tensor that stays in the store, without those of the base.
+    ///
+    /// # Errors
+    /// See [`Tensors::array`].
     pub fn peek(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
         let entry = self.entries.get(name).cloned();
         let base = self.base.take();
@@ -139,7 +151,7 @@ impl Tensors {
         Ok(Norm { scale, shift, eps })
     }
 
-    /// Forgets tensors that a network may carry but does not compute with.
+    /// Drops tensors that a network may carry but does not compute with.
     pub fn ignore(&mut self, known: impl Fn(&str) -> bool) {
         self.entries.retain(|name, _| !known(name));
     }

@@ -7,10 +7,10 @@ use super::hints::Hints;
 use super::network::{Activation, Array, Block, Linear, Mlp, Position, Resampling};
 use super::tensors::Tensors;
 
-/// Where the positions of a table are.
+/// The layout of a table of positions.
 pub(super) struct Place {
     pub grid: [usize; 2],
-    /// How many positions before those of the grid belong to the class token and the registers: 0, 1 or 1 + R.
+    /// Positions before those of the grid, of the class token and the registers: 0, 1 or 1 + R.
     pub prefix: usize,
     pub image_size: [usize; 2],
     pub resampling: Resampling,
@@ -77,7 +77,7 @@ fn block(tensors: &mut Tensors, prefix: &str, hidden: usize, eps: f32, [scaled, 
     let norm2 = tensors.norm(&name("norm2"), hidden, eps)?;
     let [rows, _] = tensors.dims(&name("mlp.fc1.weight"))?;
     let [_, inner] = tensors.dims(&name("mlp.fc2.weight"))?;
-    // timm's SwiGLUPacked makes gate and value in one layer of twice the width, the gate first.
+    // timm's SwiGLUPacked computes gate and value in one layer of twice the width, the gate first.
     let packed = inner.checked_mul(2) == Some(rows);
     let fc1 = tensors.linear(&name("mlp.fc1"), if packed { rows } else { inner }, hidden, true)?;
     let down: Linear = tensors.linear(&name("mlp.fc2"), hidden, inner, true)?;

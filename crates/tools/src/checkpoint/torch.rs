@@ -57,7 +57,7 @@ pub(super) fn open(path: &Path, wanted: Option<&str>) -> Result<Tensors, Checkpo
     Ok(tensors)
 }
 
-/// The folder inside the archive, with its slash: what stands before `data.pkl`.
+/// The folder inside the archive that holds `data.pkl`, with its slash.
 fn root(path: &Path, archive: &Archive) -> Result<String, CheckpointError> {
     let names: Vec<String> = archive.file_names().flatten().map(|name| name.into_owned()).collect();
     if names.iter().any(|name| name.ends_with("constants.pkl")) {
@@ -122,7 +122,7 @@ fn entry(name: &str, view: &View, (start, size): (u64, u64)) -> Result<Entry, St
     if end.is_none_or(|end| end as u64 > size) {
         return Err(format!("of shape {:?} reaches beyond its storage of {size} bytes", view.shape));
     }
-    // Size-1 axes may have any stride, so row-major is decided on the others.
+    // Size-1 axes may have any stride, so only the others decide whether it is row-major.
     let mut expected = 1usize;
     let row_major = view.shape.iter().zip(&view.strides).rev().all(|(size, stride)| {
         let fits = *size == 1 || *stride == expected;

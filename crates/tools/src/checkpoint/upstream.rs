@@ -1,8 +1,8 @@
 //! Checkpoints of the EoMT authors' training code: names under `network.`, the backbone as timm (DINOv2) or transformers
 //! (DINOv3, see [`super::dinov3`]) calls it, and no configuration.
 //!
-//! Shapes tell almost everything; hints and the name of a published model tell the rest. Masks follow the authors' inference:
-//! a block of probability 0 opens its mask again.
+//! Shapes tell almost everything; hints and the name of a published model tell the rest. Masks follow the authors' inference: a block of
+//! probability 0 removes the mask of the block before.
 
 use std::path::Path;
 
@@ -69,7 +69,7 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints, base: Option<&Path>) 
     Ok(Contents { network, classes, image_mean, image_std, warnings })
 }
 
-/// Mean and standard deviation inside the network. A delta holds differences to ImageNet's, which are 0.
+/// Mean and standard deviation of the network's input. A delta holds differences to ImageNet's, which are 0.
 fn normalization(tensors: &mut Tensors, is_delta: bool) -> Result<([f32; 3], [f32; 3]), CheckpointError> {
     let mut read = |name: &str| -> Result<[f32; 3], CheckpointError> {
         let data = tensors.array(name, &[1, 3, 1, 1])?.data;
@@ -88,7 +88,7 @@ fn normalization(tensors: &mut Tensors, is_delta: bool) -> Result<([f32; 3], [f3
     Err(CheckpointError::layout(&tensors.path, problem))
 }
 
-/// The probabilities in a delta are a difference too, to whatever the trainer began with: there, only the hint counts.
+/// Masked attention of each block. The probabilities in a delta are a difference too, to unknown ones, so only the hint counts there.
 fn masking(
     tensors: &mut Tensors,
     hints: &Hints,

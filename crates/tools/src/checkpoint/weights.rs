@@ -15,11 +15,13 @@ use super::names;
 use super::tensors::{Entry, Tensors};
 use super::torch;
 
-/// No real header comes near; a larger one is not parsed.
+/// No real header is nearly as long, bytes. Longer ones are not parsed.
 const HEADER_BYTES_MAX: u64 = 32 << 20;
 
 /// The weight file of a folder: `model.safetensors`, its shards, `pytorch_model.bin`, its shards, or the only file there is.
-/// Errors: [`CheckpointError::Layout`] when there is none.
+///
+/// # Errors
+/// [`CheckpointError::Layout`] when there is none.
 pub(super) fn find(dir: &Path) -> Result<PathBuf, CheckpointError> {
     let known = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
     if let Some(path) = known.iter().map(|name| dir.join(name)).find(|path| path.is_file()) {
@@ -34,7 +36,7 @@ pub(super) fn find(dir: &Path) -> Result<PathBuf, CheckpointError> {
     }
 }
 
-/// Opens the weights of a network: their names are plain, whatever wrapped them. `wanted`: see [`super::state`].
+/// Opens the weights of a network: their names have no wrappers any more. `wanted`: see [`super::state`].
 pub(super) fn open_network(path: &Path, wanted: Option<&str>) -> Result<Tensors, CheckpointError> {
     let mut tensors = open(path, wanted)?;
     names::normalize(&mut tensors, wanted)?;
