@@ -20,6 +20,7 @@ fn suffixes(text: &str) -> Result<[String; 2], String> {
     Ok([picture.trim().to_owned(), map.trim().to_owned()])
 }
 
+/// Annotated pictures, for `train` and `evaluate`.
 #[derive(Debug, Args)]
 pub struct DatasetArgs {
     /// The pictures (`evaluate` with --predictions needs them only for --report; --yolo names its own)

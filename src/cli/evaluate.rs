@@ -35,6 +35,7 @@ pub enum AnomalyArg {
     Rba,
 }
 
+/// Arguments of `evaluate`.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("predicted").required(true).args(["model", "compare", "predictions"])))]
 #[command(group(ArgGroup::new("dataset").required(true).args(["panoptic_json", "instances", "class_maps", "yolo", "anomaly_dir"])))]
@@ -51,6 +52,7 @@ pub struct EvaluateArgs {
     /// COCO panoptic predictions, with their PNGs in --predictions
     #[arg(long, value_name = "FILE", requires = "predictions")]
     pub predictions_json: Option<PathBuf>,
+    /// The annotated pictures.
     #[command(flatten)]
     pub dataset: DatasetArgs,
     /// Ground truth: PNGs of 0 (normal), 1 (anomalous: not among the classes of the training) and 255 (does not count)
@@ -68,6 +70,7 @@ pub struct EvaluateArgs {
     /// panoptic, instance or semantic [default: the ground truth's, else the model's]
     #[arg(long)]
     pub task: Option<Task>,
+    /// Thresholds.
     #[command(flatten)]
     pub thresholds: ThresholdArgs,
     /// Semantic: overlapping windows along the longer side instead of padding

@@ -19,6 +19,7 @@ pub enum PrecisionArg {
     Int8,
 }
 
+/// Arguments of `convert`.
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
     /// Directory with config.json and model.safetensors, or a .bin in the authors' layout
@@ -47,6 +48,7 @@ pub struct ConvertArgs {
     /// Pictures like those to come, to calibrate int8 with; of many, 16 are used, few are filled up to 11 [default: procedural scenes]
     #[arg(long, value_name = "DIR")]
     pub calibrate: Option<PathBuf>,
+    /// Thresholds.
     #[command(flatten)]
     pub thresholds: ThresholdArgs,
     /// Do not load the result and compare it with its plain evaluation on two inputs
@@ -54,6 +56,7 @@ pub struct ConvertArgs {
     pub no_check: bool,
 }
 
+/// Thresholds that several commands take.
 #[derive(Debug, Args)]
 pub struct ThresholdArgs {
     /// A segment needs this score, 0 to 1 [default: the model's; 0.8 if it has none]
@@ -67,6 +70,7 @@ pub struct ThresholdArgs {
     pub overlap_threshold: Option<f64>,
 }
 
+/// Arguments of `segment`.
 #[derive(Debug, Args)]
 pub struct SegmentArgs {
     /// ONNX file
@@ -81,6 +85,7 @@ pub struct SegmentArgs {
     /// panoptic, instance or semantic [default: the model's]
     #[arg(long)]
     pub task: Option<Task>,
+    /// Thresholds.
     #[command(flatten)]
     pub thresholds: ThresholdArgs,
     /// Semantic: overlapping windows along the longer side instead of padding
@@ -103,6 +108,7 @@ pub struct SegmentArgs {
     pub max_pixels: u64,
 }
 
+/// Arguments of `logits`.
 #[derive(Debug, Args)]
 pub struct LogitsArgs {
     /// ONNX file
@@ -121,6 +127,7 @@ pub struct LogitsArgs {
     pub threads: usize,
 }
 
+/// Arguments of `preprocess`.
 #[derive(Debug, Args)]
 pub struct PreprocessArgs {
     /// PNG or JPEG picture
@@ -139,6 +146,7 @@ pub struct PreprocessArgs {
     pub max_pixels: u64,
 }
 
+/// Arguments of `postprocess`.
 #[derive(Debug, Args)]
 pub struct PostprocessArgs {
     /// panoptic, instance or semantic
@@ -159,6 +167,7 @@ pub struct PostprocessArgs {
     /// Stuff classes by index, separated by commas [default: none]
     #[arg(long, value_parser = class_list, default_value = "", hide_default_value = true, value_name = "CLASSES")]
     pub stuff: ClassList,
+    /// Thresholds.
     #[command(flatten)]
     pub thresholds: ThresholdArgs,
     /// Semantic: cut the padding away, as segment and run do; the reference does not
@@ -169,6 +178,7 @@ pub struct PostprocessArgs {
     pub output: PathBuf,
 }
 
+/// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// ONNX file
@@ -209,6 +219,7 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
+/// Arguments of `view`.
 #[derive(Debug, Args)]
 pub struct ViewArgs {
     /// The daemon's socket
@@ -228,6 +239,7 @@ pub struct ViewArgs {
     pub timeout: u64,
 }
 
+/// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// The service's configuration file
@@ -241,6 +253,7 @@ pub struct DoctorArgs {
     pub socket: Option<PathBuf>,
 }
 
+/// Arguments of `scenes`.
 #[derive(Debug, Args)]
 pub struct ScenesArgs {
     /// Directory that gets images/, panoptic/ and panoptic.json

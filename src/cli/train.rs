@@ -50,6 +50,7 @@ pub enum MaskingArg {
     Never,
 }
 
+/// Arguments of `train`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("pictures").required(true).args(["scenes", "panoptic_json", "instances", "class_maps", "yolo"]))]
 pub struct TrainArgs {
@@ -62,6 +63,7 @@ pub struct TrainArgs {
     /// Learn from procedural scenes without end, drawn from this seed
     #[arg(long, value_name = "SEED")]
     pub scenes: Option<u64>,
+    /// The annotated pictures.
     #[command(flatten)]
     pub dataset: DatasetArgs,
     /// apply: turn pictures as their EXIF orientation says; ignore: take them as they are stored

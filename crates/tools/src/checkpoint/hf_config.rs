@@ -53,7 +53,10 @@ impl Config<'_> {
         })
     }
 
-    /// The error for a `value` of `key` that contradicts `tensor`.
+    /// Compares the `value` of `key` with the number that `tensor` shows.
+    ///
+    /// # Errors
+    /// When they differ.
     pub fn agree(&self, key: &str, value: usize, found: usize, tensor: &str, unit: &str) -> Result<(), CheckpointError> {
         if value == found {
             return Ok(());

@@ -199,7 +199,7 @@ fn checked_map(png: &Path, listed: &[PanopticSegment], once: &Once, max_pixels: 
         && once.first("area")
     {
         log::warn!(
-            "{file}: segment {} has {} pixels, and its area in the JSON is {}: the count is used (warned once)",
+            "{file}: segment {} has {} pixels, and its area in the JSON is {}: pixels are counted (warned once)",
             counted.id,
             counted.area,
             listed.area

@@ -116,7 +116,7 @@ fn instances(image: &str, size: (u32, u32), list: &[Object], warned: &Once) -> R
         if let Some(listed) = object.area.filter(|listed| rank(*listed) != rank(area))
             && warned.first("area")
         {
-            log::warn!("{image}: an object has {area} pixels, and its area in the file is {listed}: the count is used (warned once)");
+            log::warn!("{image}: an object has {area} pixels, and its area in the file is {listed}: pixels are counted (warned once)");
         }
         found.push(Instance { class: object.class, score: 1.0, mask, area, crowd: object.crowd });
     }
