@@ -128,6 +128,10 @@ mod dataset;
 #[cfg(feature = "tools")]
 mod evaluate;
 #[cfg(feature = "tools")]
+mod dataset;
+#[cfg(feature = "tools")]
+mod evaluate;
+#[cfg(feature = "tools")]
 mod tools;
 #[cfg(feature = "train")]
 mod train;

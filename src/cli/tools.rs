@@ -12,10 +12,9 @@ const ISA_NAMES: [&str; 10] = ["auto", "amx", "avx512bf16", "avx512vnni", "avxvn
 
 /// How `convert` stores weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)] // clap would print them, and stretch the help of every option over two lines
 pub enum PrecisionArg {
-    /// 32-bit floats.
     F32,
-    /// 8-bit integers.
     Int8,
 }
 
