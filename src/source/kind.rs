@@ -23,6 +23,9 @@ pub trait SourceSpec: Debug {
     }
 }
 
+/// What [`SourceKind::parse`] understood, or why not.
+pub type ParsedSpec = Result<Box<dyn SourceSpec>, String>;
+
 /// One kind of sources: an entry of the table.
 #[derive(Debug)]
 pub struct SourceKind {
@@ -37,5 +40,5 @@ pub struct SourceKind {
     /// Whether its frames are of `source.size`.
     pub uses_source_size: bool,
     /// Understands what follows the colon, `None` where there is none. The error is a sentence, empty where the usage says it all.
-    pub parse: fn(Option<&str>) -> Result<Box<dyn SourceSpec>, String>,
+    pub parse: fn(Option<&str>) -> ParsedSpec,
 }

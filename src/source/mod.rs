@@ -24,7 +24,7 @@ mod scenes;
 pub mod v4l2;
 mod v4l2_kind;
 
-pub use kind::{SourceKind, SourceSpec};
+pub use kind::{ParsedSpec, SourceKind, SourceSpec};
 pub use options::{CameraRequest, FormatRequest, SourceOptions};
 pub use pipe::{PipeOptions, PipeSource, exec_source_main};
 pub use registry::{SourceKinds, SourceUri};
