@@ -13,7 +13,8 @@
 //! |---|---|
 //! | [`config`], [`source`], [`view`] | - |
 //! | [`cli`], [`sink`] | config |
-//! | [`daemon`], [`doctor`] | config, source, sink |
+//! | [`daemon`] | config, source, sink |
+//! | [`doctor`] | config, daemon, source, sink |
 //!
 //! The commands of a desk (convert, segment, evaluate, bench, train) are the crates `eomt-edge-tools` and `eomt-edge-train`. Nothing here but
 //! `main`'s commands and the definitions of their arguments may use them, and they know nothing of this crate: a build for a board can leave

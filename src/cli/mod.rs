@@ -126,9 +126,9 @@ pub struct DoctorArgs {
 #[cfg(feature = "tools")]
 mod dataset;
 #[cfg(feature = "tools")]
-mod evaluate;
-#[cfg(feature = "tools")]
 mod dataset;
+#[cfg(feature = "tools")]
+mod evaluate;
 #[cfg(feature = "tools")]
 mod evaluate;
 #[cfg(feature = "tools")]

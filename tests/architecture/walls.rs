@@ -32,7 +32,7 @@ const MAY_IMPORT: &[(&str, &str, &[&str])] = &[
     ("eomt-edge", "source", &[]),
     ("eomt-edge", "sink", &["config"]),
     ("eomt-edge", "daemon", &["config", "source", "sink"]),
-    ("eomt-edge", "doctor", &["config", "source", "sink"]),
+    ("eomt-edge", "doctor", &["config", "daemon", "source", "sink"]),
     ("eomt-edge", "view", &[]),
 ];
 
