@@ -75,8 +75,14 @@ pub struct RunArgs {
     /// ONNX file: model.path
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// v4l2:/dev/video0, v4l2: (the one that works), replay:DIR[@fps], scenes[:seed], pipe:-, pipe:FIFO or exec:COMMAND: source.uri
-    #[arg(long, value_name = "SOURCE")]
+    /// Where frames come from: `source.uri`.
+    // as an attribute, since rustdoc would take its brackets for links
+    #[arg(
+        long,
+        value_name = "SOURCE",
+        help = "v4l2:/dev/video0, v4l2: (the one that works), replay:DIR[@fps], scenes[:seed], pipe:-, pipe:FIFO or exec:COMMAND: source.uri",
+        long_help = None
+    )]
     pub source: Option<String>,
     /// A single key of the configuration, e.g. ring.slots=4
     #[arg(long, value_name = "KEY=VALUE")]
@@ -125,10 +131,6 @@ pub struct DoctorArgs {
 
 #[cfg(feature = "tools")]
 mod dataset;
-#[cfg(feature = "tools")]
-mod dataset;
-#[cfg(feature = "tools")]
-mod evaluate;
 #[cfg(feature = "tools")]
 mod evaluate;
 #[cfg(feature = "tools")]
