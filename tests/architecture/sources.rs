@@ -47,7 +47,7 @@ pub fn sources() -> Vec<Source> {
         let mut files = Vec::new();
         rust_files(&folder, &mut files);
         let mut of_crate: Vec<Source> = files.iter().map(|path| parse(&krate, &folder, path)).collect();
-        let tests: BTreeSet<Vec<String>> = of_crate.iter().flat_map(|source| test_modules(source)).collect();
+        let tests: BTreeSet<Vec<String>> = of_crate.iter().flat_map(test_modules).collect();
         of_crate.retain(|source| !(0..=source.module.len()).any(|length| tests.contains(&source.module[..length])));
         for source in &mut of_crate {
             source.tree.items.retain(|item| !is_test(attributes(item)));
