@@ -99,11 +99,13 @@ pub fn rows_as_bytes(rows: &[SegmentRow]) -> &[u8] {
 }
 
 fn ids_as_bytes_mut(ids: &mut [u16]) -> &mut [u8] {
-    // SAFETY: as `ids_as_bytes`; the borrow is exclusive, and any bytes are valid u16 values.
+    // SAFETY: pointer and length are those of `ids`, which the result borrows exclusively; u8 has no alignment, and any bytes that are
+    // written are valid u16 values.
     unsafe { std::slice::from_raw_parts_mut(ids.as_mut_ptr().cast::<u8>(), size_of_val(ids)) }
 }
 
 fn rows_as_bytes_mut(rows: &mut [SegmentRow]) -> &mut [u8] {
-    // SAFETY: as `rows_as_bytes`; the borrow is exclusive, and any bytes are a valid SegmentRow (integers and one f32).
+    // SAFETY: pointer and length are those of `rows`, which the result borrows exclusively; u8 has no alignment, and any bytes that are
+    // written are a valid SegmentRow (integers and one f32, no padding).
     unsafe { std::slice::from_raw_parts_mut(rows.as_mut_ptr().cast::<u8>(), size_of_val(rows)) }
 }

@@ -135,7 +135,7 @@ impl RingMap {
         }
         fence(Ordering::Acquire);
         let mut header = [0u8; size_of::<SlotHeader>()];
-        // SAFETY: as above: `slot` is 64-aligned and a whole SlotHeader lies there.
+        // SAFETY: `slot` is 64-aligned, and the whole SlotHeader lies inside the mapping, since slots are longer than it.
         unsafe { copy_words(slot, &mut header) };
         let (magic, info) = split_header(&header);
         let sane = self.check_slot(magic, &info, sequence);

@@ -48,7 +48,7 @@ pub enum PictureError {
         max_pixels: u64,
     },
     /// Picture and annotation have different sizes.
-    #[error("{}: the picture has {}x{} pixels, and its ground truth {}x{}{}", path.display(), found.0, found.1, truth.0, truth.1, if *turned {
+    #[error("{}: the picture has {}x{} pixels, and its ground truth {}x{}{}", path.display(), found.0, found.1, ground_truth.0, ground_truth.1, if *turned {
         "; the file's EXIF orientation turns it, and its annotators saw it unturned: --exif ignore reads it as they did"
     } else {
         ""
@@ -59,7 +59,7 @@ pub enum PictureError {
         /// Its (width, height).
         found: (u32, u32),
         /// (width, height) of the annotation.
-        truth: (u32, u32),
+        ground_truth: (u32, u32),
         /// Whether the EXIF orientation explains the difference.
         turned: bool,
     },
@@ -74,13 +74,13 @@ pub fn read_picture(path: &Path, max_pixels: u64) -> Result<Frame, PictureError>
 ///
 /// # Errors
 /// As [`read_picture_as`]; [`PictureError::Contradiction`] when the sizes differ, with the EXIF orientation if that is the reason.
-pub fn read_annotated(path: &Path, max_pixels: u64, exif: Exif, truth: (u32, u32)) -> Result<Frame, PictureError> {
+pub fn read_annotated(path: &Path, max_pixels: u64, exif: Exif, ground_truth: (u32, u32)) -> Result<Frame, PictureError> {
     let (frame, turned) = read(path, max_pixels, exif)?;
     let found = (frame.width, frame.height);
-    if found == truth {
+    if found == ground_truth {
         return Ok(frame);
     }
-    Err(PictureError::Contradiction { path: path.to_owned(), found, truth, turned: turned && (found.1, found.0) == truth })
+    Err(PictureError::Contradiction { path: path.to_owned(), found, ground_truth, turned: turned && (found.1, found.0) == ground_truth })
 }
 
 /// Decodes a PNG or JPEG file of any bit depth and colour type to RGB; the file's content decides, not its name.
@@ -177,21 +177,21 @@ mod tests {
         assert_eq!((upright.width, upright.height, picture_size(&turned)), (48, 64, Some((48, 64))));
         let stored = read_picture_as(&turned, 1 << 20, Exif::Ignore).unwrap();
         assert_eq!(stored.data, read_picture(&baseline, 1 << 20).unwrap().data);
-        let read = |path, exif, truth| read_annotated(path, 1 << 20, exif, truth).map_err(|error| error.to_string());
+        let read = |path, exif, ground_truth| read_annotated(path, 1 << 20, exif, ground_truth).map_err(|error| error.to_string());
         assert!(read(&turned, Exif::Apply, (48, 64)).is_ok() && read(&turned, Exif::Ignore, (64, 48)).is_ok());
         let message = read(&turned, Exif::Apply, (64, 48)).unwrap_err();
         assert!(message.contains("turned.jpg") && message.contains("--exif ignore"), "{message}");
-        for (path, truth) in [(&turned, (50, 60)), (&baseline, (48, 64))] {
-            let message = read(path, Exif::Apply, truth).unwrap_err();
+        for (path, ground_truth) in [(&turned, (50, 60)), (&baseline, (48, 64))] {
+            let message = read(path, Exif::Apply, ground_truth).unwrap_err();
             assert!(message.contains("ground truth") && !message.contains("exif"), "{message}");
         }
     }
 
     #[test]
     fn files_are_decoded_as_strictly_as_frames() {
-        let truth = read_picture(&data("baseline.jpg"), 1 << 20).unwrap();
+        let ground_truth = read_picture(&data("baseline.jpg"), 1 << 20).unwrap();
         for good in ["no-tables.jpg", "motion.jpg", "thumbnail.jpg"] {
-            assert_eq!(read_picture(&data(good), 1 << 20).unwrap().data, truth.data, "{good}");
+            assert_eq!(read_picture(&data(good), 1 << 20).unwrap().data, ground_truth.data, "{good}");
         }
         for bad in ["cut.jpg", "cut-and-closed.jpg", "lost.jpg"] {
             let message = read_picture(&data(bad), 1 << 20).unwrap_err().to_string();

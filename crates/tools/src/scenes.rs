@@ -43,9 +43,9 @@ pub fn scenes(options: &ScenesOptions) -> Result<()> {
     if list.exists() {
         bail!("{}: there is a dataset already", list.display());
     }
-    let (images, truths) = (options.output.join("images"), options.output.join("panoptic"));
+    let (images, ground_truths) = (options.output.join("images"), options.output.join("panoptic"));
     files::make_directory(&images)?;
-    files::make_directory(&truths)?;
+    files::make_directory(&ground_truths)?;
     let bar = progress::bar(options.count, "drawing");
     let (mut entries, mut annotations) = (vec![], vec![]);
     for index in 0..options.count {
@@ -57,7 +57,7 @@ pub fn scenes(options: &ScenesOptions) -> Result<()> {
         let name = format!("{index:06}.png");
         files::write(&images.join(&name), &files::png_rgb(&picture.rgb, options.size, options.size)?)?;
         let ids = coco_panoptic(&picture.ids);
-        files::write(&truths.join(&name), &files::png_rgb(&ids, options.size, options.size)?)?;
+        files::write(&ground_truths.join(&name), &files::png_rgb(&ids, options.size, options.size)?)?;
         entries.push(json!({ "id": index, "file_name": name, "width": options.size, "height": options.size }));
         annotations.push(json!({ "image_id": index, "file_name": name, "segments_info": segments(&picture, options.size as usize) }));
         bar.inc(1);

@@ -173,8 +173,8 @@ pub(super) fn image_loss(
         let mut chosen = uncertain(plane, prediction.plane, &pools[place * candidates..][..candidates], certain);
         chosen.extend_from_slice(&rests[place * uniform..][..uniform]);
         let here = taps(&chosen, prediction.plane);
-        let truth = sample(&targets.masks[segment * target_area..][..target_area], &taps(&chosen, targets.plane));
-        let (mask, dice, slope) = mask_loss(&sample(plane, &here), &truth, batch, options);
+        let ground_truth = sample(&targets.masks[segment * target_area..][..target_area], &taps(&chosen, targets.plane));
+        let (mask, dice, slope) = mask_loss(&sample(plane, &here), &ground_truth, batch, options);
         terms.mask += mask;
         terms.dice += dice;
         scatter(&slope, &here, &mut gradients.masks[query * area..][..area]);
@@ -195,16 +195,16 @@ fn uncertain(plane: &[f32], shape: Plane, pool: &[[f32; 2]], count: usize) -> Ve
     order[..count].iter().map(|&index| pool[index]).collect()
 }
 
-/// Terms and gradient at one mask's points: `logits` and `truth` are `[P]`.
-fn mask_loss(logits: &[f32], truth: &[f32], batch: Batch, options: &LossOptions) -> (f64, f64, Vec<f32>) {
+/// Terms and gradient at one mask's points: `logits` and `ground_truth` are `[P]`.
+fn mask_loss(logits: &[f32], ground_truth: &[f32], batch: Batch, options: &LossOptions) -> (f64, f64, Vec<f32>) {
     let n = logits.len() as f32;
     let probabilities: Vec<f32> = logits.iter().map(|&x| 1.0 / (1.0 + (-x).exp())).collect();
-    let entropy: f64 = logits.iter().zip(truth).map(|(&x, &t)| f64::from(x.max(0.0) - x * t + (-x.abs()).exp().ln_1p())).sum();
-    let overlap: f32 = probabilities.iter().zip(truth).map(|(p, t)| p * t).sum();
-    let sizes: f32 = probabilities.iter().sum::<f32>() + truth.iter().sum::<f32>();
+    let entropy: f64 = logits.iter().zip(ground_truth).map(|(&x, &t)| f64::from(x.max(0.0) - x * t + (-x.abs()).exp().ln_1p())).sum();
+    let overlap: f32 = probabilities.iter().zip(ground_truth).map(|(p, t)| p * t).sum();
+    let sizes: f32 = probabilities.iter().sum::<f32>() + ground_truth.iter().sum::<f32>();
     let (above, below) = (2.0 * overlap + 1.0, sizes + 1.0);
     let dice = 1.0 - above / below;
-    let slope = probabilities.iter().zip(truth).map(|(&p, &t)| {
+    let slope = probabilities.iter().zip(ground_truth).map(|(&p, &t)| {
         let of_entropy = options.mask_weight * (p - t) / n;
         let of_dice = -options.dice_weight * (2.0 * t * below - above) / (below * below) * p * (1.0 - p);
         (of_entropy + of_dice) / batch.segments
@@ -265,21 +265,21 @@ fn costs(prediction: &Prediction, targets: &Targets, options: &LossOptions, poin
     let width = prediction.classes.len() / prediction.queries;
     let (area, target_area) = (prediction.plane[0] * prediction.plane[1], targets.plane[0] * targets.plane[1]);
     let (here, there) = (taps(points, prediction.plane), taps(points, targets.plane));
-    let truths: Vec<Vec<f32>> = targets.masks.chunks_exact(target_area).map(|mask| sample(mask, &there)).collect();
-    let mut costs = Vec::with_capacity(prediction.queries * truths.len());
+    let ground_truths: Vec<Vec<f32>> = targets.masks.chunks_exact(target_area).map(|mask| sample(mask, &there)).collect();
+    let mut costs = Vec::with_capacity(prediction.queries * ground_truths.len());
     for query in 0..prediction.queries {
         let mut classes = prediction.classes[query * width..][..width].to_vec();
         softmax(&mut classes);
         let logits = sample(&prediction.masks[query * area..][..area], &here);
         let probabilities: Vec<f32> = logits.iter().map(|&x| 1.0 / (1.0 + (-x).exp())).collect();
-        // log(1 + e^x) and x: cross-entropy with truth t is their difference at weights 1 and t.
+        // log(1 + e^x) and x: cross-entropy with ground truth t is their difference at weights 1 and t.
         let empty: f32 = logits.iter().map(|&x| x.max(0.0) + (-x.abs()).exp().ln_1p()).sum();
         let size: f32 = probabilities.iter().sum();
-        for (truth, class) in truths.iter().zip(&targets.classes) {
-            let inside: f32 = logits.iter().zip(truth).map(|(x, t)| x * t).sum();
-            let overlap: f32 = probabilities.iter().zip(truth).map(|(p, t)| p * t).sum();
+        for (ground_truth, class) in ground_truths.iter().zip(&targets.classes) {
+            let inside: f32 = logits.iter().zip(ground_truth).map(|(x, t)| x * t).sum();
+            let overlap: f32 = probabilities.iter().zip(ground_truth).map(|(p, t)| p * t).sum();
             let entropy = (empty - inside) / points.len() as f32;
-            let dice = 1.0 - (2.0 * overlap + 1.0) / (size + truth.iter().sum::<f32>() + 1.0);
+            let dice = 1.0 - (2.0 * overlap + 1.0) / (size + ground_truth.iter().sum::<f32>() + 1.0);
             costs.push(options.mask_weight * entropy + options.dice_weight * dice - options.class_weight * classes[*class]);
         }
     }

@@ -216,7 +216,9 @@ impl SlotWriter<'_> {
         }
         self.frame_filled = true;
         let start = self.slot.0.wrapping_add(self.ring.info.frame_offset as usize);
-        // SAFETY: as `ids`, with room for 3 x max_width x max_height bytes; the area does not overlap the id map.
+        // SAFETY: the area lies inside the slot, behind the id map, and has room for 3 x max_width x max_height bytes, which bound
+        // 3 x width x height; it is initialized (zero pages or older frames). In this process only `self` reaches it, exclusively;
+        // other processes can only read it and discard what they read while the lock is odd.
         Some(unsafe { std::slice::from_raw_parts_mut(start, 3 * self.width as usize * self.height as usize) })
     }
 

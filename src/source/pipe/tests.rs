@@ -202,7 +202,7 @@ fn a_fifo_waits_for_its_next_writer_and_for_another_fifo_of_its_name() {
         std::fs::File::options().write(true).open(&fifo.0).unwrap().write_all(&bytes).unwrap();
         assert_eq!(frame(&mut source).data, vec![round; 8], "the half frame is not a part of the next one");
     }
-    // its end is met first
+    // its end comes first
     assert!(matches!(source.next(MonotonicClock.now_ns(), Vec::new()), Ok(Captured::NotYet(_))));
     assert_eq!(source.losses().broken, 1);
     std::fs::remove_file(&fifo.0).unwrap();

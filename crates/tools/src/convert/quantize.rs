@@ -201,8 +201,8 @@ mod tests {
         let (x, w) = (numbers(3 * 37, 1), numbers(5 * 37, 2));
         for (index, product) in products(&x, &w, 37).iter().enumerate() {
             let (row, output) = (index / 5, index % 5);
-            let truth: f64 = (0..37).map(|c| f64::from(x[row * 37 + c]) * f64::from(w[output * 37 + c])).sum();
-            assert!((f64::from(*product) - truth).abs() < 1e-5); // f32 sums of 37 terms below 1
+            let ground_truth: f64 = (0..37).map(|c| f64::from(x[row * 37 + c]) * f64::from(w[output * 37 + c])).sum();
+            assert!((f64::from(*product) - ground_truth).abs() < 1e-5); // f32 sums of 37 terms below 1
         }
     }
 

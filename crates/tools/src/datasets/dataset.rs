@@ -18,7 +18,7 @@ const CHECKED_MAX: usize = 256;
 
 /// The images of a dataset that are in use. They are known by their place, from 0.
 pub struct Dataset {
-    truth: Box<dyn GroundTruth>,
+    ground_truth: Box<dyn GroundTruth>,
     /// Places of the images in use.
     kept: Vec<usize>,
     exif: Exif,
@@ -30,39 +30,39 @@ impl Dataset {
     /// # Errors
     /// A sentence that names the file, when it is missing, of another kind, or has no image.
     pub fn open(format: &dyn Format, images: Option<&Path>, labels: Option<&[String]>, (max_pixels, exif): (u64, Exif)) -> Result<Dataset> {
-        let truth = format.open(&Opening { images: images.unwrap_or(Path::new("")), labels, max_pixels, exif })?;
-        if truth.images().is_empty() {
-            bail!("{}: there is no image to work on: the ground truth is empty", truth.source().display());
+        let ground_truth = format.open(&Opening { images: images.unwrap_or(Path::new("")), labels, max_pixels, exif })?;
+        if ground_truth.images().is_empty() {
+            bail!("{}: there is no image to work on: the ground truth is empty", ground_truth.source().display());
         }
         let mut seen = HashMap::new();
-        for (place, image) in truth.images().iter().enumerate() {
-            for file in [Some(image.path.as_path()), truth.file(place)].into_iter().flatten() {
+        for (place, image) in ground_truth.images().iter().enumerate() {
+            for file in [Some(image.path.as_path()), ground_truth.file(place)].into_iter().flatten() {
                 if let Some(other) = seen.insert(file, image.id.as_str()).filter(|other| *other != image.id) {
-                    bail!("{}: images {other} and {} are both {}", truth.source().display(), image.id, file.display());
+                    bail!("{}: images {other} and {} are both {}", ground_truth.source().display(), image.id, file.display());
                 }
             }
         }
-        let kept = (0..truth.images().len()).collect();
-        Ok(Dataset { truth, kept, exif })
+        let kept = (0..ground_truth.images().len()).collect();
+        Ok(Dataset { ground_truth, kept, exif })
     }
 
     fn source(&self) -> &Path {
-        self.truth.source()
+        self.ground_truth.source()
     }
 
     /// All classes; empty for anomaly masks.
     pub fn classes(&self) -> &[Class] {
-        self.truth.classes()
+        self.ground_truth.classes()
     }
 
     /// Where the names of the classes come from.
     pub fn named_by(&self) -> NamedBy {
-        self.truth.named_by()
+        self.ground_truth.named_by()
     }
 
     /// The task that the format is for; `None` when it serves all.
     pub fn natural_task(&self) -> Option<Task> {
-        self.truth.natural_task()
+        self.ground_truth.natural_task()
     }
 
     /// Whether EXIF orientations count.
@@ -78,12 +78,12 @@ impl Dataset {
 
     /// The image at `index`, below [`Dataset::len`].
     pub fn image(&self, index: usize) -> &Image {
-        &self.truth.images()[self.kept[index]]
+        &self.ground_truth.images()[self.kept[index]]
     }
 
     /// The images in use, in their order.
     pub fn images(&self) -> impl Iterator<Item = &Image> {
-        self.kept.iter().map(|place| &self.truth.images()[*place])
+        self.kept.iter().map(|place| &self.ground_truth.images()[*place])
     }
 
     /// Keeps the first images only.
@@ -96,7 +96,7 @@ impl Dataset {
     /// # Errors
     /// When the masks are missing or broken, or the format does not serve the task.
     pub fn labels(&self, index: usize, task: Task) -> Result<Labels> {
-        self.truth.labels(self.kept[index], task)
+        self.ground_truth.labels(self.kept[index], task)
     }
 
     /// The segments of an image as training takes them, at most one per pixel.
@@ -104,7 +104,7 @@ impl Dataset {
     /// # Errors
     /// When the masks are missing, broken or of another size than the image, or the format has no segments.
     pub fn segments(&self, index: usize) -> Result<PanopticMap> {
-        self.truth.segments(self.kept[index])
+        self.ground_truth.segments(self.kept[index])
     }
 
     /// The anomaly mask of an image, values as they are in the file, and its file.
@@ -113,8 +113,8 @@ impl Dataset {
     /// When the PNG is missing or broken, or the format marks no anomalies.
     pub fn anomaly_mask(&self, index: usize) -> Result<(&Path, Map<u16>)> {
         let place = self.kept[index];
-        let mask = self.truth.anomaly_mask(place)?;
-        Ok((self.truth.file(place).unwrap_or(self.source()), mask))
+        let mask = self.ground_truth.anomaly_mask(place)?;
+        Ok((self.ground_truth.file(place).unwrap_or(self.source()), mask))
     }
 
     /// The classes of a predicted PNG, whose values mean what those of the dataset mean.
@@ -122,7 +122,7 @@ impl Dataset {
     /// # Errors
     /// When the PNG is missing or broken, or has a value that is no class.
     pub fn predicted_classes(&self, png: &Path) -> Result<ClassMap> {
-        self.truth.predicted_classes(png)
+        self.ground_truth.predicted_classes(png)
     }
 
     /// SHA-256 of what identifies the contents, in hexadecimal.
@@ -130,7 +130,7 @@ impl Dataset {
     /// # Errors
     /// When a file cannot be read.
     pub fn fingerprint(&self) -> Result<String> {
-        Ok(files::sha256(&self.truth.fingerprint()?))
+        Ok(files::sha256(&self.ground_truth.fingerprint()?))
     }
 
     /// Refuses a dataset whose pictures are missing, by name.
@@ -156,10 +156,10 @@ impl Dataset {
         let bar = progress::bar(self.len() as u64, "checking pictures");
         for (&place, image) in self.kept.iter().zip(self.images()) {
             let found = find::size(&image.path, self.exif)?;
-            let truth = self.truth.size(place)?;
-            let ((width, height), (across, down)) = (found.shown, truth);
-            if found.shown != truth {
-                let aside = found.turned && (height, width) == truth;
+            let ground_truth = self.ground_truth.size(place)?;
+            let ((width, height), (across, down)) = (found.shown, ground_truth);
+            if found.shown != ground_truth {
+                let aside = found.turned && (height, width) == ground_truth;
                 let why = if aside {
                     " (the file's EXIF orientation turns it, and its annotators saw it unturned: --exif ignore reads it as they did)"
                 } else {
@@ -190,17 +190,17 @@ impl Dataset {
     /// # Errors
     /// When none is left.
     pub fn keep_annotated(&mut self) -> Result<()> {
-        let Dataset { truth, kept, .. } = self;
-        let source = truth.source().display();
+        let Dataset { ground_truth, kept, .. } = self;
+        let source = ground_truth.source().display();
         let bare: Vec<&str> =
-            kept.iter().filter(|place| !truth.has_masks(**place)).map(|place| truth.images()[*place].name.as_str()).collect();
+            kept.iter().filter(|place| !ground_truth.has_masks(**place)).map(|place| ground_truth.images()[*place].name.as_str()).collect();
         if bare.len() == kept.len() {
             bail!("{source}: no picture has a mask to learn from");
         }
         if !bare.is_empty() {
             log::warn!("{source}: {} pictures without a mask are skipped: {}", bare.len(), some_of(&bare));
         }
-        kept.retain(|place| truth.has_masks(*place));
+        kept.retain(|place| ground_truth.has_masks(*place));
         Ok(())
     }
 
@@ -231,8 +231,8 @@ impl Dataset {
 
     /// Warns about images whose list of objects is empty: perhaps they are not annotated yet.
     pub fn warn_of_empty(&self) {
-        let empty = self.kept.iter().filter(|place| self.truth.is_empty(**place));
-        let names: Vec<&str> = empty.map(|place| self.truth.images()[*place].name.as_str()).collect();
+        let empty = self.kept.iter().filter(|place| self.ground_truth.is_empty(**place));
+        let names: Vec<&str> = empty.map(|place| self.ground_truth.images()[*place].name.as_str()).collect();
         if !names.is_empty() {
             let source = self.source().display();
             log::warn!("{source}: {} pictures show no object, and every prediction on them is wrong: {}", names.len(), some_of(&names));
@@ -244,7 +244,7 @@ impl Dataset {
     /// # Errors
     /// A sentence that names the file and says what is missing.
     pub fn check_task(&self, task: Task) -> Result<()> {
-        self.truth.check_task(task)
+        self.ground_truth.check_task(task)
     }
 
     /// The error for a dataset of which no pixel or object counts.

@@ -8,9 +8,9 @@ use super::format::GroundTruth;
 use super::naming::ClassValues;
 
 /// `values` and the classes, then a line per image: its name and what `contents` says about it.
-pub(super) fn of_images(values: &ClassValues, truth: &dyn GroundTruth, contents: impl Fn(usize) -> String) -> Vec<u8> {
-    let mut text = format!("{values:?} {:?}", truth.classes());
-    for (index, image) in truth.images().iter().enumerate() {
+pub(super) fn of_images(values: &ClassValues, ground_truth: &dyn GroundTruth, contents: impl Fn(usize) -> String) -> Vec<u8> {
+    let mut text = format!("{values:?} {:?}", ground_truth.classes());
+    for (index, image) in ground_truth.images().iter().enumerate() {
         let _ = write!(text, "\n{} {}", image.name, contents(index)); // to a String
     }
     text.into_bytes()

@@ -213,9 +213,9 @@ fn file_scores(path: &Path, name: &str, size: (u32, u32), max_pixels: u64) -> Re
     Ok(map.values.into_iter().map(f32::from).collect())
 }
 
-fn check_size(name: &str, (width, height): (u32, u32), truth: (u32, u32)) -> Result<()> {
-    if (width, height) != truth {
-        bail!("{name}: {width}x{height} pixels, and the anomaly mask has {}x{}", truth.0, truth.1);
+fn check_size(name: &str, (width, height): (u32, u32), ground_truth: (u32, u32)) -> Result<()> {
+    if (width, height) != ground_truth {
+        bail!("{name}: {width}x{height} pixels, and the anomaly mask has {}x{}", ground_truth.0, ground_truth.1);
     }
     Ok(())
 }

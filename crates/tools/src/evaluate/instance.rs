@@ -13,7 +13,7 @@ use crate::datasets::labels::{Class, Instance, Instances};
 #[derive(Default)]
 pub struct Objects {
     images: Vec<Image>,
-    truth: Vec<Annotation>,
+    ground_truth: Vec<Annotation>,
     predictions: Vec<Annotation>,
 }
 
@@ -24,9 +24,9 @@ const METRICS: [&str; 12] =
 type Summary = [Option<f64>; METRICS.len()];
 
 impl Objects {
-    pub fn add(&mut self, truth: &Instances, prediction: &Instances) {
+    pub fn add(&mut self, ground_truth: &Instances, prediction: &Instances) {
         let image_id = self.images.len() as u64 + 1;
-        self.images.push(Image { id: image_id, width: truth.width, height: truth.height, ..Image::default() });
+        self.images.push(Image { id: image_id, width: ground_truth.width, height: ground_truth.height, ..Image::default() });
         let annotation = |id: usize, instance: &Instance, score: Option<f64>| Annotation {
             id: id as u64,
             image_id,
@@ -40,8 +40,8 @@ impl Objects {
             score,
             ..Annotation::default()
         };
-        for instance in &truth.list {
-            self.truth.push(annotation(self.truth.len() + 1, instance, None));
+        for instance in &ground_truth.list {
+            self.ground_truth.push(annotation(self.ground_truth.len() + 1, instance, None));
         }
         for instance in &prediction.list {
             self.predictions.push(annotation(self.predictions.len() + 1, instance, Some(instance.score)));
@@ -53,11 +53,11 @@ impl Objects {
         let categories = counted.iter().map(|id| Category { id: *id, name: id.to_string(), ..Category::default() }).collect();
         let mut predictions = self.predictions;
         predictions.retain(|object| counted.contains(&object.category_id));
-        let mut annotations = self.truth;
+        let mut annotations = self.ground_truth;
         annotations.retain(|object| counted.contains(&object.category_id));
-        let truth = COCO::from_dataset(Dataset { images: self.images, annotations, categories, ..Dataset::default() });
-        let predictions = truth.load_res_anns(predictions).context("the predicted objects cannot be evaluated")?;
-        let mut evaluator = COCOeval::new(truth, predictions, IouType::Segm);
+        let ground_truth = COCO::from_dataset(Dataset { images: self.images, annotations, categories, ..Dataset::default() });
+        let predictions = ground_truth.load_res_anns(predictions).context("the predicted objects cannot be evaluated")?;
+        let mut evaluator = COCOeval::new(ground_truth, predictions, IouType::Segm);
         evaluator.evaluate().context("the objects cannot be evaluated")?;
         evaluator.accumulate();
         evaluator.summarize_lines(); // computes, prints nothing
@@ -78,7 +78,7 @@ impl Objects {
 
     /// AP of these images; `None` when they show no object. Only the classes that occur are looked at.
     pub fn average_precision(self) -> Result<Option<f64>> {
-        let mut classes: Vec<u64> = self.truth.iter().map(|object| object.category_id).collect();
+        let mut classes: Vec<u64> = self.ground_truth.iter().map(|object| object.category_id).collect();
         classes.sort_unstable();
         classes.dedup();
         if classes.is_empty() {

@@ -26,8 +26,8 @@ pub struct Fit {
 
 impl Fit {
     /// Maps of one size.
-    pub fn of(truth: &PanopticMap, prediction: &PanopticMap) -> Fit {
-        let overlaps = Overlaps::compute(&truth.ids, &prediction.ids);
+    pub fn of(ground_truth: &PanopticMap, prediction: &PanopticMap) -> Fit {
+        let overlaps = Overlaps::compute(&ground_truth.ids, &prediction.ids);
         let areas = overlaps.pred_areas();
         let segment = |segment: &PanopticSegment, area: u64| Segment {
             label: segment.id,
@@ -35,25 +35,25 @@ impl Fit {
             area,
             iscrowd: segment.crowd,
         };
-        let truth: Vec<Segment> = truth.segments.iter().map(|row| segment(row, row.area)).collect();
+        let ground_truth: Vec<Segment> = ground_truth.segments.iter().map(|row| segment(row, row.area)).collect();
         let found = |id: u32| areas.binary_search_by_key(&id, |(id, _)| *id).ok().map(|place| areas[place].1);
         let prediction: Vec<Segment> = prediction.segments.iter().filter_map(|row| Some(segment(row, found(row.id)?))).collect();
-        let matches = match_segments(&truth, &prediction, &overlaps);
+        let matches = match_segments(&ground_truth, &prediction, &overlaps);
         let mut counts: Vec<(usize, PqCounts)> = Vec::new();
         let mut add = |class: u64, more: PqCounts| match counts.iter_mut().find(|(seen, _)| *seen == class as usize) {
             Some((_, counts)) => counts.add(&more),
             None => counts.push((class as usize, more)),
         };
         for &(gt, _, iou) in &matches.matched {
-            add(truth[gt].category_id, PqCounts { iou, tp: 1, ..PqCounts::default() });
+            add(ground_truth[gt].category_id, PqCounts { iou, tp: 1, ..PqCounts::default() });
         }
         for &gt in &matches.missed {
-            add(truth[gt].category_id, PqCounts { fn_: 1, ..PqCounts::default() });
+            add(ground_truth[gt].category_id, PqCounts { fn_: 1, ..PqCounts::default() });
         }
         for &pred in &matches.false_positives {
             add(prediction[pred].category_id, PqCounts { fp: 1, ..PqCounts::default() });
         }
-        let matched = matches.matched.iter().map(|&(gt, pred, _)| (truth[gt].label, prediction[pred].label)).collect();
+        let matched = matches.matched.iter().map(|&(gt, pred, _)| (ground_truth[gt].label, prediction[pred].label)).collect();
         Fit { counts, matched }
     }
 
@@ -64,12 +64,12 @@ impl Fit {
         sum.scores().map(|scores| scores.pq)
     }
 
-    /// Pixels whose two segments do not match. Void and crowds of the ground truth do not count, unless `truth` is another
+    /// Pixels whose two segments do not match. Void and crowds of the ground truth do not count, unless `ground_truth` is another
     /// prediction, where nothing against something is a difference too.
-    pub fn wrong(&self, truth: &PanopticMap, prediction: &PanopticMap, void_counts: bool) -> Vec<bool> {
-        let free = |id: u32| !void_counts && (id == VOID || truth.segments.iter().any(|segment| segment.id == id && segment.crowd));
-        let mut wrong = Vec::with_capacity(truth.ids.len());
-        let pairs: Vec<(u32, u32)> = truth.ids.iter().copied().zip(prediction.ids.iter().copied()).collect();
+    pub fn wrong(&self, ground_truth: &PanopticMap, prediction: &PanopticMap, void_counts: bool) -> Vec<bool> {
+        let free = |id: u32| !void_counts && (id == VOID || ground_truth.segments.iter().any(|segment| segment.id == id && segment.crowd));
+        let mut wrong = Vec::with_capacity(ground_truth.ids.len());
+        let pairs: Vec<(u32, u32)> = ground_truth.ids.iter().copied().zip(prediction.ids.iter().copied()).collect();
         for run in pairs.chunk_by(|a, b| a == b) {
             let (gt, pred) = run[0];
             let fine = free(gt) || self.matched.contains(&run[0]) || (gt == VOID && pred == VOID);

@@ -44,11 +44,11 @@ fn worst(outcome: &Outcome, count: usize) -> Vec<usize> {
 
 /// Draws one image and says what it shows.
 fn show(directory: &Path, run: &mut Run, outcome: &Outcome, index: usize, place: usize) -> Result<String> {
-    let truth = run.truth(index)?;
-    let frame = run.frame(index, &truth)?;
-    let predictions = run.predictions(index, &truth, Some(&frame))?;
+    let ground_truth = run.ground_truth(index)?;
+    let frame = run.frame(index, &ground_truth)?;
+    let predictions = run.predictions(index, &ground_truth, Some(&frame))?;
     let names: Vec<String> = run.dataset.classes().iter().map(|class| class.name.clone()).collect();
-    let mut panels = vec![("picture", frame.data.clone()), ("ground truth", pictures::overlay(&frame, &truth, &names))];
+    let mut panels = vec![("picture", frame.data.clone()), ("ground truth", pictures::overlay(&frame, &ground_truth, &names))];
     match &predictions[..] {
         [a, b] => {
             panels.push(("A", pictures::overlay(&frame, a, &names)));
@@ -58,7 +58,7 @@ fn show(directory: &Path, run: &mut Run, outcome: &Outcome, index: usize, place:
         all => {
             for prediction in all {
                 panels.push(("prediction", pictures::overlay(&frame, prediction, &names)));
-                panels.push(("where it is wrong", pictures::differences(&frame, &wrong(&truth, prediction, false))));
+                panels.push(("where it is wrong", pictures::differences(&frame, &wrong(&ground_truth, prediction, false))));
             }
         }
     }

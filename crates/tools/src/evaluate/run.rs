@@ -105,11 +105,11 @@ impl Run<'_> {
         let bar = progress::bar(self.dataset.len() as u64, "evaluating");
         let mut counted = false;
         for index in 0..self.dataset.len() {
-            let truth = self.truth(index)?;
-            let frame = self.frame_if_needed(index, &truth)?;
-            let predictions = self.predictions(index, &truth, frame.as_ref())?;
-            counted |= counts(&truth);
-            let scores = sums.iter_mut().zip(&predictions).map(|(sums, prediction)| add(sums, &truth, prediction, classes));
+            let ground_truth = self.ground_truth(index)?;
+            let frame = self.frame_if_needed(index, &ground_truth)?;
+            let predictions = self.predictions(index, &ground_truth, frame.as_ref())?;
+            counted |= counts(&ground_truth);
+            let scores = sums.iter_mut().zip(&predictions).map(|(sums, prediction)| add(sums, &ground_truth, prediction, classes));
             let scores = scores.collect::<Result<_>>()?;
             let disagreement = match &predictions[..] {
                 [a, b] => Some(share(&wrong(a, b, true))),
@@ -134,23 +134,23 @@ impl Run<'_> {
         Ok(Outcome { names: self.names.clone(), scores, images })
     }
 
-    pub fn truth(&self, index: usize) -> Result<Labels> {
+    pub fn ground_truth(&self, index: usize) -> Result<Labels> {
         self.dataset.labels(index, self.task)
     }
 
     /// The picture, whose size must be that of the ground truth.
-    pub fn frame(&self, index: usize, truth: &Labels) -> Result<Frame> {
+    pub fn frame(&self, index: usize, ground_truth: &Labels) -> Result<Frame> {
         let image = self.dataset.image(index);
-        Ok(read_annotated(&image.path, self.options.max_pixels, self.options.exif, truth.size())?)
+        Ok(read_annotated(&image.path, self.options.max_pixels, self.options.exif, ground_truth.size())?)
     }
 
-    fn frame_if_needed(&self, index: usize, truth: &Labels) -> Result<Option<Frame>> {
+    fn frame_if_needed(&self, index: usize, ground_truth: &Labels) -> Result<Option<Frame>> {
         let needed = self.sources.iter().any(|source| matches!(source, Source::Model(_)));
-        if needed { self.frame(index, truth).map(Some) } else { Ok(None) }
+        if needed { self.frame(index, ground_truth).map(Some) } else { Ok(None) }
     }
 
     /// One per source. `frame` may be missing when no source is a model.
-    pub fn predictions(&mut self, index: usize, truth: &Labels, frame: Option<&Frame>) -> Result<Vec<Labels>> {
+    pub fn predictions(&mut self, index: usize, ground_truth: &Labels, frame: Option<&Frame>) -> Result<Vec<Labels>> {
         let Run { dataset, sources, task, options, .. } = self;
         let name = &dataset.image(index).name;
         let mut predictions = Vec::with_capacity(sources.len());
@@ -160,9 +160,9 @@ impl Run<'_> {
                     let frame = frame.context("a model needs the picture")?;
                     model.labels(frame, *task).with_context(|| format!("{name}: cannot be segmented"))?
                 }
-                Source::Files(files) => files.labels(dataset, index, *task, truth.size(), options.max_pixels)?,
+                Source::Files(files) => files.labels(dataset, index, *task, ground_truth.size(), options.max_pixels)?,
             };
-            let ((width, height), (w, h)) = (truth.size(), labels.size());
+            let ((width, height), (w, h)) = (ground_truth.size(), labels.size());
             if (w, h) != (width, height) {
                 bail!("{name}: the prediction has {w}x{h} pixels, and the ground truth {width}x{height}");
             }
@@ -173,8 +173,8 @@ impl Run<'_> {
 }
 
 /// Whether a ground truth shows anything to find.
-fn counts(truth: &Labels) -> bool {
-    match truth {
+fn counts(ground_truth: &Labels) -> bool {
+    match ground_truth {
         Labels::Panoptic(map) => map.segments.iter().any(|segment| segment.area > 0 && !segment.crowd),
         Labels::Semantic(map) => map.classes.iter().any(|class| *class != NO_CLASS),
         Labels::Instances(instances) => instances.list.iter().any(|object| !object.crowd),
@@ -182,23 +182,23 @@ fn counts(truth: &Labels) -> bool {
 }
 
 /// Adds an image and scores it alone.
-fn add(sums: &mut Sums, truth: &Labels, prediction: &Labels, classes: usize) -> Result<Option<f64>> {
-    match (sums, truth, prediction) {
-        (Sums::Panoptic(sums), Labels::Panoptic(truth), Labels::Panoptic(prediction)) => {
-            let fit = Fit::of(truth, prediction);
+fn add(sums: &mut Sums, ground_truth: &Labels, prediction: &Labels, classes: usize) -> Result<Option<f64>> {
+    match (sums, ground_truth, prediction) {
+        (Sums::Panoptic(sums), Labels::Panoptic(ground_truth), Labels::Panoptic(prediction)) => {
+            let fit = Fit::of(ground_truth, prediction);
             sums.add(&fit);
             Ok(fit.quality())
         }
-        (Sums::Semantic(sums), Labels::Semantic(truth), Labels::Semantic(prediction)) => {
+        (Sums::Semantic(sums), Labels::Semantic(ground_truth), Labels::Semantic(prediction)) => {
             let mut alone = Confusion::new(classes);
-            alone.add(truth, prediction);
+            alone.add(ground_truth, prediction);
             sums.sum(&alone);
             Ok(alone.miou())
         }
-        (Sums::Instances(objects), Labels::Instances(truth), Labels::Instances(prediction)) => {
-            objects.add(truth, prediction);
+        (Sums::Instances(objects), Labels::Instances(ground_truth), Labels::Instances(prediction)) => {
+            objects.add(ground_truth, prediction);
             let mut alone = Objects::default();
-            alone.add(truth, prediction);
+            alone.add(ground_truth, prediction);
             alone.average_precision()
         }
         _ => bail!("the prediction is not of the task's kind"),
@@ -206,14 +206,16 @@ fn add(sums: &mut Sums, truth: &Labels, prediction: &Labels, classes: usize) -> 
 }
 
 /// Pixels at which a prediction is wrong or, when `both_predicted`, at which two predictions differ.
-pub fn wrong(truth: &Labels, prediction: &Labels, both_predicted: bool) -> Vec<bool> {
-    match (truth, prediction) {
-        (Labels::Panoptic(truth), Labels::Panoptic(prediction)) => Fit::of(truth, prediction).wrong(truth, prediction, both_predicted),
-        (Labels::Semantic(truth), Labels::Semantic(prediction)) => semantic::wrong(truth, prediction, both_predicted),
-        (Labels::Instances(truth), Labels::Instances(prediction)) => {
+pub fn wrong(ground_truth: &Labels, prediction: &Labels, both_predicted: bool) -> Vec<bool> {
+    match (ground_truth, prediction) {
+        (Labels::Panoptic(ground_truth), Labels::Panoptic(prediction)) => {
+            Fit::of(ground_truth, prediction).wrong(ground_truth, prediction, both_predicted)
+        }
+        (Labels::Semantic(ground_truth), Labels::Semantic(prediction)) => semantic::wrong(ground_truth, prediction, both_predicted),
+        (Labels::Instances(ground_truth), Labels::Instances(prediction)) => {
             let found = prediction.class_map(PAINTED_SCORE_MIN);
-            let mut expected = truth.class_map(if both_predicted { PAINTED_SCORE_MIN } else { 0.0 });
-            for crowd in truth.list.iter().filter(|object| object.crowd) {
+            let mut expected = ground_truth.class_map(if both_predicted { PAINTED_SCORE_MIN } else { 0.0 });
+            for crowd in ground_truth.list.iter().filter(|object| object.crowd) {
                 // predictions on a crowd are neither right nor wrong
                 crowd.each_pixel(|pixel| expected.classes[pixel] = found.classes[pixel]);
             }

@@ -20,9 +20,9 @@ impl Confusion {
     }
 
     /// Adds maps of one size.
-    pub fn add(&mut self, truth: &ClassMap, prediction: &ClassMap) {
+    pub fn add(&mut self, ground_truth: &ClassMap, prediction: &ClassMap) {
         let none = self.0.num_classes();
-        let pairs: Vec<(u16, u16)> = truth.classes.iter().copied().zip(prediction.classes.iter().copied()).collect();
+        let pairs: Vec<(u16, u16)> = ground_truth.classes.iter().copied().zip(prediction.classes.iter().copied()).collect();
         for run in pairs.chunk_by(|a, b| a == b) {
             let (gt, pred) = run[0];
             if gt != NO_CLASS {
@@ -59,8 +59,8 @@ impl Confusion {
     }
 }
 
-/// Pixels of different classes. Those without a class in `truth` count only with `none_counts`, for another prediction.
-pub fn wrong(truth: &ClassMap, prediction: &ClassMap, none_counts: bool) -> Vec<bool> {
+/// Pixels of different classes. Those without a class in `ground_truth` count only with `none_counts`, for another prediction.
+pub fn wrong(ground_truth: &ClassMap, prediction: &ClassMap, none_counts: bool) -> Vec<bool> {
     let differs = |(gt, pred): (&u16, &u16)| gt != pred && (none_counts || *gt != NO_CLASS);
-    truth.classes.iter().zip(&prediction.classes).map(differs).collect()
+    ground_truth.classes.iter().zip(&prediction.classes).map(differs).collect()
 }

@@ -71,7 +71,8 @@ pub fn geometry(file: &File) -> io::Result<Geometry> {
     // SAFETY: FBIOGET_VSCREENINFO fills a `struct fb_var_screeninfo`, which `VarScreenInfo` mirrors (size asserted above); every bit
     // pattern of it is valid. A file that is no framebuffer answers ENOTTY and fills nothing, which rustix returns as an error.
     let var: VarScreenInfo = unsafe { ioctl(file, Getter::<FBIOGET_VSCREENINFO, VarScreenInfo>::new()) }?;
-    // SAFETY: as above, with `struct fb_fix_screeninfo` and `FixScreenInfo`.
+    // SAFETY: FBIOGET_FSCREENINFO fills a `struct fb_fix_screeninfo`, which `FixScreenInfo` mirrors (size asserted above); every bit
+    // pattern of it is valid, and an error fills nothing.
     let fix: FixScreenInfo = unsafe { ioctl(file, Getter::<FBIOGET_FSCREENINFO, FixScreenInfo>::new()) }?;
     let channel = |field: Bitfield| Channel { offset: field.offset, length: field.length };
     Ok(Geometry {

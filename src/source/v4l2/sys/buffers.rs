@@ -158,7 +158,8 @@ impl Device {
             Api::Single => vec![(unsafe { raw.m.offset }, raw.length)],
             Api::Multi => {
                 let count = (raw.length as usize).min(PLANES_MAX);
-                // SAFETY: as above, per plane.
+                // SAFETY: the buffer is of memory type MMAP, so the driver has filled `mem_offset` of each of the `length` planes; every
+                // member of the union is a plain integer.
                 planes[..count].iter().map(|plane| (unsafe { plane.m.mem_offset }, plane.length)).collect()
             }
         };

@@ -131,7 +131,7 @@ impl Device {
             let name = match integers {
                 // SAFETY: the control's type says which member of the union the driver has filled.
                 true => unsafe { raw.__bindgen_anon_1.value }.to_string(),
-                // SAFETY: as above.
+                // SAFETY: a menu of names: the driver has filled the bytes of `name`, and any bytes are valid.
                 false => text(unsafe { &raw.__bindgen_anon_1.name }),
             };
             Some((i64::from(index), name))

@@ -253,7 +253,7 @@ impl Device {
                 let size = unsafe { raw.__bindgen_anon_1.discrete };
                 return Ok(Sizes::Discrete { width: size.width, height: size.height });
             }
-            // SAFETY: as above; a continuous range is a stepwise one with steps of 1.
+            // SAFETY: not discrete, so stepwise or continuous: the driver has filled `stepwise` for both (a continuous range has steps of 1).
             let range = unsafe { raw.__bindgen_anon_1.stepwise };
             Ok(Sizes::Stepwise {
                 min: (range.min_width, range.min_height),
@@ -273,7 +273,7 @@ impl Device {
                 // SAFETY: the type says which member of the union the driver has filled.
                 return Ok(Rates::Discrete(rate(unsafe { raw.__bindgen_anon_1.discrete })));
             }
-            // SAFETY: as above.
+            // SAFETY: not discrete, so the driver has filled `stepwise`, as it does for continuous ranges too; it holds plain integers.
             let range = unsafe { raw.__bindgen_anon_1.stepwise };
             Ok(Rates::Range { slowest: rate(range.max), fastest: rate(range.min) })
         })
@@ -343,9 +343,9 @@ impl Device {
         }
         self.call(request, &mut raw)?;
         Ok(match pix {
-            // SAFETY: the type above says which member of the union counts.
+            // SAFETY: `raw.type_` is a single-planar type, for which the driver fills `pix`; it holds plain integers.
             Pix::Single(_) => Pix::Single(unsafe { raw.fmt.pix }),
-            // SAFETY: as above.
+            // SAFETY: `raw.type_` is a multi-planar type, for which the driver fills `pix_mp`; it holds plain integers.
             Pix::Multi(_) => Pix::Multi(unsafe { raw.fmt.pix_mp }),
         })
     }
