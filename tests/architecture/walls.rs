@@ -6,6 +6,7 @@ use super::sources::{Source, crates, functions, root, sources, unsafe_count, use
 
 /// Which crate of the workspace may depend on which. Cargo keeps the rest out; this keeps the manifests to it.
 const DEPENDS_ON: &[(&str, &[&str])] = &[
+    ("bridge", &["client"]), // the place of what reads the ring and speaks to the outside
     ("client", &[]),
     ("core", &[]),
     ("host", &["core"]),
