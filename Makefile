@@ -24,7 +24,7 @@ fmt:
 lint: setup
 	. ./scripts/env.sh && cargo fmt --all --check
 	. ./scripts/env.sh && cargo clippy --release --workspace --all-targets $$FEATURES -- -D warnings
-	. ./scripts/env.sh && cargo clippy --release --no-default-features -- -D warnings
+	. ./scripts/env.sh && cargo clippy --release --workspace --no-default-features -- -D warnings
 	. ./scripts/env.sh && RUSTDOCFLAGS="-D warnings" cargo doc --quiet --release --no-deps --workspace $$FEATURES
 
 # How exposed the service is; fails above 2.0. Needs systemd's own tool, not a running systemd.
