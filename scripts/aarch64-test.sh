@@ -21,6 +21,6 @@ if [ "${1:-}" = all ]; then
     exit
 fi
 # the crates' own tests, and of the program's those in which ARM code computes or shares memory
-tests max -p eomt-edge-core -p eomt-edge-client --lib --test engine --test mask_ring --test reference
+tests max -p eomt-edge-core -p eomt-edge-client --lib --test mask_ring --test reference
 # What differs between the cores is the kernels, and how atomics are compiled.
 tests cortex-a72 -p eomt-edge-core -p eomt-edge-client --lib --test mask_ring -- --skip source:: --skip sink::display --skip config::
