@@ -8,15 +8,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_core::data::Task;
 use eomt_edge_host::files;
 use hotcoco::Segmentation;
 
 use super::coco::{self, Id, ImageJson, InstanceJson};
 use super::find::{self, Finder, some_of};
 use super::format::{Format, GroundTruth, Image, Opening};
-use super::labels::{Class, ClassMap, Labels, PanopticMap};
-use super::objects::{Object, ObjectLists};
+use super::labels::Class;
+use super::objects::{Object, ObjectGroundTruth, ObjectLists};
 
 /// What objects with `iscrowd` 1 are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,15 +34,6 @@ pub struct CocoInstances {
     pub json: PathBuf,
     /// What objects with `iscrowd` 1 are.
     pub crowds: Crowds,
-}
-
-struct Opened {
-    json: PathBuf,
-    crowds: Crowds,
-    classes: Vec<Class>,
-    images: Vec<Image>,
-    objects: ObjectLists,
-    max_pixels: u64,
 }
 
 impl Format for CocoInstances {
@@ -67,54 +57,15 @@ impl Format for CocoInstances {
             objects.push(size, objects_of.remove(id).unwrap_or_default());
             images.push(Image { path, id: id.0.clone(), name });
         }
-        let (json, max_pixels) = (json.clone(), opening.max_pixels);
-        Ok(Box::new(Opened { json, crowds: *crowds, classes: list.classes, images, objects, max_pixels }))
-    }
-}
-
-impl GroundTruth for Opened {
-    fn source(&self) -> &Path {
-        &self.json
-    }
-
-    fn images(&self) -> &[Image] {
-        &self.images
-    }
-
-    fn classes(&self) -> &[Class] {
-        &self.classes
-    }
-
-    fn natural_task(&self) -> Option<Task> {
-        Some(Task::Instance)
-    }
-
-    fn size(&self, image: usize) -> Result<(u32, u32)> {
-        Ok(self.objects.get(image).0)
-    }
-
-    fn labels(&self, image: usize, task: Task) -> Result<Labels> {
-        self.objects.labels(image, &self.images[image].name, task)
-    }
-
-    fn segments(&self, image: usize) -> Result<PanopticMap> {
-        self.objects.segments(image, &self.images[image].name)
-    }
-
-    fn has_masks(&self, image: usize) -> bool {
-        self.objects.has_masks(image)
-    }
-
-    fn is_empty(&self, image: usize) -> bool {
-        self.objects.get(image).1.is_empty()
-    }
-
-    fn fingerprint(&self) -> Result<Vec<u8>> {
-        Ok([files::read(&self.json)?, format!("{:?}", self.crowds).into_bytes()].concat())
-    }
-
-    fn predicted_classes(&self, png: &Path) -> Result<ClassMap> {
-        coco::class_map(png, &self.classes, self.max_pixels)
+        let crowds = *crowds;
+        Ok(Box::new(ObjectGroundTruth {
+            source: json.clone(),
+            classes: list.classes,
+            images,
+            objects,
+            max_pixels: opening.max_pixels,
+            fingerprint: Box::new(move |opened| Ok([files::read(&opened.source)?, format!("{crowds:?}").into_bytes()].concat())),
+        }))
     }
 }
 

@@ -4,15 +4,16 @@
 //! equal ones the later on top.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use eomt_edge_core::data::Task;
 use eomt_edge_host::output::usage;
 use hotcoco::Segmentation;
 
-use super::coco::InstanceJson;
-use super::format::Once;
-use super::labels::{Instance, Instances, Labels, PanopticMap, PanopticSegment};
+use super::coco::{self, InstanceJson};
+use super::format::{GroundTruth, Image, Once};
+use super::labels::{Class, ClassMap, Instance, Instances, Labels, PanopticMap, PanopticSegment};
 
 /// An annotated object.
 #[derive(Debug, Clone)]
@@ -66,6 +67,68 @@ impl ObjectLists {
     fn instances(&self, image: usize, name: &str) -> Result<Instances> {
         let (size, objects) = &self.lists[image];
         instances(name, *size, objects, &self.warned)
+    }
+}
+
+/// An opened dataset of objects.
+pub(super) struct ObjectGroundTruth {
+    /// The file or folder that messages name.
+    pub source: PathBuf,
+    pub classes: Vec<Class>,
+    pub images: Vec<Image>,
+    /// One list per image, in the same order.
+    pub objects: ObjectLists,
+    pub max_pixels: u64,
+    /// See [`GroundTruth::fingerprint`].
+    pub fingerprint: Fingerprint,
+}
+
+/// Computes the fingerprint of an opened dataset.
+type Fingerprint = Box<dyn Fn(&ObjectGroundTruth) -> Result<Vec<u8>> + Send + Sync>;
+
+impl GroundTruth for ObjectGroundTruth {
+    fn source(&self) -> &Path {
+        &self.source
+    }
+
+    fn images(&self) -> &[Image] {
+        &self.images
+    }
+
+    fn classes(&self) -> &[Class] {
+        &self.classes
+    }
+
+    fn natural_task(&self) -> Option<Task> {
+        Some(Task::Instance)
+    }
+
+    fn size(&self, image: usize) -> Result<(u32, u32)> {
+        Ok(self.objects.get(image).0)
+    }
+
+    fn labels(&self, image: usize, task: Task) -> Result<Labels> {
+        self.objects.labels(image, &self.images[image].name, task)
+    }
+
+    fn segments(&self, image: usize) -> Result<PanopticMap> {
+        self.objects.segments(image, &self.images[image].name)
+    }
+
+    fn has_masks(&self, image: usize) -> bool {
+        self.objects.has_masks(image)
+    }
+
+    fn is_empty(&self, image: usize) -> bool {
+        self.objects.get(image).1.is_empty()
+    }
+
+    fn fingerprint(&self) -> Result<Vec<u8>> {
+        (self.fingerprint)(self)
+    }
+
+    fn predicted_classes(&self, png: &Path) -> Result<ClassMap> {
+        coco::class_map(png, &self.classes, self.max_pixels)
     }
 }
 

@@ -11,18 +11,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_core::data::Task;
 use eomt_edge_host::files;
 use eomt_edge_host::output::usage;
 use hotcoco::Segmentation;
 use yaml_rust2::{Yaml, YamlLoader};
 
 use super::find::{self, some_of};
+use super::fingerprint;
 use super::format::{Format, GroundTruth, Image, Opening};
-use super::labels::{Class, ClassMap, Labels, PanopticMap};
+use super::labels::Class;
 use super::naming::ClassValues;
-use super::objects::{Object, ObjectLists};
-use super::{coco, fingerprint};
+use super::objects::{Object, ObjectGroundTruth, ObjectLists};
 
 /// A YOLO segmentation dataset.
 #[derive(Debug, Clone)]
@@ -31,14 +30,6 @@ pub struct Yolo {
     pub place: PathBuf,
     /// The set to read, a key of the `data.yaml`: train, val, test.
     pub split: String,
-}
-
-struct Opened {
-    place: PathBuf,
-    classes: Vec<Class>,
-    images: Vec<Image>,
-    objects: ObjectLists,
-    max_pixels: u64,
 }
 
 impl Format for Yolo {
@@ -62,61 +53,24 @@ impl Format for Yolo {
         }
         full_names_where_needed(&mut images);
         tally.check(place, split)?;
-        Ok(Box::new(Opened { place: place.clone(), classes, images, objects, max_pixels: opening.max_pixels }))
+        Ok(Box::new(ObjectGroundTruth {
+            source: place.clone(),
+            classes,
+            images,
+            objects,
+            max_pixels: opening.max_pixels,
+            fingerprint: Box::new(|opened| {
+                let contents = |image: usize| {
+                    let (size, list) = opened.objects.get(image);
+                    format!("{size:?} {list:?}")
+                };
+                Ok(fingerprint::of_images(&ClassValues::default(), opened, contents))
+            }),
+        }))
     }
 
     fn locates_pictures(&self) -> bool {
         true
-    }
-}
-
-impl GroundTruth for Opened {
-    fn source(&self) -> &Path {
-        &self.place
-    }
-
-    fn images(&self) -> &[Image] {
-        &self.images
-    }
-
-    fn classes(&self) -> &[Class] {
-        &self.classes
-    }
-
-    fn natural_task(&self) -> Option<Task> {
-        Some(Task::Instance)
-    }
-
-    fn size(&self, image: usize) -> Result<(u32, u32)> {
-        Ok(self.objects.get(image).0)
-    }
-
-    fn labels(&self, image: usize, task: Task) -> Result<Labels> {
-        self.objects.labels(image, &self.images[image].name, task)
-    }
-
-    fn segments(&self, image: usize) -> Result<PanopticMap> {
-        self.objects.segments(image, &self.images[image].name)
-    }
-
-    fn has_masks(&self, image: usize) -> bool {
-        self.objects.has_masks(image)
-    }
-
-    fn is_empty(&self, image: usize) -> bool {
-        self.objects.get(image).1.is_empty()
-    }
-
-    fn fingerprint(&self) -> Result<Vec<u8>> {
-        let contents = |image: usize| {
-            let (size, list) = self.objects.get(image);
-            format!("{size:?} {list:?}")
-        };
-        Ok(fingerprint::of_images(&ClassValues::default(), self, contents))
-    }
-
-    fn predicted_classes(&self, png: &Path) -> Result<ClassMap> {
-        coco::class_map(png, &self.classes, self.max_pixels)
     }
 }
 
