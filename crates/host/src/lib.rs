@@ -12,6 +12,7 @@
 
 #![warn(missing_docs)]
 
+pub mod bounds;
 mod clock;
 pub mod contents;
 pub mod files;

@@ -20,6 +20,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::contents::{Contents, RecordedWeights, sha256};
 use crate::weight_files::WeightFiles;
+use crate::{bounds, files};
 
 /// Why there is no model; the sentence names the file.
 #[derive(Debug, thiserror::Error)]
@@ -234,10 +235,7 @@ struct Opened {
 fn open(path: &Path, compute: &Compute, expected: &Expected) -> Result<Opened, ModelFileError> {
     keep_contained_panics_silent();
     let io = |source| ModelFileError::Io { path: path.to_owned(), source };
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(io(std::io::Error::other("it is not a regular file")));
-    }
-    let bytes = std::fs::read(path).map_err(io)?;
+    let bytes = files::read_bytes(path, &bounds::MODEL).map_err(io)?;
     let mut unreadable = None;
     let [config, preprocessor, processor] = ["config.json", PREPROCESSOR_FILE, PROCESSOR_FILE].map(|name| {
         beside(path, name).unwrap_or_else(|error| {
@@ -299,7 +297,7 @@ fn keep_contained_panics_silent() {
 /// The text of a file beside the model; `None` when there is none.
 fn beside(path: &Path, name: &str) -> Result<Option<String>, ModelFileError> {
     let path = path.with_file_name(name);
-    match std::fs::read_to_string(&path) {
+    match files::read_text(&path, &bounds::JSON) {
         Ok(text) => Ok(Some(text)),
         Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
         Err(source) => Err(ModelFileError::Io { path, source }),
