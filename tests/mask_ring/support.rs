@@ -52,10 +52,16 @@ pub fn examples() -> PathBuf {
 
 /// Compiles one C (or, by its suffix, C++) source against the header, with all warnings as errors.
 pub fn compile(source: &Path, output: &Path) {
+    compile_with(&[], source, output);
+}
+
+/// [`compile`] with options of its own.
+pub fn compile_with(options: &[&str], source: &Path, output: &Path) {
     let own = std::env::var_os("EOMT_EDGE_TEST_CC").or_else(|| std::env::var_os("CC"));
     let compiler = own.unwrap_or_else(|| "cc".into());
     let standard = if source.extension().is_some_and(|suffix| suffix == "cpp") { "-std=c++17" } else { "-std=c11" };
     let result = Command::new(&compiler)
+        .args(options)
         .args([standard, "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic", "-I"])
         .arg(clients().join("c"))
         .arg("-o")
