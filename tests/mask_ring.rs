@@ -5,6 +5,8 @@
 
 #[path = "mask_ring/clients.rs"]
 mod clients;
+#[path = "mask_ring/container.rs"]
+mod container;
 #[path = "mask_ring/daemon.rs"]
 mod daemon;
 #[path = "../crates/client/tests/handmade/mod.rs"]

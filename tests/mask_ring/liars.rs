@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::handmade::lies::{Liar, Lie, lies};
-use super::support::{Scratch, c_subscriber, compile_with, compiled, emulated, python, runner};
+use super::support::{Scratch, c_subscriber, compile_with, compiled, emulated, python, runner, sanitizers};
 
 fn here(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mask_ring").join(name)
@@ -54,9 +54,7 @@ fn all_lies_to(mut follower: Command, language: usize) {
 fn the_c_client_calls_every_lie_by_its_name() {
     let scratch = Scratch::new();
     let program = scratch.join("liars");
-    // an emulator runs no sanitizer
-    let native = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-    compile_with(if runner().is_empty() { &native } else { &[] }, &here("liars.c"), &program);
+    compile_with(sanitizers(), &here("liars.c"), &program);
     all_lies_to(compiled(&program), 1);
 }
 
