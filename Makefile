@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz clean
+.PHONY: demo test build lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan clean
 
 # Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
@@ -42,6 +42,20 @@ aarch64-test-all:
 # The client crate as others get it: packaged, unpacked, built and tested without this workspace.
 client-check: setup
 	sh scripts/client-check.sh
+
+# The seqlock in all interleavings of a writer and two readers, under loom.
+model-check: setup
+	sh scripts/sanitizers.sh loom
+
+# The client crate under Miri, AddressSanitizer and ThreadSanitizer: they need a nightly toolchain, Miri its component too.
+miri: setup
+	sh scripts/sanitizers.sh miri
+
+asan: setup
+	sh scripts/sanitizers.sh address
+
+tsan: setup
+	sh scripts/sanitizers.sh thread
 
 # An arm64 machine in QEMU, booted with Debian's kernel, systemd and a virtual camera: everything (device-test), or that the service
 # starts, sees and is read (device-test-quick). Evidence in device-test-output/.
@@ -119,7 +133,7 @@ fuzz: setup
 	bash scripts/fuzz.sh $(SECONDS) $(TARGETS)
 
 # What .ci/run leaves out because it takes hours. CONTRIBUTING.md says when each last ran.
-everything: aarch64-test-all glibc-check device-test device-test-16k engines-check package-check
+everything: aarch64-test-all miri asan tsan glibc-check device-test device-test-16k engines-check package-check
 	SUITE=bullseye $(MAKE) package-check
 	$(MAKE) image image-check image-raspi bare-check soak
 

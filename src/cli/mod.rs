@@ -110,7 +110,7 @@ pub struct ViewArgs {
     /// One JSON object a frame
     #[arg(long)]
     pub json: bool,
-    /// Seconds to wait for the daemon, and for a frame
+    /// Seconds for the daemon to appear and give its first frame, together; then for each frame
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub timeout: u64,
 }
