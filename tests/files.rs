@@ -161,7 +161,7 @@ fn zip(members: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
-fn pickles_do_not_multiply_in_memory() {
+fn archives_and_pickles_do_not_multiply_in_memory() {
     let scratch = Scratch::new("pickles");
     let path = scratch.path("w.bin");
     let out = scratch.path("out").to_string_lossy().into_owned();
@@ -172,6 +172,12 @@ fn pickles_do_not_multiply_in_memory() {
     let (pickle, again) = (&b"\x80\x02}."[..], &b"\x80\x02}}."[..]);
     std::fs::write(&path, zip(&[("archive/data.pkl", pickle), ("archive/data.pkl", again)])).unwrap();
     refuse_within(1024, &with(&["convert"], &path, &["-o", &out]), &["w.bin", "the same name"]);
+    // the second member is where the first is
+    let mut overlapping = zip(&[("archive/data.pkl", pickle), ("archive/data/0", again)]);
+    let last = overlapping.windows(4).rposition(|bytes| bytes == b"PK\x01\x02").unwrap();
+    overlapping[last + 42..last + 46].fill(0);
+    std::fs::write(&path, overlapping).unwrap();
+    refuse_within(1024, &with(&["convert"], &path, &["-o", &out]), &["w.bin", "overlap"]);
     assert_eq!(scratch.names(), ["w.bin"]);
 }
 

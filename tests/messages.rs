@@ -85,8 +85,13 @@ fn arguments() {
 #[test]
 fn usage_keeps_its_advice() {
     let said = one_sentence(&mut command(&["convert", "--siez", "64"]), "--siez");
-    assert!(said.contains("'--size'") && said.contains("eomt-edge convert --help"), "{said}");
+    assert!(
+        said.contains("'--siez' found; tip: a similar argument exists: '--size'") && said.contains("eomt-edge convert --help"),
+        "{said}"
+    );
     let said = one_sentence(&mut command(&["segment"]), "--model");
+    let value = one_sentence(&mut command(&["run", "--frames", "x"]), "--frames");
+    assert!(value.contains("eomt-edge run --help"), "{value}");
     assert!(said.contains("required") && said.contains("eomt-edge segment --help"), "{said}");
     // the help is as it was
     let output = run(&mut command(&["convert", "--help"]));

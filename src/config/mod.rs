@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let cases: [(&str, &[&str], &str); 18] = [
+        let cases: [(&str, &[&str], &str); 19] = [
             ("[ring]\nslot = 3\n", &[], "slot"),
             ("[rings]\n", &[], "rings"),
             ("[ring]\nslots = 1\n", &[], "ring.slots"),
