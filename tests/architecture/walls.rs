@@ -75,15 +75,14 @@ const IMPURE: &[(&str, &str)] = &[
 const READS_FILES: &[&str] = &["model_for_path", "proto_model_for_path", "load_path", "open"];
 
 /// Functions of the standard library that read a file without a bound, or wait for it.
-const READS_WITHOUT_BOUND: &[&str] = &["read", "read_to_string", "open", "read_dir"];
+const READS_WITHOUT_BOUND: &[&str] = &["read", "read_to_string", "open", "options", "new", "read_dir"];
 
 /// Who may use them, and why. Everybody else asks `eomt_edge_host::files`.
 const MAY_READ: &[(&str, &[&str])] = &[
-    ("crates/host/src/files/", &["open"]),                     // the one place
-    ("crates/core/src/kernels/arch/", &["read"]),              // of a pointer
-    ("src/source/pipe/input.rs", &["open"]),                   // FIFOs
-    ("src/sink/display/framebuffer/", &["open"]),              // devices
-    ("src/doctor.rs", &["open", "read_dir"]),                  // devices; /dev and /sys
+    ("crates/host/src/files/", &["open", "options"]),          // the one place
+    ("src/source/pipe/input.rs", &["options"]),                // FIFOs
+    ("src/sink/display/framebuffer/", &["new"]),               // devices
+    ("src/doctor.rs", &["open", "new", "read_dir"]),           // devices; /dev and /sys
     ("src/source/v4l2/identity.rs", &["read_dir"]),            // /dev and /sys
     ("src/sink/display/gpio.rs", &["read_dir"]),               // /dev
     ("src/sink/ring/reaper.rs", &["read_dir"]),                // /proc/self/fd
