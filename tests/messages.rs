@@ -167,6 +167,12 @@ fn log_lines() {
 
 #[test]
 fn nothing_speaks_of_backtraces() {
+    // where nobody reads the sentence, the exit code stays
+    let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    for words in [&["convert", "/nowhere", "-o", "/nowhere/x"][..], &["run", "--source", "replay:/nowhere"]] {
+        let status = command(words).stderr(full()).stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
+        assert_eq!(status.code(), Some(1), "{words:?}");
+    }
     for words in [&["run", "--model", "/nowhere"][..], &["convert", "/nowhere", "-o", "/nowhere/x"]] {
         let said = one_sentence(&mut command(words), "/nowhere");
         assert!(!said.contains("RUST_BACKTRACE") && !said.contains("panicked"), "{said}");
