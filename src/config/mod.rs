@@ -26,6 +26,9 @@ pub use display::{Controller, DisplayConfig, DisplayKind};
 /// CPU numbers that sched_setaffinity(2) can name.
 const CORES_MAX: usize = 1024;
 
+/// Parts of a key between its dots; `camera.controls.NAME` has three.
+const KEY_PARTS_MAX: usize = 8;
+
 /// The largest frame that a source may give, 16384x16384.
 const PIXELS_MAX: u64 = 1 << 28;
 
@@ -379,6 +382,10 @@ fn apply(table: &mut toml::Table, item: &str) -> Result<(), ConfigError> {
         .filter(|table| table.len() == 1)
         .and_then(|mut table| table.remove("v"))
         .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    // a table in a table in a table … is freed by a function that calls itself
+    if path.split('.').count() > KEY_PARTS_MAX {
+        return Err(ConfigError::Override(item.to_owned()));
+    }
     let mut keys = path.trim().split('.').peekable();
     let mut current = table;
     while let Some(key) = keys.next() {
@@ -413,6 +420,16 @@ mod tests {
         assert_eq!((config.ring.slots, config.source.uri.as_str()), (5, "replay:/tmp/x@5"));
         assert_eq!(config.source.size, FrameSize { width: 64, height: 48 });
         assert_eq!(config.model.task, Some(Task::Semantic));
+    }
+
+    #[test]
+    fn keys_have_a_depth_that_the_stack_can_hold() {
+        let message = Config::parse("", &[format!("{}a=1", "a.".repeat(100_000))]).unwrap_err().to_string();
+        assert!(message.starts_with("--set a.a.") && message.contains("key=value"));
+        for text in [format!("{}a=1", "a.".repeat(100_000)), format!("[{}a]", "a.".repeat(100_000)), format!("a = {}", "[".repeat(100_000))]
+        {
+            assert!(Config::parse(&text, &[]).unwrap_err().to_string().contains("recur"));
+        }
     }
 
     #[test]
