@@ -11,6 +11,7 @@ else
     echo "setup file: applying it is NOT tested here: that takes root and namespaces (make image-check)"
     EOMT_EDGE_SETUP_TEST=reading "$EOMT_EDGE_TEST_PYTHON" packaging/image/setup_test.py || failed="$failed packaging/image/setup_test.py"
 fi
+"$EOMT_EDGE_TEST_PYTHON" scripts/supply_test.py || failed="$failed scripts/supply_test.py"
 # shellcheck disable=SC2086 # a list of options
 cargo test --release --no-fail-fast --workspace $FEATURES || failed="$failed cargo-test"
 [ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }
