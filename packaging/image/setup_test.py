@@ -86,7 +86,7 @@ class Reading(unittest.TestCase):
                      f'ssh_key = command="x" {KEY}', f"ssh_key = ssh-ed25519 {BLOB[:20]}ä{BLOB[21:]}", f"ssh_key = ssh-ed25519 {BLOB[:20]}\u200b{BLOB[20:]}",
                      f"ssh_key = {KEY}\x07", "password_hash = hunter2", "wifi_ssid = " + "a" * 33, "wifi_ssid = " + "ä" * 17, "wifi_ssid = a\x1bb", "wifi_ssid =",
                      "wifi_password = short", "wifi_password = " + "a" * 65, "wifi_password = pässword1", "wifi_country = Germany", "timezone = ../../etc/shadow",
-                     "timezone = Mars/Olympus", "colour = red", "just words", "hostname = a\nhostname = b", "=", "= b", "a" * 20000):
+                     "timezone = Mars/Olympus" if setup.ZONES.is_dir() else "timezone = mars", "colour = red", "just words", "hostname = a\nhostname = b", "=", "= b", "a" * 20000):
             for around in ("user = robo\n{}\nssh_key = " + KEY, "{}\r\nuser = robo\r\nssh_key = " + KEY + "\r\n"):
                 with self.subTest(line):
                     found = read(around.replace("{}", line))
