@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan clean
+.PHONY: demo test build lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
 
 # Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
@@ -26,6 +26,11 @@ lint: setup
 	. ./scripts/env.sh && cargo clippy --release --workspace --all-targets $$FEATURES -- -D warnings
 	. ./scripts/env.sh && cargo clippy --release --workspace --no-default-features -- -D warnings
 	. ./scripts/env.sh && RUSTDOCFLAGS="-D warnings" cargo doc --quiet --release --no-deps --workspace $$FEATURES
+
+# Licences, second versions, sources and advisories of all dependencies, by deny.toml. ADVISORY_DB=DIR: a clone of rustsec/advisory-db.
+deny: setup
+	. ./scripts/env.sh && "$$EOMT_EDGE_TEST_PYTHON" scripts/deny.py
+	@. ./scripts/env.sh && if command -v cargo-deny >/dev/null; then cargo deny check; else echo "deny: cargo-deny is not installed; 'cargo install --locked cargo-deny' and it asks, too"; fi
 
 # How exposed the service is; fails above 2.0. Needs systemd's own tool, not a running systemd.
 unit-check:
