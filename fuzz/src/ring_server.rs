@@ -177,7 +177,8 @@ fn reader(path: &Path, hello: bool) -> Option<Hostile> {
 fn tamper(reader: &Hostile, choice: usize, input: &mut Input) {
     let Some(descriptor) = reader.descriptors.get(choice % 2) else { return };
     let flags = || fcntl_getfl(descriptor).unwrap_or(OFlags::empty());
-    let again = |flags| open(format!("/proc/self/fd/{}", descriptor.as_raw_fd()), flags | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
+    let again =
+        |flags| open(format!("/proc/self/fd/{}", descriptor.as_raw_fd()), flags | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
     // more than any counter or pipe holds
     let fill = |descriptor: &OwnedFd, bytes: &[u8]| (0..64).any(|_| rustix::io::write(descriptor, bytes).is_err());
     match choice / 2 % 8 {
