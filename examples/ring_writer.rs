@@ -153,7 +153,7 @@ fn publish(ring: &mut RingWriter, options: &Options) -> Result<(), Box<dyn Error
             category_id: ((k + sequence) % LABELS) as u16,
             score: k as f32 / (count + 1) as f32,
             area: 10 * k as u32,
-            bbox: [k as u32, 2 * k as u32, (sequence % 100) as u32, 4],
+            bbox: [k as u32, k as u32, (sequence % 100).min(u64::from(options.width) - k) as u32, 4],
             track_id: sequence as u32,
         };
     }

@@ -12,8 +12,10 @@ use anyhow::Result;
 use eomt_edge_client::Subscriber;
 use eomt_edge_core::data::Normalization;
 use eomt_edge_core::kernels::arch;
+use eomt_edge_host::bounds;
+use eomt_edge_host::files;
 use eomt_edge_host::model_file::{self, Compute};
-use eomt_edge_host::output::say;
+use eomt_edge_host::output::{say, sentence};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::system::uname;
 
@@ -31,7 +33,7 @@ struct Report {
 
 impl Report {
     fn line(&mut self, topic: &str, what: impl AsRef<str>) {
-        let _ = writeln!(self.text, "{topic:<9} {}", what.as_ref()); // a String takes everything
+        let _ = writeln!(self.text, "{topic:<9} {}", sentence(what.as_ref())); // a String takes everything
     }
 
     fn problem(&mut self, topic: &str, what: impl AsRef<str>) {
@@ -81,7 +83,7 @@ pub fn doctor(options: &DoctorOptions) -> Result<usize> {
 
 /// The configuration; `None` when there is none that can be read.
 fn configuration(report: &mut Report, path: &Path) -> Option<Config> {
-    let text = match std::fs::read_to_string(path) {
+    let text = match files::read_text(path, &bounds::CONFIGURATION) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             report.line("config", format!("no {}; every key has its default", path.display()));
@@ -110,21 +112,16 @@ fn machine(report: &mut Report) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     report.line("cpu", format!("{cores} cores; {}", arch::features().join(" ")));
     report.line("kernels", arch::Isa::detect().name());
-    if let Some(kib) = meminfo("MemAvailable:") {
-        report.line("memory", format!("{} MiB available", kib / 1024));
-        if kib < 128 * 1024 {
+    if let Some(mib) = files::free_memory().map(|bytes| bytes >> 20) {
+        report.line("memory", format!("{mib} MiB available"));
+        if mib < 128 {
             report.problem("memory", "less than 128 MiB are available; a model of 24 million parameters needs more");
         }
     }
-    let heat = std::fs::read_to_string("/sys/class/thermal/thermal_zone0/temp").ok();
+    let heat = files::read_text(Path::new("/sys/class/thermal/thermal_zone0/temp"), &bounds::SYSTEM).ok();
     if let Some(millidegrees) = heat.and_then(|text| text.trim().parse::<f64>().ok()) {
         report.line("heat", format!("{:.0} degrees C", millidegrees / 1000.0));
     }
-}
-
-fn meminfo(key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    text.lines().find_map(|line| line.strip_prefix(key))?.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
 /// Of `/dev` and of sysfs: a container may lack either. Sub-devices (`v4l-subdev*`), radio and VBI nodes are no cameras.
@@ -137,7 +134,7 @@ fn cameras(report: &mut Report, config: &Config) {
         return;
     }
     for node in nodes {
-        let name = std::fs::read_to_string(format!("/sys/class/video4linux/video{node}/name")).unwrap_or_default();
+        let name = files::read_text(Path::new(&format!("/sys/class/video4linux/video{node}/name")), &bounds::SYSTEM).unwrap_or_default();
         let path = format!("/dev/video{node}");
         let details = camera_details(Path::new(&path), config);
         let name = if name.trim().is_empty() { &details.name } else { name.trim() };

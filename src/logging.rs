@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use eomt_edge_host::output::sentence;
 use log::Level;
 
 /// Starts the log on standard error. `verbose` counts `-v`; the daemon tells more by itself. `RUST_LOG` overrides both.
@@ -12,14 +13,17 @@ pub fn start(verbose: u8, daemon: bool) {
         _ => "debug,tract=warn",
     };
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
-    builder.format_target(false);
-    if under_journald() {
-        // the journal has its own clock; a line's rank is its prefix (sd-daemon(3))
-        builder.format(|buffer, record| {
-            let text = record.args().to_string().replace('\n', " ");
-            writeln!(buffer, "<{}>{text}", priority(record.level()))
-        });
-    }
+    let journald = under_journald();
+    builder.format(move |buffer, record| {
+        // labels, names and paths come from outside
+        let (text, level) = (sentence(&record.args().to_string()), record.level());
+        if journald {
+            // the journal has its own clock; a line's rank is its prefix (sd-daemon(3))
+            return writeln!(buffer, "<{}>{text}", priority(level));
+        }
+        let (time, style) = (buffer.timestamp(), buffer.default_level_style(level));
+        writeln!(buffer, "[{time} {style}{level:<5}{style:#}] {text}")
+    });
     builder.init();
 }
 

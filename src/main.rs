@@ -1,6 +1,7 @@
 //! `eomt-edge`: arguments to command to exit code.
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,23 +13,32 @@ use eomt_edge::doctor::{DoctorOptions, doctor};
 use eomt_edge::sink::ring::reap_socket_main;
 use eomt_edge::source::exec_source_main;
 use eomt_edge::view::{ViewOptions, view};
+use eomt_edge_host::bounds;
+use eomt_edge_host::files;
 use eomt_edge_host::model_file::ModelFileError;
 use eomt_edge_host::output::{OutputClosed, UsageError};
 
 #[cfg(feature = "tools")]
 mod commands;
 mod logging;
+mod report;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    report::bugs_in_one_sentence();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return report::usage(&error),
+    };
     logging::start(cli.verbose, matches!(cli.command, Command::Run(_)));
-    match dispatch(cli.command) {
-        Ok(code) => code,
-        Err(error) if error.downcast_ref::<OutputClosed>().is_some() => ExitCode::SUCCESS,
-        Err(error) => {
-            report(&error);
+    // the hook has reported a panic; nothing is used after it
+    match catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) if error.downcast_ref::<OutputClosed>().is_some() => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            report::error(&error);
             exit_code(&error)
         }
+        Err(_) => ExitCode::from(report::BUG),
     }
 }
 
@@ -67,7 +77,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
 /// The file, then single keys, then the arguments of their own.
 fn read_config(args: &RunArgs) -> Result<Config, ConfigError> {
     let text = match &args.config {
-        Some(path) => std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.clone(), source })?,
+        Some(path) => files::read_text(path, &bounds::CONFIGURATION).map_err(|source| ConfigError::File { path: path.clone(), source })?,
         None => String::new(),
     };
     let mut config = Config::parse(&text, &args.set)?;
@@ -78,25 +88,6 @@ fn read_config(args: &RunArgs) -> Result<Config, ConfigError> {
         config.source.uri.clone_from(source);
     }
     Ok(config)
-}
-
-/// One sentence on standard error: the error and its causes.
-#[allow(clippy::print_stderr)] // the one place
-fn report(error: &anyhow::Error) {
-    let mut sentence = String::new();
-    for cause in error.chain() {
-        let cause = cause.to_string();
-        // an error whose text already contains its source says it once
-        if sentence.ends_with(&cause) {
-            continue;
-        }
-        if !sentence.is_empty() {
-            sentence.push_str(": ");
-        }
-        sentence.push_str(cause.trim_end());
-    }
-    let priority = if logging::under_journald() { "<3>" } else { "" };
-    eprintln!("{priority}eomt-edge: {}", sentence.replace('\n', " "));
 }
 
 /// 2 for wrong usage or configuration, 1 for everything else.

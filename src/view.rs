@@ -8,7 +8,7 @@ use eomt_edge_client::{ClientError, MaskFrame, Subscriber};
 use eomt_edge_core::data::Segment;
 use eomt_edge_core::overlay;
 use eomt_edge_host::files;
-use eomt_edge_host::output::say;
+use eomt_edge_host::output::{say, sentence};
 use serde_json::json;
 
 /// What `view` can be told.
@@ -76,7 +76,7 @@ fn show(frame: &MaskFrame, labels: &[String], skipped: u64, json: bool) -> Resul
         });
         return say(line);
     }
-    let segments: Vec<String> = frame.segments.iter().map(|row| format!("{} {:.2}", label(row.class), row.score)).collect();
+    let segments: Vec<String> = frame.segments.iter().map(|row| format!("{} {:.2}", sentence(label(row.class)), row.score)).collect();
     let latency_ms = info.published_ns.saturating_sub(info.captured_ns) as f64 / 1e6;
     say(format_args!("#{:<6} {}x{}  {latency_ms:6.1} ms  {}", info.sequence, info.width, info.height, segments.join(", ")))
 }

@@ -26,6 +26,9 @@ pub use display::{Controller, DisplayConfig, DisplayKind};
 /// CPU numbers that sched_setaffinity(2) can name.
 const CORES_MAX: usize = 1024;
 
+/// The largest frame that a source may give, 16384x16384.
+const PIXELS_MAX: u64 = 1 << 28;
+
 /// Threads for one inference: more than any board has cores.
 pub const THREADS_MAX: usize = 256;
 
@@ -227,7 +230,7 @@ impl Default for SourceConfig {
             colour: Colour::default(),
             stride: Stride::default(),
             end: InputEnd::default(),
-            max_pixels: 64 << 20,
+            max_pixels: 16 << 20,
             no_signal_after: 2.0,
         }
     }
@@ -313,6 +316,9 @@ impl Config {
         if !(0.0..=86_400.0).contains(&self.source.no_signal_after) {
             return refuse("source.no_signal_after", self.source.no_signal_after.to_string(), "seconds, 0 to 86400");
         }
+        if !(1..=PIXELS_MAX).contains(&self.source.max_pixels) {
+            return refuse("source.max_pixels", self.source.max_pixels.to_string(), "1 to 268435456, which is 16384x16384");
+        }
         let FrameSize { width, height } = self.source.size;
         if u64::from(width) * u64::from(height) > self.source.max_pixels {
             return refuse("source.size", format!("{width}x{height}"), "more pixels than source.max_pixels allows");
@@ -390,7 +396,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let cases: [(&str, &[&str], &str); 18] = [
+        let cases: [(&str, &[&str], &str); 19] = [
             ("[ring]\nslot = 3\n", &[], "slot"),
             ("[rings]\n", &[], "rings"),
             ("[ring]\nslots = 1\n", &[], "ring.slots"),
@@ -402,6 +408,7 @@ mod tests {
             ("", &["ring.slots=many"], "ring.slots"),
             ("ring = 5", &["ring.socket=x"], "'ring' is not a table"),
             ("", &["source.size=16000x16000"], "source.max_pixels"),
+            ("", &["source.max_pixels=300000000"], "268435456"),
             ("", &["ring.slots=4\nmodel.threads=5"], "ring.slots"),
             ("", &["source.size=640x0"], "640x0"),
             ("", &["source.no_signal_after=-1"], "source.no_signal_after"),

@@ -17,6 +17,7 @@
 mod builder;
 mod capture;
 mod loader;
+mod reload;
 mod rhythm;
 mod screen;
 mod serve;

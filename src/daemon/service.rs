@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use eomt_edge_host::output::sentence;
 use sd_notify::NotifyState;
 
 /// The service manager's end of the daemon.
@@ -24,7 +25,7 @@ impl Service {
 
     /// The first inference went well.
     pub fn ready(&self, status: &str) {
-        self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+        self.tell(&[NotifyState::Ready, NotifyState::Status(&sentence(status))]);
     }
 
     /// The configuration is being read again; ends with [`Service::ready`].
@@ -40,7 +41,7 @@ impl Service {
     }
 
     pub fn status(&self, status: &str) {
-        self.tell(&[NotifyState::Status(status)]);
+        self.tell(&[NotifyState::Status(&sentence(status))]);
     }
 
     /// A sign of life: a frame is done, or the daemon waits for one as it should.

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use eomt_edge_core::data::Frame;
+use eomt_edge_core::data::{Exif, Frame};
 use eomt_edge_core::pipeline::{Captured, Losses, Source, SourceError};
-use eomt_edge_host::pictures::{picture_size, read_picture};
+use eomt_edge_host::bounds::PICTURES_MAX;
+use eomt_edge_host::pictures::{PictureError, read_picture, size};
 
 use super::kind::{SourceKind, SourceSpec};
 use super::options::SourceOptions;
@@ -76,22 +77,36 @@ impl ReplaySource {
         let subject = || format!("replay:{}", directory.display());
         let fail = |reason: std::io::Error| SourceError::fatal(subject(), reason);
         let mut files = Vec::new();
+        let mut others = Vec::new();
         for entry in std::fs::read_dir(directory).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
             let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-            if ["png", "jpg", "jpeg"].contains(&extension.as_str()) {
-                files.push(path);
+            if !["png", "jpg", "jpeg"].contains(&extension.as_str()) {
+                continue;
             }
+            // a link to a regular file is one; a pipe or device would stop or flood the source
+            if path.is_file() {
+                files.push(path)
+            } else {
+                others.push(path)
+            }
+            if files.len() + others.len() > PICTURES_MAX {
+                return Err(SourceError::fatal(subject(), format!("more than {PICTURES_MAX} files: name a folder of fewer")));
+            }
+        }
+        if let Some(first) = others.first() {
+            log::warn!("{}: {} entries such as {} are no regular files and are left out", subject(), others.len(), first.display());
         }
         files.sort();
         if files.is_empty() {
             return Err(SourceError::fatal(subject(), "no PNG or JPEG files"));
         }
-        let sizes = files.iter().filter_map(|file| picture_size(file));
+        let sizes = files.iter().filter_map(|file| size(file, Exif::Apply).ok()).map(|size| size.shown);
         let sizes = sizes.filter(|(width, height)| u64::from(*width) * u64::from(*height) <= max_pixels);
         let max_size = sizes.fold((0, 0), |max, size| (max.0.max(size.0), max.1.max(size.1)));
         if max_size == (0, 0) {
-            return Err(SourceError::fatal(subject(), "none of its pictures can be read"));
+            let reason = format!("none of its pictures can be read and has at most {max_pixels} pixels (source.max_pixels)");
+            return Err(SourceError::fatal(subject(), reason));
         }
         let directory = directory.to_owned();
         Ok(ReplaySource { directory, files, next: 0, sequence: 0, interval, max_size, max_pixels, failed: 0, losses: Losses::default() })
@@ -131,7 +146,8 @@ impl Source for ReplaySource {
                 self.failed += 1;
                 self.losses.broken += 1;
                 let fatal = self.failed >= self.files.len().max(FAILURES_MIN);
-                Err(SourceError { subject: "replay".to_owned(), reason: error.to_string(), fatal })
+                let key = if matches!(error, PictureError::TooLarge { .. }) { " by source.max_pixels" } else { "" };
+                Err(SourceError { subject: "replay".to_owned(), reason: format!("{error}{key}"), fatal })
             }
         }
     }

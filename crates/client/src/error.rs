@@ -5,11 +5,15 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+/// Most characters of a text of the daemon's that a sentence repeats.
+const TEXT_MAX: usize = 200;
+
 /// Why there are no masks. Every variant names the socket's path.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The socket cannot be opened: no daemon runs there, or this user may not connect.
+    /// The socket cannot be opened: no daemon runs there, this user may not connect, or what listens there did not answer in time
+    /// (a source of [`io::ErrorKind::TimedOut`], which says whether its queue was full or its hello did not come).
     Connect {
         /// The socket.
         path: PathBuf,
@@ -29,6 +33,14 @@ pub enum ClientError {
         path: PathBuf,
         /// What was wrong with its answer.
         what: String,
+    },
+    /// The daemon sent its descriptors and they did not get here (MSG_CTRUNC): this process has no free descriptor (RLIMIT_NOFILE), or
+    /// a security module forbids it to receive them.
+    Descriptors {
+        /// The socket.
+        path: PathBuf,
+        /// How many came.
+        arrived: usize,
     },
     /// The daemon writes another version of the ring than this crate reads: update the older of the two.
     Abi {
@@ -66,8 +78,16 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ClientError::Connect { path, source } => write!(f, "cannot connect to the mask socket {}: {source}", path.display()),
-            ClientError::Refused { path, reason } => write!(f, "the daemon at {} refused this client: {reason}", path.display()),
+            ClientError::Refused { path, reason } => write!(f, "the daemon at {} refused this client: {}", path.display(), Shown(reason)),
             ClientError::Protocol { path, what } => write!(f, "{} is not a mask socket: {what}", path.display()),
+            ClientError::Descriptors { path, arrived } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "the ring's descriptors did not arrive from {path} ({arrived} of 2): this process has no free descriptor (see \
+                     ulimit -n), or a security module (SELinux, AppArmor) forbids it to receive them"
+                )
+            }
             ClientError::Abi { path, theirs, ours } => {
                 write!(f, "the daemon at {} speaks ABI {theirs} of the mask ring, this client {ours}", path.display())
             }
@@ -76,6 +96,19 @@ impl fmt::Display for ClientError {
             ClientError::Ended { path, clean: true } => write!(f, "the daemon at {} closed this mask ring", path.display()),
             ClientError::Ended { path, clean: false } => write!(f, "the daemon at {} has ended", path.display()),
         }
+    }
+}
+
+/// A text from the other side as a terminal may see it: no control characters, and not more than a line or two.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut chars = self.0.chars();
+        for c in chars.by_ref().take(TEXT_MAX) {
+            if c.is_control() { write!(f, "{}", c.escape_unicode())? } else { write!(f, "{c}")? }
+        }
+        if chars.next().is_some() { f.write_str("...") } else { Ok(()) }
     }
 }
 
@@ -100,6 +133,7 @@ mod tests {
             (ClientError::Connect { path: path(), source: system() }, "permission denied", true),
             (ClientError::Refused { path: path(), reason: words() }, "the reason", false),
             (ClientError::Protocol { path: path(), what: words() }, "the reason", false),
+            (ClientError::Descriptors { path: path(), arrived: 1 }, "(1 of 2): this process has no free descriptor", false),
             (ClientError::Abi { path: path(), theirs: 2, ours: 1 }, "ABI 2 of the mask ring, this client 1", false),
             (ClientError::Ring { path: path(), what: words() }, "the reason", false),
             (ClientError::Wait { path: path(), source: system() }, "permission denied", true),

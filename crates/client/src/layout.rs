@@ -37,6 +37,11 @@ pub const MAX_SLOTS: u32 = 64;
 pub const MAX_SIDE: u32 = 16384;
 /// Most rows of a segment table: ids are 16-bit and 0 means nothing.
 pub const MAX_SEGMENTS: u32 = 65535;
+/// Bytes: largest ring, 4 GiB. The largest frame with its picture ([`MAX_SIDE`]² pixels, 1.25 GiB) fits into three slots of it. Readers
+/// map no more than this, whatever a hello announces, and allocate no more than one slot of it.
+pub const MAX_RING_BYTES: u64 = 4 << 30;
+/// Bytes: largest class names in all, and largest metadata, 16 MiB each. Readers copy both when they connect.
+pub const MAX_TEXT_BYTES: u64 = 16 << 20;
 
 /// [`RingInfo::flags`]: slots have room for the camera frame.
 pub const RING_HAS_FRAME: u32 = 1;
@@ -56,7 +61,8 @@ pub const SLOT_HAS_CHECKSUM: u32 = 8;
 /// [`SlotInfo::flags`]: there were more segments than the table holds; the id map names some that have no row.
 pub const SLOT_TRUNCATED: u32 = 16;
 
-/// [`Hello::status`]: a memfd and an eventfd come with this message.
+/// [`Hello::status`]: two descriptors come with this message: the memfd, and the event, which is the read end of a pipe or an eventfd.
+/// Either is read by 8 bytes, is readable when a frame came, and says no more than that.
 pub const HELLO_OK: u32 = 0;
 /// [`Hello::status`]: no descriptors, [`Hello::message`] says why; the connection ends.
 pub const HELLO_REFUSED: u32 = 1;
@@ -237,8 +243,8 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// All offsets and sizes, in bytes; `None` when the ring does not fit an address space. The counts of labels, the process id, the
-    /// time and the checksum flag are left 0 for the writer to fill.
+    /// All offsets and sizes, in bytes; `None` when the ring is larger than [`MAX_RING_BYTES`], or a text than [`MAX_TEXT_BYTES`]. The
+    /// counts of labels, the process id, the time and the checksum flag are left 0 for the writer to fill.
     pub fn place(&self) -> Option<RingInfo> {
         let pixels = (self.max_width as usize).checked_mul(self.max_height as usize)?;
         let labels_offset = size_of::<RingHeader>();
@@ -251,7 +257,10 @@ impl Geometry {
         let frame_bytes = if self.has_frame { pixels.checked_mul(3)? } else { 0 };
         let slot_stride = align_up(ids_end.checked_add(frame_bytes)?, AREA_ALIGN)?;
         let total_bytes = slots_offset.checked_add(slot_stride.checked_mul(self.slot_count as usize)?)?;
-        isize::try_from(total_bytes).ok()?;
+        let too_large = total_bytes as u64 > MAX_RING_BYTES || self.labels_bytes.max(self.metadata_bytes) as u64 > MAX_TEXT_BYTES;
+        if too_large {
+            return None;
+        }
         Some(RingInfo {
             magic: RING_MAGIC,
             abi_version: ABI_VERSION,

@@ -17,17 +17,21 @@
 //! README says which versions of this crate read which ABI of the ring.
 //!
 //! Invariants: a reader never blocks the writer and never returns a torn frame; it returns the newest frame and counts the ones
-//! it [skipped](Subscriber::skipped); after the daemon's death every call ends with [`ClientError::Ended`] within milliseconds.
+//! it [skipped](Subscriber::skipped); after the daemon's death every call ends with [`ClientError::Ended`] within milliseconds;
+//! whatever listens on the socket, no call lasts longer than its timeout (CLOCK_MONOTONIC), and every connect has one.
 //! It does not write to the ring, does not reconnect by itself ([`Subscriber::connect_retry`] is one line), and checks every size
-//! that the shared memory states.
+//! and every segment that the shared memory states.
 #![allow(unsafe_code)]
 #![warn(missing_docs)]
 
 mod checksum;
 mod error;
+mod event;
 mod frame;
 pub mod layout;
+mod mapping;
 mod ring_map;
+pub mod seqlock;
 mod socket;
 
 use std::io;
@@ -37,6 +41,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
+
+use event::Event;
+use mapping::Mapping;
 
 pub use checksum::crc32;
 pub use error::ClientError;
@@ -49,13 +56,23 @@ const COPY_ATTEMPTS: u32 = 1000;
 /// Readers look at the ring this often even when no event comes.
 const RECHECK: Duration = Duration::from_secs(1);
 
+/// How long [`Subscriber::connect`] waits for a daemon that does not accept or does not say hello: it does both at once, from a thread
+/// of its own.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// So many times in a call the event may be readable and bring nothing, as it is when a frame was seen before its wake-up.
+const VAIN_WAKEUPS_MAX: u32 = 8;
+
+/// Then the ring is looked at this often, and an event that is always readable costs no CPU.
+const VAIN_PAUSE: Duration = Duration::from_millis(10);
+
 /// A connection to a daemon and its mapped ring.
 #[derive(Debug)]
 pub struct Subscriber {
     path: PathBuf,
-    map: RingMap,
+    map: RingMap<Mapping>,
     socket: OwnedFd,
-    event: OwnedFd,
+    event: Event,
     /// Holds `socket` and `event`: readable when there is a frame or an end.
     epoll: OwnedFd,
     generation: u64,
@@ -67,37 +84,49 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// Connects to the daemon that listens on `path`, usually `/run/eomt-edge/masks.sock`.
+    /// Connects to the daemon that listens on `path`, usually `/run/eomt-edge/masks.sock`. Gives up after five seconds when what
+    /// listens there does not accept or answer; [`Subscriber::connect_within`] has a timeout of its own.
     ///
     /// # Errors
     /// [`Connect`](ClientError::Connect), [`Refused`](ClientError::Refused), [`Protocol`](ClientError::Protocol),
-    /// [`Abi`](ClientError::Abi), [`Ring`](ClientError::Ring), or [`Ended`](ClientError::Ended) when the daemon stops meanwhile.
+    /// [`Abi`](ClientError::Abi), [`Descriptors`](ClientError::Descriptors), [`Ring`](ClientError::Ring), or
+    /// [`Ended`](ClientError::Ended) when the daemon stops meanwhile.
     pub fn connect(path: impl AsRef<Path>) -> Result<Subscriber, ClientError> {
-        let path = path.as_ref();
-        let connection = socket::open(path)?;
-        let map =
-            RingMap::open(&connection.memfd, connection.hello.ring_bytes).map_err(|what| ClientError::Ring { path: path.into(), what })?;
-        let info = map.info();
-        let labels = split_labels(&map.blob(info.labels_offset, info.labels_bytes));
-        let metadata = String::from_utf8_lossy(&map.blob(info.metadata_offset, info.metadata_bytes)).into_owned();
-        let epoll =
-            watch(&connection.socket, &connection.event).map_err(|errno| ClientError::Wait { path: path.into(), source: errno.into() })?;
+        Subscriber::connect_within(path, CONNECT_TIMEOUT)
+    }
+
+    /// As [`Subscriber::connect`]: one attempt that ends within `timeout`, the hello included.
+    ///
+    /// # Errors
+    /// As [`Subscriber::connect`]; after `timeout` [`Connect`](ClientError::Connect) whose source is of [`io::ErrorKind::TimedOut`].
+    pub fn connect_within(path: impl AsRef<Path>, timeout: Duration) -> Result<Subscriber, ClientError> {
+        Subscriber::connect_until(path.as_ref(), Instant::now().checked_add(timeout))
+    }
+
+    fn connect_until(path: &Path, deadline: Option<Instant>) -> Result<Subscriber, ClientError> {
+        let connection = socket::open(path, deadline)?;
+        let ring_error = |what: String| ClientError::Ring { path: path.into(), what };
+        let mapping = Mapping::open(&connection.memfd, connection.hello.ring_bytes).map_err(ring_error)?;
+        let map = RingMap::new(mapping).map_err(ring_error)?;
+        let event = Event::adopt(connection.event).map_err(ring_error)?;
+        let epoll = watch(&connection.socket, &event).map_err(|errno| ClientError::Wait { path: path.into(), source: errno.into() })?;
         Ok(Subscriber {
             path: path.into(),
+            labels: map.labels(),
+            metadata: map.metadata(),
             map,
             socket: connection.socket,
-            event: connection.event,
+            event,
             epoll,
             generation: connection.hello.generation,
-            labels,
-            metadata,
             last: 0,
             skipped: 0,
             retries: 0,
         })
     }
 
-    /// Connects, trying again until `timeout` while nobody listens there (or the daemon is full or just restarting).
+    /// Connects, trying again until `timeout` while nobody listens there (or the daemon is full or just restarting). The whole of it,
+    /// the last attempt's hello included, ends within `timeout`.
     ///
     /// # Errors
     /// The last attempt's, after `timeout`; at once those that a later attempt cannot mend: no permission, another ABI.
@@ -106,13 +135,13 @@ impl Subscriber {
         let deadline = Instant::now().checked_add(timeout);
         let mut pause = Duration::from_millis(5);
         loop {
-            let error = match Subscriber::connect(path) {
+            let error = match Subscriber::connect_until(path, deadline) {
                 Ok(subscriber) => return Ok(subscriber),
                 Err(ClientError::Connect { path, source }) if !may_pass(&source) => return Err(ClientError::Connect { path, source }),
                 Err(error @ (ClientError::Connect { .. } | ClientError::Refused { .. } | ClientError::Ended { .. })) => error,
                 Err(error) => return Err(error),
             };
-            let left = deadline.map_or(pause, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = socket::left(deadline).unwrap_or(pause);
             if left.is_zero() {
                 return Err(error);
             }
@@ -138,12 +167,12 @@ impl Subscriber {
     pub fn next_into(&mut self, frame: &mut MaskFrame, timeout: Option<Duration>) -> Result<bool, ClientError> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
-            if self.latest(frame)? {
+            if self.copy_newest(frame, deadline)? {
                 return Ok(true);
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = socket::left(deadline);
             if !self.wait(left)? || left.is_some_and(|left| left.is_zero()) {
-                return self.latest(frame);
+                return self.copy_newest(frame, deadline);
             }
         }
     }
@@ -154,6 +183,7 @@ impl Subscriber {
     /// As [`Subscriber::next`].
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, ClientError> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut vain = 0;
         loop {
             self.drain_event();
             // The order matters: reading `ended` first and `latest` second cannot miss the last frame.
@@ -164,17 +194,20 @@ impl Subscriber {
             if let Some(clean) = ended {
                 return Err(ClientError::Ended { path: self.path.clone(), clean });
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = socket::left(deadline);
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(false);
             }
-            let left = left.map_or(RECHECK, |left| left.min(RECHECK));
-            let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-            let mut fds = [PollFd::new(&self.event, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)];
-            match poll(&mut fds, Some(&left)) {
+            let mistrusted = vain >= VAIN_WAKEUPS_MAX;
+            let pause = if mistrusted { VAIN_PAUSE } else { RECHECK };
+            let pause = socket::timespec(left.map_or(pause, |left| left.min(pause)));
+            let mut fds = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP), PollFd::new(&self.event, PollFlags::IN)];
+            let asked = if mistrusted || !self.event.is_live() { &mut fds[..1] } else { &mut fds[..] };
+            match poll(asked, Some(&pause)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(ClientError::Wait { path: self.path.clone(), source: errno.into() }),
             }
+            vain += u32::from(!fds[1].revents().is_empty());
         }
     }
 
@@ -183,8 +216,13 @@ impl Subscriber {
     /// Does not notice the end of the daemon; [`Subscriber::wait`] and [`Subscriber::next`] do.
     ///
     /// # Errors
-    /// [`Ring`](ClientError::Ring) when a slot is stable and yet impossible.
+    /// [`Ring`](ClientError::Ring) when a slot is stable and yet impossible: a size that the ring cannot hold, or a segment that lies
+    /// outside of its frame, has no id, or a score that is no number.
     pub fn latest(&mut self, frame: &mut MaskFrame) -> Result<bool, ClientError> {
+        self.copy_newest(frame, None)
+    }
+
+    fn copy_newest(&mut self, frame: &mut MaskFrame, deadline: Option<Instant>) -> Result<bool, ClientError> {
         self.drain_event();
         for _ in 0..COPY_ATTEMPTS {
             let sequence = self.map.latest();
@@ -194,13 +232,16 @@ impl Subscriber {
             match self.map.read_slot(sequence, frame) {
                 SlotRead::Done => {
                     if self.last != 0 {
-                        self.skipped += sequence - self.last - 1;
+                        self.skipped = self.skipped.saturating_add(sequence - self.last - 1);
                     }
                     self.last = sequence;
                     return Ok(true);
                 }
                 SlotRead::Overtaken => self.retries += 1,
                 SlotRead::Corrupt(what) => return Err(ClientError::Ring { path: self.path.clone(), what }),
+            }
+            if socket::left(deadline).is_some_and(|left| left.is_zero()) {
+                break;
             }
         }
         Ok(false)
@@ -246,14 +287,16 @@ impl Subscriber {
         self.map.heartbeat_ns()
     }
 
-    /// The eventfd alone, as the server passed it.
+    /// The event alone, a pipe or an eventfd as the server passed it.
     pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
 
-    fn drain_event(&self) {
-        // EAGAIN means no news; any other failure shows itself in `wait`, and the ring is checked in any case.
-        let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
+    /// The ring is looked at in any case. An event that hung up tells nothing any more: the socket does.
+    fn drain_event(&mut self) {
+        if self.event.drain() {
+            let _ = epoll::delete(&self.epoll, &self.event);
+        }
     }
 
     /// `Some(clean)` when no frame will come any more.
@@ -279,17 +322,11 @@ impl AsFd for Subscriber {
     }
 }
 
-fn watch(socket: &OwnedFd, event: &OwnedFd) -> Result<OwnedFd, Errno> {
+fn watch(socket: &OwnedFd, event: &Event) -> Result<OwnedFd, Errno> {
     let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&set, event, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
     epoll::add(&set, socket, epoll::EventData::new_u64(1), epoll::EventFlags::IN | epoll::EventFlags::RDHUP)?;
     Ok(set)
-}
-
-fn split_labels(bytes: &[u8]) -> Vec<String> {
-    let mut labels: Vec<String> = bytes.split(|&byte| byte == 0).map(|label| String::from_utf8_lossy(label).into_owned()).collect();
-    labels.pop(); // what follows the last NUL
-    labels
 }
 
 /// Whether a later attempt to connect may succeed: no socket yet, no listener behind it, or a full queue.

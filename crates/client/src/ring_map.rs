@@ -1,35 +1,21 @@
-//! The read-only mapping of a ring, and the reading half of its seqlock.
+//! A ring in shared memory, read: what its header says, and copies of its slots.
 //!
-//! Ordering (Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012, figure 6): the writer
-//! makes the lock odd, issues a release fence, writes the data, then stores the even lock with release. A reader
-//! ```text
-//! 1. loads the lock, then an acquire fence   pairs with the writer's closing release store: an even lock means that all of
-//!                                            the data written before it is visible
-//! 2. loads the data                          relaxed atomic words: tearing is expected and found in step 3
-//! 3. an acquire fence, loads the lock again  pairs with the writer's release fence: had step 2 seen one byte of a later
-//!                                            writing, the odd lock in front of it must be seen here
-//! ```
-//! and keeps the copy only when both loads gave the same even number. On aarch64 the fences are `dmb ishld`; without the
-//! second one the core may satisfy step 3 before step 2. All loads are relaxed with separate fences, since Rust allows only
-//! relaxed atomic loads on memory that is mapped read-only.
+//! The memory is a slice of atomic words, mapped or not, so all of this is ordinary Rust and runs under Miri. The order of the loads is
+//! that of [`super::seqlock`].
 //!
-//! Invariants: nothing that the shared memory says is used as a size or an offset before it was checked against the mapping.
-//! Refuses: to write, to map what could shrink under it (SIGBUS), to trust a count.
+//! Invariants: nothing that the shared memory says is used as a size or an offset before it was checked against the mapping, and
+//! nothing of a row is passed on that lies outside of its frame. Refuses: to write, to trust a count.
 
-use std::ffi::c_void;
-use std::mem::{MaybeUninit, size_of};
-use std::os::fd::OwnedFd;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-
-use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::mem::{MaybeUninit, offset_of, size_of};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::frame::MaskFrame;
 use super::layout::{
-    ABI_VERSION, MAX_SEGMENTS, MAX_SIDE, MAX_SLOTS, MIN_SLOTS, RING_MAGIC, RingHeader, RingInfo, SLOT_HAS_FRAME, SLOT_MAGIC, SegmentRow,
-    SlotHeader, SlotInfo,
+    ABI_VERSION, MAX_RING_BYTES, MAX_SEGMENTS, MAX_SIDE, MAX_SLOTS, MAX_TEXT_BYTES, MIN_SLOTS, RING_MAGIC, RingHeader, RingInfo,
+    SLOT_HAS_FRAME, SLOT_MAGIC, SegmentRow, SlotHeader, SlotInfo,
 };
+use super::seqlock::{self, Hardware};
 
 /// The result of one attempt to read a slot.
 #[derive(Debug, PartialEq)]
@@ -41,126 +27,99 @@ pub(super) enum SlotRead {
     Corrupt(String),
 }
 
-/// A ring mapped for reading.
+/// A ring, in the words of its memory.
 #[derive(Debug)]
-pub(super) struct RingMap {
-    base: NonNull<u8>,
-    len: usize,
+pub(super) struct RingMap<M> {
+    words: M,
     info: RingInfo,
 }
 
-// SAFETY: the mapping belongs to this value alone, is only read, and is not tied to the thread that made it.
-unsafe impl Send for RingMap {}
-
-impl RingMap {
-    /// Maps the memfd of a ring of `ring_bytes`; the sentence says what is wrong with it.
-    pub fn open(memfd: &OwnedFd, ring_bytes: u64) -> Result<RingMap, String> {
-        let seals = fcntl_get_seals(memfd).map_err(|error| format!("the descriptor is not a sealable memfd ({error})"))?;
-        if !seals.contains(SealFlags::SHRINK) {
-            return Err("the memfd is not sealed against shrinking".into());
+impl<M: Deref<Target = [AtomicU64]>> RingMap<M> {
+    /// Reads and checks the header; the sentence says what is wrong with it.
+    pub fn new(words: M) -> Result<RingMap<M>, String> {
+        const WORDS: usize = size_of::<RingHeader>() / 8;
+        if words.len() < WORDS {
+            return Err(format!("the ring has {} bytes, less than its header", 8 * words.len()));
         }
-        let size = fstat(memfd).map_err(|error| format!("fstat of the memfd failed ({error})"))?.st_size;
-        let len = usize::try_from(ring_bytes).unwrap_or(usize::MAX);
-        if len < size_of::<RingHeader>() || u64::try_from(size) != Ok(ring_bytes) {
-            return Err(format!("the memfd has {size} bytes, {ring_bytes} were announced"));
-        }
-        // SAFETY: a new shared mapping at an address of the kernel's choice, so no existing Rust object is touched. The memfd
-        // has `len` bytes and is sealed against shrinking, so all of the mapping stays backed.
-        let base = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, memfd, 0) };
-        let base = base.map_err(|error| format!("mmap of {len} bytes failed ({error})"))?;
-        let base = NonNull::new(base.cast::<u8>()).ok_or("mmap gave address zero")?;
         let mut bytes = [0u8; size_of::<RingInfo>()];
-        // SAFETY: `base` is page-aligned and the mapping is longer than a RingHeader, whose first field is the RingInfo.
-        unsafe { copy_words(base.as_ptr(), &mut bytes) };
+        copy_words(&words[..WORDS], &mut bytes);
         // SAFETY: `bytes` has the size of RingInfo, whose fields are integers: any bytes are a value; read_unaligned needs no
         // alignment.
         let info = unsafe { bytes.as_ptr().cast::<RingInfo>().read_unaligned() };
-        let map = RingMap { base, len, info };
-        check(&map.info, len as u64)?;
-        Ok(map)
+        check(&info, 8 * words.len() as u64)?;
+        Ok(RingMap { words, info })
     }
 
     pub fn info(&self) -> &RingInfo {
         &self.info
     }
 
-    /// Newest published sequence, 0 = none. The fence makes what was published before it visible.
+    /// Newest published sequence, 0 = none.
     pub fn latest(&self) -> u64 {
-        let latest = self.header_u64(std::mem::offset_of!(RingHeader, latest)).load(Ordering::Relaxed);
-        fence(Ordering::Acquire);
-        latest
+        seqlock::newest::<Hardware>(&self.words[offset_of!(RingHeader, latest) / 8])
     }
 
     pub fn heartbeat_ns(&self) -> u64 {
-        self.header_u64(std::mem::offset_of!(RingHeader, heartbeat_ns)).load(Ordering::Relaxed)
+        self.words[offset_of!(RingHeader, heartbeat_ns) / 8].load(Ordering::Relaxed)
     }
 
     /// The writer has left. Acquire: a `latest` that is loaded afterwards is its last one.
     pub fn closed(&self) -> bool {
-        const OFFSET: usize = std::mem::offset_of!(RingHeader, closed);
-        // SAFETY: the mapping is longer than a RingHeader, page-aligned, and lives as long as `self`; OFFSET is that of an
-        // aligned u32 which all processes access atomically.
-        let closed = unsafe { &*self.base.as_ptr().add(OFFSET).cast::<AtomicU32>() }.load(Ordering::Relaxed);
+        // the u32 `closed` is the lower half of its aligned word; the other half is reserved
+        let word = self.words[offset_of!(RingHeader, closed) / 8].load(Ordering::Relaxed);
         fence(Ordering::Acquire);
-        closed != 0
+        word as u32 != 0
     }
 
-    fn header_u64(&self, offset: usize) -> &AtomicU64 {
-        debug_assert!(offset + 8 <= size_of::<RingHeader>() && offset.is_multiple_of(8));
-        // SAFETY: the mapping is longer than a RingHeader, page-aligned, and lives as long as `self`; the callers pass the
-        // offset of an aligned u64 field, which all processes access atomically.
-        unsafe { &*self.base.as_ptr().add(offset).cast::<AtomicU64>() }
+    /// The class names, in order.
+    pub fn labels(&self) -> Vec<String> {
+        let bytes = self.text(self.info.labels_offset, self.info.labels_bytes);
+        let mut labels: Vec<&[u8]> = bytes.split(|&byte| byte == 0).take(CLASSES + 1).collect();
+        labels.truncate(CLASSES.min(labels.len() - 1)); // what follows the last NUL is no name
+        labels.into_iter().map(|label| String::from_utf8_lossy(label).into_owned()).collect()
     }
 
-    /// An immutable area of the header, copied; `check` has bounded it.
-    pub fn blob(&self, offset: u64, len: u64) -> Vec<u8> {
+    pub fn metadata(&self) -> String {
+        String::from_utf8_lossy(&self.text(self.info.metadata_offset, self.info.metadata_bytes)).into_owned()
+    }
+
+    /// An immutable area in front of the slots, copied; `check` has bounded it.
+    fn text(&self, offset: u64, len: u64) -> Vec<u8> {
         let mut bytes = vec![0; len as usize];
-        // SAFETY: `check` made sure that offset is a multiple of 8 and offset + len lies before the slots, which follow.
-        unsafe { copy_words(self.base.as_ptr().add(offset as usize), &mut bytes) };
+        copy_words(&self.words[offset as usize / 8..], &mut bytes);
         bytes
     }
 
     /// Copies publication `sequence` (>= 1) into `frame`; `frame` is unspecified unless this is `Done`.
     pub fn read_slot(&self, sequence: u64, frame: &mut MaskFrame) -> SlotRead {
-        let index = sequence % u64::from(self.info.slot_count);
-        let offset = self.info.slots_offset + index * self.info.slot_stride;
-        // SAFETY: index < slot_count, and `check` made sure that all slots lie inside the mapping.
-        let slot = unsafe { self.base.as_ptr().add(offset as usize) };
-        // SAFETY: slots start at multiples of 64 inside the mapping and are longer than a SlotHeader; the lock is an aligned
-        // u64 that all processes access atomically; the reference does not outlive `self`.
-        let lock = unsafe { &*slot.add(std::mem::offset_of!(SlotHeader, lock)).cast::<AtomicU64>() };
-        let stable = sequence.wrapping_mul(2);
-        if lock.load(Ordering::Relaxed) != stable {
-            return SlotRead::Overtaken;
+        let ring = &self.info;
+        let offset = ring.slots_offset + sequence % u64::from(ring.slot_count) * ring.slot_stride;
+        let slot = &self.words[offset as usize / 8..][..ring.slot_stride as usize / 8];
+        let lock = &slot[offset_of!(SlotHeader, lock) / 8];
+        let copied = seqlock::read::<Hardware, _>(lock, sequence, || self.copy_slot(slot, sequence, frame));
+        match copied {
+            None => SlotRead::Overtaken,
+            Some(Err(what)) => SlotRead::Corrupt(what),
+            Some(Ok(())) => match check_rows(frame) {
+                Ok(()) => SlotRead::Done,
+                Err(what) => SlotRead::Corrupt(what),
+            },
         }
-        fence(Ordering::Acquire);
+    }
+
+    /// Copies what may be half overwritten: whether it makes sense counts only once the lock was looked at again.
+    fn copy_slot(&self, slot: &[AtomicU64], sequence: u64, frame: &mut MaskFrame) -> Result<(), String> {
         let mut header = [0u8; size_of::<SlotHeader>()];
-        // SAFETY: `slot` is 64-aligned, and the whole SlotHeader lies inside the mapping, since slots are longer than it.
-        unsafe { copy_words(slot, &mut header) };
+        copy_words(slot, &mut header);
         let (magic, info) = split_header(&header);
-        let sane = self.check_slot(magic, &info, sequence);
-        if sane.is_ok() {
-            frame.resize_for(&info);
-            let (rows, ids, rgb) = frame.areas_mut();
-            // SAFETY: check_slot bounded width, height, segment count and the presence of a frame by the ring's limits, for
-            // which `check` proved that each area, padded to 64, lies inside the slot.
-            unsafe {
-                copy_words(slot.add(self.info.table_offset as usize), rows);
-                copy_words(slot.add(self.info.ids_offset as usize), ids);
-                if !rgb.is_empty() {
-                    copy_words(slot.add(self.info.frame_offset as usize), rgb);
-                }
-            }
-        }
-        fence(Ordering::Acquire);
-        if lock.load(Ordering::Relaxed) != stable {
-            return SlotRead::Overtaken;
-        }
+        self.check_slot(magic, &info, sequence)?;
         frame.info = info;
-        match sane {
-            Ok(()) => SlotRead::Done,
-            Err(what) => SlotRead::Corrupt(what),
-        }
+        frame.resize_for(&info);
+        let (rows, ids, rgb) = frame.areas_mut();
+        copy_words(&slot[self.info.table_offset as usize / 8..], rows);
+        copy_words(&slot[self.info.ids_offset as usize / 8..], ids);
+        copy_words(&slot[self.info.frame_offset as usize / 8..], rgb);
+        Ok(())
     }
 
     fn check_slot(&self, magic: (u32, u32), slot: &SlotInfo, sequence: u64) -> Result<(), String> {
@@ -179,12 +138,23 @@ impl RingMap {
     }
 }
 
-impl Drop for RingMap {
-    fn drop(&mut self) {
-        // SAFETY: exactly the mapping that `open` made; nothing borrowed from it outlives `self`.
-        // An error could only mean a wrong address, and cannot be reported from here.
-        let _ = unsafe { munmap(self.base.as_ptr().cast::<c_void>(), self.len) };
+/// Classes that a row can name: more labels than this name nothing.
+const CLASSES: usize = 1 + u16::MAX as usize;
+
+/// Whether each row of a whole frame describes something that the frame can hold: programs index the id map by its box.
+fn check_rows(frame: &MaskFrame) -> Result<(), String> {
+    let (width, height) = (u64::from(frame.info.width), u64::from(frame.info.height));
+    for row in &frame.segments {
+        let [x, y, w, h] = row.bbox.map(u64::from);
+        let inside = x + w <= width && y + h <= height && u64::from(row.area) <= width * height;
+        if !inside || row.id == 0 || !row.score.is_finite() {
+            return Err(format!(
+                "frame {} of {width}x{height} has a segment of id {}, score {}, box {:?} and area {}, which no frame can have",
+                frame.info.sequence, row.id, row.score, row.bbox, row.area
+            ));
+        }
     }
+    Ok(())
 }
 
 /// `(magic, ABI version)` and info of a copied slot header.
@@ -198,21 +168,16 @@ fn split_header(bytes: &[u8; size_of::<SlotHeader>()]) -> ((u32, u32), SlotInfo)
     (((word(0)), word(4)), unsafe { info.assume_init() })
 }
 
-/// Copies `dst.len()` bytes by relaxed atomic 64-bit loads.
-///
-/// # Safety
-/// `src` must be a multiple of 8, and `dst.len()` rounded up to 8 bytes from there must be mapped and stay so.
-unsafe fn copy_words(src: *const u8, dst: &mut [u8]) {
-    let words = src.cast::<AtomicU64>();
-    // SAFETY: the caller promises alignment and that word `i` is mapped.
-    let load = |i: usize| unsafe { &*words.add(i) }.load(Ordering::Relaxed).to_ne_bytes();
+/// Copies `dst.len()` bytes from the start of `src`, which is longer, by relaxed loads.
+#[inline]
+fn copy_words(src: &[AtomicU64], dst: &mut [u8]) {
+    let src = &src[..dst.len().div_ceil(8)];
     let (chunks, tail) = dst.as_chunks_mut::<8>();
-    let whole = chunks.len();
-    for (i, chunk) in chunks.iter_mut().enumerate() {
-        *chunk = load(i);
+    for (chunk, word) in chunks.iter_mut().zip(src) {
+        *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
     }
-    if !tail.is_empty() {
-        tail.copy_from_slice(&load(whole)[..tail.len()]);
+    if let (false, Some(last)) = (tail.is_empty(), src.last()) {
+        tail.copy_from_slice(&last.load(Ordering::Relaxed).to_ne_bytes()[..tail.len()]);
     }
 }
 
@@ -220,6 +185,9 @@ unsafe fn copy_words(src: *const u8, dst: &mut [u8]) {
 fn check(info: &RingInfo, len: u64) -> Result<(), String> {
     if info.magic != RING_MAGIC || info.abi_version != ABI_VERSION {
         return Err(format!("ring magic {:#x}, ABI {}; this client reads ABI {ABI_VERSION}", info.magic, info.abi_version));
+    }
+    if len > MAX_RING_BYTES || info.total_bytes != len {
+        return Err(format!("its header speaks of {} bytes, its memory has {len}", info.total_bytes));
     }
     let sides = 1..=MAX_SIDE;
     let counts = (MIN_SLOTS..=MAX_SLOTS).contains(&info.slot_count)
@@ -231,6 +199,10 @@ fn check(info: &RingInfo, len: u64) -> Result<(), String> {
             "{} slots of {}x{} with {} segments are beyond the limits",
             info.slot_count, info.max_width, info.max_height, info.max_segments
         ));
+    }
+    if info.labels_bytes.max(info.metadata_bytes) > MAX_TEXT_BYTES {
+        let (labels, metadata) = (info.labels_bytes, info.metadata_bytes);
+        return Err(format!("{labels} bytes of labels and {metadata} of metadata are beyond the limit of {MAX_TEXT_BYTES}"));
     }
     // 128 bits: no sum or product below can wrap.
     let [header, slots, stride] = [u64::from(info.header_bytes), info.slots_offset, info.slot_stride].map(u128::from);

@@ -12,7 +12,9 @@
 
 #![warn(missing_docs)]
 
+pub mod bounds;
 mod clock;
+pub mod contents;
 pub mod files;
 pub mod model_file;
 pub mod output;

@@ -1,12 +1,15 @@
 //! PNG and JPEG files to RGB.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use eomt_edge_core::data::{Exif, Frame};
 use eomt_edge_core::preprocess::{JpegDecoder, JpegError};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+
+use crate::{bounds, files};
 
 /// Why a picture cannot be read; the sentence names the file.
 #[derive(Debug, thiserror::Error)]
@@ -92,24 +95,57 @@ pub fn read_picture_as(path: &Path, max_pixels: u64, exif: Exif) -> Result<Frame
     read(path, max_pixels, exif).map(|(frame, _)| frame)
 }
 
-/// (width, height) of a picture by its header, turned upright; `None` when it has none.
-pub fn picture_size(path: &Path) -> Option<(u32, u32)> {
-    let mut decoder = ImageReader::open(path).ok()?.with_guessed_format().ok()?.into_decoder().ok()?;
+/// The size of a picture, from the header of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Width and height of the picture as it is read.
+    pub shown: (u32, u32),
+    /// Whether its EXIF orientation turns or mirrors it on the way.
+    pub turned: bool,
+}
+
+/// Nearly all headers are shorter than this, bytes.
+const HEAD: u64 = 256 << 10;
+
+/// Memory for what a PNG file holds beside its pixels, bytes: a colour profile of some kilobytes can be compressed from as many megabytes.
+const ANCILLARY_BYTES: u64 = 8 << 20;
+
+/// The size of a PNG or JPEG file. Its pixels are not looked at.
+///
+/// # Errors
+/// When the file cannot be read, or is neither.
+pub fn size(path: &Path, exif: Exif) -> Result<Size, PictureError> {
+    let io = |source| PictureError::Io { path: path.to_owned(), source };
+    let mut file = open(path)?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(HEAD).read_to_end(&mut bytes).map_err(io)?;
+    if let Ok(size) = size_of_head(&bytes, exif) {
+        return Ok(size);
+    }
+    file.take(bounds::PICTURE.bytes - HEAD).read_to_end(&mut bytes).map_err(io)?;
+    size_of_head(&bytes, exif).map_err(|error| PictureError::Format { path: path.to_owned(), reason: first_line(&error) })
+}
+
+fn size_of_head(bytes: &[u8], exif: Exif) -> image::ImageResult<Size> {
+    let mut decoder = reader(bytes)?.into_decoder()?;
     let (width, height) = decoder.dimensions();
-    let turned = decoder.orientation().is_ok_and(|orientation| {
-        use Orientation::*;
-        matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
-    });
-    Some(if turned { (height, width) } else { (width, height) })
+    let said = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let orientation = if exif == Exif::Apply { said } else { Orientation::NoTransforms };
+    let aside =
+        matches!(orientation, Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH);
+    let shown = if aside { (height, width) } else { (width, height) };
+    Ok(Size { shown, turned: orientation != Orientation::NoTransforms })
+}
+
+/// A picture file, and its size within bounds.
+fn open(path: &Path) -> Result<File, PictureError> {
+    let file = files::open(path).and_then(|file| files::check(&file, &bounds::PICTURE).map(|_| file));
+    file.map_err(|source| PictureError::Io { path: path.to_owned(), source })
 }
 
 /// The picture, and whether its EXIF orientation exchanged width and height.
 fn read(path: &Path, max_pixels: u64, exif: Exif) -> Result<(Frame, bool), PictureError> {
-    let io = |source| PictureError::Io { path: path.to_owned(), source };
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(PictureError::Format { path: path.to_owned(), reason: "it is not a regular file".to_owned() });
-    }
-    let bytes = std::fs::read(path).map_err(io)?;
+    let bytes = files::read_bytes(path, &bounds::PICTURE).map_err(|source| PictureError::Io { path: path.to_owned(), source })?;
     let (mut picture, orientation) = match image::guess_format(&bytes) {
         Ok(ImageFormat::Jpeg) => jpeg(path, &bytes, max_pixels)?,
         _ => other(path, &bytes, max_pixels)?,
@@ -140,22 +176,25 @@ fn jpeg(path: &Path, bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Ori
 }
 
 fn other(path: &Path, bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), PictureError> {
-    let io = |source| PictureError::Io { path: path.to_owned(), source };
     let format = |reason: image::ImageError| PictureError::Format { path: path.to_owned(), reason: first_line(&reason) };
-    let open = || ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(io);
-    let mut reader = open()?;
-    reader.no_limits(); // only the header is read, and the limit below has its own sentence
-    let (width, height) = reader.into_dimensions().map_err(format)?;
+    let mut decoder = reader(bytes).and_then(ImageReader::into_decoder).map_err(format)?;
+    let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > max_pixels {
         return Err(PictureError::TooLarge { path: path.to_owned(), width, height, max_pixels });
     }
-    let mut reader = open()?;
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(max_pixels.saturating_mul(16).max(1 << 20));
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(format)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     Ok((DynamicImage::from_decoder(decoder).map_err(format)?, orientation))
+}
+
+/// A reader that takes little memory until pixels are decoded, whatever the bytes say.
+fn reader(bytes: &[u8]) -> image::ImageResult<ImageReader<Cursor<&[u8]>>> {
+    // the decoder needs a line of at most 8 bytes a pixel; IHDR, which has the width, comes first (PNG specification, 11.2.1)
+    let width = bytes.get(16..20).and_then(|width| width.try_into().ok()).map_or(0, u32::from_be_bytes);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(ANCILLARY_BYTES + 16 * u64::from(width));
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    reader.limits(limits);
+    Ok(reader)
 }
 
 fn first_line(error: &image::ImageError) -> String {
@@ -174,7 +213,9 @@ mod tests {
     fn an_orientation_is_applied_or_ignored_and_named_where_it_contradicts() {
         let (turned, baseline) = (data("turned.jpg"), data("baseline.jpg"));
         let upright = read_picture(&turned, 1 << 20).unwrap();
-        assert_eq!((upright.width, upright.height, picture_size(&turned)), (48, 64, Some((48, 64))));
+        assert_eq!((upright.width, upright.height), (48, 64));
+        assert_eq!(size(&turned, Exif::Apply).unwrap(), Size { shown: (48, 64), turned: true });
+        assert_eq!(size(&turned, Exif::Ignore).unwrap(), Size { shown: (64, 48), turned: false });
         let stored = read_picture_as(&turned, 1 << 20, Exif::Ignore).unwrap();
         assert_eq!(stored.data, read_picture(&baseline, 1 << 20).unwrap().data);
         let read = |path, exif, ground_truth| read_annotated(path, 1 << 20, exif, ground_truth).map_err(|error| error.to_string());
@@ -199,5 +240,42 @@ mod tests {
         }
         let message = read_picture(&data("baseline.jpg"), 64 * 47).unwrap_err().to_string();
         assert!(message.contains("64x48"), "{message}");
+    }
+
+    fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+        let mut crc = !0u32;
+        for byte in kind.iter().chain(data) {
+            crc ^= u32::from(*byte);
+            (0..8).for_each(|_| crc = if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 });
+        }
+        [&(data.len() as u32).to_be_bytes()[..], kind, data, &(!crc).to_be_bytes()].concat()
+    }
+
+    /// The head of an 8-bit RGB picture, `interlaced` or not, without a single pixel.
+    fn head(width: u32, height: u32, interlaced: u8) -> Vec<u8> {
+        let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, interlaced]].concat();
+        [&b"\x89PNG\r\n\x1a\n"[..], &chunk(b"IHDR", &header)].concat()
+    }
+
+    #[test]
+    fn a_picture_is_refused_by_its_header() {
+        let directory = std::env::temp_dir().join(format!("eomt-edge-pictures-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("a.png");
+        for interlaced in [0, 1] {
+            let bytes = [head(60_000, 50_000, interlaced), chunk(b"IDAT", &[])].concat();
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(size(&path, Exif::Apply).unwrap().shown, (60_000, 50_000));
+            let message = read_picture(&path, 1 << 20).unwrap_err().to_string();
+            assert!(message.contains("a.png") && message.contains("60000x50000") && message.contains("1048576"), "{message}");
+        }
+        // stored blocks of zeros, so that they need no compressor: 9 MB for a colour profile
+        let block = |last: u8| [&[last, 0xff, 0xff, 0, 0][..], &[0; 0xffff]].concat();
+        let zeros: Vec<u8> = (0..145).flat_map(|at| block(u8::from(at == 144))).collect();
+        let profile = [&b"x\0\0\x78\x01"[..], &zeros, &[0; 4]].concat();
+        std::fs::write(&path, [head(4, 4, 0), chunk(b"iCCP", &profile), chunk(b"IDAT", &[])].concat()).unwrap();
+        let message = read_picture(&path, 1 << 20).unwrap_err().to_string();
+        assert!(message.contains("a.png") && message.lines().count() == 1, "{message}");
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

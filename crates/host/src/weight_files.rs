@@ -1,10 +1,12 @@
 //! Weights in a second file, which lies beside the model (networks of more than 2 GiB).
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use eomt_edge_core::model::ExternalData;
+
+use crate::{bounds, files};
 
 /// The files in a model's directory; links that lead out of it are refused.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ impl WeightFiles {
         if !path.starts_with(self.directory.canonicalize()?) {
             return Err(io::Error::other("it is a link that leads out of the model's directory"));
         }
-        File::open(path)
+        files::open(&path)
     }
 }
 
@@ -32,16 +34,21 @@ impl ExternalData for WeightFiles {
     fn read(&self, location: &Path, offset: u64, length: Option<u64>) -> Result<Vec<u8>, String> {
         let read = || {
             let mut file = self.open(location)?;
-            let size = file.metadata()?.len();
+            let size = files::check(&file, &bounds::CHECKPOINT)?;
             let end = length.map_or(Some(size), |length| offset.checked_add(length));
             let Some(len) = end.filter(|end| offset <= *end && *end <= size).map(|end| end - offset) else {
                 let end = length.map_or(String::new(), |length| format!(" and length {length}"));
                 return Err(io::Error::other(format!("its offset {offset}{end} lie behind the end, {size} bytes")));
             };
+            if len > bounds::WEIGHTS.bytes {
+                return Err(io::Error::other(format!(
+                    "{len} bytes are more than {} may have, {}",
+                    bounds::WEIGHTS.kind,
+                    bounds::WEIGHTS.bytes
+                )));
+            }
             file.seek(SeekFrom::Start(offset))?;
-            let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
-            file.read_exact(&mut bytes)?;
-            Ok(bytes)
+            files::read_exactly(&mut file, len)
         };
         read().map_err(|error| format!("cannot be read from {}: {error}", self.directory.join(location).display()))
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use eomt_edge_core::data::{Logits, Tensor};
 use eomt_edge_core::model::names;
-use eomt_edge_host::files;
 use eomt_edge_host::model_file::{self, Compute};
+use eomt_edge_host::{bounds, files};
 
 use super::tensors;
 
@@ -16,7 +16,7 @@ use super::tensors;
 /// # Errors
 /// When a file is missing or broken, or the shape is not that of the model's input.
 pub fn logits(model: &Path, input: &Path, output: &Path, compute: &Compute) -> Result<()> {
-    let bytes = files::read(input)?;
+    let bytes = files::read(input, &bounds::TENSORS)?;
     let (shape, values) = tensors::read(&bytes, input, names::INPUT)?;
     let [1, 3, height, width] = shape[..] else {
         bail!("{}: the tensor '{}' has the shape {shape:?}, not [1, 3, H, W]", input.display(), names::INPUT);

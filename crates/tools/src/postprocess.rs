@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use eomt_edge_core::data::{ClassLogits, Geometry, Logits, NO_SEGMENT, Task, Thresholds};
 use eomt_edge_core::model::names;
 use eomt_edge_core::segment::{PostProcessConfig, Segmenter, SemanticView, semantic_windows};
-use eomt_edge_host::files;
 use eomt_edge_host::output::usage;
+use eomt_edge_host::{bounds, files};
 
 use super::{annotations, tensors};
 
@@ -76,7 +76,7 @@ pub fn postprocess(input: &Path, directory: &Path, options: &PostprocessOptions)
 }
 
 fn read_logits(path: &Path) -> Result<Logits> {
-    let bytes = files::read(path)?;
+    let bytes = files::read(path, &bounds::TENSORS)?;
     let (class_shape, class_values) = tensors::read(&bytes, path, names::CLASS_LOGITS)?;
     let (mask_shape, masks) = tensors::read(&bytes, path, names::MASK_LOGITS)?;
     let ([1, queries, classes], [1, mask_queries, height, width]) = (&class_shape[..], &mask_shape[..]) else {

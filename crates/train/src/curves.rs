@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_host::files;
+use eomt_edge_host::{bounds, files};
 
 use super::loss::Terms;
 
@@ -41,7 +41,7 @@ impl Curves {
         if steps == 0 {
             return Ok(curves);
         }
-        let bytes = files::read(&path)?;
+        let bytes = files::read(&path, &bounds::ANNOTATIONS)?;
         let text = String::from_utf8(bytes).with_context(|| format!("{}: is not text", path.display()))?;
         for line in text.lines().skip(1).take(steps as usize) {
             curves.rows.push(parse(line).with_context(|| format!("{}: '{line}' is not a row of curves", path.display()))?);

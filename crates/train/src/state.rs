@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_host::files;
+use eomt_edge_host::{bounds, files};
 use eomt_edge_tools::checkpoint::Array;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -73,7 +73,7 @@ pub(super) fn load(directory: &Path, recipe: &Recipe) -> Result<Option<State>> {
     if !path.exists() {
         return Ok(None);
     }
-    let bytes = files::read(&path)?;
+    let bytes = files::read(&path, &bounds::TENSORS)?;
     let broken = || format!("{}: this is not the state of a training run", path.display());
     let (_, header) = SafeTensors::read_metadata(&bytes).with_context(broken)?;
     let metadata = header.metadata().as_ref().with_context(broken)?;

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use eomt_edge_host::{bounds, files};
+
 /// Rate over about a second of frames.
 #[derive(Debug, Default)]
 pub struct Meter {
@@ -27,7 +29,7 @@ impl Meter {
 
 /// Degrees Celsius of the processor, if the kernel tells (Documentation/driver-api/thermal/sysfs-api.rst: millidegrees).
 pub fn temperature(zone: &Path) -> Option<f64> {
-    let millidegrees: f64 = std::fs::read_to_string(zone).ok()?.trim().parse().ok()?;
+    let millidegrees: f64 = files::read_text(zone, &bounds::SYSTEM).ok()?.trim().parse().ok()?;
     Some(millidegrees / 1000.0)
 }
 

@@ -9,6 +9,7 @@ use embedded_graphics::prelude::{Dimensions, DrawTarget, Drawable, Pixel, Point,
 use embedded_graphics::primitives::Rectangle;
 use embedded_graphics::text::{Baseline, Text};
 use eomt_edge_core::overlay::Canvas;
+use eomt_edge_host::output::sentence;
 
 /// A font, each of its pixels `scale` pixels wide and high.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +28,7 @@ impl Face {
     pub fn draw(self, canvas: &mut Canvas, text: &str, (x, y): (usize, usize), colour: Rgb888) {
         let mut enlarged = Enlarged { canvas, scale: self.scale, origin: Point::new(x as i32, y as i32) };
         let style = MonoTextStyle::new(self.font, colour);
-        let Ok(_) = Text::with_baseline(text, Point::zero(), style, Baseline::Top).draw(&mut enlarged);
+        let Ok(_) = Text::with_baseline(&sentence(text), Point::zero(), style, Baseline::Top).draw(&mut enlarged);
     }
 }
 

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eomt_edge_client::layout::{HELLO_MAGIC, Hello};
+use eomt_edge_host::{bounds, files};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Gid, Mode, OFlags, chmodat, chownat, flock, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
@@ -172,7 +173,7 @@ fn find_group(group: &str) -> Result<Gid, RingError> {
     if let Ok(number) = group.parse::<u32>() {
         return if number == u32::MAX { Err(unknown()) } else { Ok(Gid::from_raw(number)) };
     }
-    let database = std::fs::read_to_string("/etc/group").map_err(|_| unknown())?;
+    let database = files::read_text(Path::new("/etc/group"), &bounds::TEXT).map_err(|_| unknown())?;
     let gid = database.lines().find_map(|line| {
         let mut fields = line.split(':');
         (fields.next() == Some(group)).then(|| fields.nth(1)).flatten()?.parse().ok()

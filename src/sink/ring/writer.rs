@@ -1,23 +1,18 @@
 //! The writing half of the seqlock: frames go straight into shared memory.
 //!
-//! ```text
-//! begin:   lock = 2s - 1 (odd, relaxed);  release fence      no byte of the new frame becomes visible before the odd lock
-//! fill:    ids, frame, table, info                           plain stores: there is no other writer; readers discard what they tear
-//! finish:  lock = 2s (release);  latest = s (release)        no byte of the new frame becomes visible after the even lock
-//! ```
-//! The reader's half and the reference are in `crates/client/src/ring_map.rs`. On aarch64 the fence is `dmb ish` and the release
-//! stores are `stlr`; on x86-64 only the compiler needs to be told. A release *store* of the odd value instead of the fence
-//! would be wrong: it orders what comes before it, and the data come after.
+//! The order of its stores is [`eomt_edge_client::seqlock`]'s, which the reader's half uses too. What fills a slot in between are plain
+//! stores: there is no other writer, and readers discard what they tear.
 
 use std::mem::{offset_of, size_of};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use eomt_edge_client::layout::{
-    ABI_VERSION, Geometry, MAX_SEGMENTS, MAX_SIDE, MAX_SLOTS, MIN_SLOTS, RING_HAS_CHECKSUM, RingHeader, RingInfo, SLOT_HAS_CHECKSUM,
-    SLOT_HAS_FRAME, SLOT_MAGIC, SLOT_NO_SIGNAL, SLOT_STALE, SLOT_TRUNCATED, SegmentRow, SlotHeader, SlotInfo,
+    ABI_VERSION, Geometry, MAX_RING_BYTES, MAX_SEGMENTS, MAX_SIDE, MAX_SLOTS, MAX_TEXT_BYTES, MIN_SLOTS, RING_HAS_CHECKSUM, RingHeader,
+    RingInfo, SLOT_HAS_CHECKSUM, SLOT_HAS_FRAME, SLOT_MAGIC, SLOT_NO_SIGNAL, SLOT_STALE, SLOT_TRUNCATED, SegmentRow, SlotHeader, SlotInfo,
 };
+use eomt_edge_client::seqlock::{self, Hardware};
 use eomt_edge_client::{crc32, ids_as_bytes, rows_as_bytes};
 use eomt_edge_core::data::{FrameReport, Segment};
 use rustix::event::{EventfdFlags, eventfd};
@@ -65,8 +60,7 @@ impl RingWriter {
             labels_bytes: blob.len(),
             metadata_bytes: metadata_json.len(),
         };
-        let mut info =
-            geometry.place().ok_or(RingError::Config { key: "max_width", what: "make a ring beyond the address space".into() })?;
+        let mut info = geometry.place().ok_or_else(|| RingError::Config { key: "max_width", what: too_large(config) })?;
         info.label_count = labels.len() as u32;
         info.flags |= if config.checksum { RING_HAS_CHECKSUM } else { 0 };
         info.writer_pid = getpid().as_raw_pid().unsigned_abs();
@@ -99,8 +93,7 @@ impl RingWriter {
         }
         let sequence = self.published + 1;
         let slot = self.slot(sequence);
-        lock_of(&slot).store(2 * sequence - 1, Ordering::Relaxed);
-        fence(Ordering::Release);
+        seqlock::begin::<Hardware>(lock_of(&slot), sequence);
         Ok(SlotWriter { ring: self, slot, sequence, width, height, frame_filled: false })
     }
 
@@ -256,8 +249,8 @@ impl SlotWriter<'_> {
             header.add(offset_of!(SlotHeader, abi_version)).cast::<u32>().write(ABI_VERSION);
             header.add(offset_of!(SlotHeader, info)).cast::<SlotInfo>().write(info);
         }
-        lock_of(&self.slot).store(2 * self.sequence, Ordering::Release);
-        self.ring.header_u64(offset_of!(RingHeader, latest)).store(self.sequence, Ordering::Release);
+        let latest = self.ring.header_u64(offset_of!(RingHeader, latest));
+        seqlock::finish::<Hardware>(lock_of(&self.slot), latest, self.sequence);
         self.ring.heartbeat(report.published_ns);
         self.ring.published = self.sequence;
         self.ring.signal_publication();
@@ -297,6 +290,14 @@ fn check_config(config: &RingConfig) -> Result<(), RingError> {
     within("max_width", config.max_width, 1, MAX_SIDE)?;
     within("max_height", config.max_height, 1, MAX_SIDE)?;
     within("max_segments", config.max_segments, 1, MAX_SEGMENTS)
+}
+
+fn too_large(config: &RingConfig) -> String {
+    let RingConfig { slots, max_width, max_height, .. } = config;
+    let (ring, text) = (MAX_RING_BYTES >> 30, MAX_TEXT_BYTES >> 20);
+    format!(
+        "{max_width}x{max_height} in {slots} slots is more than the {ring} GiB that clients map, or the labels exceed {text} MiB: choose fewer"
+    )
 }
 
 fn labels_of(metadata_json: &str) -> Result<Vec<String>, RingError> {

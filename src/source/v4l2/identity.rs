@@ -8,6 +8,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use eomt_edge_host::{bounds, files};
+
 use super::sys::{Capability, Device};
 
 /// Where devices are found.
@@ -130,7 +132,7 @@ impl DeviceDirectory {
 
     fn traits(&self, node: &Path, capability: &Capability) -> Traits {
         let class = self.class.join(node.file_name().unwrap_or_default());
-        let index = fs::read_to_string(class.join("index")).ok().map(|index| index.trim().to_owned());
+        let index = files::read_text(&class.join("index"), &bounds::SYSTEM).ok().map(|index| index.trim().to_owned());
         Traits { card: capability.card.clone(), bus: capability.bus.clone(), index, serial: self.serial(&class) }
     }
 
@@ -148,7 +150,7 @@ impl DeviceDirectory {
 fn usb_serial(class: &Path) -> Option<(PathBuf, String)> {
     let interface = fs::canonicalize(class.join("device")).ok()?;
     let device = interface.parent()?.to_owned();
-    let serial = fs::read_to_string(device.join("serial")).ok()?.trim().to_owned();
+    let serial = files::read_text(&device.join("serial"), &bounds::SYSTEM).ok()?.trim().to_owned();
     (!serial.is_empty()).then_some((device, serial))
 }
 

@@ -11,6 +11,7 @@ use eomt_edge_core::preprocess::{FrameDecoder, JpegDecoder};
 use eomt_edge_core::segment::{PostProcessConfig, survivors};
 use eomt_edge_host::MonotonicClock;
 use eomt_edge_host::model_file::{self, Compute};
+use eomt_edge_host::{bounds, files};
 
 use super::summary::Summary;
 use super::{BenchOptions, WARM_UP, fixed_tensor, memory};
@@ -63,7 +64,7 @@ pub(super) struct StageSummaries {
 /// The JPEG picture of which `frame` was made, as a camera sends it: its decoding is part of preprocessing. `None` when the file is of
 /// another kind, or `frame` was turned upright.
 fn compressed(path: &Path, frame: &Frame) -> Option<Frame> {
-    let data = std::fs::read(path).ok()?;
+    let data = files::read_bytes(path, &bounds::PICTURE).ok()?;
     let fits = |width, height| (width, height) == (frame.width as usize, frame.height as usize);
     JpegDecoder::default().decode(&data, fits, &mut Vec::new()).ok()?;
     Some(Frame { format: PixelFormat::Mjpg, data, ..frame.clone() })

@@ -1,16 +1,13 @@
 //! Typed access to the keys of a JSON object from a file; every error names the file and the key.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use eomt_edge_host::{bounds, files};
 use serde_json::{Map, Value};
 
 use super::error::{CheckpointError, io_error, quote};
 
-/// More than any configuration needs, bytes. Larger files are not read.
-const BYTES_MAX: u64 = 64 << 20;
 /// Larger than any dimension of a network, small enough that products of three do not overflow.
 const SIZE_MAX: u64 = 1 << 20;
 
@@ -26,11 +23,7 @@ impl Object {
     /// # Errors
     /// [`CheckpointError::Io`], or [`CheckpointError::Damaged`] when it is not one JSON object.
     pub fn read(file: &Path) -> Result<Object, CheckpointError> {
-        let mut text = Vec::new();
-        File::open(file).map_err(io_error(file))?.take(BYTES_MAX + 1).read_to_end(&mut text).map_err(io_error(file))?;
-        if text.len() as u64 > BYTES_MAX {
-            return Err(CheckpointError::damaged(file, format!("it is larger than {} MiB", BYTES_MAX >> 20)));
-        }
+        let text = files::read_bytes(file, &bounds::JSON).map_err(io_error(file))?;
         match serde_json::from_slice(&text) {
             Ok(Value::Object(map)) => Ok(Object { file: file.into(), map }),
             Ok(_) => Err(CheckpointError::damaged(file, "it is not a JSON object")),

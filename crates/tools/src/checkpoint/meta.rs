@@ -9,6 +9,8 @@
 
 use std::path::PathBuf;
 
+use eomt_edge_host::bounds::PICKLE_TEXT_BYTES_MAX;
+
 use super::error::{CheckpointError, quote};
 use super::pickle::{Machine, Value};
 
@@ -167,16 +169,24 @@ impl Meta {
 
 /// A value of the machine without its tensors. `skip` is the dict of the state, which is read as tensors.
 pub(super) fn of_value(machine: &Machine, value: Value, skip: Option<usize>) -> Data {
-    Reader { machine, skip, nodes: 0 }.read(value, 0)
+    Reader { machine, skip, nodes: 0, text_bytes: 0 }.read(value, 0)
 }
 
 struct Reader<'a> {
     machine: &'a Machine,
     skip: Option<usize>,
     nodes: usize,
+    /// Of texts and keys, each as often as it is named.
+    text_bytes: usize,
 }
 
 impl Reader<'_> {
+    fn text(&mut self, at: usize) -> Option<String> {
+        let text = &self.machine.texts[at];
+        self.text_bytes = self.text_bytes.saturating_add(text.len());
+        (self.text_bytes <= PICKLE_TEXT_BYTES_MAX).then(|| text.clone())
+    }
+
     fn read(&mut self, value: Value, depth: usize) -> Data {
         self.nodes += 1;
         if depth > DEPTH_MAX || self.nodes > NODES_MAX {
@@ -186,7 +196,7 @@ impl Reader<'_> {
             Value::Bool(flag) => Data::Bool(flag),
             Value::Int(int) => Data::Int(int),
             Value::Float(float) => Data::Float(float),
-            Value::Text(at) => Data::Text(self.machine.texts[at].clone()),
+            Value::Text(at) => self.text(at).map_or(Data::Null, Data::Text),
             Value::Sequence(at) => {
                 let items = &self.machine.sequences[at];
                 Data::List(items.iter().take(NODES_MAX).map(|item| self.read(*item, depth + 1)).collect())
@@ -197,10 +207,11 @@ impl Reader<'_> {
                 let mut read = vec![];
                 for (key, value) in pairs.iter().take(NODES_MAX) {
                     let key = match key {
-                        Value::Text(at) => self.machine.texts[*at].clone(),
-                        Value::Int(int) => int.to_string(),
-                        _ => continue,
+                        Value::Text(at) => self.text(*at),
+                        Value::Int(int) => Some(int.to_string()),
+                        _ => None,
                     };
+                    let Some(key) = key else { continue };
                     match self.read(*value, depth + 1) {
                         Data::Null => {}
                         data => read.push((key, data)),

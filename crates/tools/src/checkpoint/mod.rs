@@ -52,6 +52,7 @@ use std::path::{Path, PathBuf};
 
 use eomt_edge_core::data::Thresholds;
 use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Processor, ProcessorError, Texts};
+use eomt_edge_host::{bounds, files};
 
 pub use error::CheckpointError;
 pub use network::{Activation, Array, Block, Checkpoint, Linear, Masking, Mlp, Network, Norm, Position, Resampling, ScaleBlock};
@@ -134,7 +135,7 @@ fn name(path: &Path) -> String {
 fn read_processor(dir: &Path, contents: &mut Contents) -> Result<Processor, CheckpointError> {
     let [preprocessor, processor] = [PREPROCESSOR_FILE, PROCESSOR_FILE].map(|name| {
         let file = dir.join(name);
-        file.is_file().then(|| std::fs::read_to_string(&file).map_err(error::io_error(&file))).transpose()
+        file.is_file().then(|| files::read_text(&file, &bounds::JSON).map_err(error::io_error(&file))).transpose()
     });
     let (preprocessor, processor) = (preprocessor?, processor?);
     let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref() };

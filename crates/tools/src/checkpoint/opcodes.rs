@@ -1,7 +1,9 @@
 //! The opcodes of pickle protocols 2 to 5 (and those of 0 and 1 that cost nothing), over [`Machine`].
 
+use eomt_edge_host::bounds::PICKLE_STEPS_MAX;
+
 use super::error::quote;
-use super::pickle::{Fault, Machine, STEPS_MAX, Value, bad};
+use super::pickle::{Fault, Machine, Value, bad};
 
 /// Runs the pickle. The machine then holds the objects that it describes, and the value is their root.
 ///
@@ -56,7 +58,7 @@ impl<'a> Code<'a> {
 /// Runs the pickle to its end and returns the value it describes.
 fn run(machine: &mut Machine, bytes: &[u8]) -> Result<Value, Fault> {
     let mut code = Code { bytes };
-    for _ in 0..STEPS_MAX {
+    for _ in 0..PICKLE_STEPS_MAX {
         match code.take(1)?[0] {
             b'.' => return machine.pop(),
             opcode => {
@@ -67,7 +69,7 @@ fn run(machine: &mut Machine, bytes: &[u8]) -> Result<Value, Fault> {
             }
         }
     }
-    bad(format!("has more than {STEPS_MAX} operations"))
+    bad(format!("has more than {PICKLE_STEPS_MAX} operations"))
 }
 
 /// Opcodes that push a constant. `false` = not one of them.

@@ -6,7 +6,7 @@
 //!
 //! Invariants: nothing is ever called or imported. A name outside of [`Callable::named`] builds a
 //! [`Value::Object`]: its class and the attributes set on it, which [`super::state`] skips beside the state and refuses inside of it.
-//! Values live in arenas and refer to each other by index, so neither depth nor cycles cost stack, and [`STEPS_MAX`] bounds memory.
+//! Values live in arenas and refer to each other by index, so neither depth nor cycles cost stack, and [`PICKLE_STEPS_MAX`](eomt_edge_host::bounds) bounds memory.
 
 use std::collections::HashMap;
 
@@ -37,8 +37,6 @@ pub(super) struct View {
     pub strides: Vec<usize>,
 }
 
-/// Operations that one pickle may use, ten times what a giant with its optimizer takes; each costs at most 200 bytes.
-pub(super) const STEPS_MAX: usize = 1_000_000;
 const DIMS_MAX: usize = 8;
 
 /// One value; containers are indices into the arenas of the [`Machine`].

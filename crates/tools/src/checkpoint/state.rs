@@ -7,6 +7,8 @@
 
 use std::collections::HashSet;
 
+use eomt_edge_host::bounds::{NAME_BYTES_MAX, PICKLE_DICTIONARIES_MAX, TENSORS_MAX};
+
 use super::error::quote;
 use super::meta::{self, Data};
 use super::names;
@@ -44,7 +46,7 @@ pub(super) fn read(bytes: &[u8], wanted: Option<&str>) -> Result<Pickled, Fault>
         Value::Unknown(name) => return Err(Fault::Call(machine.texts[name].clone())),
         _ => return bad("does not describe a dictionary of tensors"),
     }
-    let candidates = candidates(&machine, root);
+    let candidates = candidates(&machine, root)?;
     let networks: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.is_network).collect();
     let mut warnings = vec![];
     let chosen = if networks.is_empty() {
@@ -67,7 +69,10 @@ pub(super) fn read(bytes: &[u8], wanted: Option<&str>) -> Result<Pickled, Fault>
 }
 
 /// Every dictionary with tensors that text keys lead to, nearest first.
-fn candidates(machine: &Machine, root: Value) -> Vec<Candidate> {
+///
+/// # Errors
+/// When there are more dictionaries than any checkpoint has.
+fn candidates(machine: &Machine, root: Value) -> Result<Vec<Candidate>, Fault> {
     let mut found = vec![];
     let mut seen = HashSet::new();
     let mut level = vec![(String::new(), root)];
@@ -88,7 +93,10 @@ fn candidates(machine: &Machine, root: Value) -> Vec<Candidate> {
                     Value::Object(at) => (machine.objects[*at].dict, true),
                     _ => continue,
                 };
-                if seen.insert((dict, is_object)) {
+                if key.len() <= NAME_BYTES_MAX && seen.insert((dict, is_object)) {
+                    if seen.len() > PICKLE_DICTIONARIES_MAX {
+                        return bad(format!("holds more than {PICKLE_DICTIONARIES_MAX} dictionaries"));
+                    }
                     next.push((if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, *value));
                 }
             }
@@ -99,18 +107,21 @@ fn candidates(machine: &Machine, root: Value) -> Vec<Candidate> {
         }
         level = next;
     }
-    found
+    Ok(found)
 }
 
+/// The tensors of a state, in the order of the file.
 ///
 /// # Errors
-/// When an entry of the state is an object other than a tensor.
+/// When an entry of the state is an object other than a tensor, or there are more tensors or longer names than any network has.
 fn tensors_of(machine: &Machine, state: Value) -> Result<Vec<(String, View)>, Fault> {
     let mut tensors = vec![];
     for (key, value) in machine.pairs(state).unwrap_or_default() {
         let Value::Text(key) = key else { continue };
         let key = &machine.texts[*key];
         match value {
+            Value::Tensor(_) if key.len() > NAME_BYTES_MAX => return bad(format!("has a tensor whose name has {} bytes", key.len())),
+            Value::Tensor(_) if tensors.len() == TENSORS_MAX => return bad(format!("has more than {TENSORS_MAX} tensors")),
             Value::Tensor(tensor) => tensors.push((key.clone(), machine.tensors[*tensor].clone())),
             Value::Object(at) if key.contains('.') && !key.ends_with("_extra_state") => {
                 let class = &machine.texts[machine.objects[*at].class];

@@ -2,12 +2,14 @@
 //!
 //! Only names, shapes and places are held; a tensor is read from its file on demand, so that a conversion never
 //! holds two copies of the weights. Invariants: a tensor that was read has the requested shape and finite values; all together have at most
-//! as many elements as the files have bytes (views that share a storage cannot multiply it).
+//! half as many elements as the files have bytes, since none has less than two (views that share a storage cannot multiply it).
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+
+use eomt_edge_host::files;
 
 use super::element::Element;
 use super::error::{CheckpointError, io_error, quote};
@@ -178,9 +180,9 @@ impl Tensors {
             None => count,
             Some(strides) => 1 + entry.shape.iter().zip(strides).map(|(size, stride)| (size - 1) * stride).sum::<usize>(),
         };
-        let mut bytes = vec![0; span * entry.element.bytes()];
         let (path, file) = &mut self.files[entry.file];
-        file.seek(SeekFrom::Start(entry.start)).and_then(|_| file.read_exact(&mut bytes)).map_err(io_error(path))?;
+        let len = (span * entry.element.bytes()) as u64;
+        let bytes = file.seek(SeekFrom::Start(entry.start)).and_then(|_| files::read_exactly(file, len)).map_err(io_error(path))?;
         let found =
             || CheckpointError::ElementType { path: path.clone(), tensor: quote(&entry.name), found: entry.element.name().to_string() };
         let flat = entry.element.decode(&bytes).ok_or_else(found)?;

@@ -1,12 +1,16 @@
 //! PyTorch's zip files (`torch.save` since 1.6): `NAME/data.pkl` describes the tensors, `NAME/data/KEY` holds their bytes.
 //!
-//! Refuses: TorchScript, compressed or encrypted members, big-endian data, and every pickle that [`super::pickle`] does.
+//! Refuses: TorchScript, compressed or encrypted members, members that share a name or bytes, big-endian data, and every pickle that [`super::pickle`] does.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::rc::Rc;
 
+use eomt_edge_host::{bounds, files};
+use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::error::{CheckpointError, io_error, quote};
@@ -14,21 +18,58 @@ use super::pickle::{Fault, View};
 use super::state;
 use super::tensors::{Entry, Tensors};
 
-/// Pickles of real checkpoints have some hundred kilobytes.
-const PICKLE_BYTES_MAX: u64 = 16 << 20;
+type Archive = ZipArchive<BufReader<Metered>>;
 
-type Archive = ZipArchive<BufReader<File>>;
+/// A file of which only so many bytes may be read: the list of a zip file's members takes memory before anything of it can be checked.
+struct Metered {
+    file: File,
+    left: Rc<Cell<u64>>,
+}
+
+impl Read for Metered {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left.get() == 0 {
+            return Err(io::Error::other("the list of its members is longer than any checkpoint's"));
+        }
+        let most = buffer.len().min(usize::try_from(self.left.get()).unwrap_or(usize::MAX));
+        let count = self.file.read(&mut buffer[..most])?;
+        self.left.set(self.left.get() - count as u64);
+        Ok(count)
+    }
+}
+
+impl Seek for Metered {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+/// The members of a zip file. None has the name or a byte of another: such files mean different things to different programs.
+fn archive(path: &Path, file: &File) -> Result<Archive, CheckpointError> {
+    let damaged = |problem: String| CheckpointError::damaged(path, problem);
+    let incomplete = |error: ZipError| damaged(format!("it is not a complete zip file ({error})"));
+    let left = Rc::new(Cell::new(bounds::ARCHIVE_LIST_BYTES_MAX));
+    let metered = Metered { file: file.try_clone().map_err(io_error(path))?, left: Rc::clone(&left) };
+    let mut archive = ZipArchive::new(BufReader::new(metered)).map_err(incomplete)?;
+    left.set(u64::MAX);
+    if archive.has_duplicate_names() {
+        return Err(damaged("two members of the zip file have the same name".into()));
+    }
+    if archive.has_overlapping_entries().map_err(incomplete)? {
+        return Err(damaged("members of the zip file overlap".into()));
+    }
+    Ok(archive)
+}
 
 /// Opens the file and lists its state, under the names of the file. `wanted`: see [`super::state`].
 pub(super) fn open(path: &Path, wanted: Option<&str>) -> Result<Tensors, CheckpointError> {
     let damaged = |problem: String| CheckpointError::damaged(path, problem);
-    let file = File::open(path).map_err(io_error(path))?;
-    let file_len = file.metadata().map_err(io_error(path))?.len();
-    let archive = ZipArchive::new(BufReader::new(file.try_clone().map_err(io_error(path))?));
-    let mut archive = archive.map_err(|error| damaged(format!("it is not a complete zip file ({error})")))?;
+    let file = files::open(path).map_err(io_error(path))?;
+    let file_len = files::check(&file, &bounds::CHECKPOINT).map_err(io_error(path))?;
+    let mut archive = archive(path, &file)?;
     let root = root(path, &archive)?;
     check_byte_order(path, &mut archive, &root)?;
-    let bytes = member(path, &mut archive, &format!("{root}data.pkl"), PICKLE_BYTES_MAX)?;
+    let bytes = member(path, &mut archive, &format!("{root}data.pkl"), bounds::PICKLE_BYTES_MAX)?;
     let pickled = state::read(&bytes, wanted).map_err(|fault| match fault {
         Fault::Call(call) => CheckpointError::Call { path: path.into(), call: quote(&call) },
         Fault::State(said) => CheckpointError::State(path.into(), said),
@@ -52,7 +93,7 @@ pub(super) fn open(path: &Path, wanted: Option<&str>) -> Result<Tensors, Checkpo
     }
     let mut tensors = Tensors::empty(path);
     tensors.files.push((path.into(), file));
-    tensors.budget = file_len;
+    tensors.budget = file_len / 2;
     (tensors.entries, tensors.meta.data, tensors.warnings) = (entries, pickled.meta, pickled.warnings);
     Ok(tensors)
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use ::safetensors::tensor::Metadata;
+use eomt_edge_host::{bounds, files};
 use sha2::{Digest, Sha256};
 
 use super::element::Element;
@@ -14,9 +15,6 @@ use super::json::Object;
 use super::names;
 use super::tensors::{Entry, Tensors};
 use super::torch;
-
-/// No real header is nearly as long, bytes. Longer ones are not parsed.
-const HEADER_BYTES_MAX: u64 = 32 << 20;
 
 /// The weight file of a folder: `model.safetensors`, its shards, `pytorch_model.bin`, its shards, or the only file there is.
 ///
@@ -52,7 +50,7 @@ pub(super) fn open(path: &Path, wanted: Option<&str>) -> Result<Tensors, Checkpo
     if path.extension().is_some_and(|extension| extension == "json") {
         return open_shards(path, wanted);
     }
-    let mut file = File::open(path).map_err(io_error(path))?;
+    let mut file = files::open(path).map_err(io_error(path))?;
     let mut magic = Vec::new();
     (&mut file).take(8).read_to_end(&mut magic).map_err(io_error(path))?;
     let is_safetensors = path.extension().is_some_and(|extension| extension == "safetensors");
@@ -78,6 +76,10 @@ fn open_shards(index: &Path, wanted: Option<&str>) -> Result<Tensors, Checkpoint
     for (tensor, shard) in &map.map {
         let name = shard.as_str().filter(|name| !name.is_empty() && !name.contains(['/', '\\']) && *name != "..");
         shards.insert(name.ok_or_else(|| map.wrong(tensor, "the name of a file in the same folder"))?);
+    }
+    if shards.len() > bounds::SHARDS_MAX {
+        let problem = format!("names {} files, and {} are allowed", shards.len(), bounds::SHARDS_MAX);
+        return Err(CheckpointError::key(index, "weight_map", problem));
     }
     let mut tensors = Tensors::empty(index);
     for shard in shards {
@@ -113,15 +115,15 @@ fn add_shard(tensors: &mut Tensors, shard: Tensors) -> Result<(), CheckpointErro
 /// Adds the tensors of one safetensors file: 8 bytes of header length, a JSON header, then the data, without gaps.
 fn add_safetensors(tensors: &mut Tensors, path: &Path) -> Result<(), CheckpointError> {
     let damaged = |problem: String| CheckpointError::damaged(path, problem);
-    let mut file = File::open(path).map_err(io_error(path))?;
-    let file_len = file.metadata().map_err(io_error(path))?.len();
+    let mut file = files::open(path).map_err(io_error(path))?;
+    let file_len = files::check(&file, &bounds::CHECKPOINT).map_err(io_error(path))?;
     let mut length = [0; 8];
     if file_len < 8 {
         return Err(damaged(format!("it has only {file_len} bytes, too few for a safetensors file")));
     }
     file.read_exact(&mut length).map_err(io_error(path))?;
     let header_len = u64::from_le_bytes(length);
-    if header_len > (file_len - 8).min(HEADER_BYTES_MAX) {
+    if header_len > (file_len - 8).min(bounds::TENSOR_HEADER_BYTES_MAX) {
         return Err(damaged(format!(
             "its header should have {header_len} bytes, the file has {file_len}; it is truncated or not a safetensors file"
         )));
@@ -133,7 +135,13 @@ fn add_safetensors(tensors: &mut Tensors, path: &Path) -> Result<(), CheckpointE
     let data_len = file_len - 8 - header_len;
     let file_index = tensors.files.len();
     let mut spans = vec![];
+    if metadata.tensors().len() > bounds::TENSORS_MAX {
+        return Err(damaged(format!("it lists {} tensors, and {} are allowed", metadata.tensors().len(), bounds::TENSORS_MAX)));
+    }
     for (name, info) in metadata.tensors() {
+        if name.len() > bounds::NAME_BYTES_MAX {
+            return Err(damaged(format!("the name of tensor '{}' has {} bytes", quote(&name), name.len())));
+        }
         let (start, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
         let element = element_of(info.dtype);
         let count = info.shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
@@ -166,7 +174,7 @@ fn add_safetensors(tensors: &mut Tensors, path: &Path) -> Result<(), CheckpointE
     if covered != Some(data_len) {
         return Err(damaged(format!("its tensors do not cover its {data_len} bytes of data exactly")));
     }
-    tensors.budget += file_len;
+    tensors.budget += file_len / 2;
     tensors.files.push((path.into(), file));
     Ok(())
 }
@@ -192,8 +200,9 @@ fn element_of(kind: ::safetensors::Dtype) -> Element {
 pub(super) fn sha256(tensors: &Tensors) -> Result<String, CheckpointError> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
-    for (path, _) in &tensors.files {
-        let mut file = File::open(path).map_err(io_error(path))?;
+    for (path, file) in &tensors.files {
+        let mut file: &File = file;
+        file.rewind().map_err(io_error(path))?;
         loop {
             match file.read(&mut buffer).map_err(io_error(path))? {
                 0 => break,

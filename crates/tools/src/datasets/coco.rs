@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_host::files;
+use eomt_edge_host::{bounds, files};
 use hotcoco::Segmentation;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use super::labels::{Class, ClassMap, NO_CLASS, PanopticSegment};
@@ -93,7 +94,7 @@ pub struct InstanceJson {
     pub iscrowd: Option<bool>,
     pub score: Option<f64>,
     /// Only its presence counts: it explains an annotation without a mask.
-    pub keypoints: Option<serde::de::IgnoredAny>,
+    pub keypoints: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -153,30 +154,46 @@ pub fn results(path: &Path) -> Result<Vec<InstanceJson>> {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = files::read(path)?;
+    let bytes = files::read(path, &bounds::ANNOTATIONS)?;
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    serde_json::from_slice(text).map_err(|error| match serde_json::from_slice(text).ok().and_then(|json| other_kind(&json)) {
+    serde_json::from_slice(text).map_err(|error| match other_kind(text) {
         Some(kind) => anyhow::anyhow!("{}: this is {kind}", path.display()),
         None => anyhow::Error::new(error).context(format!("{}: this is not the JSON that is needed", path.display())),
     })
 }
 
+/// Of an annotation or task, which keys it has. A list of these takes no more memory than its file.
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Keys {
+    segments_info: Option<IgnoredAny>,
+    category_id: Option<IgnoredAny>,
+    image_id: Option<IgnoredAny>,
+    data: Option<IgnoredAny>,
+}
+
+/// A file of any of these tools.
+#[derive(Debug, Deserialize)]
+struct AnyTool {
+    #[serde(default)]
+    annotations: Vec<Keys>,
+    images: Option<Vec<IgnoredAny>>,
+    shapes: Option<Vec<IgnoredAny>>,
+}
+
 /// What kind of JSON this is instead, and which option reads it.
-fn other_kind(json: &serde_json::Value) -> Option<&'static str> {
-    let first = &json["annotations"][0];
-    if !first["segments_info"].is_null() {
+fn other_kind(text: &[u8]) -> Option<&'static str> {
+    if let Some(first) = serde_json::from_slice::<Vec<Keys>>(text).ok().and_then(|tasks| tasks.first().copied()) {
+        return first.data.map(|_| "Label Studio's own JSON: export it as COCO, or brush masks as PNG");
+    }
+    let file: AnyTool = serde_json::from_slice(text).ok()?;
+    let first = file.annotations.first();
+    if first.is_some_and(|first| first.segments_info.is_some()) {
         return Some("a COCO panoptic file, which --panoptic-json reads, with the folder of its PNGs as --panoptic-dir");
     }
-    if !first["category_id"].is_null() && !first["image_id"].is_null() && json["images"].is_array() {
+    if first.is_some_and(|first| first.category_id.is_some() && first.image_id.is_some()) && file.images.is_some() {
         return Some("not a COCO panoptic file: its annotations have no segments_info; --instances reads COCO instances");
     }
-    if json["shapes"].is_array() {
-        return Some("one picture's LabelMe file: labelme2coco makes one COCO file of all of them");
-    }
-    if json.is_array() && !json[0]["data"].is_null() {
-        return Some("Label Studio's own JSON: export it as COCO, or brush masks as PNG");
-    }
-    None
+    file.shapes.map(|_| "one picture's LabelMe file: labelme2coco makes one COCO file of all of them")
 }
 
 fn classes(path: &Path, categories: Vec<CategoryJson>) -> Result<Vec<Class>> {

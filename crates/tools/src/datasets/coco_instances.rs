@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_host::files;
+use eomt_edge_host::pictures::size as picture_size;
+use eomt_edge_host::{bounds, files};
 use hotcoco::Segmentation;
 
 use super::coco::{self, Id, ImageJson, InstanceJson};
-use super::find::{self, Finder, some_of};
+use super::find::{Finder, some_of};
 use super::format::{Format, GroundTruth, Image, Opening};
 use super::labels::Class;
 use super::objects::{Object, ObjectGroundTruth, ObjectLists};
@@ -51,9 +52,13 @@ impl Format for CocoInstances {
             let (path, name) = finder.find(file_name).with_context(|| format!("{file}"))?;
             let size = match width.zip(*height) {
                 Some(size) => size,
-                None if path.is_file() => find::size(&path, opening.exif)?.shown,
+                None if path.is_file() => picture_size(&path, opening.exif)?.shown,
                 None => bail!("{file}: image {} ({name}) has no width and height", id.0),
             };
+            let (across, down) = size;
+            if across == 0 || down == 0 || u64::from(across) * u64::from(down) > opening.max_pixels {
+                bail!("{file}: image {} ({name}) has {across}x{down} pixels: 1 to {} are allowed", id.0, opening.max_pixels);
+            }
             objects.push(size, objects_of.remove(id).unwrap_or_default());
             images.push(Image { path, id: id.0.clone(), name });
         }
@@ -64,7 +69,9 @@ impl Format for CocoInstances {
             images,
             objects,
             max_pixels: opening.max_pixels,
-            fingerprint: Box::new(move |opened| Ok([files::read(&opened.source)?, format!("{crowds:?}").into_bytes()].concat())),
+            fingerprint: Box::new(move |opened| {
+                Ok([files::read(&opened.source, &bounds::ANNOTATIONS)?, format!("{crowds:?}").into_bytes()].concat())
+            }),
         }))
     }
 }

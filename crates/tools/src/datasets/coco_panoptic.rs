@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use eomt_edge_core::data::Task;
-use eomt_edge_host::files;
+use eomt_edge_host::{bounds, files};
 
 use super::coco::{self, Id, ImageJson};
 use super::find::{Finder, some_of};
@@ -135,7 +135,7 @@ impl GroundTruth for Opened {
     }
 
     fn fingerprint(&self) -> Result<Vec<u8>> {
-        files::read(&self.json)
+        files::read(&self.json, &bounds::ANNOTATIONS)
     }
 
     fn predicted_classes(&self, png: &Path) -> Result<ClassMap> {

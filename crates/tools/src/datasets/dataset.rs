@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use eomt_edge_core::data::{Exif, Task};
 use eomt_edge_host::files;
+use eomt_edge_host::pictures::size as picture_size;
 
-use super::find::{self, some_of};
+use super::find::some_of;
 use super::format::{Format, GroundTruth, Image, NamedBy, Opening};
 use super::labels::{Class, ClassMap, Labels, PanopticMap};
 use super::maps::Map;
@@ -155,7 +156,7 @@ impl Dataset {
         let (mut wrong, mut turned) = (Vec::new(), Vec::new());
         let bar = progress::bar(self.len() as u64, "checking pictures");
         for (&place, image) in self.kept.iter().zip(self.images()) {
-            let found = find::size(&image.path, self.exif)?;
+            let found = picture_size(&image.path, self.exif)?;
             let ground_truth = self.ground_truth.size(place)?;
             let ((width, height), (across, down)) = (found.shown, ground_truth);
             if found.shown != ground_truth {

@@ -7,13 +7,10 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_core::data::Exif;
-use image::metadata::Orientation;
-use image::{ImageDecoder, ImageReader};
+use eomt_edge_host::bounds::PICTURES_MAX;
 
 /// Finds files of one folder by the names that an annotation gives them.
 pub(super) struct Finder {
@@ -107,56 +104,37 @@ pub(super) fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(pictures)
 }
 
+/// Folders inside each other, and folders in all: links may make a circle of them.
+const DEPTH_MAX: usize = 32;
+const FOLDERS_MAX: usize = 100_000;
+
 /// Files below a folder, in folders inside of it too, that are `wanted`. Skips folders whose names begin with a dot.
+///
+/// # Errors
+/// When a folder cannot be read, or there are more files or folders than any dataset has.
 fn walk(directory: &Path, wanted: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>) -> Result<()> {
-    let unreadable = || format!("{}: the directory cannot be read", directory.display());
-    for entry in std::fs::read_dir(directory).with_context(unreadable)? {
-        let path = entry.with_context(unreadable)?.path();
-        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if path.is_dir() && !hidden {
-            walk(&path, wanted, found)?;
-        } else if path.is_file() && !hidden && wanted(&path) {
-            found.push(path);
+    let mut folders = vec![(directory.to_owned(), 0)];
+    let mut seen = 0;
+    while let Some((folder, depth)) = folders.pop() {
+        seen += 1;
+        if depth > DEPTH_MAX || seen > FOLDERS_MAX {
+            bail!("{}: there are too many folders, perhaps since a link leads to an outer one", folder.display());
+        }
+        let unreadable = || format!("{}: the directory cannot be read", folder.display());
+        for entry in std::fs::read_dir(&folder).with_context(unreadable)? {
+            let path = entry.with_context(unreadable)?.path();
+            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            if path.is_dir() && !hidden {
+                folders.push((path, depth + 1));
+            } else if path.is_file() && !hidden && wanted(&path) {
+                found.push(path);
+            }
+            if found.len() > PICTURES_MAX || folders.len() > FOLDERS_MAX {
+                bail!("{}: there are more than {PICTURES_MAX} files or {FOLDERS_MAX} folders: name a smaller one", directory.display());
+            }
         }
     }
     Ok(())
-}
-
-/// The size of a picture, from the header of its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Size {
-    /// Width and height of the picture as it is read.
-    pub shown: (u32, u32),
-    /// Whether its EXIF orientation turns or mirrors it on the way.
-    pub turned: bool,
-}
-
-/// Nearly all headers are shorter than this, bytes.
-const HEAD: u64 = 256 << 10;
-
-/// The size of a PNG or JPEG, from its header.
-pub(super) fn size(path: &Path, exif: Exif) -> Result<Size> {
-    let refuse = || format!("{}: this is not a PNG or JPEG picture", path.display());
-    let unreadable = || format!("{}: cannot be read", path.display());
-    let mut bytes = Vec::new();
-    let mut file = std::fs::File::open(path).with_context(unreadable)?;
-    file.by_ref().take(HEAD).read_to_end(&mut bytes).with_context(unreadable)?;
-    if let Ok(size) = size_of_head(&bytes, exif) {
-        return Ok(size);
-    }
-    file.read_to_end(&mut bytes).with_context(unreadable)?;
-    size_of_head(&bytes, exif).with_context(refuse)
-}
-
-fn size_of_head(bytes: &[u8], exif: Exif) -> image::ImageResult<Size> {
-    let mut decoder = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?.into_decoder()?;
-    let (width, height) = decoder.dimensions();
-    let said = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let orientation = if exif == Exif::Apply { said } else { Orientation::NoTransforms };
-    let aside =
-        matches!(orientation, Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH);
-    let shown = if aside { (height, width) } else { (width, height) };
-    Ok(Size { shown, turned: orientation != Orientation::NoTransforms })
 }
 
 /// `a, b, c and 4 more`.

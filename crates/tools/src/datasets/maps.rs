@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_host::files;
+use eomt_edge_host::{bounds, files};
 use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
 /// The `[height, width]` values of a PNG.
@@ -79,7 +79,7 @@ pub(crate) fn values(path: &Path, colours: &Colours, max_pixels: u64) -> Result<
 /// Width and height from the header of a PNG.
 pub(super) fn size(path: &Path) -> Result<(u32, u32)> {
     let unreadable = || format!("{}: cannot be read", path.display());
-    let file = std::io::BufReader::new(std::fs::File::open(path).with_context(unreadable)?);
+    let file = std::io::BufReader::new(files::open(path).with_context(unreadable)?);
     let reader = Decoder::new(file).read_info().with_context(|| format!("{}: this is not a whole PNG", path.display()))?;
     Ok((reader.info().width, reader.info().height))
 }
@@ -102,6 +102,9 @@ fn grey(raw: &Raw) -> Map<u16> {
     Map { width: raw.width, height: raw.height, values }
 }
 
+/// Memory for a line of pixels and for what stands beside them, bytes.
+const LINE_BYTES_MAX: usize = 16 << 20;
+
 struct Raw {
     width: u32,
     height: u32,
@@ -118,9 +121,9 @@ impl Raw {
 }
 
 fn read(path: &Path, transformations: Transformations, max_pixels: u64) -> Result<Raw> {
-    let bytes = files::read(path)?;
+    let bytes = files::read(path, &bounds::PICTURE)?;
     let refuse = || format!("{}: this is not a whole PNG", path.display());
-    let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: max_pixels.saturating_mul(8).max(1 << 20) as usize });
+    let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: LINE_BYTES_MAX });
     decoder.set_transformations(transformations);
     let mut reader = decoder.read_info().with_context(refuse)?;
     let (width, height) = (reader.info().width, reader.info().height);

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use eomt_edge_core::model::label_sets::{ADE20K, CITYSCAPES};
-use eomt_edge_host::files;
 use eomt_edge_host::output::usage;
+use eomt_edge_host::{bounds, files};
 
 use super::labels::NO_CLASS;
 use super::maps::Colours;
@@ -120,7 +120,7 @@ pub fn names_of(text: &str) -> Result<Vec<String>> {
 
 /// One name per line. labelme2voc's `__ignore__` (255) comes first and is no class.
 fn name_list(path: &Path) -> Result<Vec<String>> {
-    let text = String::from_utf8(files::read(path)?).with_context(|| format!("{}: this is not UTF-8", path.display()))?;
+    let text = String::from_utf8(files::read(path, &bounds::TEXT)?).with_context(|| format!("{}: this is not UTF-8", path.display()))?;
     let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
     let names: Vec<String> = lines.filter(|line| !line.is_empty() && *line != "__ignore__").map(str::to_owned).collect();
     if names.is_empty() {
@@ -131,7 +131,7 @@ fn name_list(path: &Path) -> Result<Vec<String>> {
 
 /// Names and colours of `label:color_rgb:parts:actions` lines; a class without a colour has VOC's.
 fn labelmap(path: &Path) -> Result<(Vec<String>, Colours)> {
-    let text = String::from_utf8(files::read(path)?).with_context(|| format!("{}: this is not UTF-8", path.display()))?;
+    let text = String::from_utf8(files::read(path, &bounds::TEXT)?).with_context(|| format!("{}: this is not UTF-8", path.display()))?;
     let (mut names, mut colours) = (Vec::new(), HashMap::new());
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let mut fields = line.split(':');

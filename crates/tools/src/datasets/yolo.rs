@@ -11,9 +11,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_host::files;
 use eomt_edge_host::output::usage;
+use eomt_edge_host::pictures::size as picture_size;
+use eomt_edge_host::{bounds, files};
 use hotcoco::Segmentation;
+use yaml_rust2::parser::{Event, Parser};
 use yaml_rust2::{Yaml, YamlLoader};
 
 use super::find::{self, some_of};
@@ -46,7 +48,7 @@ impl Format for Yolo {
         let (mut tally, mut objects) = (Tally::default(), ObjectLists::default());
         let mut images = Vec::with_capacity(pictures.len());
         for path in pictures {
-            let size = find::size(&path, opening.exif)?.shown;
+            let size = picture_size(&path, opening.exif)?.shown;
             objects.push(size, tally.read(&path, size, classes.len())?);
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             images.push(Image { id: path.to_string_lossy().into_owned(), name, path });
@@ -77,8 +79,10 @@ impl Format for Yolo {
 /// Classes and pictures of a `data.yaml`.
 fn described(yaml: &Path, split: &str) -> Result<(Vec<Class>, Vec<PathBuf>)> {
     let file = yaml.display();
-    let text = String::from_utf8(files::read(yaml)?).with_context(|| format!("{file}: this is not UTF-8"))?;
-    let documents = YamlLoader::load_from_str(text.trim_start_matches('\u{feff}')).with_context(|| format!("{file}: this is not YAML"))?;
+    let text = String::from_utf8(files::read(yaml, &bounds::TEXT)?).with_context(|| format!("{file}: this is not UTF-8"))?;
+    let text = text.trim_start_matches('\u{feff}');
+    check_yaml(text).with_context(|| format!("{file}"))?;
+    let documents = YamlLoader::load_from_str(text).with_context(|| format!("{file}: this is not YAML"))?;
     let document = documents.into_iter().next().unwrap_or(Yaml::Null);
     if !document["kpt_shape"].is_badvalue() {
         bail!("{file}: kpt_shape says that these are poses, which have no masks");
@@ -87,13 +91,33 @@ fn described(yaml: &Path, split: &str) -> Result<(Vec<Class>, Vec<PathBuf>)> {
     Ok((classes(yaml, names)?, pictures(yaml, &document, split)?))
 }
 
+/// Refuses what would grow in memory or on the stack: aliases, which repeat a part of the file any number of times, and deep nesting. What is
+/// no YAML is left to the loader.
+fn check_yaml(text: &str) -> Result<()> {
+    let (mut parser, mut depth) = (Parser::new_from_str(text), 0usize);
+    loop {
+        match parser.next_token() {
+            Err(_) | Ok((Event::StreamEnd, _)) => return Ok(()),
+            Ok((Event::Alias(_), at)) => bail!("line {}: aliases (*NAME) are not read: write the value out", at.line()),
+            Ok((Event::SequenceStart(..) | Event::MappingStart(..), at)) => {
+                depth += 1;
+                if depth > bounds::YAML_DEPTH_MAX {
+                    bail!("line {}: more than {} levels lie inside each other", at.line(), bounds::YAML_DEPTH_MAX);
+                }
+            }
+            Ok((Event::SequenceEnd | Event::MappingEnd, _)) => depth = depth.saturating_sub(1),
+            Ok(_) => {}
+        }
+    }
+}
+
 /// Classes and pictures of a folder without a `data.yaml`.
 fn flat(folder: &Path) -> Result<(Vec<Class>, Vec<PathBuf>)> {
     let list = folder.join("classes.txt");
     if !list.is_file() {
         bail!("{}: there is neither a data.yaml nor a classes.txt", folder.display());
     }
-    let text = String::from_utf8(files::read(&list)?).with_context(|| format!("{}: this is not UTF-8", list.display()))?;
+    let text = String::from_utf8(files::read(&list, &bounds::TEXT)?).with_context(|| format!("{}: this is not UTF-8", list.display()))?;
     let names = text.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
     let found = find::pictures(&folder.join("images"))?;
     if found.is_empty() {
@@ -179,7 +203,7 @@ fn pictures(yaml: &Path, document: &Yaml, split: &str) -> Result<Vec<PathBuf>> {
 
 /// The pictures that a text file names, one per line, relative to its own folder.
 fn listed(list: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
-    let text = String::from_utf8_lossy(&files::read(list)?).into_owned();
+    let text = String::from_utf8_lossy(&files::read(list, &bounds::TEXT)?).into_owned();
     let here = list.parent().unwrap_or(Path::new(""));
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let places = [here.join(line), PathBuf::from(line)];
@@ -220,7 +244,8 @@ impl Tally {
             return Ok(Vec::new());
         }
         self.files += 1;
-        let text = String::from_utf8(files::read(&path)?).with_context(|| format!("{}: this is not UTF-8", path.display()))?;
+        let text =
+            String::from_utf8(files::read(&path, &bounds::TEXT)?).with_context(|| format!("{}: this is not UTF-8", path.display()))?;
         let mut list = Vec::new();
         for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()).filter(|(_, line)| !line.trim().is_empty()) {
             match object(line, size, classes).with_context(|| format!("{}, line {number}", path.display()))? {
@@ -314,6 +339,15 @@ mod tests {
                 assert!(read(line).unwrap_err().to_string().contains(word), "{line}");
             }
         }
+    }
+
+    #[test]
+    fn yaml_that_grows_is_refused() {
+        assert!(check_yaml("path: .\nnames: {0: a, 1: [b]}\n").is_ok());
+        let message = |text: &str| check_yaml(text).unwrap_err().to_string();
+        assert!(message("a: &a [x]\nb: [*a, *a]\n").contains("line 2: aliases"));
+        assert!(message(&format!("names: {}", "[".repeat(100_000))).contains("levels"));
+        assert!(message(&(0..40).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect::<String>()).contains("levels"));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use eomt_edge_core::data::{Frame, NO_SEGMENT, Segments, Task};
 use eomt_edge_core::pipeline::Pipeline;
-use eomt_edge_host::files;
 use eomt_edge_host::output::usage;
+use eomt_edge_host::{bounds, files};
 use hotcoco::{Rle, Segmentation};
 use serde::Deserialize;
 
@@ -173,8 +173,11 @@ fn of_directory(dataset: &Dataset, index: usize, directory: &Path, by: MatchBy, 
             _ => bail!("{}: there is no prediction {}.json", directory.display(), stem.display()),
         };
     };
-    let read = || serde_json::from_slice::<SegmentsJson>(&files::read(&json)?).map_err(anyhow::Error::from);
+    let read = || serde_json::from_slice::<SegmentsJson>(&files::read(&json, &bounds::ANNOTATIONS)?).map_err(anyhow::Error::from);
     let document = read().with_context(|| format!("{}: this is not what `segment` writes", json.display()))?;
+    if u64::from(document.width) * u64::from(document.height) > max_pixels {
+        bail!("{}: {}x{} pixels are more than the {max_pixels} allowed", json.display(), document.width, document.height);
+    }
     let class = |row: &SegmentRow| class_of(row, dataset, by, &json);
     if task == Task::Instance {
         let mut list = Vec::with_capacity(document.segments.len());
