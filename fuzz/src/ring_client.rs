@@ -249,7 +249,7 @@ fn header(info: &RingInfo) -> [u8; size_of::<RingInfo>()] {
 fn read(mut masks: Subscriber, ring: &mut Ring, socket: OwnedFd, input: &mut Input) {
     let mut socket = Some(socket);
     let mut frame = MaskFrame::default();
-    let mut sequence = 0;
+    let mut sequence = 0u64;
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
             break;
