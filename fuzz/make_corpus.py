@@ -1,12 +1,14 @@
 """Makes the first inputs of the fuzz targets in corpus/ from the repository's own data and by hand; those that were found stay.
 
-    python3 fuzz/make_corpus.py        # Python alone
+    make build && python3 fuzz/make_corpus.py
 """
 
 import io
 import json
 import pathlib
 import struct
+import subprocess
+import tempfile
 import zipfile
 
 HERE = pathlib.Path(__file__).parent
@@ -97,7 +99,7 @@ def zipped(tensors, pickle):
 def checkpoints():
     network = tiny(safetensors(DATA / "checkpoint/hf-f16/model.safetensors"))
     config = json.loads((DATA / "checkpoint/hf-f16/config.json").read_text())
-    config.update(hidden_size=2, num_hidden_layers=2, num_attention_heads=1)
+    config.update(hidden_size=2, num_hidden_layers=2, num_attention_heads=1, mlp_ratio=2)
     config = json.dumps(config).encode()
     weights = packed(network)
     (CORPUS / "weights.safetensors").write_bytes(weights)
@@ -127,6 +129,19 @@ def checkpoints():
     write("json", "index", config + cut + cut[1:] + index)
     write("json", "processor", config + cut + cut[1:] + cut[1:] + processor)
     write("json", "hints-alone", b"{}" + cut + b'{"image_size": 64, "num_attention_heads": 1, "labels": ["floor", "box"], "stuff_classes": [0]}')
+
+
+def own_models():
+    """The tiny network as our converter writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        config, weights = (CORPUS / "safetensors/network-and-config").read_bytes().split(b"\n%%\n", 1)
+        (pathlib.Path(folder) / "config.json").write_bytes(config)
+        (pathlib.Path(folder) / "model.safetensors").write_bytes(weights)
+        for precision in ("f32", "int8"):
+            model = pathlib.Path(folder) / "model.onnx"
+            words = [HERE.parent / "target/release/eomt-edge", "convert", folder, "-o", model, "--precision", precision]
+            subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            write("model", f"ours-{precision}", model.read_bytes())
 
 
 def models():
@@ -160,7 +175,7 @@ def configurations():
     write("config", "replay", b'[source]\nuri = "replay:/data@12.5"\nfps = 0.0\n[camera]\ncrop = "480x480+80+0"\nrotate = 90\nflip = "both"\n')
 
 
-def rings():
+def rings_and_setup():
     hello = bytes([0])  # two descriptors, a pipe, the seals of a server
     shape = struct.pack("<H", 1 | 7 << 2 | 7 << 8 | 1 << 13 | 1 << 15)
     program = bytes([0, 0, 3, 3, 8, 0, 0, 5, 5, 9, 7, 1]) + struct.pack("<Q", 77) + bytes([8, 2, 3, 9])
@@ -172,6 +187,14 @@ def rings():
     write("ring_client", "rows", shape + bytes([0]) + hello + bytes([0, 8, 1, 1]) + struct.pack("<HHf6I", 1, 1, 0.5, 60, 60, 9, 9, 4, 0) + bytes([8]))
     write("ring_client", "sealed", shape + bytes([0, 3]) + struct.pack("<I", 1 << 16) + bytes([0, 15]) + program)
 
+    setup = (HERE.parent / "packaging/image/eomt-edge-setup.txt").read_bytes()
+    lines = b"hostname = cam\nuser = robo\nssh_key = ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA me\nwifi_ssid = Home\n"
+    secret = lines + b"wifi_password = S3cr3tT0ken\ntimezone = Etc/UTC\nwifi_country = DE\n#pasword: S3cr3tT0ken\n"
+    write("setup", "template", setup)
+    write("setup", "lines", secret)
+    write("setup", "utf-16", secret.decode().encode("utf-16"))
+    write("setup", "latin-1", secret.replace(b"me", b"m\xe4").replace(b"\n", b"\r\n"))
+
     write("ring_server", "polite", bytes([0, 0, 1, 0, 5, 0, 3, 0]))
     write("ring_server", "talks", bytes([0, 0, 7, 16]) + bytes(16) + bytes([9, 0, 6, 0]))
     write("ring_server", "tampers", bytes([0, 0, 8, 1, 8, 1 + 2 * 16, 8, 1 + 4 * 16, 8, 1 + 8 * 16, 8, 16, 10, 0]))
@@ -182,9 +205,10 @@ def rings():
 
 if __name__ == "__main__":
     checkpoints()
+    own_models()
     models()
     pictures()
     configurations()
-    rings()
+    rings_and_setup()
     files = [path for path in CORPUS.rglob("*") if path.is_file()]
     print(f"{len(files)} files, {sum(path.stat().st_size for path in files)} bytes")

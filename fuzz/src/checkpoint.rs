@@ -16,8 +16,11 @@ use super::scratch::Scratch;
 /// A `.bin` file as it is.
 pub(crate) fn torch_zip(input: &[u8]) {
     let scratch = Scratch::new();
-    check(&scratch.file("pytorch_model.bin", input), None);
+    check(&scratch.file("pytorch_model.bin", input), Some(&scratch.file("hints.json", HINTS)));
 }
+
+/// What weights do not tell, of the network that the first inputs hold.
+const HINTS: &[u8] = br#"{"num_attention_heads": 1, "image_size": 64}"#;
 
 /// The `data.pkl` of a `.bin` file that is otherwise in order, and whose storages hold zeros.
 pub(crate) fn pickle(input: &[u8]) {
@@ -29,7 +32,8 @@ pub(crate) fn pickle(input: &[u8]) {
         zip.write_all(bytes).expect("in memory");
     }
     let scratch = Scratch::new();
-    check(&scratch.file("pytorch_model.bin", zip.finish().expect("in memory").get_ref()), None);
+    let path = scratch.file("pytorch_model.bin", zip.finish().expect("in memory").get_ref());
+    check(&path, Some(&scratch.file("hints.json", HINTS)));
 }
 
 /// `model.safetensors`, and beside it `config.json` when the input has one in front of a line `%%`.

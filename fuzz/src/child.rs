@@ -92,7 +92,8 @@ fn become_child() {
     IS_CHILD.store(true, Ordering::Relaxed);
     // SAFETY: the default action of these signals replaces libFuzzer's, which would call this a finding; alarm ends a child that sleeps.
     unsafe {
-        for signal in [libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGALRM, libc::SIGXCPU, libc::SIGTRAP] {
+        for signal in [libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGALRM, libc::SIGXCPU, libc::SIGTRAP]
+        {
             libc::signal(signal, libc::SIG_DFL);
         }
         libc::alarm(6 * SECONDS_MAX as u32);

@@ -24,8 +24,8 @@ use eomt_edge_core::overlay;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen,
-    send, sendmsg, socket_with,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
+    listen, send, sendmsg, socket_with,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -160,7 +160,8 @@ impl Ring {
             self.bytes = if input.u8() % 4 == 3 { 1 << 40 | bytes } else { bytes % (64 << 20) };
             self.resize(self.bytes);
         }
-        let seals = if flags & 2 == 2 { SealFlags::from_bits_truncate(u32::from(input.u8()) & 0xF) } else { SealFlags::SHRINK | SealFlags::GROW };
+        let seals =
+            if flags & 2 == 2 { SealFlags::from_bits_truncate(u32::from(input.u8()) & 0xF) } else { SealFlags::SHRINK | SealFlags::GROW };
         let _ = fcntl_add_seals(&self.memory, seals);
         let mut hello = hello(self.bytes);
         match flags >> 2 & 3 {
@@ -199,7 +200,13 @@ impl Ring {
         let mut info = [0; size_of::<SlotInfo>()];
         let (width, height) = (side(self.info.max_width, input), side(self.info.max_height, input));
         let rows = if kind & 2 == 2 { input.u32() } else { self.info.max_segments };
-        let flags = if kind & 4 == 4 { input.u32() } else if self.info.frame_offset > 0 { SLOT_HAS_FRAME } else { 0 };
+        let flags = if kind & 4 == 4 {
+            input.u32()
+        } else if self.info.frame_offset > 0 {
+            SLOT_HAS_FRAME
+        } else {
+            0
+        };
         patch(&mut info, offset_of!(SlotInfo, sequence), &sequence.to_le_bytes());
         patch(&mut info, offset_of!(SlotInfo, width), &width.to_le_bytes());
         patch(&mut info, offset_of!(SlotInfo, height), &height.to_le_bytes());
@@ -242,14 +249,14 @@ fn header(info: &RingInfo) -> [u8; size_of::<RingInfo>()] {
 fn read(mut masks: Subscriber, ring: &mut Ring, socket: OwnedFd, input: &mut Input) {
     let mut socket = Some(socket);
     let mut frame = MaskFrame::default();
-    let mut sequence = 0;
+    let mut sequence = 0u64;
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
             break;
         }
         match input.u8() % 10 {
             0 => {
-                sequence += 1;
+                sequence = sequence.wrapping_add(1);
                 ring.publish(sequence, input);
             }
             1 => {

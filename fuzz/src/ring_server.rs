@@ -10,7 +10,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eomt_edge::sink::ring::{MaskServer, RingConfig, RingWriter, ServerConfig};
 use eomt_edge_client::{MaskFrame, Subscriber};
@@ -41,7 +41,8 @@ pub(crate) fn run(input: &[u8]) {
         let mut ring = new_ring();
         let config = ServerConfig { clients_max: 8, ..ServerConfig::new(&path) };
         let server = MaskServer::start(config, &ring).expect("a new path");
-        let mut honest = Honest::connect(&path);
+        let mut generation = 1;
+        let mut honest = Honest::connect(&path, generation);
         let mut hostile = Vec::new();
         for _ in 0..STEPS_MAX {
             if input.is_empty() {
@@ -52,14 +53,15 @@ pub(crate) fn run(input: &[u8]) {
                     hostile.clear();
                     ring = new_ring();
                     server.replace_ring(&ring).expect("descriptors");
-                    honest = Honest::connect(&path);
+                    generation += 1;
+                    honest = Honest::connect(&path, generation);
                 }
                 operation => act(operation, &path, &mut hostile, &mut input),
             }
             honest.reads_a_frame(&mut ring);
         }
         drop(hostile);
-        let mut late = Honest::connect(&path);
+        let mut late = Honest::connect(&path, generation);
         late.reads_a_frame(&mut ring);
         drop(ring);
         server.stop();
@@ -84,10 +86,20 @@ struct Honest {
 }
 
 impl Honest {
-    /// Hostile readers may fill the server for a while; it must notice when they are gone.
-    fn connect(path: &Path) -> Honest {
-        let masks = Subscriber::connect_retry(path, PATIENCE).expect("the server has room");
-        Honest { masks, frame: MaskFrame::default() }
+    /// A reader of the server's ring number `generation`. Hostile readers may fill the server for a while; it must notice when they are
+    /// gone. A ring is replaced by the server's thread, soon after it is told.
+    fn connect(path: &Path, generation: u64) -> Honest {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Subscriber::connect_retry(path, PATIENCE) {
+                Ok(masks) if masks.generation() == generation => return Honest { masks, frame: MaskFrame::default() },
+                // the ring before, which is closed
+                Ok(_) => {}
+                Err(error) => panic!("the server has no room: {error}"),
+            }
+            assert!(Instant::now() < deadline, "the server goes on with the old ring");
+            std::thread::yield_now();
+        }
     }
 
     /// Publishes a frame, which must wake this reader and be the one that it reads.
@@ -165,7 +177,8 @@ fn reader(path: &Path, hello: bool) -> Option<Hostile> {
 fn tamper(reader: &Hostile, choice: usize, input: &mut Input) {
     let Some(descriptor) = reader.descriptors.get(choice % 2) else { return };
     let flags = || fcntl_getfl(descriptor).unwrap_or(OFlags::empty());
-    let again = |flags| open(format!("/proc/self/fd/{}", descriptor.as_raw_fd()), flags | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
+    let again =
+        |flags| open(format!("/proc/self/fd/{}", descriptor.as_raw_fd()), flags | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
     // more than any counter or pipe holds
     let fill = |descriptor: &OwnedFd, bytes: &[u8]| (0..64).any(|_| rustix::io::write(descriptor, bytes).is_err());
     match choice / 2 % 8 {

@@ -28,7 +28,7 @@ pub fn root() -> PathBuf {
 
 /// Name of each crate and its folder of sources. Generated bindings are not ours to judge.
 pub fn crates() -> Vec<(String, PathBuf)> {
-    let mut found = vec![("eomt-edge".to_owned(), root().join("src"))];
+    let mut found = vec![("eomt-edge".to_owned(), root().join("src")), ("fuzz".to_owned(), root().join("fuzz/src"))];
     for entry in std::fs::read_dir(root().join("crates")).expect("readable") {
         let folder = entry.expect("readable").path();
         let name = folder.file_name().expect("named").to_string_lossy().into_owned();

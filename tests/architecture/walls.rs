@@ -9,6 +9,7 @@ const DEPENDS_ON: &[(&str, &[&str])] = &[
     ("bridge", &["client"]), // the place of what reads the ring and speaks to the outside
     ("client", &[]),
     ("core", &[]),
+    ("fuzz", &["client", "core", "host", "tools"]), // and the program itself: it feeds what each of them reads
     ("host", &["core"]),
     ("tools", &["core", "host"]),
     ("train", &["core", "host", "tools"]),
@@ -45,6 +46,9 @@ const MAY_BE_UNSAFE: &[&str] = &[
     "crates/core/src/kernels/arch/",         // intrinsics
     "crates/client/src/",                    // shared memory, descriptors from a socket
     "crates/tools/src/ort/",                 // ONNX Runtime's C API
+    "fuzz/src/child.rs",                     // fork, counters of edges
+    "fuzz/src/engine.rs",                    // libFuzzer's C API
+    "fuzz/src/memory.rs",                    // an allocator with a bound
     "src/sink/ring/",                        // shared memory
     "src/sink/display/framebuffer/ioctl.rs", // <linux/fb.h>
     "src/source/v4l2/sys/",                  // <linux/videodev2.h>, buffers that the driver maps
