@@ -16,7 +16,7 @@ fn here(name: &str) -> std::path::PathBuf {
 fn timeout_ms(lie: &Lie) -> u32 {
     match (lie.times_out, runner().is_empty()) {
         (true, true) => 1000,
-        (true, false) => 10_000,
+        (true, false) => 5_000,
         (false, _) => 100_000,
     }
 }
