@@ -114,7 +114,7 @@ impl<M: Deref<Target = [AtomicU64]>> RingMap<M> {
         let (magic, info) = split_header(&header);
         self.check_slot(magic, &info, sequence)?;
         frame.info = info;
-        frame.resize_for(&info);
+        frame.resize_for(&info).map_err(|error| format!("no memory for a frame of {}x{} ({error})", info.width, info.height))?;
         let (rows, ids, rgb) = frame.areas_mut();
         copy_words(&slot[self.info.table_offset as usize / 8..], rows);
         copy_words(&slot[self.info.ids_offset as usize / 8..], ids);
