@@ -432,10 +432,11 @@ class Applying(unittest.TestCase):
         self.nothing_secret(said)
 
     def test_an_account_of_the_system_is_refused(self):
-        before = (self.root / "etc/shadow").read_text()
+        before = [(self.root / "etc" / name).read_text() for name in ("shadow", "group", "passwd")]
         code, said = self.apply(f"user = daemon\nssh_key = {KEY}\npassword_hash = {HASH}\n")
         self.assertIn("account of the system", said)
-        self.assertEqual((code, (self.root / "etc/shadow").read_text()), (1, before), said)
+        self.assertEqual([(self.root / "etc" / name).read_text() for name in ("shadow", "group", "passwd")], before)
+        self.assertEqual((code, (self.root / "etc/sudoers.d/eomt-edge-user").exists()), (1, False), said)
 
     def test_a_card_that_cannot_be_written(self):
         self.card.write_text(f"user = robo\nssh_key = {KEY}\npasword = {SECRET}\n")
