@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz clean
+.PHONY: demo test build lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
 
 # Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
@@ -27,6 +27,11 @@ lint: setup
 	. ./scripts/env.sh && cargo clippy --release --workspace --no-default-features -- -D warnings
 	. ./scripts/env.sh && RUSTDOCFLAGS="-D warnings" cargo doc --quiet --release --no-deps --workspace $$FEATURES
 
+# Licences, second versions, sources and advisories of all dependencies, by deny.toml. ADVISORY_DB=DIR: a clone of rustsec/advisory-db.
+deny: setup
+	. ./scripts/env.sh && "$$EOMT_EDGE_TEST_PYTHON" scripts/deny.py
+	@. ./scripts/env.sh && if command -v cargo-deny >/dev/null; then cargo deny check; else echo "deny: cargo-deny is not installed; 'cargo install --locked cargo-deny' and it asks, too"; fi
+
 # How exposed the service is; fails above 2.0. Needs systemd's own tool, not a running systemd.
 unit-check:
 	systemd-analyze security --offline=true --no-pager --threshold=20 systemd/eomt-edge.service
@@ -42,6 +47,20 @@ aarch64-test-all:
 # The client crate as others get it: packaged, unpacked, built and tested without this workspace.
 client-check: setup
 	sh scripts/client-check.sh
+
+# The seqlock in all interleavings of a writer and two readers, under loom.
+model-check: setup
+	sh scripts/sanitizers.sh loom
+
+# The client crate under Miri, AddressSanitizer and ThreadSanitizer: they need a nightly toolchain, Miri its component too.
+miri: setup
+	sh scripts/sanitizers.sh miri
+
+asan: setup
+	sh scripts/sanitizers.sh address
+
+tsan: setup
+	sh scripts/sanitizers.sh thread
 
 # An arm64 machine in QEMU, booted with Debian's kernel, systemd and a virtual camera: everything (device-test), or that the service
 # starts, sees and is read (device-test-quick). Evidence in device-test-output/.
@@ -119,7 +138,7 @@ fuzz: setup
 	bash scripts/fuzz.sh $(SECONDS) $(TARGETS)
 
 # What .ci/run leaves out because it takes hours. CONTRIBUTING.md says when each last ran.
-everything: aarch64-test-all glibc-check device-test device-test-16k engines-check package-check
+everything: aarch64-test-all miri asan tsan glibc-check device-test device-test-16k engines-check package-check
 	SUITE=bullseye $(MAKE) package-check
 	$(MAKE) image image-check image-raspi bare-check soak
 

@@ -10,3 +10,4 @@ deb=${DEB:-$(ls -t target/debian/eomt-edge_*_arm64.deb 2>/dev/null | head -n 1)}
 bash packaging/image/setup.sh
 . ./scripts/apt.sh
 as_root bash packaging/image/build.sh "$1" "$deb" "target/image/eomt-edge-$1-arm64.img"
+as_root sh scripts/checksums.sh target/image 'eomt-edge-*.img.xz'

@@ -18,6 +18,10 @@ fi
 lintian --fail-on error,warning --suppress-tags initial-upload-closes-no-bugs "$deb" 2>&1 | grep -v "root privileges" || true
 lintian --fail-on error,warning --suppress-tags initial-upload-closes-no-bugs "$deb" >/dev/null 2>&1
 
+(cd target/debian && sha256sum --check --quiet SHA256SUMS)
+. ./scripts/env.sh
+dpkg-deb --fsys-tarfile "$deb" | tar -xO ./usr/share/eomt-edge/eomt-edge.cdx.json | "$EOMT_EDGE_TEST_PYTHON" scripts/supply_test.py document -
+
 for page in target/manual/man/*; do
     complaints=$(man --warnings -E UTF-8 -l -Tutf8 -Z "$page" 2>&1 >/dev/null)
     [ -z "$complaints" ] || { echo "package-check: $page: $complaints"; exit 1; }

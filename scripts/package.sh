@@ -23,5 +23,8 @@ fi
 # everything in one go, as aarch64-test.sh does
 cargo build --release --target $target --bins --examples
 cargo run --quiet --release --target $target --example manual -- target/manual
+# what it is made of; dated as the last change to the sources
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)} "$EOMT_EDGE_TEST_PYTHON" scripts/sbom.py $target target/sbom/eomt-edge.cdx.json
 # with our dpkg-shlibdeps
 PATH="$PWD/packaging/bin:$PATH" cargo deb --no-build --target $target --output target/debian/
+sh scripts/checksums.sh target/debian '*.deb'

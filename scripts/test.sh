@@ -3,5 +3,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 . ./scripts/env.sh
+failed=""
+"$EOMT_EDGE_TEST_PYTHON" packaging/image/setup_test.py || failed="$failed packaging/image/setup_test.py"
+"$EOMT_EDGE_TEST_PYTHON" scripts/supply_test.py || failed="$failed scripts/supply_test.py"
 # shellcheck disable=SC2086 # a list of options
-cargo test --release --no-fail-fast --workspace $FEATURES
+cargo test --release --no-fail-fast --workspace $FEATURES || failed="$failed cargo-test"
+[ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }

@@ -1,6 +1,5 @@
 //! `eomt-edge`: arguments to command to exit code.
 
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use eomt_edge::view::{ViewOptions, view};
 use eomt_edge_host::bounds;
 use eomt_edge_host::files;
 use eomt_edge_host::model_file::ModelFileError;
-use eomt_edge_host::output::{OutputClosed, UsageError};
+use eomt_edge_host::output::{OutputClosed, UsageError, say};
 
 #[cfg(feature = "tools")]
 mod commands;
@@ -57,6 +56,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             reap_socket_main(&path, dev, ino);
             Ok(ExitCode::SUCCESS)
         }
+        Command::TryModel { parent, path } => {
+            daemon::try_model_main(parent, &path)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::ExecSource { parent, command } => Err(exec_source_main(parent, &command).into()),
         #[cfg(feature = "tools")]
         command => commands::run(command),
@@ -66,8 +69,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 fn run(args: RunArgs) -> anyhow::Result<()> {
     if args.check {
         let found = daemon::check(&read_config(&args)?.model)?;
-        writeln!(std::io::stdout(), "{found}")?;
-        return Ok(());
+        return say(found);
     }
     let frames = args.frames;
     daemon::run(Box::new(move || read_config(&args)), frames)?;

@@ -1,8 +1,11 @@
 //! What goes wrong, as one sentence on standard error: errors, wrong usage, and bugs.
 
+use std::io::Write;
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 use clap::error::ErrorKind;
+use eomt_edge::cli::Cli;
 use eomt_edge_host::output::sentence;
 
 use crate::logging;
@@ -36,10 +39,12 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     // the usage line and the pointer to the help come last, whatever the arguments were
     let end = text.rfind("\n\nUsage: ").or_else(|| text.rfind("\n\nFor more information")).unwrap_or(text.len());
-    let command = text[end..].split_once("Usage: eomt-edge ").and_then(|(_, usage)| usage.split_whitespace().next());
-    let command = command.filter(|word| word.chars().all(|c| c.is_ascii_lowercase())).map_or(String::new(), |word| format!(" {word}"));
-    let words: Vec<&str> = text[..end].split_whitespace().collect();
-    say(&format!("{}; eomt-edge{command} --help tells more", words.join(" ")));
+    let known = |name: &String| Cli::command().find_subcommand(name).is_some();
+    let command = std::env::args_os().nth(1).and_then(|name| name.into_string().ok()).filter(known);
+    let command = command.map_or_else(String::new, |name| format!(" {name}"));
+    let line = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+    let parts: Vec<String> = text[..end].split("\n\n").map(line).collect();
+    say(&format!("{}; eomt-edge{command} --help tells more", parts.join("; ")));
     ExitCode::from(2)
 }
 
@@ -64,11 +69,10 @@ fn bug(what: &str, place: &str, thread: Option<&str>, arguments: &[String]) -> S
     )
 }
 
-/// One line on standard error.
-#[allow(clippy::print_stderr)] // the one place
+/// One line on standard error. Where nobody can read it, the exit code says enough.
 fn say(text: &str) {
     let priority = if logging::under_journald() { "<3>" } else { "" };
-    eprintln!("{priority}eomt-edge: {}", sentence(text));
+    let _ = writeln!(std::io::stderr(), "{priority}eomt-edge: {}", sentence(text)); // eprintln! would panic
 }
 
 #[cfg(test)]

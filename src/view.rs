@@ -1,4 +1,7 @@
 //! `view`: a subscriber that prints or saves what the ring publishes.
+//!
+//! Invariants: connecting and the first frame take no longer than the timeout together, whatever listens on the socket; no label of the
+//! daemon's moves a terminal's cursor. Refuses: to reconnect.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -22,7 +25,7 @@ pub struct ViewOptions {
     pub save: Option<PathBuf>,
     /// One JSON object a frame, instead of a line for people.
     pub json: bool,
-    /// How long to wait for the daemon to appear, and for a frame.
+    /// How long to wait for the daemon to appear, to say hello and to give its first frame, all together; then for each frame.
     pub timeout: Duration,
 }
 
@@ -34,13 +37,16 @@ pub fn view(options: &ViewOptions) -> Result<()> {
     if let Some(directory) = &options.save {
         files::make_directory(directory)?;
     }
+    let started = Instant::now();
     let mut subscriber = Subscriber::connect_retry(&options.socket, options.timeout)?;
-    let labels = subscriber.labels().to_vec();
+    let plain: Vec<String> = subscriber.labels().iter().map(|label| plain(label)).collect();
+    // what reads JSON unescapes it; people and pictures get no control characters
+    let labels = if options.json { subscriber.labels().to_vec() } else { plain.clone() };
     let mut frame = MaskFrame::default();
     let mut seen = 0;
-    let started = Instant::now();
+    let mut patience = options.timeout.saturating_sub(started.elapsed());
     while options.frames.is_none_or(|frames| seen < frames) {
-        match subscriber.next_into(&mut frame, Some(options.timeout)) {
+        match subscriber.next_into(&mut frame, Some(patience)) {
             Ok(true) => {}
             Ok(false) => anyhow::bail!("no frame arrived at {} within {:?}", options.socket.display(), options.timeout),
             // without a number of frames to wait for, the daemon's clean end is ours too
@@ -48,9 +54,10 @@ pub fn view(options: &ViewOptions) -> Result<()> {
             Err(error) => return Err(error.into()),
         }
         seen += 1;
+        patience = options.timeout;
         show(&frame, &labels, subscriber.skipped(), options.json)?;
         if let Some(directory) = &options.save {
-            save(directory, &frame, &labels)?;
+            save(directory, &frame, &plain)?;
         }
     }
     if !options.json {
@@ -58,6 +65,20 @@ pub fn view(options: &ViewOptions) -> Result<()> {
         say(format_args!("{seen} frames in {seconds:.1} s, {} skipped", subscriber.skipped()))?;
     }
     Ok(())
+}
+
+/// Most characters of a label that people get to see.
+const LABEL_MAX: usize = 64;
+
+/// A label as a terminal or a picture may show it: one short line.
+fn plain(label: &str) -> String {
+    let mut chars = label.chars();
+    let shown = chars.by_ref().take(LABEL_MAX);
+    let mut text: String = shown.map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    if chars.next().is_some() {
+        text += "...";
+    }
+    text
 }
 
 fn show(frame: &MaskFrame, labels: &[String], skipped: u64, json: bool) -> Result<()> {

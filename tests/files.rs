@@ -29,8 +29,10 @@ fn finish(mut child: Child, what: &str) -> Output {
 
 /// Runs a command with at most `mib` of address space; it must fail with one sentence that holds every word.
 fn refuse_within(mib: u64, command: &Command, words: &[&str]) {
+    // an emulator reserves the address space of its guest
+    let limit = if std::env::var_os("EOMT_EDGE_TEST_RUNNER").is_some() { "unlimited".to_owned() } else { (mib << 10).to_string() };
     let mut limited = Command::new("sh");
-    limited.args(["-c", "ulimit -v $1; shift; exec \"$@\"", "sh"]).arg((mib << 10).to_string());
+    limited.args(["-c", "ulimit -v $1; shift; exec \"$@\"", "sh"]).arg(limit);
     limited.arg(command.get_program()).args(command.get_args()).env("RUST_LOG", "error");
     let child = limited.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("sh starts");
     let output = finish(child, &format!("{command:?}"));
@@ -161,7 +163,7 @@ fn zip(members: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
-fn pickles_do_not_multiply_in_memory() {
+fn archives_and_pickles_do_not_multiply_in_memory() {
     let scratch = Scratch::new("pickles");
     let path = scratch.path("w.bin");
     let out = scratch.path("out").to_string_lossy().into_owned();
@@ -172,6 +174,12 @@ fn pickles_do_not_multiply_in_memory() {
     let (pickle, again) = (&b"\x80\x02}."[..], &b"\x80\x02}}."[..]);
     std::fs::write(&path, zip(&[("archive/data.pkl", pickle), ("archive/data.pkl", again)])).unwrap();
     refuse_within(1024, &with(&["convert"], &path, &["-o", &out]), &["w.bin", "the same name"]);
+    // the second member is where the first is
+    let mut overlapping = zip(&[("archive/data.pkl", pickle), ("archive/data/0", again)]);
+    let last = overlapping.windows(4).rposition(|bytes| bytes == b"PK\x01\x02").unwrap();
+    overlapping[last + 42..last + 46].fill(0);
+    std::fs::write(&path, overlapping).unwrap();
+    refuse_within(1024, &with(&["convert"], &path, &["-o", &out]), &["w.bin", "overlap"]);
     assert_eq!(scratch.names(), ["w.bin"]);
 }
 
@@ -222,7 +230,7 @@ fn a_signal_leaves_nothing_half_written() {
     let start = Instant::now();
     assert!(convert_until(None, Duration::ZERO, &out).status.success());
     let (whole, took) = (std::fs::read(&out).unwrap(), start.elapsed());
-    const TIMES: u32 = 12;
+    const TIMES: u32 = 8;
     let mut ended = 0;
     for signal in [Signal::KILL, Signal::TERM, Signal::INT] {
         for step in 0..TIMES {

@@ -5,10 +5,16 @@
 
 #[path = "mask_ring/clients.rs"]
 mod clients;
+#[path = "mask_ring/container.rs"]
+mod container;
 #[path = "mask_ring/daemon.rs"]
 mod daemon;
+#[path = "../crates/client/tests/handmade/mod.rs"]
+mod handmade;
 #[path = "mask_ring/hostile.rs"]
 mod hostile;
+#[path = "mask_ring/liars.rs"]
+mod liars;
 #[path = "mask_ring/support.rs"]
 mod support;
 

@@ -85,8 +85,13 @@ fn arguments() {
 #[test]
 fn usage_keeps_its_advice() {
     let said = one_sentence(&mut command(&["convert", "--siez", "64"]), "--siez");
-    assert!(said.contains("'--size'") && said.contains("eomt-edge convert --help"), "{said}");
+    assert!(
+        said.contains("'--siez' found; tip: a similar argument exists: '--size'") && said.contains("eomt-edge convert --help"),
+        "{said}"
+    );
     let said = one_sentence(&mut command(&["segment"]), "--model");
+    let value = one_sentence(&mut command(&["run", "--frames", "x"]), "--frames");
+    assert!(value.contains("eomt-edge run --help"), "{value}");
     assert!(said.contains("required") && said.contains("eomt-edge segment --help"), "{said}");
     // the help is as it was
     let output = run(&mut command(&["convert", "--help"]));
@@ -162,6 +167,12 @@ fn log_lines() {
 
 #[test]
 fn nothing_speaks_of_backtraces() {
+    // where nobody reads the sentence, the exit code stays
+    let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    for words in [&["convert", "/nowhere", "-o", "/nowhere/x"][..], &["run", "--source", "replay:/nowhere"]] {
+        let status = command(words).stderr(full()).stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
+        assert_eq!(status.code(), Some(1), "{words:?}");
+    }
     for words in [&["run", "--model", "/nowhere"][..], &["convert", "/nowhere", "-o", "/nowhere/x"]] {
         let said = one_sentence(&mut command(words), "/nowhere");
         assert!(!said.contains("RUST_BACKTRACE") && !said.contains("panicked"), "{said}");

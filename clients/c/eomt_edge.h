@@ -10,7 +10,9 @@
  *     eomt_edge_close(&sub);
  *
  * A frame is the reader's own copy. A slow reader gets the newest frame and skips the ones in between (sub.skipped); it never
- * blocks the daemon and never gets a torn frame. A subscriber must not be used by two threads at once. The byte layout is that
+ * blocks the daemon and never gets a torn frame. Whatever listens on the socket: no call lasts longer than its timeout
+ * (CLOCK_MONOTONIC), no row lies outside of its frame, and no failure leaks memory or a descriptor.
+ * A subscriber must not be used by two threads at once. The byte layout is that
  * of crates/client/src/layout.rs in the eomt-edge repository; examples/c/subscriber.c is a whole program. Include this header first, or compile with -D_GNU_SOURCE. */
 #ifndef EOMT_EDGE_H
 #define EOMT_EDGE_H
@@ -30,7 +32,9 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -58,6 +62,8 @@ extern "C" {
 #define EOMT_EDGE_MAX_SLOTS 64u
 #define EOMT_EDGE_MAX_SIDE 16384u
 #define EOMT_EDGE_MAX_SEGMENTS 65535u
+#define EOMT_EDGE_MAX_RING_BYTES (UINT64_C(4) << 30)  /* no more is mapped, whatever a hello announces */
+#define EOMT_EDGE_MAX_TEXT_BYTES (UINT64_C(16) << 20) /* of the labels, and of the metadata */
 #define EOMT_EDGE_HELLO_OK 0u
 
 /* eomt_edge_slot_info.flags */
@@ -154,8 +160,11 @@ typedef struct eomt_edge_frame {
 #endif
 
 typedef struct eomt_edge_subscriber {
-    int socket_fd, event_fd, epoll_fd;
+    int socket_fd, event_fd, epoll_fd; /* event_fd: a pipe or an eventfd; -1 once it has hung up */
     const uint8_t *map;
+    char *text;          /* copies: the labels, each with its NUL, then the metadata and a NUL */
+    const char **labels; /* label_count of them, in `text` */
+    size_t label_count;
     eomt_edge_ring_info ring;
     uint64_t generation; /* counts the rings of one daemon; a reload makes a new one */
     uint64_t last;       /* newest sequence returned */
@@ -163,29 +172,51 @@ typedef struct eomt_edge_subscriber {
     uint64_t retries;    /* copies thrown away because the writer came by */
     int ended_cleanly;   /* after EOMT_EDGE_ENDED: the daemon said goodbye */
     char path[108];
-    char error[320];     /* a sentence, after a failure */
+    char error[448];     /* a sentence, after a failure; without control characters, whatever the daemon wrote */
 } eomt_edge_subscriber;
 
-static inline int eomt_edge_connect(eomt_edge_subscriber *sub, const char *path);                   /* 0 or -1 */
-static inline int eomt_edge_connect_retry(eomt_edge_subscriber *sub, const char *path, int timeout_ms); /* 0 or -1 */
+/* All three return 0 or -1 and are over when the time is: with connecting, accepting and the hello. `connect` takes 5 s, -1 ms is forever. */
+static inline int eomt_edge_connect(eomt_edge_subscriber *sub, const char *path);
+static inline int eomt_edge_connect_within(eomt_edge_subscriber *sub, const char *path, int timeout_ms); /* one attempt */
+static inline int eomt_edge_connect_retry(eomt_edge_subscriber *sub, const char *path, int timeout_ms); /* until there is a daemon */
 static inline int eomt_edge_next(eomt_edge_subscriber *sub, eomt_edge_frame *frame, int timeout_ms); /* -1 ms: forever */
 static inline int eomt_edge_latest(eomt_edge_subscriber *sub, eomt_edge_frame *frame); /* never waits, misses the end */
 static inline int eomt_edge_fd(const eomt_edge_subscriber *sub); /* for poll: readable when there is a frame or an end */
 static inline const char *eomt_edge_label(const eomt_edge_subscriber *sub, unsigned class_index); /* NULL: no such class */
-static inline const char *eomt_edge_metadata(const eomt_edge_subscriber *sub, size_t *bytes);     /* JSON, no final NUL */
+static inline const char *eomt_edge_metadata(const eomt_edge_subscriber *sub, size_t *bytes);     /* JSON */
+/* Copies what fits of a label, with its control characters as '?': what a terminal may see. Returns `to`. */
+static inline const char *eomt_edge_plain(char *to, size_t room, const char *from);
 static inline int eomt_edge_checksum_ok(const eomt_edge_frame *frame); /* 1, 0, or -1: the ring has no checksums */
 static inline uint32_t eomt_edge_crc32(uint32_t crc, const void *bytes, size_t count); /* as zlib's */
+static inline int64_t eomt_edge_now_ms(void); /* CLOCK_MONOTONIC, which all timeouts here use */
 static inline void eomt_edge_frame_free(eomt_edge_frame *frame);
 static inline void eomt_edge_close(eomt_edge_subscriber *sub);
 
 /* ---- how it works ---------------------------------------------------------------------------------------------------- */
 
+/* Like EOMT_EDGE_ERROR, and a later attempt to connect may succeed. */
+#define EOMT_EDGE_AGAIN_ (-3)
+
+static inline const char *eomt_edge_plain(char *to, size_t room, const char *from) {
+    const unsigned char *in = (const unsigned char *)from;
+    size_t at;
+    for (at = 0; at + 1 < room && in[at] != 0; at++) {
+        /* C0, DEL, and C1 as UTF-8 writes it; to == from is allowed */
+        int c1 = at > 0 && (unsigned char)to[at - 1] == 0xc2 && in[at] >= 0x80 && in[at] < 0xa0;
+        to[at] = in[at] < 0x20 || in[at] == 0x7f || c1 ? '?' : (char)in[at];
+        if (c1) to[at - 1] = '?';
+    }
+    if (room > 0) to[at] = '\0';
+    return to;
+}
+
 static inline int eomt_edge_fail_(eomt_edge_subscriber *sub, const char *what, const char *detail) {
-    snprintf(sub->error, sizeof sub->error, "mask socket %.107s: %.60s%s%.120s", sub->path, what, detail[0] ? ": " : "", detail);
+    snprintf(sub->error, sizeof sub->error, "mask socket %.107s: %.180s%s%.120s", sub->path, what, detail[0] ? ": " : "", detail);
+    eomt_edge_plain(sub->error, sizeof sub->error, sub->error);
     return EOMT_EDGE_ERROR;
 }
 
-static inline int64_t eomt_edge_now_ms_(void) {
+static inline int64_t eomt_edge_now_ms(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
@@ -193,7 +224,7 @@ static inline int64_t eomt_edge_now_ms_(void) {
 
 /* Milliseconds until `deadline`, at least 0; -1 for none (a deadline of -1). */
 static inline int eomt_edge_left_(int64_t deadline) {
-    int64_t left = deadline - eomt_edge_now_ms_();
+    int64_t left = deadline - eomt_edge_now_ms();
     return deadline < 0 ? -1 : left < 0 ? 0 : left > 1000000 ? 1000000 : (int)left;
 }
 
@@ -221,8 +252,10 @@ static inline int eomt_edge_ring_is_sound_(const eomt_edge_ring_info *r, uint64_
         return 0;
     if (r->max_width < 1 || r->max_width > EOMT_EDGE_MAX_SIDE || r->max_height < 1 || r->max_height > EOMT_EDGE_MAX_SIDE) return 0;
     if (r->slots_offset > big || r->slot_stride > big || r->table_offset > big || r->ids_offset > big || r->frame_offset > big) return 0;
-    if (r->labels_offset > big || r->labels_bytes > big || r->metadata_offset > big || r->metadata_bytes > big) return 0;
+    if (r->labels_offset > big || r->metadata_offset > big) return 0;
+    if (r->labels_bytes > EOMT_EDGE_MAX_TEXT_BYTES || r->metadata_bytes > EOMT_EDGE_MAX_TEXT_BYTES) return 0;
     if ((r->slots_offset | r->slot_stride | r->table_offset | r->ids_offset | r->frame_offset) % 64 != 0) return 0;
+    if ((r->labels_offset | r->metadata_offset) % 8 != 0) return 0;
     pixels = (uint64_t)r->max_width * r->max_height;
     ids_end = r->ids_offset + (2 * pixels + 63) / 64 * 64;
     rgb_bytes = (3 * pixels + 63) / 64 * 64;
@@ -246,47 +279,96 @@ static inline void eomt_edge_close(eomt_edge_subscriber *sub) {
     eomt_edge_close_fd_(&sub->socket_fd);
     if (sub->map != NULL) munmap((void *)(uintptr_t)sub->map, sub->ring.total_bytes);
     sub->map = NULL;
+    free(sub->text);
+    free(sub->labels);
+    sub->text = NULL;
+    sub->labels = NULL;
+    sub->label_count = 0;
 }
 
-/* Receives the hello and its descriptors, fds[0] = memfd, fds[1] = eventfd, -1 where none came. Returns the bytes, or -1. */
-static inline ssize_t eomt_edge_receive_(int socket_fd, eomt_edge_hello *hello, int fds[2]) {
+#define EOMT_EDGE_FDS_MAX_ 253 /* of one message, says Linux: all that arrive are seen and closed */
+
+/* What came with the hello. */
+typedef struct eomt_edge_greeting_ {
+    eomt_edge_hello hello;
+    ssize_t bytes;
+    int fds[2];    /* memfd and event, -1 where none came */
+    size_t count;  /* of all descriptors that came */
+    int cut, lost; /* the message was longer; descriptors were sent that did not get here */
+} eomt_edge_greeting_;
+
+/* Receives the hello, without waiting. Descriptors beyond the second are closed. 0, or -1 and errno. */
+static inline int eomt_edge_receive_(int socket_fd, eomt_edge_greeting_ *got) {
     union {
         struct cmsghdr aligned;
-        char bytes[CMSG_SPACE(2 * sizeof(int))];
+        char bytes[CMSG_SPACE(EOMT_EDGE_FDS_MAX_ * sizeof(int))];
     } control;
     struct iovec part;
     struct msghdr message;
     struct cmsghdr *extra;
-    ssize_t received;
     memset(&message, 0, sizeof message);
     memset(&control, 0, sizeof control);
-    part.iov_base = hello;
-    part.iov_len = sizeof *hello;
+    memset(got, 0, sizeof *got);
+    got->fds[0] = got->fds[1] = -1;
+    part.iov_base = &got->hello;
+    part.iov_len = sizeof got->hello;
     message.msg_iov = &part;
     message.msg_iovlen = 1;
     message.msg_control = control.bytes;
     message.msg_controllen = sizeof control.bytes;
-    do received = recvmsg(socket_fd, &message, MSG_CMSG_CLOEXEC);
-    while (received < 0 && errno == EINTR);
-    fds[0] = fds[1] = -1;
-    if (received < 0) return received;
-    extra = CMSG_FIRSTHDR(&message);
-    if (extra != NULL && extra->cmsg_level == SOL_SOCKET && extra->cmsg_type == SCM_RIGHTS) {
-        size_t count = (extra->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        memcpy(fds, CMSG_DATA(extra), (count < 2 ? count : 2) * sizeof(int));
+    got->bytes = recvmsg(socket_fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    if (got->bytes < 0) return -1;
+    for (extra = CMSG_FIRSTHDR(&message); extra != NULL; extra = CMSG_NXTHDR(&message, extra)) {
+        size_t i, count = (extra->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        if (extra->cmsg_level != SOL_SOCKET || extra->cmsg_type != SCM_RIGHTS) continue;
+        for (i = 0; i < count; i++, got->count++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(extra) + i * sizeof(int), sizeof fd);
+            if (got->count < 2)
+                got->fds[got->count] = fd;
+            else
+                close(fd);
+        }
     }
-    return received;
+    got->cut = (message.msg_flags & MSG_TRUNC) != 0;
+    got->lost = (message.msg_flags & MSG_CTRUNC) != 0;
+    return 0;
+}
+
+/* Copies labels and metadata, whose memory the daemon could change while a program reads it. */
+static inline int eomt_edge_copy_text_(eomt_edge_subscriber *sub) {
+    size_t at, labels = (size_t)sub->ring.labels_bytes, metadata = (size_t)sub->ring.metadata_bytes, start = 0;
+    sub->text = (char *)malloc(labels + metadata + 1);
+    if (sub->text == NULL) return -1;
+    eomt_edge_copy_(sub->text, sub->map + sub->ring.labels_offset, labels);
+    eomt_edge_copy_(sub->text + labels, sub->map + sub->ring.metadata_offset, metadata);
+    sub->text[labels + metadata] = '\0';
+    for (at = 0; at < labels; at++) sub->label_count += sub->text[at] == '\0';
+    if (sub->label_count > 65536) sub->label_count = 65536; /* as many classes as a row can name */
+    sub->labels = (const char **)malloc((sub->label_count + 1) * sizeof *sub->labels);
+    if (sub->labels == NULL) return -1;
+    for (at = 0; at < sub->label_count; at++) {
+        sub->labels[at] = sub->text + start;
+        start += strlen(sub->text + start) + 1;
+    }
+    return 0;
 }
 
 /* Maps the ring; the caller keeps the descriptor. */
 static inline int eomt_edge_map_(eomt_edge_subscriber *sub, int memfd, uint64_t bytes) {
     struct stat stat;
+    struct statfs system;
     void *map;
     int seals = fcntl(memfd, F_GET_SEALS);
-    if (seals < 0 || (seals & F_SEAL_SHRINK) == 0)
-        return eomt_edge_fail_(sub, "the memory is not sealed against shrinking", "");
-    if (fstat(memfd, &stat) != 0 || stat.st_size < 0 || (uint64_t)stat.st_size != bytes || bytes < sizeof(eomt_edge_ring_header))
-        return eomt_edge_fail_(sub, "the memory has another size than announced", "");
+    if (bytes > EOMT_EDGE_MAX_RING_BYTES) return eomt_edge_fail_(sub, "the hello announces more than the 4 GiB that a ring may have", "");
+    if (seals < 0) return eomt_edge_fail_(sub, "the descriptor is not a sealable memfd", "");
+    if ((seals & F_SEAL_SHRINK) == 0) return eomt_edge_fail_(sub, "the memfd is not sealed against shrinking", "");
+    /* TMPFS_MAGIC; pages of other kinds can be taken away, sealed or not */
+    if (fstatfs(memfd, &system) != 0 || (uint32_t)system.f_type != UINT32_C(0x01021994))
+        return eomt_edge_fail_(sub, "the memfd does not have ordinary pages", "");
+    if (fstat(memfd, &stat) != 0 || stat.st_size < 0 || (uint64_t)stat.st_size != bytes || bytes < sizeof(eomt_edge_ring_header) ||
+        bytes % 8 != 0)
+        return eomt_edge_fail_(sub, "the memfd has another size than announced", "");
     map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, memfd, 0);
     if (map == MAP_FAILED) return eomt_edge_fail_(sub, "mmap failed", strerror(errno));
     eomt_edge_copy_(&sub->ring, (const uint8_t *)map, sizeof sub->ring);
@@ -295,7 +377,49 @@ static inline int eomt_edge_map_(eomt_edge_subscriber *sub, int memfd, uint64_t 
         return eomt_edge_fail_(sub, "the ring's header makes no sense to this client", "");
     }
     sub->map = (const uint8_t *)map;
+    return eomt_edge_copy_text_(sub) == 0 ? 0 : eomt_edge_fail_(sub, "out of memory for the labels", "");
+}
+
+/* Looks at what the daemon sent as its event, and makes it non-blocking; the daemon's own is so already. */
+static inline int eomt_edge_adopt_event_(eomt_edge_subscriber *sub) {
+    struct stat stat;
+    int flags = fcntl(sub->event_fd, F_GETFL);
+    if (flags < 0 || fstat(sub->event_fd, &stat) != 0) return eomt_edge_fail_(sub, "the event descriptor cannot be used", strerror(errno));
+    /* an eventfd belongs to no file system and has no type */
+    if ((stat.st_mode & S_IFMT) != 0 && !S_ISFIFO(stat.st_mode))
+        return eomt_edge_fail_(sub, "the event descriptor is neither a pipe nor an eventfd", "");
+    if ((flags & O_ACCMODE) == O_WRONLY || (flags & O_PATH) != 0) return eomt_edge_fail_(sub, "the event descriptor cannot be read", "");
+    if (fcntl(sub->event_fd, F_SETFL, flags | O_NONBLOCK) != 0) return eomt_edge_fail_(sub, "fcntl failed", strerror(errno));
     return 0;
+}
+
+/* Takes what is there, so that the descriptor is readable again only after the next wake-up. Never blocks, whatever another holder
+ * did to the descriptor's flags. One that hung up tells nothing any more: the socket does. */
+static inline void eomt_edge_drain_(eomt_edge_subscriber *sub) {
+    char bytes[64];
+    ssize_t count = -1;
+    int asked = 0;
+    if (sub->event_fd < 0) return;
+#ifdef RWF_NOWAIT
+    {
+        struct iovec part;
+        part.iov_base = bytes;
+        part.iov_len = sizeof bytes;
+        count = preadv2(sub->event_fd, &part, 1, -1, RWF_NOWAIT);
+        asked = count >= 0 || errno == EAGAIN || errno == EINTR;
+    }
+#endif
+    if (!asked) { /* a kernel before 6.5 does not know it for pipes */
+        struct pollfd ready;
+        ready.fd = sub->event_fd;
+        ready.events = POLLIN;
+        if (poll(&ready, 1, 0) <= 0) return;
+        count = (ready.revents & POLLIN) != 0 ? read(sub->event_fd, bytes, sizeof bytes) : 0;
+    }
+    if (count == 0) {
+        epoll_ctl(sub->epoll_fd, EPOLL_CTL_DEL, sub->event_fd, NULL); /* the daemon may hold it too, then closing is not enough */
+        eomt_edge_close_fd_(&sub->event_fd);
+    }
 }
 
 static inline int eomt_edge_watch_(eomt_edge_subscriber *sub) {
@@ -308,67 +432,106 @@ static inline int eomt_edge_watch_(eomt_edge_subscriber *sub) {
 }
 
 /* Checks the hello, maps the ring. */
-static inline int eomt_edge_greet_(eomt_edge_subscriber *sub, const eomt_edge_hello *hello, ssize_t bytes, int memfd) {
+static inline int eomt_edge_greet_(eomt_edge_subscriber *sub, const eomt_edge_greeting_ *got) {
+    const eomt_edge_hello *hello = &got->hello;
     char text[sizeof hello->message + 1];
-    if (bytes == 0) return eomt_edge_fail_(sub, "the daemon hung up before its hello", "");
-    if (bytes < 16 || hello->magic != EOMT_EDGE_HELLO_MAGIC) return eomt_edge_fail_(sub, "this is no eomt-edge", "");
+    if (got->bytes == 0) {
+        eomt_edge_fail_(sub, "the daemon hung up before its hello", "");
+        return EOMT_EDGE_AGAIN_;
+    }
+    if (got->bytes < 16 || hello->magic != EOMT_EDGE_HELLO_MAGIC)
+        return eomt_edge_fail_(sub, "this is not a mask socket: what it says does not begin as a hello of eomt-edge", "");
     if (hello->abi_version != EOMT_EDGE_ABI_VERSION) {
         snprintf(text, sizeof text, "%u, this client %u", hello->abi_version, EOMT_EDGE_ABI_VERSION);
         return eomt_edge_fail_(sub, "the daemon speaks another ABI of the mask ring", text);
     }
-    if (bytes != (ssize_t)sizeof *hello) return eomt_edge_fail_(sub, "the hello has a wrong length", "");
+    if (got->cut || got->bytes != (ssize_t)sizeof *hello) return eomt_edge_fail_(sub, "this is not a mask socket: its hello has a wrong length", "");
     if (hello->status != EOMT_EDGE_HELLO_OK) {
         memcpy(text, hello->message, sizeof hello->message);
         text[sizeof hello->message] = '\0';
-        return eomt_edge_fail_(sub, "the daemon refused this client", text);
+        eomt_edge_fail_(sub, "the daemon refused this client", text);
+        return EOMT_EDGE_AGAIN_;
     }
-    if (memfd < 0 || sub->event_fd < 0) return eomt_edge_fail_(sub, "the hello came without its descriptors", "");
-    return eomt_edge_map_(sub, memfd, hello->ring_bytes);
+    if (got->lost)
+        return eomt_edge_fail_(sub, "the ring's descriptors did not arrive: this process has no free descriptor (see ulimit -n), or a "
+                                    "security module (SELinux, AppArmor) forbids it to receive them", "");
+    if (got->count != 2) {
+        snprintf(text, sizeof text, "%u", (unsigned)got->count);
+        return eomt_edge_fail_(sub, "this is not a mask socket: the hello came with another number of descriptors than two", text);
+    }
+    if (eomt_edge_map_(sub, got->fds[0], hello->ring_bytes) != 0 || eomt_edge_adopt_event_(sub) != 0) return EOMT_EDGE_ERROR;
+    return eomt_edge_watch_(sub) == 0 ? 0 : eomt_edge_fail_(sub, "epoll failed", strerror(errno));
 }
 
-static inline int eomt_edge_connect(eomt_edge_subscriber *sub, const char *path) {
+/* Connects and waits for something to receive. A Unix socket whose queue is full says EAGAIN, and nothing tells when there is room. */
+static inline int eomt_edge_knock_(eomt_edge_subscriber *sub, const struct sockaddr_un *address, int64_t deadline) {
+    struct pollfd wait;
+    int ready;
+    sub->socket_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (sub->socket_fd < 0) return eomt_edge_fail_(sub, "no socket", strerror(errno));
+    while (connect(sub->socket_fd, (const struct sockaddr *)(const void *)address, sizeof *address) != 0) {
+        int error = errno, left = eomt_edge_left_(deadline);
+        if (error != EAGAIN && error != EINTR) {
+            eomt_edge_fail_(sub, "cannot connect", strerror(error));
+            return error == ENOENT || error == ECONNREFUSED ? EOMT_EDGE_AGAIN_ : EOMT_EDGE_ERROR;
+        }
+        if (left == 0) return eomt_edge_fail_(sub, "cannot connect", "it does not accept: its queue is full (the daemon hangs, or another program listens there)");
+        poll(NULL, 0, left < 0 || left > 5 ? 5 : left);
+    }
+    wait.fd = sub->socket_fd;
+    wait.events = POLLIN;
+    do {
+        int left = eomt_edge_left_(deadline);
+        ready = poll(&wait, 1, left);
+        if (ready < 0 && errno != EINTR) return eomt_edge_fail_(sub, "poll failed", strerror(errno));
+        if (ready == 0 && left == 0) return eomt_edge_fail_(sub, "no hello came in time", "the daemon hangs, or another program listens there");
+    } while (ready <= 0);
+    return 0;
+}
+
+/* One attempt; 0, EOMT_EDGE_ERROR or EOMT_EDGE_AGAIN_. */
+static inline int eomt_edge_attempt_(eomt_edge_subscriber *sub, const char *path, int64_t deadline) {
     struct sockaddr_un address;
-    struct timeval patience;
-    eomt_edge_hello hello;
-    int fds[2], result;
-    ssize_t bytes;
+    eomt_edge_greeting_ got;
+    int result;
     memset(sub, 0, sizeof *sub);
     memset(&address, 0, sizeof address);
-    memset(&patience, 0, sizeof patience);
-    memset(&hello, 0, sizeof hello);
     sub->socket_fd = sub->event_fd = sub->epoll_fd = -1;
     snprintf(sub->path, sizeof sub->path, "%s", path);
     if (strlen(path) >= sizeof address.sun_path) return eomt_edge_fail_(sub, "the path is too long", "");
     address.sun_family = AF_UNIX;
     memcpy(address.sun_path, path, strlen(path) + 1);
-    patience.tv_sec = 5;
-    sub->socket_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (sub->socket_fd < 0) return eomt_edge_fail_(sub, "no socket", strerror(errno));
-    if (setsockopt(sub->socket_fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) != 0 ||
-        connect(sub->socket_fd, (const struct sockaddr *)(const void *)&address, sizeof address) != 0 ||
-        (bytes = eomt_edge_receive_(sub->socket_fd, &hello, fds)) < 0) {
-        result = eomt_edge_fail_(sub, "cannot connect", strerror(errno));
-        eomt_edge_close(sub);
-        return result;
+    result = eomt_edge_knock_(sub, &address, deadline);
+    if (result == 0 && eomt_edge_receive_(sub->socket_fd, &got) != 0) {
+        eomt_edge_fail_(sub, "the daemon hung up before its hello", strerror(errno));
+        result = EOMT_EDGE_AGAIN_;
+    } else if (result == 0) {
+        sub->event_fd = got.fds[1];
+        sub->generation = got.hello.generation;
+        result = eomt_edge_greet_(sub, &got);
+        eomt_edge_close_fd_(&got.fds[0]);
     }
-    sub->event_fd = fds[1];
-    result = eomt_edge_greet_(sub, &hello, bytes, fds[0]);
-    eomt_edge_close_fd_(&fds[0]);
-    if (result == 0 && eomt_edge_watch_(sub) != 0) result = eomt_edge_fail_(sub, "epoll failed", strerror(errno));
-    if (result == 0 && fcntl(sub->event_fd, F_SETFL, O_NONBLOCK) != 0) result = eomt_edge_fail_(sub, "fcntl failed", strerror(errno));
-    sub->generation = hello.generation;
     if (result != 0) eomt_edge_close(sub);
     return result;
 }
 
+static inline int64_t eomt_edge_deadline_(int timeout_ms) { return timeout_ms < 0 ? -1 : eomt_edge_now_ms() + timeout_ms; }
+
+static inline int eomt_edge_connect_within(eomt_edge_subscriber *sub, const char *path, int timeout_ms) {
+    return eomt_edge_attempt_(sub, path, eomt_edge_deadline_(timeout_ms)) == 0 ? 0 : EOMT_EDGE_ERROR;
+}
+
+static inline int eomt_edge_connect(eomt_edge_subscriber *sub, const char *path) { return eomt_edge_connect_within(sub, path, 5000); }
+
 static inline int eomt_edge_connect_retry(eomt_edge_subscriber *sub, const char *path, int timeout_ms) {
-    int64_t deadline = timeout_ms < 0 ? -1 : eomt_edge_now_ms_() + timeout_ms;
-    while (eomt_edge_connect(sub, path) != 0) {
-        int left = eomt_edge_left_(deadline);
+    int64_t deadline = eomt_edge_deadline_(timeout_ms);
+    for (;;) {
+        int left, result = eomt_edge_attempt_(sub, path, deadline);
+        if (result != EOMT_EDGE_AGAIN_) return result;
+        left = eomt_edge_left_(deadline);
         if (left == 0) return EOMT_EDGE_ERROR;
         poll(NULL, 0, left < 0 || left > 50 ? 50 : left);
     }
-    return 0;
 }
 
 static inline int eomt_edge_grow_(void **buffer, size_t *room, size_t bytes) {
@@ -410,12 +573,23 @@ static inline int eomt_edge_copy_slot_(const eomt_edge_subscriber *sub, const ui
     return 0;
 }
 
-/* The reading half of the seqlock; crates/client/src/ring_map.rs explains the order. */
-static inline int eomt_edge_latest(eomt_edge_subscriber *sub, eomt_edge_frame *frame) {
-    uint64_t wakeups;
+/* Whether each row describes something that the frame can hold: programs index the id map by its box. */
+static inline int eomt_edge_rows_are_sound_(const eomt_edge_frame *frame) {
+    uint64_t width = frame->info.width, height = frame->info.height;
+    uint32_t i;
+    for (i = 0; i < frame->info.segment_count; i++) {
+        const eomt_edge_segment *row = &frame->segments[i];
+        int is_number = row->score - row->score == 0; /* neither NaN nor infinite, without <math.h> */
+        if ((uint64_t)row->bbox[0] + row->bbox[2] > width || (uint64_t)row->bbox[1] + row->bbox[3] > height) return 0;
+        if (row->area > width * height || row->id == 0 || !is_number) return 0;
+    }
+    return 1;
+}
+
+/* The reading half of the seqlock; crates/client/src/seqlock.rs explains the order. */
+static inline int eomt_edge_copy_newest_(eomt_edge_subscriber *sub, eomt_edge_frame *frame, int64_t deadline) {
     int attempt;
-    ssize_t drained = read(sub->event_fd, &wakeups, sizeof wakeups); /* EAGAIN: no news; the ring is asked in any case */
-    (void)drained;
+    eomt_edge_drain_(sub);
     for (attempt = 0; attempt < 1000; attempt++) {
         const uint8_t *slot;
         int copied;
@@ -430,15 +604,20 @@ static inline int eomt_edge_latest(eomt_edge_subscriber *sub, eomt_edge_frame *f
             if (copied == -2) return eomt_edge_fail_(sub, "out of memory for a frame", "");
             if (eomt_edge_load_(slot + offsetof(eomt_edge_slot_header, lock)) == 2 * sequence) {
                 if (copied != 0) return eomt_edge_fail_(sub, "a slot of the ring makes no sense", "");
+                if (!eomt_edge_rows_are_sound_(frame))
+                    return eomt_edge_fail_(sub, "a segment lies outside of its frame, has no id, or a score that is no number", "");
                 if (sub->last != 0) sub->skipped += sequence - sub->last - 1;
                 sub->last = sequence;
                 return EOMT_EDGE_FRAME;
             }
         }
         sub->retries++;
+        if (eomt_edge_left_(deadline) == 0) break;
     }
     return EOMT_EDGE_NOTHING;
 }
+
+static inline int eomt_edge_latest(eomt_edge_subscriber *sub, eomt_edge_frame *frame) { return eomt_edge_copy_newest_(sub, frame, -1); }
 
 static inline int eomt_edge_closed_(const eomt_edge_subscriber *sub) {
     const void *at = sub->map + offsetof(eomt_edge_ring_header, closed);
@@ -448,16 +627,18 @@ static inline int eomt_edge_closed_(const eomt_edge_subscriber *sub) {
 }
 
 static inline int eomt_edge_next(eomt_edge_subscriber *sub, eomt_edge_frame *frame, int timeout_ms) {
-    int64_t deadline = timeout_ms < 0 ? -1 : eomt_edge_now_ms_() + timeout_ms;
+    int64_t deadline = eomt_edge_deadline_(timeout_ms);
+    int vain = 0;
     for (;;) {
-        struct pollfd wait;
-        int left, result, ended;
-        wait.fd = sub->socket_fd;
-        wait.events = POLLIN | POLLRDHUP;
+        struct pollfd wait[2];
+        int left, result, ended, pause = 1000; /* the ring is looked at once a second even if no event comes */
+        wait[0].fd = sub->socket_fd;
+        wait[0].events = POLLIN | POLLRDHUP;
+        wait[1].events = POLLIN;
         /* The order matters: asking for the end first and for a frame second cannot miss the last frame. After the hello the
          * server sends nothing: a readable socket means end of file. */
-        ended = eomt_edge_closed_(sub) || poll(&wait, 1, 0) > 0;
-        result = eomt_edge_latest(sub, frame);
+        ended = eomt_edge_closed_(sub) || poll(wait, 1, 0) > 0;
+        result = eomt_edge_copy_newest_(sub, frame, deadline);
         if (result != EOMT_EDGE_NOTHING) return result;
         if (ended) {
             sub->ended_cleanly = eomt_edge_closed_(sub);
@@ -466,29 +647,25 @@ static inline int eomt_edge_next(eomt_edge_subscriber *sub, eomt_edge_frame *fra
         }
         left = eomt_edge_left_(deadline);
         if (left == 0) return EOMT_EDGE_NOTHING;
-        wait.fd = sub->epoll_fd;
-        wait.events = POLLIN;
-        /* The ring is looked at once a second even if no event comes. */
-        if (poll(&wait, 1, left < 0 || left > 1000 ? 1000 : left) < 0 && errno != EINTR)
+        /* An event that is readable time and again and brings nothing is not asked any more; poll passes over -1. */
+        wait[1].fd = vain < 8 ? sub->event_fd : -1;
+        wait[1].revents = 0;
+        if (vain >= 8) pause = 10;
+        if (poll(wait, 2, left < 0 || left > pause ? pause : left) < 0 && errno != EINTR)
             return eomt_edge_fail_(sub, "poll failed", strerror(errno));
+        vain += wait[1].revents != 0;
     }
 }
 
 static inline int eomt_edge_fd(const eomt_edge_subscriber *sub) { return sub->epoll_fd; }
 
 static inline const char *eomt_edge_label(const eomt_edge_subscriber *sub, unsigned class_index) {
-    const char *label = (const char *)sub->map + sub->ring.labels_offset, *end = label + sub->ring.labels_bytes;
-    for (;;) {
-        size_t room = (size_t)(end - label), length = strnlen(label, room);
-        if (length == room) return NULL;
-        if (class_index-- == 0) return label;
-        label += length + 1;
-    }
+    return class_index < sub->label_count ? sub->labels[class_index] : NULL;
 }
 
 static inline const char *eomt_edge_metadata(const eomt_edge_subscriber *sub, size_t *bytes) {
     *bytes = (size_t)sub->ring.metadata_bytes;
-    return (const char *)sub->map + sub->ring.metadata_offset;
+    return sub->text + sub->ring.labels_bytes;
 }
 
 static inline uint32_t eomt_edge_crc32(uint32_t crc, const void *bytes, size_t count) {

@@ -11,6 +11,9 @@ never blocks the daemon and never gets a torn frame. When the daemon ends, itera
 ``Subscriber(path, reconnect=True)``). For an event loop, ``masks.fileno()`` is readable when there is a frame or an end; then
 call ``masks.next(timeout=0)``.
 
+Whatever listens on the socket: no call lasts longer than its timeout (CLOCK_MONOTONIC), every failure is an ``Error`` of this module,
+and none leaks memory or a descriptor.
+
 Command line: ``python -m eomt_edge_client --socket PATH --frames N [--json]``.
 
 The byte layout is that of ``crates/client/src/layout.rs`` in the eomt-edge repository. Linux, 64-bit, little-endian.
@@ -22,21 +25,24 @@ import argparse
 import array
 import fcntl
 import json
+import math
 import mmap
 import os
 import select
 import socket
+import stat
 import struct
 import sys
 import threading
 import time
 import zlib
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Iterator, List, Optional
 
 import numpy as np
 
-__all__ = ["ConnectError", "Ended", "Error", "Frame", "ProtocolError", "Segment", "Subscriber"]
+__all__ = ["Closed", "ConnectError", "DescriptorsLost", "Ended", "Error", "Frame", "ProtocolError", "Segment", "Subscriber", "TimedOut"]
 __version__ = "0.1.0"
 
 DEFAULT_SOCKET = "/run/eomt-edge/masks.sock"
@@ -46,6 +52,8 @@ RING_MAGIC = int.from_bytes(b"EOMTRING", "little")
 HELLO_MAGIC = int.from_bytes(b"EOMTHELO", "little")
 SLOT_MAGIC = int.from_bytes(b"SLOT", "little")
 MIN_SLOTS, MAX_SLOTS, MAX_SIDE, MAX_SEGMENTS = 2, 64, 16384, 65535
+# Bytes: no more is mapped, whatever a hello announces; no more labels, and no more metadata, are copied.
+MAX_RING_BYTES, MAX_TEXT_BYTES = 4 << 30, 16 << 20
 RING_HAS_FRAME = 1
 SLOT_STALE, SLOT_NO_SIGNAL, SLOT_HAS_FRAME, SLOT_HAS_CHECKSUM, SLOT_TRUNCATED = 1, 2, 4, 8, 16
 HELLO_OK = 0
@@ -82,6 +90,14 @@ _F_GET_SEALS, _F_SEAL_SHRINK = 1034, 0x0002
 # The ring is looked at this often even if no event comes.
 _RECHECK_S = 1.0
 _COPY_ATTEMPTS = 1000
+# What accepts and says hello does both at once: without a timeout of the caller's, a connect waits so long.
+_CONNECT_TIMEOUT_S = 5.0
+# Between two looks at a queue that is full: there is nothing to wait on.
+_QUEUE_PAUSE_S = 0.005
+# An event that is readable so many times in a call and brings nothing is not asked any more; the ring is, at this interval.
+_VAIN_WAKEUPS_MAX, _VAIN_PAUSE_S = 8, 0.01
+# SCM_MAX_FD of Linux: all descriptors that arrive are seen and closed.
+_FDS_MAX = 253
 
 
 class Error(Exception):
@@ -92,8 +108,20 @@ class ConnectError(Error):
     """Nobody listens there, or this process may not connect, or the daemon refused it."""
 
 
+class TimedOut(ConnectError, TimeoutError):
+    """No daemon, no hello or no frame within the timeout."""
+
+
 class ProtocolError(Error):
     """What listens there is no eomt-edge that this client understands."""
+
+
+class DescriptorsLost(Error):
+    """The daemon's descriptors did not get here: this process has none free, or a security module forbids it to receive them."""
+
+
+class Closed(Error, ValueError):
+    """The subscriber was closed before."""
 
 
 class Ended(Error):
@@ -164,7 +192,8 @@ class Frame:
 class Subscriber:
     """A connection to a daemon and its mapped ring. Not for use by several threads at once.
 
-    ``timeout`` (seconds, None = forever) is how long iteration waits for a frame before it raises ``TimeoutError``.
+    ``timeout`` (seconds, None = forever) is how long iteration waits for a frame before it raises ``TimedOut`` (a ``TimeoutError``).
+    The constructor waits as long for a daemon that does not accept or say hello, five seconds when ``timeout`` is None.
     ``reconnect=True`` makes iteration wait for the daemon's return instead of raising ``Ended``, within the same timeout.
     """
 
@@ -182,39 +211,83 @@ class Subscriber:
         self._epoll: Optional[select.epoll] = None
         self._map: Optional[mmap.mmap] = None
         self._words: Optional[memoryview] = None
-        self._connect()
+        self._connect(_deadline(_CONNECT_TIMEOUT_S if timeout is None else timeout))
 
     # -- the life of a connection --------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    def _connect(self, deadline: Optional[float]) -> None:
         fds: List[int] = []
         try:
-            connection.settimeout(5.0)
-            try:
-                connection.connect(self.path)
-                data, fds = _receive(connection)
-            except OSError as error:
-                raise ConnectError(f"cannot connect to the mask socket {self.path}: {error}") from error
-            hello = self._parse_hello(data)
+            with self._own_errors(ConnectError, f"cannot connect to the mask socket {self.path}"):
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+                self._knock(deadline)
+                data, flags = _receive(self._socket, fds)
+            hello = self._parse_hello(data, bool(flags & socket.MSG_TRUNC))
+            if flags & socket.MSG_CTRUNC:
+                raise DescriptorsLost(
+                    f"the ring's descriptors did not arrive from {self.path} ({len(fds)} of 2): this process has no free descriptor "
+                    "(see ulimit -n), or a security module (SELinux, AppArmor) forbids it to receive them")
             if len(fds) != 2:
-                raise ProtocolError(f"{self.path} is not a mask socket: the hello came with {len(fds)} descriptors")
-            self._open_ring(fds[0], int(hello["ring_bytes"]))
+                raise ProtocolError(f"{self.path} is not a mask socket: the hello came with {len(fds)} descriptors instead of its two")
+            with self._own_errors(ProtocolError, f"the mask ring of {self.path} cannot be read"):
+                self._open_ring(fds[0], int(hello["ring_bytes"]))
+                self._adopt_event(fds[1])
+                self._event = fds.pop()
             self.generation = int(hello["generation"])
-            self._epoll = select.epoll()
-            self._epoll.register(fds[1], select.EPOLLIN)
-            self._epoll.register(connection.fileno(), select.EPOLLIN | select.EPOLLRDHUP)
-            os.set_blocking(fds[1], False)
-            self._event, self._socket = fds.pop(), connection
+            with self._own_errors(Error, f"waiting for masks of {self.path} failed"):
+                self._epoll = select.epoll()
+                self._epoll.register(self._event, select.EPOLLIN)
+                self._epoll.register(self._socket.fileno(), select.EPOLLIN | select.EPOLLRDHUP)
         except BaseException:
-            connection.close()
             self.close()
             raise
         finally:
             for fd in fds:
                 os.close(fd)
 
-    def _parse_hello(self, data: bytes) -> np.void:
+    @contextmanager
+    def _own_errors(self, kind, what: str):
+        """Whatever the system or a library says of what the daemon sent becomes an error of this module."""
+        try:
+            yield
+        except Error:
+            raise
+        except (OSError, ValueError, OverflowError, MemoryError, RecursionError, struct.error) as error:
+            raise kind(f"{what}: {error or type(error).__name__}") from error
+
+    def _knock(self, deadline: Optional[float]) -> None:
+        """Connects and waits for something to receive. A Unix socket whose queue is full says EAGAIN, and nothing tells when there is room."""
+        while True:
+            try:
+                self._socket.connect(self.path)
+                break
+            except BlockingIOError:
+                left = _left(deadline)
+                if left is not None and left <= 0:
+                    raise TimedOut(f"cannot connect to the mask socket {self.path}: it does not accept: its queue is full (the daemon "
+                                   "hangs, or another program listens there)") from None
+                time.sleep(_QUEUE_PAUSE_S if left is None else min(_QUEUE_PAUSE_S, left))
+        if not self._poll_socket(deadline):
+            raise TimedOut(f"cannot connect to the mask socket {self.path}: no hello came in time (the daemon hangs, or another program "
+                           "listens there)")
+
+    def _poll_socket(self, deadline: Optional[float]) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN | select.POLLRDHUP)
+        left = _left(deadline)
+        return bool(poll.poll(None if left is None else math.ceil(1000 * min(left, 86400.0))))
+
+    def _adopt_event(self, event: int) -> None:
+        # An eventfd belongs to no file system and has no type.
+        kind = stat.S_IFMT(os.fstat(event).st_mode)
+        flags = fcntl.fcntl(event, fcntl.F_GETFL)
+        if kind not in (0, stat.S_IFIFO):
+            raise ProtocolError(f"the mask ring of {self.path} cannot be read: the event descriptor is neither a pipe nor an eventfd")
+        if flags & os.O_ACCMODE == os.O_WRONLY or flags & os.O_PATH:
+            raise ProtocolError(f"the mask ring of {self.path} cannot be read: the event descriptor cannot be read")
+        os.set_blocking(event, False)
+
+    def _parse_hello(self, data: bytes, cut: bool) -> np.void:
         if not data:
             raise ConnectError(f"the daemon at {self.path} hung up before its hello")
         if len(data) < 16 or struct.unpack_from("<Q", data)[0] != HELLO_MAGIC:
@@ -222,18 +295,18 @@ class Subscriber:
         abi = struct.unpack_from("<I", data, 8)[0]
         if abi != ABI_VERSION:
             raise ProtocolError(f"the daemon at {self.path} speaks ABI {abi} of the mask ring, this client {ABI_VERSION}")
-        if len(data) != HELLO.itemsize:
-            raise ProtocolError(f"{self.path} is not a mask socket: a hello of {len(data)} bytes")
+        if cut or len(data) != HELLO.itemsize:
+            raise ProtocolError(f"{self.path} is not a mask socket: a hello of {'more than ' if cut else ''}{len(data)} bytes")
         hello = np.frombuffer(data, HELLO)[0]
         if hello["status"] != HELLO_OK:
             reason = data[HELLO.fields["message"][1]:].split(b"\0")[0].decode("utf-8", "replace")
-            raise ConnectError(f"the daemon at {self.path} refused this client: {reason}")
+            raise ConnectError(f"the daemon at {self.path} refused this client: {_plain(reason)}")
         return hello
 
     def _open_ring(self, memfd: int, ring_bytes: int) -> None:
-        problem = None
+        problem = None if ring_bytes <= MAX_RING_BYTES else f"{ring_bytes} bytes were announced, more than the {MAX_RING_BYTES} of a ring"
         try:
-            if not fcntl.fcntl(memfd, _F_GET_SEALS) & _F_SEAL_SHRINK:
+            if problem is None and not fcntl.fcntl(memfd, _F_GET_SEALS) & _F_SEAL_SHRINK:
                 problem = "the memfd is not sealed against shrinking"
         except OSError as error:
             problem = f"the descriptor is not a sealable memfd ({error})"
@@ -251,12 +324,13 @@ class Subscriber:
             raise ProtocolError(f"the mask ring of {self.path} cannot be read: {problem}")
         ring = self._ring
         text = self._map[ring["labels_offset"]:ring["labels_offset"] + ring["labels_bytes"]]
-        self.labels = [label.decode("utf-8", "replace") for label in text.split(b"\0")[:-1]]
+        # a row can name 65536 classes
+        self.labels = [label.decode("utf-8", "replace") for label in text.split(b"\0", 65536)[:-1]]
         text = self._map[ring["metadata_offset"]:ring["metadata_offset"] + ring["metadata_bytes"]]
-        try:
+        with self._own_errors(ProtocolError, f"the mask ring of {self.path} cannot be read: its metadata is no JSON"):
             self.metadata = json.loads(text.decode("utf-8"))
-        except ValueError as error:
-            raise ProtocolError(f"the mask ring of {self.path} cannot be read: its metadata is no JSON ({error})") from error
+        if not isinstance(self.metadata, dict):
+            raise ProtocolError(f"the mask ring of {self.path} cannot be read: its metadata is no JSON object")
         self._last = 0
 
     def close(self) -> None:
@@ -274,7 +348,10 @@ class Subscriber:
             self._words.release()
             self._words = None
         if self._map is not None:
-            self._map.close()
+            try:
+                self._map.close()
+            except BufferError:
+                pass  # a copy failed, and its traceback still looks at the memory: freed with it
             self._map = None
 
     def __enter__(self) -> "Subscriber":
@@ -286,7 +363,7 @@ class Subscriber:
     def fileno(self) -> int:
         """Readable when there is a frame or an end; it changes when the subscriber reconnects."""
         if self._epoll is None:
-            raise ValueError("the subscriber is closed")
+            raise Closed("the subscriber is closed")
         return self._epoll.fileno()
 
     # -- frames --------------------------------------------------------------------------------------------------------
@@ -305,7 +382,7 @@ class Subscriber:
                 self._connect_again(deadline)
                 continue
             if frame is None:
-                raise TimeoutError(f"no frame from {self.path} within {self.timeout} s")
+                raise TimedOut(f"no frame from {self.path} within {self.timeout} s")
             return frame
 
     def next(self, timeout: Optional[float] = None) -> Optional[Frame]:
@@ -313,11 +390,11 @@ class Subscriber:
         if self._map is None:
             raise Ended(self.path, clean=False)
         deadline = _deadline(timeout)
+        vain = 0
         while True:
-            self._drain()
             # The order matters: asking for the end first and for a frame second cannot miss the last frame.
             ended = self._ended()
-            frame = self._copy_newest()
+            frame = self._copy_newest(deadline)
             if frame is not None:
                 return frame
             if ended is not None:
@@ -325,42 +402,73 @@ class Subscriber:
             left = _left(deadline)
             if left is not None and left <= 0:
                 return None
-            self._epoll.poll(_RECHECK_S if left is None else min(left, _RECHECK_S))
+            vain += self._wait(left, ask_event=vain < _VAIN_WAKEUPS_MAX)
+
+    def _wait(self, left: Optional[float], ask_event: bool) -> bool:
+        """Whether the event became readable."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN | select.POLLRDHUP)
+        if ask_event and self._event >= 0:
+            poll.register(self._event, select.POLLIN)
+        pause = _RECHECK_S if ask_event else _VAIN_PAUSE_S
+        with self._own_errors(Error, f"waiting for masks of {self.path} failed"):
+            ready = poll.poll(math.ceil(1000 * (pause if left is None else min(left, pause))))
+        return any(fd == self._event for fd, _ in ready)
 
     def latest(self) -> Optional[Frame]:
         """The newest frame if it is newer than the last one; never waits, does not notice the end."""
         if self._map is None:
             return None
-        self._drain()
-        return self._copy_newest()
+        return self._copy_newest(None)
 
     def _connect_again(self, deadline: Optional[float]) -> None:
         self.close()
         pause = 0.005
         while True:
             try:
-                return self._connect()
-            except ConnectError:
+                return self._connect(deadline)
+            except ConnectError as error:
                 left = _left(deadline)
                 if left is not None and left <= 0:
-                    raise TimeoutError(f"the daemon at {self.path} did not come back within {self.timeout} s") from None
+                    raise TimedOut(f"the daemon at {self.path} did not come back within {self.timeout} s ({error})") from None
                 time.sleep(pause if left is None else min(pause, left))
                 pause = min(2 * pause, 0.2)
 
     def _drain(self) -> None:
+        """Takes what is there, so that the event is readable again only after the next wake-up; never blocks.
+
+        RWF_NOWAIT does not block whatever another holder did to the descriptor's flags; kernels before 6.5 don't know it for pipes.
+        One that hung up tells nothing any more: the socket does.
+        """
+        if self._event < 0:
+            return
         try:
-            os.read(self._event, 8)
-        except BlockingIOError:
-            pass
+            count = os.preadv(self._event, [bytearray(64)], -1, os.RWF_NOWAIT)
+        except (BlockingIOError, InterruptedError):
+            return
+        except (OSError, AttributeError):
+            poll = select.poll()
+            poll.register(self._event, select.POLLIN)
+            ready = poll.poll(0)
+            if not ready:
+                return
+            try:
+                count = len(os.read(self._event, 64)) if ready[0][1] & select.POLLIN else 0
+            except OSError:
+                return
+        if count == 0:
+            with self._own_errors(Error, f"waiting for masks of {self.path} failed"):
+                self._epoll.unregister(self._event)  # the daemon may hold it too, then closing is not enough
+            os.close(self._event)
+            self._event = -1
 
     def _ended(self) -> Optional[bool]:
         """How the ring ended, None while it lives."""
         if self._closed():
             return True
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN | select.POLLRDHUP)
-        # After the hello the server says nothing more: readable means end of file.
-        return self._closed() if poll.poll(0) else None
+        with self._own_errors(Error, f"waiting for masks of {self.path} failed"):
+            # After the hello the server says nothing more: readable means end of file.
+            return self._closed() if self._poll_socket(time.monotonic()) else None
 
     def _closed(self) -> bool:
         # The u32 `closed` shares its aligned word with reserved zeros.
@@ -368,8 +476,9 @@ class Subscriber:
         self._fence()
         return closed != 0
 
-    def _copy_newest(self) -> Optional[Frame]:
-        """The reading half of the seqlock; crates/client/src/ring_map.rs explains the order."""
+    def _copy_newest(self, deadline: Optional[float]) -> Optional[Frame]:
+        """The reading half of the seqlock; crates/client/src/seqlock.rs explains the order."""
+        self._drain()
         for _ in range(_COPY_ATTEMPTS):
             sequence = self._words[RING_HEADER.fields["latest"][1] // 8]
             self._fence()
@@ -377,11 +486,14 @@ class Subscriber:
                 return None
             slot = self._ring["slots_offset"] + sequence % self._ring["slot_count"] * self._ring["slot_stride"]
             lock = (slot + SLOT_HEADER.fields["lock"][1]) // 8
-            if self._words[lock] == 2 * sequence:
+            stable = 2 * sequence % 2**64
+            if self._words[lock] == stable:
                 self._fence()
-                header, rows, ids, rgb, problem = self._copy_slot(slot, sequence)
+                with self._own_errors(Error, f"no memory for a frame of {self.path}"):
+                    header, rows, ids, rgb, problem = self._copy_slot(slot, sequence)
                 self._fence()
-                if self._words[lock] == 2 * sequence:
+                if self._words[lock] == stable:
+                    problem = problem or _check_rows(rows, ids)
                     if problem is not None:
                         raise ProtocolError(f"the mask ring of {self.path} cannot be read: {problem}")
                     if self._last:
@@ -389,6 +501,8 @@ class Subscriber:
                     self._last = sequence
                     return self._build(header["info"], rows, ids, rgb)
             self.retries += 1
+            if deadline is not None and time.monotonic() >= deadline:
+                break
         return None
 
     def _fence(self) -> None:
@@ -449,15 +563,32 @@ class Subscriber:
         )
 
 
-def _receive(connection: socket.socket):
-    """One message and the descriptors that came with it (socket.recv_fds is of Python 3.9 and sets no close-on-exec)."""
-    room = socket.CMSG_SPACE(2 * array.array("i").itemsize)
-    data, ancillary, _flags, _address = connection.recvmsg(HELLO.itemsize, room, socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
+def _receive(connection: socket.socket, fds: List[int]):
+    """One message and its flags; the descriptors that came with it are the caller's from the start, so that it closes them in any case."""
+    data, ancillary, flags, _address = connection.recvmsg(HELLO.itemsize, socket.CMSG_SPACE(4 * _FDS_MAX), socket.MSG_CMSG_CLOEXEC)
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(content[:len(content) - len(content) % fds.itemsize])
-    return data, list(fds)
+            fds.extend(array.array("i", content[:len(content) - len(content) % 4]))
+    return data, flags
+
+
+def _check_rows(rows: np.ndarray, ids: np.ndarray) -> Optional[str]:
+    """What is wrong with the rows of a whole frame: programs index the id map by their boxes."""
+    height, width = ids.shape
+    box = rows["bbox"].astype(np.uint64)
+    right, bottom = box[:, 0] + box[:, 2], box[:, 1] + box[:, 3]
+    wrong = (right > width) | (bottom > height) | (rows["area"] > width * height) | (rows["id"] == 0) | ~np.isfinite(rows["score"])
+    if not wrong.any():
+        return None
+    row = rows[np.argmax(wrong)]
+    return (f"a frame of {width}x{height} has a segment of id {row['id']}, score {row['score']}, box {row['bbox'].tolist()} and area "
+            f"{row['area']}, which no frame can have")
+
+
+def _plain(text: str) -> str:
+    """A text of the daemon's as a terminal may see it."""
+    text = text if len(text) <= 200 else text[:200] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _check_ring(ring: dict, size: int) -> Optional[str]:
@@ -474,8 +605,10 @@ def _check_ring(ring: dict, size: int) -> Optional[str]:
     pixels = ring["max_width"] * ring["max_height"]
     frame, stride, slots = ring["frame_offset"], ring["slot_stride"], ring["slots_offset"]
     ids_end = ring["ids_offset"] + padded(2 * pixels)
+    if ring["total_bytes"] != size or max(ring["labels_bytes"], ring["metadata_bytes"]) > MAX_TEXT_BYTES:
+        return f"its header speaks of {ring['total_bytes']} bytes with {ring['labels_bytes']} of labels, its memory has {size}"
     blobs = [(ring["labels_offset"], ring["labels_bytes"]), (ring["metadata_offset"], ring["metadata_bytes"])]
-    aligned = not any(at % 64 for at in (slots, stride, ring["table_offset"], ring["ids_offset"], frame))
+    aligned = not any(at % 8 for at, _ in blobs) and not any(at % 64 for at in (slots, stride, ring["table_offset"], ring["ids_offset"], frame))
     ordered = (
         ring["header_bytes"] >= RING_HEADER.itemsize
         and all(at >= ring["header_bytes"] and at + length <= slots for at, length in blobs)
@@ -498,7 +631,7 @@ def _left(deadline: Optional[float]) -> Optional[float]:
 
 def _line(frame: Frame, skipped: int, as_json: bool) -> str:
     if not as_json:
-        segments = ", ".join(f"{s.label or s.category_id} {s.score:.2f}" for s in frame.segments)
+        segments = ", ".join(f"{_plain(s.label or str(s.category_id))} {s.score:.2f}" for s in frame.segments)
         return f"{frame.sequence}: {frame.width}x{frame.height}, {len(frame.segments)} segments: {segments}"
     return json.dumps({
         "sequence": frame.sequence, "frame_sequence": frame.frame_sequence, "captured_ns": frame.captured_ns,
@@ -514,16 +647,21 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="eomt_edge_client", description="Print what an eomt-edge daemon publishes.")
     parser.add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH")
     parser.add_argument("--frames", type=int, metavar="N", help="end after N frames (default: never)")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up when no frame comes for so long")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up when connecting and the first frame take so long, or a later frame")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     options = parser.parse_args(arguments)
     received = 0
+    deadline = _deadline(options.timeout)
     try:
         with Subscriber(options.socket, timeout=options.timeout) as masks:
             while options.frames is None or received < options.frames:
-                print(_line(next(masks), masks.skipped, options.json), flush=True)
+                frame = masks.next(_left(deadline))
+                if frame is None:
+                    raise TimedOut(f"no frame from {options.socket} within {options.timeout} s")
+                print(_line(frame, masks.skipped, options.json), flush=True)
                 received += 1
-    except (Error, TimeoutError) as error:
+                deadline = _deadline(options.timeout)
+    except Error as error:
         print(f"eomt_edge_client: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, BrokenPipeError):

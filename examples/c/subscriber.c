@@ -1,14 +1,16 @@
-/* Prints what an eomt-edge daemon publishes, a line per frame: subscriber [--socket PATH] [--frames N] [--json]. */
+/* Prints what an eomt-edge daemon publishes, a line per frame: subscriber [--socket PATH] [--frames N] [--timeout SECONDS] [--json].
+ * The timeout is for connecting, hello and first frame together, and then for each frame; without it, a frame is waited for for ever. */
 #include "eomt_edge.h"
 
 static void print_text(const eomt_edge_subscriber *sub, const eomt_edge_frame *frame) {
+    char plain[64];
     uint32_t i;
     printf("%llu: %ux%u, %u segments:", (unsigned long long)frame->info.sequence, frame->info.width, frame->info.height,
            frame->info.segment_count);
     for (i = 0; i < frame->info.segment_count; i++) {
         const eomt_edge_segment *segment = &frame->segments[i];
         const char *label = eomt_edge_label(sub, segment->class_index);
-        printf("%s %s %.2f", i > 0 ? "," : "", label != NULL ? label : "?", segment->score);
+        printf("%s %s %.2f", i > 0 ? "," : "", label != NULL ? eomt_edge_plain(plain, sizeof plain, label) : "?", segment->score);
     }
     putchar('\n');
 }
@@ -67,7 +69,8 @@ static void print_json(const eomt_edge_subscriber *sub, const eomt_edge_frame *f
 int main(int argc, char **argv) {
     const char *path = "/run/eomt-edge/masks.sock";
     long long frames = -1;
-    int json = 0, result = EOMT_EDGE_FRAME, i;
+    int json = 0, result = EOMT_EDGE_FRAME, timeout_ms = -1, left, i;
+    int64_t start = eomt_edge_now_ms();
     eomt_edge_subscriber sub;
     eomt_edge_frame frame = EOMT_EDGE_FRAME_INIT;
     for (i = 1; i < argc; i++) {
@@ -77,23 +80,28 @@ int main(int argc, char **argv) {
             path = argv[++i];
         } else if (strcmp(argv[i], "--frames") == 0 && i + 1 < argc) {
             frames = atoll(argv[++i]);
+        } else if (strcmp(argv[i], "--timeout") == 0 && i + 1 < argc) {
+            timeout_ms = (int)(1000 * atof(argv[++i]));
         } else {
-            fprintf(stderr, "usage: %s [--socket PATH] [--frames N] [--json]\n", argv[0]);
+            fprintf(stderr, "usage: %s [--socket PATH] [--frames N] [--timeout SECONDS] [--json]\n", argv[0]);
             return 2;
         }
     }
-    if (eomt_edge_connect(&sub, path) != 0) {
+    if ((timeout_ms < 0 ? eomt_edge_connect(&sub, path) : eomt_edge_connect_within(&sub, path, timeout_ms)) != 0) {
         fprintf(stderr, "%s\n", sub.error);
         return 1;
     }
-    for (; frames != 0 && (result = eomt_edge_next(&sub, &frame, -1)) == EOMT_EDGE_FRAME; frames--) {
+    for (left = timeout_ms < 0 ? -1 : timeout_ms - (int)(eomt_edge_now_ms() - start); frames != 0; frames--, left = timeout_ms) {
+        result = eomt_edge_next(&sub, &frame, timeout_ms >= 0 && left < 0 ? 0 : left);
+        if (result != EOMT_EDGE_FRAME) break;
         if (json)
             print_json(&sub, &frame);
         else
             print_text(&sub, &frame);
         if (fflush(stdout) != 0) break;
     }
-    if (result != EOMT_EDGE_FRAME) fprintf(stderr, "%s\n", sub.error);
+    if (result == EOMT_EDGE_NOTHING) fprintf(stderr, "mask socket %s: no frame came in time\n", path);
+    if (result == EOMT_EDGE_ERROR || result == EOMT_EDGE_ENDED) fprintf(stderr, "%s\n", sub.error);
     eomt_edge_frame_free(&frame);
     eomt_edge_close(&sub);
     return result == EOMT_EDGE_FRAME ? 0 : 1;

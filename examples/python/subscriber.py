@@ -45,7 +45,7 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (eomt_edge_client.Error, TimeoutError) as error:
+    except eomt_edge_client.Error as error:
         sys.exit(f"subscriber: {error}")
     except KeyboardInterrupt:
         pass

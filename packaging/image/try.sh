@@ -3,7 +3,7 @@
 #
 #     try.sh IMAGE.img [OUTPUT]          needs the packages of `setup.sh check`
 #
-# The copy is enlarged as by a larger card, and gets a setup file with good lines and a wrong one. One line per check, `PASS NAME: fact` or
+# The copy is enlarged as by a larger card, and gets a setup file with good lines and wrong ones. One line per check, `PASS NAME: fact` or
 # `FAIL NAME: fact`; evidence (serial lines, journals, the files of the boot partition) in OUTPUT, by default device-test-output/image.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -49,7 +49,9 @@ wifi_ssid = Some Network
 wifi_password = $secret
 wifi_country = germany
 timezone = Europe/Berlin
+wifi_pasword = mistyped-$secret
 END
+printf 'ssh_key = ssh-ed25519 AAAA\344 a line in Latin-1\n' >> "$work/setup.txt"
 sed -i 's/$/\r/' "$work/setup.txt"
 mcopy -o -i "$work/disk.img@@1M" "$work/setup.txt" ::/eomt-edge-setup.txt
 
@@ -117,6 +119,7 @@ verdict timezone "$(guest date +%Z)" has "$(guest date +%Z)" CE
 verdict root-locked "$(guest sudo passwd -S root)" has "$(guest sudo passwd -S root)" "root L"
 verdict ssh-keys-only "$(guest sudo sshd -T | grep -i '^passwordauth')" same "$(guest sudo sshd -T | grep -i '^passwordauth')" "passwordauthentication no"
 report=$(guest sudo cat /boot/efi/eomt-edge-setup.log | tr -d '\r')
+for line in "line 9: there is no such key" "line 10: ssh_key is damaged"; do verdict "wrong-line" "$line" has "$report" "WRONG: $line"; done
 verdict wrong-line "$(grep WRONG <<< "$report" | head -n 1)" has "$report" "WRONG: line 7: wifi_country must be"
 verdict wifi "$(guest sudo ls -l /etc/wpa_supplicant/wpa_supplicant-wlan0.conf)" \
     has "$(guest sudo cat /etc/wpa_supplicant/wpa_supplicant-wlan0.conf)" "ssid=$(printf 'Some Network' | od -An -tx1 | tr -d ' \n')"
@@ -157,10 +160,10 @@ identity=$(guest cat /etc/machine-id)
 verdict off "the machine switches itself off" off
 
 mcopy -n -i "$work/disk.img@@1M" ::/eomt-edge-setup.txt ::/eomt-edge-setup.log "$output/"
-verdict setup-file "$(grep -c '^#' "$output/eomt-edge-setup.txt") lines are comments, 1 is left: $(grep -v '^#' "$output/eomt-edge-setup.txt" | tr -d '\r')" \
-    same "$(grep -v '^#' "$output/eomt-edge-setup.txt" | tr -d '\r')" "wifi_country = germany"
+left=$(grep -v '^#' "$output/eomt-edge-setup.txt" | tr -d '\r' || true)
+verdict setup-file "$(grep -c '^#' "$output/eomt-edge-setup.txt") lines are comments; left as they were: ${left:-none}" same "$left" ""
 found=$(head -c 513M "$work/disk.img" | grep -a -c "$secret" || true)
-verdict secret-gone "$found traces of the Wi-Fi password on the boot partition" same "$found" 0
+verdict secret-gone "$found traces of the Wi-Fi password, right or mistyped, on the boot partition" same "$found" 0
 
 start second
 reach || { verdict second-login "nobody could log in within $limit s; see second-serial.log" false; exit 1; }

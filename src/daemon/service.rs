@@ -23,6 +23,11 @@ impl Service {
         Service { managed, interval: sd_notify::watchdog_enabled().map(|limit| limit / 2), fed: None }
     }
 
+    /// The start may take `time` longer than the unit says: a model is tried and loaded.
+    pub fn extend_start(&self, time: Duration) {
+        self.tell(&[NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))]);
+    }
+
     /// The first inference went well.
     pub fn ready(&self, status: &str) {
         self.tell(&[NotifyState::Ready, NotifyState::Status(&sentence(status))]);

@@ -206,6 +206,8 @@ fn constants() -> Vec<(&'static str, &'static str, u64)> {
         ("EOMT_EDGE_MAX_SLOTS", "MAX_SLOTS", MAX_SLOTS.into()),
         ("EOMT_EDGE_MAX_SIDE", "MAX_SIDE", MAX_SIDE.into()),
         ("EOMT_EDGE_MAX_SEGMENTS", "MAX_SEGMENTS", MAX_SEGMENTS.into()),
+        ("EOMT_EDGE_MAX_RING_BYTES", "MAX_RING_BYTES", MAX_RING_BYTES),
+        ("EOMT_EDGE_MAX_TEXT_BYTES", "MAX_TEXT_BYTES", MAX_TEXT_BYTES),
         ("EOMT_EDGE_STALE", "SLOT_STALE", SLOT_STALE.into()),
         ("EOMT_EDGE_NO_SIGNAL", "SLOT_NO_SIGNAL", SLOT_NO_SIGNAL.into()),
         ("EOMT_EDGE_HAS_FRAME", "SLOT_HAS_FRAME", SLOT_HAS_FRAME.into()),

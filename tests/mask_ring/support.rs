@@ -52,10 +52,16 @@ pub fn examples() -> PathBuf {
 
 /// Compiles one C (or, by its suffix, C++) source against the header, with all warnings as errors.
 pub fn compile(source: &Path, output: &Path) {
+    compile_with(&[], source, output);
+}
+
+/// [`compile`] with options of its own.
+pub fn compile_with(options: &[&str], source: &Path, output: &Path) {
     let own = std::env::var_os("EOMT_EDGE_TEST_CC").or_else(|| std::env::var_os("CC"));
     let compiler = own.unwrap_or_else(|| "cc".into());
     let standard = if source.extension().is_some_and(|suffix| suffix == "cpp") { "-std=c++17" } else { "-std=c11" };
     let result = Command::new(&compiler)
+        .args(options)
         .args([standard, "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic", "-I"])
         .arg(clients().join("c"))
         .arg("-o")
@@ -70,13 +76,18 @@ pub fn compiled(program: &Path) -> Command {
     if std::env::var_os("EOMT_EDGE_TEST_CC").is_some() { emulated(program) } else { Command::new(program) }
 }
 
-/// The example subscriber in C, compiled once.
+/// AddressSanitizer and UBSan, which abort at the first finding. An emulator runs neither.
+pub fn sanitizers() -> &'static [&'static str] {
+    if runner().is_empty() { &["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"] } else { &[] }
+}
+
+/// The example subscriber in C, compiled once, under sanitizers.
 pub fn c_subscriber() -> Command {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let program = BUILT.get_or_init(|| {
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("subscriber-{}", std::env::consts::ARCH));
         let draft = program.with_extension(std::process::id().to_string());
-        compile(&examples().join("c/subscriber.c"), &draft);
+        compile_with(sanitizers(), &examples().join("c/subscriber.c"), &draft);
         std::fs::rename(&draft, &program).expect("both in cargo's own directory");
         program
     });

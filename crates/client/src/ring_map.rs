@@ -228,6 +228,165 @@ mod tests {
     use super::super::layout::Geometry;
     use super::*;
 
+    /// A ring in ordinary memory, written as the daemon writes one but with atomic stores, so that Miri and ThreadSanitizer can judge.
+    type Memory = Box<[AtomicU64]>;
+
+    fn memory(info: &RingInfo) -> Memory {
+        let words: Memory = (0..info.total_bytes / 8).map(|_| AtomicU64::new(0)).collect();
+        let header = std::ptr::from_ref(info).cast::<u8>();
+        // SAFETY: a RingInfo has no padding (its fields fill 192 bytes, asserted in the layout), so all of its bytes are initialized.
+        put(&words, 0, unsafe { std::slice::from_raw_parts(header, size_of::<RingInfo>()) });
+        words
+    }
+
+    fn put(words: &[AtomicU64], at: u64, bytes: &[u8]) {
+        for (word, chunk) in words[at as usize / 8..].iter().zip(bytes.chunks(8)) {
+            let mut whole = [0; 8];
+            whole[..chunk.len()].copy_from_slice(chunk);
+            word.store(u64::from_le_bytes(whole), Ordering::Relaxed);
+        }
+    }
+
+    /// A frame of which every id, and the one row's track, is `sequence`.
+    fn publish(words: &[AtomicU64], ring: &RingInfo, sequence: u64, (width, height): (u32, u32)) {
+        let slot = ring.slots_offset + sequence % u64::from(ring.slot_count) * ring.slot_stride;
+        let (lock, latest) = (&words[slot as usize / 8 + 1], &words[offset_of!(RingHeader, latest) / 8]);
+        seqlock::begin::<Hardware>(lock, sequence);
+        put(words, slot, &[SLOT_MAGIC.to_le_bytes(), ABI_VERSION.to_le_bytes()].concat());
+        put(words, slot + 16, &[sequence; 5].map(u64::to_le_bytes).concat());
+        put(words, slot + 56, &[width, height, 9, 0, 1, 0].map(u32::to_le_bytes).concat());
+        let row = [0x0002_0001, 0.5f32.to_bits(), 0, 0, 1, 1, 1, sequence as u32];
+        put(words, slot + ring.table_offset, &row.map(u32::to_le_bytes).concat());
+        let ids: Vec<u8> = (0..width * height).flat_map(|_| (sequence as u16).to_le_bytes()).collect();
+        put(words, slot + ring.ids_offset, &ids);
+        seqlock::finish::<Hardware>(lock, latest, sequence);
+    }
+
+    fn check_frame(frame: &MaskFrame, sequence: u64) {
+        assert!(frame.ids.iter().all(|&id| id == sequence as u16), "frame {sequence} is torn: {:?}", frame.ids);
+        let row = frame.segments[0];
+        assert_eq!((row.id, row.class, row.score, row.bbox, row.area), (1, 2, 0.5, [0, 0, 1, 1], 1));
+        assert_eq!((frame.sequence(), frame.info.dropped, u64::from(row.track_id)), (sequence, sequence, sequence));
+    }
+
+    #[test]
+    fn frames_of_all_small_sizes_come_whole() {
+        let info = sound();
+        let words = memory(&info);
+        let map = RingMap::new(&words[..]).expect("a sound ring");
+        let mut frame = MaskFrame::default();
+        let sizes = (1..=33).flat_map(|width| [(width, 1), (width, 7)]).chain([(1, 2), (5, 3)]);
+        for (sequence, size) in (1..).zip(sizes) {
+            publish(&words, &info, sequence, size);
+            assert_eq!(map.latest(), sequence);
+            assert_eq!(map.read_slot(sequence, &mut frame), SlotRead::Done);
+            assert_eq!((frame.width(), frame.height(), frame.ids.len() as u32), (size.0, size.1, size.0 * size.1));
+            check_frame(&frame, sequence);
+            assert_eq!(map.read_slot(sequence + 3, &mut frame), SlotRead::Overtaken);
+        }
+        assert!(!map.closed());
+        words[offset_of!(RingHeader, closed) / 8].store(1, Ordering::Relaxed);
+        assert!(map.closed());
+    }
+
+    #[test]
+    fn one_writer_and_two_readers_share_a_process() {
+        let publications = if cfg!(miri) { 40 } else { 30_000 };
+        let info = sound();
+        let words = memory(&info);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let map = RingMap::new(&words[..]).expect("a sound ring");
+                scope.spawn(move || {
+                    let (mut frame, mut last) = (MaskFrame::default(), 0);
+                    while last < publications {
+                        let sequence = map.latest();
+                        if sequence == last {
+                            std::thread::yield_now();
+                            continue;
+                        }
+                        match map.read_slot(sequence, &mut frame) {
+                            SlotRead::Done => {
+                                check_frame(&frame, sequence);
+                                last = sequence;
+                            }
+                            SlotRead::Overtaken => {}
+                            SlotRead::Corrupt(what) => panic!("{what}"),
+                        }
+                    }
+                });
+            }
+            (1..=publications).for_each(|sequence| publish(&words, &info, sequence, (8, 4)));
+        });
+    }
+
+    /// Whatever a ring says of itself, reading it stays inside of it.
+    #[test]
+    fn no_header_and_no_slot_leads_outside() {
+        let info = sound();
+        let mut state = 0x5EED_u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 20
+        };
+        let (mut refused, mut read) = (0, 0);
+        for round in 0..if cfg!(miri) { 60 } else { 20_000 } {
+            let words = memory(&info);
+            publish(&words, &info, 1, (3, 2));
+            let slot = (info.slots_offset + info.slot_stride) as usize / 8;
+            // a word of the header, or of the slot's header or table
+            let place = if round % 2 == 0 { 1 + random() as usize % 23 } else { slot + random() as usize % 20 };
+            let value = [random(), random() << 32, u64::MAX, 0, info.total_bytes, words[place].load(Ordering::Relaxed) + 8];
+            words[place].store(value[random() as usize % 6], Ordering::Relaxed);
+            let Ok(map) = RingMap::new(&words[..]) else {
+                refused += 1;
+                continue;
+            };
+            let _ = (map.labels(), map.metadata());
+            let mut frame = MaskFrame::default();
+            for sequence in [map.latest(), 1, random(), u64::MAX] {
+                read += u32::from(map.read_slot(sequence, &mut frame) == SlotRead::Done);
+            }
+        }
+        assert!(refused > 10 && read > 10, "{refused} refused, {read} read: both happen");
+    }
+
+    #[test]
+    fn a_row_that_no_frame_can_have_is_refused() {
+        let info = sound();
+        let words = memory(&info);
+        let map = RingMap::new(&words[..]).expect("a sound ring");
+        publish(&words, &info, 1, (8, 4));
+        let table = info.slots_offset + info.slot_stride + info.table_offset;
+        let nan = u64::from(f32::NAN.to_bits()) << 32 | 1;
+        // (word of the row, value, whether it may be)
+        for (word, value, fine) in [(0, nan, false), (0, 0x3F00_0000_0002_0000, false), (0, 0x3F00_0000_FFFF_FFFF, true)] {
+            put(&words, table + 8 * word, &u64::to_le_bytes(value));
+            let result = map.read_slot(1, &mut MaskFrame::default());
+            assert_eq!(result == SlotRead::Done, fine, "{value:#x}: {result:?}");
+        }
+        // x and y, width and height; area and track
+        let right = |x: u64, w: u64| [x, w | 4 << 32, 32];
+        for (words_of_row, fine) in
+            [(right(0, 8), true), (right(1, 8), false), (right(8, 0), true), (right(0xFFFF_FFFF, 0xFFFF_FFFF), false)]
+        {
+            put(&words, table + 8, &words_of_row.map(u64::to_le_bytes).concat());
+            let result = map.read_slot(1, &mut MaskFrame::default());
+            assert_eq!(result == SlotRead::Done, fine, "{words_of_row:?}: {result:?}");
+        }
+        put(&words, table + 8, &[0, 8 | 4 << 32, 33].map(u64::to_le_bytes).concat());
+        assert!(matches!(map.read_slot(1, &mut MaskFrame::default()), SlotRead::Corrupt(what) if what.contains("area 33")));
+    }
+
+    #[test]
+    fn texts_are_split_as_they_are() {
+        let info = sound();
+        let words = memory(&info);
+        put(&words, info.labels_offset, b"sky\0\xFFa\0b\0");
+        let labels = RingMap::new(&words[..]).expect("a sound ring").labels();
+        assert_eq!(labels, ["sky", "\u{FFFD}a", "b"], "three names, each with its NUL");
+    }
+
     fn sound() -> RingInfo {
         let geometry = Geometry {
             slot_count: 3,

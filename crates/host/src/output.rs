@@ -80,8 +80,8 @@ mod tests {
         assert_eq!(sentence("a.onnx: broken\n"), "a.onnx: broken");
         assert_eq!(sentence("a\nb\tc\rd"), "a b c d");
         assert_eq!(
-            sentence("\u{1b}[31mred\u{7}\u{9b}2J\u{202e}gnp.exe\u{2066}\u{2028}"),
-            "\\u001b[31mred\\u0007\\u009b2J\\u202egnp.exe\\u2066\\u2028"
+            sentence("\u{1b}[31mred\u{7}\u{9b}2J\u{202e}gnp.exe\u{2066}\u{2028}."),
+            "\\u001b[31mred\\u0007\\u009b2J\\u202egnp.exe\\u2066\\u2028."
         );
         assert_eq!(sentence("Büro 日本 été"), "Büro 日本 été");
     }

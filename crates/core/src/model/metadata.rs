@@ -135,14 +135,17 @@ impl Metadata {
     }
 
     fn check(&self) -> Result<(), ModelError> {
-        if let Some(class) = self.stuff_classes.iter().find(|&&class| usize::from(class) >= self.labels.len()) {
-            return Err(invalid("stuff_classes", format!("class {class} does not exist: there are {} labels", self.labels.len())));
-        }
         if self.name.len() > NAME_BYTES_MAX {
             return Err(invalid("name", format!("{} bytes are too long for a name", self.name.len())));
         }
         bounds::check_input(self.input_size).map_err(|reason| invalid("input_size", reason))?;
+        if self.labels.is_empty() {
+            return Err(invalid("labels", "it names no class".to_owned()));
+        }
         bounds::check_labels(&self.labels).map_err(|reason| invalid("labels", reason))?;
+        if let Some(class) = self.stuff_classes.iter().find(|&&class| usize::from(class) >= self.labels.len()) {
+            return Err(invalid("stuff_classes", format!("class {class} does not exist: there are {} labels", self.labels.len())));
+        }
         bounds::check_normalization(self.image_mean, self.image_std).map_err(|reason| invalid("image_std", reason))?;
         if !self.stuff_classes.is_sorted_by(|a, b| a < b) {
             return Err(invalid("stuff_classes", "class numbers stand there once, in ascending order".to_owned()));

@@ -53,6 +53,14 @@ impl AtomicFile {
         Ok(AtomicFile { path, file, temporary: Some(temporary) })
     }
 
+    /// Flushes to the disk.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_all().with_context(|| format!("{}: cannot be written", self.path.display()))
+    }
+
     /// Flushes to the disk, then gives the file its name.
     ///
     /// # Errors
@@ -256,7 +264,39 @@ mod tests {
         copied.write_all(b"copied").unwrap();
         copied.copy().unwrap();
         assert_eq!((fs::read(&path).unwrap(), names(&directory)), (b"copied".to_vec(), vec!["out.bin".to_owned()]));
-        assert!(TEMPORARIES.lock().unwrap().is_empty());
+        assert!(!TEMPORARIES.lock().unwrap().iter().any(|path| path.starts_with(&directory)));
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// The test starts itself again as the process that a signal ends while its file has a temporary name.
+    #[test]
+    fn a_signal_removes_temporary_names() {
+        use std::io::{BufRead, BufReader};
+        use std::process::{Command, Stdio};
+        const DIRECTORY: &str = "EOMT_EDGE_TEST_DIRECTORY";
+        if let Some(directory) = std::env::var_os(DIRECTORY) {
+            let file = AtomicFile::create_with(&Path::new(&directory).join("out.bin"), never).unwrap();
+            println!("\nready");
+            std::thread::park();
+            drop(file);
+        }
+        let directory = scratch("signal");
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "files::atomic::tests::a_signal_removes_temporary_names", "--nocapture"])
+                .env(DIRECTORY, &directory)
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            assert!(lines.map_while(Result::ok).any(|line| line == "ready"));
+            assert_eq!(names(&directory).len(), 1);
+            let pid = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(pid, rustix::process::Signal::from_named_raw(signal).unwrap()).unwrap();
+            let status = child.wait().unwrap();
+            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(signal));
+            assert!(names(&directory).is_empty(), "{signal} left {:?}", names(&directory));
+        }
         fs::remove_dir_all(&directory).unwrap();
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::fs::{OFlags, SeekFrom, seek};
+use rustix::io::Errno;
 
 use crate::bounds::{self, CHECKED_BYTES_MIN, FileBound};
 
@@ -45,28 +46,28 @@ pub fn check(file: &File, bound: &FileBound) -> io::Result<u64> {
 
 /// Refuses a file of which less than half was ever written: what a broken download or `truncate` leaves.
 fn check_written(file: &File, bytes: u64) -> io::Result<()> {
-    let (mut at, mut written) = (0, 0);
+    let (mut at, mut written, mut ended) = (0, 0, false);
     for _ in 0..STRETCHES_MAX {
+        let data = match seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            Err(Errno::NXIO) => bytes, // only a hole is left
+            Err(_) => break,
+        };
         // a file system that knows no holes says that all is data; one that cannot seek so is believed
-        let Ok(data) = seek(file, SeekFrom::Data(at)) else { break };
-        let Ok(hole) = seek(file, SeekFrom::Hole(data)) else { return rewind(file) };
+        let Ok(hole) = seek(file, SeekFrom::Hole(data.min(bytes - 1))) else { break };
         written += hole.saturating_sub(data);
-        if written >= bytes / 2 || hole >= bytes {
+        ended = data >= bytes || hole >= bytes;
+        if ended || written >= bytes / 2 {
             break;
         }
         at = hole;
     }
-    rewind(file)?;
-    if written < bytes / 2 {
+    seek(file, SeekFrom::Start(0))?;
+    if ended && written < bytes / 2 {
         let reason =
             format!("only {written} of its {bytes} bytes were ever written, and the rest is a hole: it is not whole, copy it again");
         return Err(io::Error::other(reason));
     }
-    Ok(())
-}
-
-fn rewind(file: &File) -> io::Result<()> {
-    seek(file, SeekFrom::Start(0))?;
     Ok(())
 }
 

@@ -26,7 +26,8 @@ pub(super) fn find(dir: &Path) -> Result<PathBuf, CheckpointError> {
         return Ok(path);
     }
     let entries = std::fs::read_dir(dir).map_err(io_error(dir))?;
-    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file() && is_torch(path)).collect();
+    let mut found: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file() && is_torch(path)).take(2).collect();
     match (found.pop(), found.is_empty()) {
         (Some(path), true) => Ok(path),
         (None, _) => Err(CheckpointError::layout(dir, "the folder holds no model.safetensors and no pytorch_model.bin")),

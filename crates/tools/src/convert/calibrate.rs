@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use eomt_edge_core::data::{Frame, Tensor};
 use eomt_edge_core::preprocess::Preprocessor;
 use eomt_edge_core::scenes;
+use eomt_edge_host::bounds;
 use eomt_edge_host::output::usage;
 use eomt_edge_host::pictures::read_picture;
 use tract_linalg::multithread::Executor;
@@ -47,7 +48,11 @@ const PIXELS_MAX: u64 = 64 << 20;
 /// A usage error that names the directory when it cannot be read or holds no picture.
 pub(super) fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
     let refuse = |reason: String| usage(format!("--calibrate {}: {reason}", directory.display()));
-    let entries = match std::fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
+    let listed = std::fs::read_dir(directory).and_then(|entries| entries.take(bounds::PICTURES_MAX + 1).collect::<Result<Vec<_>, _>>());
+    let entries = match listed {
+        Ok(entries) if entries.len() > bounds::PICTURES_MAX => {
+            return refuse(format!("there are more than {} files in it", bounds::PICTURES_MAX));
+        }
         Ok(entries) => entries,
         Err(error) => return refuse(format!("cannot be read: {error}")),
     };

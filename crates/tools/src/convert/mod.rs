@@ -151,10 +151,12 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
             format!("{masked} blocks attend through masks (attn_mask_probs is not 0), which costs time; loading the file says how much")
         }));
     }
+    file.write_all(&bytes).with_context(|| format!("{}: cannot be written", output.display()))?;
+    // both are on the disk before either has its name: one without the other would be another network
+    file.sync()?;
     if let Some(weights_file) = beside {
         weights_file.commit()?;
     }
-    file.write_all(&bytes).with_context(|| format!("{}: cannot be written", output.display()))?;
     file.commit()?;
     spinner.finish_and_clear();
     // not earlier: a failure prints one sentence

@@ -1,12 +1,13 @@
 //! The JSON files of COCO: panoptic segments, instances, results.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use eomt_edge_host::{bounds, files};
 use hotcoco::Segmentation;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::labels::{Class, ClassMap, NO_CLASS, PanopticSegment};
@@ -18,26 +19,76 @@ pub struct Id(pub String);
 
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Id, D::Error> {
-        match serde_json::Value::deserialize(deserializer)? {
-            serde_json::Value::String(text) => Ok(Id(text)),
-            // 1.0 is 1: tables turn numbers into decimals
-            serde_json::Value::Number(number) => match number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 1e15) {
-                Some(whole) => Ok(Id(format!("{whole:.0}"))),
-                None => Ok(Id(number.to_string())),
-            },
-            other => Err(serde::de::Error::custom(format!("an id is a number or a text, not {other}"))),
-        }
+        deserializer.deserialize_any(IdVisitor)
+    }
+}
+
+/// Takes what it expects and refuses all else where it begins: a list of millions takes no memory.
+struct IdVisitor;
+
+impl Visitor<'_> for IdVisitor {
+    type Value = Id;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("an id, which is a number or a text")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Id, E> {
+        Ok(Id(text.to_owned()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Id, E> {
+        Ok(Id(number.to_string()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Id, E> {
+        Ok(Id(number.to_string()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Id, E> {
+        // 1.0 is 1: tables turn numbers into decimals
+        let whole = number.fract() == 0.0 && number.abs() < 1e15;
+        Ok(Id(if whole { format!("{number:.0}") } else { number.to_string() }))
     }
 }
 
 /// `true`, or 1 as COCO writes it.
 fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
-    match serde_json::Value::deserialize(deserializer)? {
-        serde_json::Value::Null => Ok(None),
-        serde_json::Value::Bool(flag) => Ok(Some(flag)),
-        serde_json::Value::Number(number) if number.as_f64() == Some(0.0) => Ok(Some(false)),
-        serde_json::Value::Number(number) if number.as_f64() == Some(1.0) => Ok(Some(true)),
-        other => Err(serde::de::Error::custom(format!("a flag is 0 or 1, not {other}"))),
+    deserializer.deserialize_any(FlagVisitor)
+}
+
+/// As [`IdVisitor`].
+struct FlagVisitor;
+
+impl Visitor<'_> for FlagVisitor {
+    type Value = Option<bool>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("a flag, which is 0 or 1")
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<bool>, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Option<bool>, E> {
+        Ok(Some(flag))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Option<bool>, E> {
+        self.visit_f64(number as f64)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Option<bool>, E> {
+        self.visit_f64(number as f64)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Option<bool>, E> {
+        match number {
+            0.0 => Ok(Some(false)),
+            1.0 => Ok(Some(true)),
+            _ => Err(E::invalid_value(serde::de::Unexpected::Float(number), &self)),
+        }
     }
 }
 
@@ -242,4 +293,45 @@ pub(super) fn class_map(png: &Path, classes: &[Class], max_pixels: u64) -> Resul
     let places = places(classes);
     let none = |value: u16| (value == u16::MAX || value == 255).then_some(NO_CLASS);
     ClassMap::of_values(png, &map, classes.len(), |value| places.get(&u64::from(value)).map(|place| *place as u16).or(none(value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_flags_are_what_tools_write() {
+        let id = |text: &str| serde_json::from_str::<Id>(text).map(|id| id.0).map_err(|error| error.to_string());
+        let big = u64::MAX.to_string();
+        for (text, expected) in [("7", "7"), ("-7", "-7"), ("7.0", "7"), ("7.5", "7.5"), ("\"a b\"", "a b"), (&big, &big)] {
+            assert_eq!(id(text).as_deref(), Ok(expected));
+        }
+        assert!(id("[1]").unwrap_err().contains("an id, which is a number or a text"));
+        let flag = |text: &str| {
+            let segment = format!("{{\"id\": 1, \"category_id\": 1, \"iscrowd\": {text}}}");
+            serde_json::from_str::<SegmentJson>(&segment).map(|segment| segment.iscrowd).map_err(|error| error.to_string())
+        };
+        for (text, expected) in [("0", Some(false)), ("1", Some(true)), ("1.0", Some(true)), ("true", Some(true)), ("null", None)] {
+            assert_eq!(flag(text), Ok(expected));
+        }
+        for text in ["2", "-1", "\"yes\"", "[]"] {
+            assert!(flag(text).unwrap_err().contains("a flag, which is 0 or 1"));
+        }
+    }
+
+    #[test]
+    fn another_tools_file_is_recognized_without_being_held() {
+        for (text, words) in [
+            ("{\"annotations\": [{\"segments_info\": []}]}", "--panoptic-json"),
+            ("{\"images\": [{}], \"annotations\": [{\"category_id\": 1, \"image_id\": 1}]}", "--instances"),
+            ("{\"shapes\": [{}], \"imageData\": null}", "LabelMe"),
+            ("[{\"data\": {}}]", "Label Studio"),
+        ] {
+            assert!(other_kind(text.as_bytes()).is_some_and(|kind| kind.contains(words)), "{text}");
+        }
+        for text in ["{}", "[]", "[1]", "1", "{", "{\"annotations\": {}}"] {
+            assert_eq!(other_kind(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(size_of::<Keys>(), 4, "a list of them has the size of its file at most");
+    }
 }

@@ -346,7 +346,9 @@ mod tests {
         assert!(check_yaml("path: .\nnames: {0: a, 1: [b]}\n").is_ok());
         let message = |text: &str| check_yaml(text).unwrap_err().to_string();
         assert!(message("a: &a [x]\nb: [*a, *a]\n").contains("line 2: aliases"));
-        assert!(message(&format!("names: {}", "[".repeat(100_000))).contains("levels"));
+        assert!(message(&format!("names: {}{}", "[".repeat(100), "]".repeat(100))).contains("levels"));
+        // deeper ones are no YAML for the loader either
+        assert!(YamlLoader::load_from_str(&format!("names: {}", "[".repeat(100_000))).is_err());
         assert!(message(&(0..40).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect::<String>()).contains("levels"));
     }
 

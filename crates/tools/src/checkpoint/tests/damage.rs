@@ -91,6 +91,30 @@ fn views_stay_inside_their_storage() {
     assert_says(&pickle_sentence(&view(0, 1, 1), &[storage, ("constants.pkl", b"")]), &["TorchScript"]);
 }
 
+#[test]
+fn names_and_counts_have_bounds() {
+    let scratch = Scratch::new();
+    let path = scratch.join("model.safetensors");
+    let mut raw = Raw::new();
+    raw.insert("n".repeat(2000), ("F32".into(), vec![1], vec![0; 4]));
+    write_raw(&path, &raw);
+    let said = sentence(&path, None);
+    assert_says(&said, &["model.safetensors", "nnn…", "2000 bytes"]);
+    let many: Raw = (0..100_001).map(|at| (format!("t{at}"), ("F32".into(), vec![0], vec![]))).collect();
+    write_raw(&path, &many);
+    assert_says(&sentence(&path, None), &["model.safetensors", "100001 tensors", "100000 are allowed"]);
+    fs::write(&path, [&(1u64 << 40).to_le_bytes()[..], b"{}"].concat()).unwrap();
+    assert_says(&sentence(&path, None), &["its header should have 1099511627776 bytes"]);
+    let index = scratch.join("model.safetensors.index.json");
+    let map: Map<String, Value> = (0..2000).map(|at| (format!("t{at}"), json!(format!("shard-{at}.safetensors")))).collect();
+    fs::write(&index, json!({ "weight_map": map }).to_string()).unwrap();
+    assert_says(&sentence(&index, None), &["'weight_map'", "2000 files"]);
+    let key =
+        [&b"\x80\x02}X"[..], &2000u32.to_le_bytes(), &[b'k'; 2000], &view(0, 1, 1)[b"\x80\x02}X\x11\x00\x00\x00network.encoder.x".len()..]]
+            .concat();
+    assert_says(&pickle_sentence(&key, &[("data/0", &[0u8; 32])]), &["a tensor whose name has 2000 bytes"]);
+}
+
 /// Reads `bytes` as the weight file of a case; whatever comes, it comes as a value.
 fn survives(scratch: &Scratch, file: &str, bytes: &[u8]) -> bool {
     fs::write(scratch.join(file), bytes).unwrap();
