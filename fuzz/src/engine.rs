@@ -9,6 +9,7 @@
 //! Invariant: a panic anywhere in the process, whichever thread, is an abort, which engines see.
 #![allow(unsafe_code)]
 
+use super::finding::finding;
 use super::{Target, child, find, memory};
 
 /// Makes a program of the target with this name.
@@ -40,6 +41,7 @@ pub fn prepare(name: &str) {
         if child::judge_in_child(what, at.as_ref().map(|(file, _)| file.as_str())) {
             return;
         }
+        memory::limit(usize::MAX);
         let (file, line) = at.unwrap_or_default();
         finding(&format!("{file}:{line}: {what}"))
     }));
@@ -48,14 +50,6 @@ pub fn prepare(name: &str) {
 /// One input, in the target that [`prepare`] chose.
 pub fn run(input: &[u8]) {
     (TARGET.get().expect("prepare comes first").run)(input);
-}
-
-/// Says what was found and where, and aborts.
-#[allow(clippy::print_stderr)]
-pub(crate) fn finding(what: &str) -> ! {
-    memory::limit(usize::MAX);
-    eprintln!("FINDING {what}\n{}", std::backtrace::Backtrace::force_capture());
-    std::process::abort()
 }
 
 /// Runs the files that the arguments name.

@@ -23,6 +23,7 @@ mod checkpoint;
 mod child;
 mod config;
 pub mod engine;
+mod finding;
 mod input;
 mod memory;
 mod model;

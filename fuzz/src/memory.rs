@@ -57,5 +57,5 @@ fn refuse(bytes: usize) -> ! {
     limit(usize::MAX); // what follows allocates
     let what = format!("{bytes} bytes at once");
     super::child::judge_in_child(&what, None);
-    super::engine::finding(&what)
+    super::finding::finding(&what)
 }
