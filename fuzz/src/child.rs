@@ -3,7 +3,8 @@
 //! ```text
 //! parent                     child (fork)
 //! waits                      job; panic or abort in our code: says so, ends with OURS ──▶ the parent panics: a finding
-//!                            in the engine, a signal, CPU time used up                ──▶ contained, counted
+//!                            panic in the engine: an error, as in production          ──▶ contained, counted
+//!                            a signal, CPU time or memory used up                     ──▶ contained, counted
 //! takes the counters over    its coverage, if it came to the end
 //! ```
 //!
@@ -17,19 +18,23 @@ use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use eomt_edge_core::model::is_contained;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, setrlimit, waitpid};
 
 /// Exit code: our own code panicked or asked for too much.
 const OURS: i32 = 101;
-/// Exit code: another crate did.
+/// Exit code: another crate did, where nothing catches it.
 const THEIRS: i32 = 102;
+/// Exit code: it came to its end, and the model's loader caught panics of another crate on the way.
+const CAUGHT: i32 = 103;
 /// Of CPU time for one input.
 const SECONDS_MAX: u64 = 10;
 /// Of address space beyond what the parent has.
 const BYTES_MAX: u64 = 3 << 30;
 
 static IS_CHILD: AtomicBool = AtomicBool::new(false);
+static HAS_CAUGHT: AtomicBool = AtomicBool::new(false);
 static CONTAINED: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 /// What the child says to its parent, and its coverage.
 static REPORT: std::sync::OnceLock<File> = std::sync::OnceLock::new();
@@ -45,7 +50,7 @@ pub(crate) fn contained(job: impl FnOnce()) {
         become_child();
         job();
         let _ = report.write_all_at(coverage::counters(), 0);
-        exit(0);
+        exit(if HAS_CAUGHT.load(Ordering::Relaxed) { CAUGHT } else { 0 });
     }
     let pid = Pid::from_raw(pid).expect("fork");
     let wait = || waitpid(Some(pid), WaitOptions::empty());
@@ -54,15 +59,20 @@ pub(crate) fn contained(job: impl FnOnce()) {
     report.read_exact_at(&mut said, 0).expect("our own memfd");
     match status.exit_status() {
         Some(0) => coverage::take_over(&said),
+        Some(CAUGHT) => {
+            coverage::take_over(&said);
+            count("a panic of the engine, which became an error".to_owned());
+        }
         Some(OURS) => panic!("in the child: {}", String::from_utf8_lossy(&said)),
-        _ => count(status, &said),
+        _ => count(death(status, &said)),
     }
 }
 
-/// Ends this process if it is a child, and says for what reason. `file`: where the panic stands.
-pub(crate) fn end_if_child(what: &str, file: Option<&str>) {
+/// What a panic, which stands in `file`, or an allocation that is too large means in a child: another crate's panic goes on when somebody
+/// will catch it, all else ends the child with a reason. False in the parent.
+pub(crate) fn judge_in_child(what: &str, file: Option<&str>) -> bool {
     if !IS_CHILD.load(Ordering::Relaxed) {
-        return;
+        return false;
     }
     let trace = std::backtrace::Backtrace::force_capture().to_string();
     let ours = match file {
@@ -70,6 +80,10 @@ pub(crate) fn end_if_child(what: &str, file: Option<&str>) {
         Some(file) if !file.starts_with("/rustc/") => false,
         _ => trace_is_ours(&trace),
     };
+    if !ours && file.is_some() && is_contained(false) {
+        HAS_CAUGHT.store(true, Ordering::Relaxed);
+        return true;
+    }
     let place = file.unwrap_or("the allocator");
     let said = if ours { format!("{place}: {what}\n{trace}") } else { format!("{place}: {what}") };
     if let Some(report) = REPORT.get() {
@@ -116,15 +130,20 @@ fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Counts what was contained; printed when the process ends.
-fn count(status: WaitStatus, said: &[u8]) {
+/// How a child died of what is not ours.
+fn death(status: WaitStatus, said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
-    // a line number and the name of a crate tell enough; the input itself stays out
-    let place = said.split_once(": ").map_or("", |(place, _)| place.rsplit("registry/src/").next().unwrap_or(place));
-    let what = match status.terminating_signal() {
+    // the name of a crate and of a file tell enough; the input itself stays out
+    let place = said.split_once(": ").map_or("", |(place, _)| place);
+    let place = place.split_once("registry/src/").and_then(|(_, path)| path.split_once('/')).map_or(place, |(_, path)| path);
+    match status.terminating_signal() {
         Some(signal) => format!("signal {signal}"),
-        None => format!("panic in {}", place.split_once('/').map_or(place, |(_, path)| path)),
-    };
+        None => format!("the end in {place}"),
+    }
+}
+
+/// Counts what was contained; printed when the process ends.
+fn count(what: String) {
     let mut counts = CONTAINED.lock().expect("no panic holds it");
     if counts.is_empty() {
         // SAFETY: the function is one that may run at the end of a process.

@@ -9,6 +9,7 @@
 //! Invariant: a panic anywhere in the process, whichever thread, is an abort, which engines see.
 #![allow(unsafe_code)]
 
+use super::finding::finding;
 use super::{Target, child, find, memory};
 
 /// Makes a program of the target with this name.
@@ -32,10 +33,15 @@ pub fn prepare(name: &str) {
     let target = find(name).unwrap_or_else(|| panic!("there is no target {name}"));
     TARGET.set(target).expect("a program has one target");
     memory::limit(target.bytes_max);
+    // the first load silences panics that it contains; the hook below comes after it, and judges them first
+    let _ = eomt_edge_host::model_file::load("/nonexistent/model.onnx".as_ref(), &Default::default());
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(|at| (at.file().to_owned(), at.line()));
         let what = panic.payload_as_str().unwrap_or("a panic without words");
-        child::end_if_child(what, at.as_ref().map(|(file, _)| file.as_str()));
+        if child::judge_in_child(what, at.as_ref().map(|(file, _)| file.as_str())) {
+            return;
+        }
+        memory::limit(usize::MAX);
         let (file, line) = at.unwrap_or_default();
         finding(&format!("{file}:{line}: {what}"))
     }));
@@ -44,14 +50,6 @@ pub fn prepare(name: &str) {
 /// One input, in the target that [`prepare`] chose.
 pub fn run(input: &[u8]) {
     (TARGET.get().expect("prepare comes first").run)(input);
-}
-
-/// Says what was found and where, and aborts.
-#[allow(clippy::print_stderr)]
-pub(crate) fn finding(what: &str) -> ! {
-    memory::limit(usize::MAX);
-    eprintln!("FINDING {what}\n{}", std::backtrace::Backtrace::force_capture());
-    std::process::abort()
 }
 
 /// Runs the files that the arguments name.

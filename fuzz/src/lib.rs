@@ -23,6 +23,7 @@ mod checkpoint;
 mod child;
 mod config;
 pub mod engine;
+mod finding;
 mod input;
 mod memory;
 mod model;
@@ -32,6 +33,8 @@ mod ring_server;
 mod scratch;
 #[cfg(test)]
 mod tests;
+
+use eomt_edge_host::output::sentence;
 
 /// One entry of [`TARGETS`].
 #[derive(Debug, Clone, Copy)]
@@ -63,8 +66,14 @@ pub fn find(name: &str) -> Option<&'static Target> {
     TARGETS.iter().find(|target| target.name == name)
 }
 
-/// What is said to a person has words. That it is one line, without control characters and of a length that a screen holds, is seen to where
-/// it is printed (`eomt_edge_host::output`).
-fn assert_sentence(text: &str) {
-    assert!(!text.trim().is_empty(), "an error without words");
+/// Whether what is said to a person is a sentence once it is printed: words in a line, without control characters, that a screen holds.
+fn assert_sentence(error: &str) {
+    let printed = sentence(error);
+    assert!(!printed.trim().is_empty(), "an error without words");
+    let control = printed.chars().find(|c| c.is_control());
+    assert!(control.is_none(), "the control character {control:?} in: {}", printed.escape_debug());
+    assert!(printed.chars().count() <= SENTENCE_CHARS_MAX, "a sentence of {} characters", printed.chars().count());
 }
+
+/// More than `eomt_edge_host::output` cuts a sentence to.
+const SENTENCE_CHARS_MAX: usize = 1200;

@@ -56,6 +56,6 @@ fn check(bytes: usize) {
 fn refuse(bytes: usize) -> ! {
     limit(usize::MAX); // what follows allocates
     let what = format!("{bytes} bytes at once");
-    super::child::end_if_child(&what, None);
-    super::engine::finding(&what)
+    super::child::judge_in_child(&what, None);
+    super::finding::finding(&what)
 }

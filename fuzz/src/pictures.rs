@@ -2,7 +2,7 @@
 
 use eomt_edge_core::data::{Crop, Exif, Frame, PixelFormat, View};
 use eomt_edge_core::preprocess::{FrameDecoder, JpegDecoder};
-use eomt_edge_host::pictures::read_picture_as;
+use eomt_edge_host::pictures::{read_picture_as, size};
 
 use super::assert_sentence;
 use super::scratch::Scratch;
@@ -35,10 +35,15 @@ pub(crate) fn png(input: &[u8]) {
     let scratch = Scratch::new();
     let path = scratch.file("000000.png", input);
     for exif in [Exif::Apply, Exif::Ignore] {
+        let stated = size(&path, exif);
         match read_picture_as(&path, PIXELS_MAX, exif) {
             Ok(frame) => {
                 assert!(u64::from(frame.width) * u64::from(frame.height) <= PIXELS_MAX);
                 assert_eq!(Some(frame.data.len()), PixelFormat::Rgb24.frame_len(frame.width, frame.height));
+                assert!(
+                    stated.is_ok_and(|size| size.shown == (frame.width, frame.height)),
+                    "the header says another size than the picture has"
+                );
             }
             Err(error) => assert_sentence(&error.to_string()),
         }
