@@ -9,8 +9,8 @@
 //! # }
 //! ```
 //!
-//! Threads: capture (owns the source), inference (this one: pipeline and ring writer), mask server, signals, display. A mailbox of one joins
-//! the first two. Invariants: SIGTERM and SIGINT end the program within a second; SIGHUP reads the configuration again, and what
+//! Threads: capture (owns the source), inference (this one: pipeline and ring writer), mask server, supervisor, display. A mailbox of one joins
+//! the first two; `supervisor.rs` says who watches whom. Invariants: SIGTERM and SIGINT end the program within a second; SIGHUP reads the configuration again, and what
 //! does not work leaves the old one in force; what is dropped is counted; one bad frame is counted and skipped. Refuses: computing
 //! (the pipeline does), talking to clients (the ring's server does).
 
@@ -22,7 +22,9 @@ mod screen;
 mod serve;
 mod service;
 mod signals;
+mod supervisor;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,6 +35,7 @@ use eomt_edge_host::MonotonicClock;
 use eomt_edge_host::model_file::{self, ModelFileError};
 
 pub use builder::source_options;
+pub use supervisor::Stopped;
 
 use crate::config::{Config, ConfigError, ModelConfig};
 use crate::sink::RingSink;
@@ -44,7 +47,8 @@ use capture::Capture;
 use screen::Screen;
 use serve::{Lost, Server};
 use service::Service;
-use signals::Signals;
+use signals::{Signals, TIME_IS_UP};
+use supervisor::Supervisor;
 
 /// Reads the configuration: at the start, and again at each SIGHUP.
 pub type ReadConfig = Box<dyn Fn() -> Result<Config, ConfigError>>;
@@ -77,10 +81,34 @@ pub enum DaemonError {
     Ring(#[from] RingError),
     /// The signal handlers cannot be installed.
     #[error("cannot listen for signals: {0}")]
-    Signals(String),
+    Signals(io::Error),
+    /// The system gives no thread.
+    #[error("no thread for {of}: {source}; `ulimit -u`, or TasksMax= in the unit, is too low")]
+    NoThread {
+        /// What it is for.
+        of: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// A call into the source did not return within a minute.
-    #[error("the source does not answer any more; a new start may help")]
-    SourceHangs,
+    #[error("{source_uri}: no answer for {seconds} s: a driver hangs, or a share that is gone; a new process tries again")]
+    SourceHangs {
+        /// As the user calls it.
+        source_uri: String,
+        /// For how long.
+        seconds: u64,
+    },
+    /// A thread has ended, or hangs.
+    #[error("{thread}: {stopped}; a new process takes its place")]
+    Thread {
+        /// What it does.
+        thread: &'static str,
+        /// What is wrong with it.
+        stopped: Stopped,
+    },
+    /// SIGXCPU.
+    #[error("{TIME_IS_UP}")]
+    TimeIsUp,
     /// Too many frames in a row failed.
     #[error("{failed} frames in a row failed, the last one: {reason}")]
     Frames {
@@ -137,9 +165,10 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
     let config = read()?;
     let uri = source_uri(&config)?;
     let signals = Signals::install().map_err(DaemonError::Signals)?;
+    let clock: Arc<dyn Clock> = Arc::new(MonotonicClock);
+    let supervisor = Supervisor::start(signals.clone(), Arc::clone(&clock))?;
     let mut screen = Screen::start(&config)?;
     screen.show(State::Starting);
-    let clock: Arc<dyn Clock> = Arc::new(MonotonicClock);
     let (network, sink, capture) = match start_path(&config, &uri, &clock) {
         Ok(parts) => parts,
         Err(error) => {
@@ -160,6 +189,7 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
         clock,
         service: Service::from_environment(),
         signals,
+        supervisor,
         counters: Counters::default(),
         failed: 0,
         told_of_broken: false,
@@ -179,5 +209,6 @@ fn start_path(config: &Config, uri: &SourceUri, clock: &Arc<dyn Clock>) -> Resul
     let source = open_source(uri, config)?;
     let ring = ring_config(config, &network, source.max_size());
     let sink = start_sink(config, ring, network.pipeline.model().metadata())?;
-    Ok((network, sink, Capture::start(source, &config.source.uri, Arc::clone(clock))))
+    let capture = Capture::start(source, &config.source.uri, Arc::clone(clock))?;
+    Ok((network, sink, capture))
 }

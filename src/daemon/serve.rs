@@ -20,6 +20,7 @@ use super::loader::Loader;
 use super::screen::{Screen, check};
 use super::service::Service;
 use super::signals::Signals;
+use super::supervisor::Supervisor;
 use super::{Counters, DaemonError, ReadConfig};
 use crate::config::{Config, ModelConfig};
 use crate::sink::RingSink;
@@ -66,6 +67,7 @@ pub(super) struct Server {
     pub clock: Arc<dyn Clock>,
     pub service: Service,
     pub signals: Signals,
+    pub supervisor: Supervisor,
     pub counters: Counters,
     /// Frames that reached this thread and came to nothing.
     pub failed: u64,
@@ -88,6 +90,9 @@ impl Server {
             if self.signals.stop_requested() || frames.is_some_and(|frames| self.counters.published >= frames) {
                 break Ok(());
             }
+            if let Err(fatal) = self.supervise() {
+                break Err(fatal);
+            }
             if self.signals.take_reload() {
                 self.reload();
             }
@@ -97,7 +102,6 @@ impl Server {
                         break Err(fatal);
                     }
                 }
-                Taken::TimedOut if self.capture.hangs() => break Err(DaemonError::SourceHangs),
                 Taken::TimedOut => self.idle(),
                 Taken::Closed => break self.capture.outcome(),
             }
@@ -112,6 +116,15 @@ impl Server {
         let Counters { published, dropped, failed } = self.counters;
         log::info!("{published} frames in {seconds:.1} s ({:.1} a second), {dropped} dropped, {failed} failed", published as f64 / seconds);
         result.map(|()| self.counters)
+    }
+
+    /// A turn of this thread, which looks at the others at each.
+    fn supervise(&mut self) -> Result<(), DaemonError> {
+        if self.signals.time_is_up() {
+            return Err(DaemonError::TimeIsUp);
+        }
+        self.service.trouble(self.screen.supervise(self.clock.now_ns()));
+        self.supervisor.turn(&self.config.source.uri, self.capture.turns(), self.sink.server_turns())
     }
 
     /// Frames that never reached the pipeline, from all sources so far.
@@ -156,7 +169,6 @@ impl Server {
                     log::info!("first masks published after {:.0} ms", report.times.total_us() as f64 / 1000.0);
                 }
                 log::debug!("frame {}: {:?} us", report.sequence, report.times.micros);
-                self.service.alive(self.last_frame);
                 Ok(())
             }
             Err(error) => {
@@ -170,7 +182,6 @@ impl Server {
     /// No frame came: the daemon is well all the same, and readers learn it.
     fn idle(&mut self) {
         let now = Instant::now();
-        self.service.alive(now);
         self.sink.heartbeat();
         let limit = self.config.source.no_signal_after;
         let silent = limit > 0.0 && now.duration_since(self.last_frame).as_secs_f64() >= limit;
@@ -227,6 +238,8 @@ impl Server {
         loader.order(config);
         let started = Instant::now();
         loop {
+            // what is wrong with another thread comes up again in the main loop
+            let _ = self.supervise();
             match loader.take() {
                 Some(result) => {
                     self.loader = loader.is_alive().then_some(loader);
@@ -263,7 +276,7 @@ impl Server {
             self.lost_before = self.lost();
             // first: two cannot stream from one camera
             self.capture.stop();
-            self.capture = Capture::start(source, &config.source.uri, Arc::clone(&self.clock));
+            self.capture = Capture::start(source, &config.source.uri, Arc::clone(&self.clock)).map_err(|error| error.to_string())?;
             self.sink.set_source_id(0);
             self.decoder = decoder(&uri, &config);
             network.pipeline.reset(); // another camera shows another scene

@@ -2,7 +2,7 @@
 //!
 //! Without `NOTIFY_SOCKET` in the environment all of it does nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 
@@ -10,21 +10,27 @@ use sd_notify::NotifyState;
 #[derive(Debug)]
 pub struct Service {
     managed: bool,
-    /// Time between two signs of life: half of what the watchdog allows.
-    interval: Option<Duration>,
-    fed: Option<Instant>,
+    /// The last line of status.
+    status: String,
+    /// What is wrong although frames go on; at the end of each line.
+    trouble: Option<String>,
 }
 
 impl Service {
-    /// Finds the service manager in the environment: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`.
+    /// Finds the service manager in the environment: `NOTIFY_SOCKET`.
     pub fn from_environment() -> Service {
-        let managed = std::env::var_os("NOTIFY_SOCKET").is_some();
-        Service { managed, interval: sd_notify::watchdog_enabled().map(|limit| limit / 2), fed: None }
+        Service { managed: std::env::var_os("NOTIFY_SOCKET").is_some(), status: String::new(), trouble: None }
+    }
+
+    /// How long the service manager waits for a sign of life: `WATCHDOG_USEC`, `WATCHDOG_PID`.
+    pub fn watchdog_limit(&self) -> Option<Duration> {
+        sd_notify::watchdog_enabled()
     }
 
     /// The first inference went well.
-    pub fn ready(&self, status: &str) {
-        self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    pub fn ready(&mut self, status: &str) {
+        self.status = status.to_owned();
+        self.tell(&[NotifyState::Ready, NotifyState::Status(&self.line())]);
     }
 
     /// The configuration is being read again; ends with [`Service::ready`].
@@ -39,17 +45,26 @@ impl Service {
         self.tell(&[NotifyState::Stopping]);
     }
 
-    pub fn status(&self, status: &str) {
-        self.tell(&[NotifyState::Status(status)]);
+    pub fn status(&mut self, status: &str) {
+        self.status = status.to_owned();
+        self.tell(&[NotifyState::Status(&self.line())]);
     }
 
-    /// A sign of life: a frame is done, or the daemon waits for one as it should.
-    pub fn alive(&mut self, now: Instant) {
-        let due = self.interval.is_some_and(|interval| self.fed.is_none_or(|fed| now.duration_since(fed) >= interval));
-        if due {
-            self.fed = Some(now);
-            self.tell(&[NotifyState::Watchdog]);
+    /// Adds `trouble` to the line of status until it is over.
+    pub fn trouble(&mut self, trouble: Option<&str>) {
+        if self.trouble.as_deref() != trouble {
+            self.trouble = trouble.map(str::to_owned);
+            self.tell(&[NotifyState::Status(&self.line())]);
         }
+    }
+
+    /// A sign of life.
+    pub fn alive(&self) {
+        self.tell(&[NotifyState::Watchdog]);
+    }
+
+    fn line(&self) -> String {
+        self.trouble.as_ref().map_or_else(|| self.status.clone(), |trouble| format!("{}; {trouble}", self.status))
     }
 
     fn tell(&self, state: &[NotifyState]) {
@@ -59,5 +74,22 @@ impl Service {
         if let Err(error) = sd_notify::notify(state) {
             log::warn!("the service manager cannot be told {state:?}: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_stays_in_the_line_until_it_is_over() {
+        let mut service = Service { managed: false, status: String::new(), trouble: None };
+        service.status("5.0 frames a second");
+        service.trouble(Some("the display hangs"));
+        assert_eq!(service.line(), "5.0 frames a second; the display hangs");
+        service.status("no signal");
+        assert_eq!(service.line(), "no signal; the display hangs");
+        service.trouble(None);
+        assert_eq!(service.line(), "no signal");
     }
 }
