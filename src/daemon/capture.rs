@@ -26,7 +26,7 @@ pub struct Capture {
     pub mailbox: Arc<Mailbox<TaggedFrame>>,
     pub pool: Arc<Pool>,
     /// Why the thread ended, when the source failed.
-    failure: Arc<Mutex<Option<SourceError>>>,
+    failure: Arc<Mutex<Option<DaemonError>>>,
     losses: Arc<Mutex<Losses>>,
     turns: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
@@ -50,7 +50,7 @@ impl Capture {
                 let watched = Watched { source, uri, clock, turns, losses };
                 let result = catch_unwind(AssertUnwindSafe(|| capture(watched, &mailbox, &pool)))
                     .unwrap_or_else(|_| Err(SourceError::fatal(subject, "its thread panicked, which is a bug")));
-                *failure.lock().unwrap_or_else(PoisonError::into_inner) = result.err();
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = result.err().map(DaemonError::from);
                 mailbox.close();
             };
             let started = std::thread::Builder::new().name("eomt-capture".to_owned()).spawn(work);
@@ -61,10 +61,14 @@ impl Capture {
 
     /// After the mailbox closed by itself: the end of the source, or its failure.
     pub fn outcome(&self) -> Result<(), DaemonError> {
-        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(error.into()),
-            None => Ok(()),
-        }
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+
+    /// Nothing took the place of this one after its end: [`Capture::outcome`] says why. Returns the sentence.
+    pub fn fail(&self, error: DaemonError) -> String {
+        let sentence = error.to_string();
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        sentence
     }
 
     /// Steps of the thread so far: each call into the source is one, and so is a tenth of a second of waiting. `None`: it has ended.
@@ -78,7 +82,7 @@ impl Capture {
         *self.losses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the thread to end and joins it if it does at once; one that waits for input ends with the process.
+    /// Asks the thread to end and joins it if it does at once; one that hangs ends with the process. A frame that nobody took counts as dropped.
     pub fn stop(&mut self) {
         self.mailbox.close();
         let Some(thread) = self.thread.take() else { return };
@@ -89,6 +93,7 @@ impl Capture {
         if thread.is_finished() && thread.join().is_err() {
             log::error!("the capture thread panicked");
         }
+        self.mailbox.discard();
     }
 }
 

@@ -17,6 +17,7 @@
 mod builder;
 mod capture;
 mod loader;
+mod reload;
 mod rhythm;
 mod screen;
 mod serve;
@@ -83,7 +84,7 @@ pub enum DaemonError {
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     /// The system gives no thread.
-    #[error("no thread for {of}: {source}; `ulimit -u`, or TasksMax= in the unit, is too low")]
+    #[error("no thread for {of} (`ulimit -u`, or TasksMax= in the unit, is too low): {source}")]
     NoThread {
         /// What it is for.
         of: &'static str,

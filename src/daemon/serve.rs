@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 use eomt_edge_core::pipeline::{Clock, Losses, PipelineError, Taken};
 use eomt_edge_core::preprocess::FrameDecoder;
 
-use super::builder::{Network, decoder, open_source, ring_config, ring_metadata, source_uri};
+use super::builder::Network;
 use super::capture::{Capture, TaggedFrame};
 use super::loader::Loader;
-use super::screen::{Screen, check};
+use super::screen::Screen;
 use super::service::Service;
 use super::signals::Signals;
 use super::supervisor::Supervisor;
 use super::{Counters, DaemonError, ReadConfig};
-use crate::config::{Config, ModelConfig};
+use crate::config::Config;
 use crate::sink::RingSink;
 use crate::sink::State;
 
@@ -30,13 +30,7 @@ use crate::sink::State;
 const FAILURES_MAX: u64 = 100;
 
 /// The longest wait for a frame: signals are looked at this often.
-const PATIENCE: Duration = Duration::from_millis(100);
-
-/// The same while a model is loaded: the loader is asked this often.
-const LOAD_PATIENCE: Duration = Duration::from_millis(20);
-
-/// Loading a model takes no longer than this, or it hangs. The unit's TimeoutStartSec is the same limit for a start.
-const LOAD_MAX: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Between two "no signal" publications.
 const NO_SIGNAL_INTERVAL: Duration = Duration::from_secs(1);
@@ -108,8 +102,8 @@ impl Server {
             self.say_status();
         };
         self.service.stopping();
-        self.count_losses();
         self.capture.stop();
+        self.count_losses();
         self.sink.stop();
         self.screen.end(result.as_ref().err());
         let seconds = started.elapsed().as_secs_f64();
@@ -119,7 +113,7 @@ impl Server {
     }
 
     /// A turn of this thread, which looks at the others at each.
-    fn supervise(&mut self) -> Result<(), DaemonError> {
+    pub(super) fn supervise(&mut self) -> Result<(), DaemonError> {
         if self.signals.time_is_up() {
             return Err(DaemonError::TimeIsUp);
         }
@@ -128,7 +122,7 @@ impl Server {
     }
 
     /// Frames that never reached the pipeline, from all sources so far.
-    fn lost(&self) -> Lost {
+    pub(super) fn lost(&self) -> Lost {
         let Losses { missed, stale, broken } = self.capture.losses();
         let Lost { dropped, broken: broken_before } = self.lost_before;
         Lost { dropped: dropped + self.capture.mailbox.dropped() + missed + stale, broken: broken_before + broken }
@@ -140,7 +134,7 @@ impl Server {
         self.counters.failed = self.failed + broken;
     }
 
-    fn process(&mut self, tagged: TaggedFrame) -> Result<(), DaemonError> {
+    pub(super) fn process(&mut self, tagged: TaggedFrame) -> Result<(), DaemonError> {
         self.count_losses();
         let silent_for = self.last_frame.elapsed();
         self.sink.set_source_id(tagged.source_id);
@@ -180,7 +174,7 @@ impl Server {
     }
 
     /// No frame came: the daemon is well all the same, and readers learn it.
-    fn idle(&mut self) {
+    pub(super) fn idle(&mut self) {
         let now = Instant::now();
         self.sink.heartbeat();
         let limit = self.config.source.no_signal_after;
@@ -208,94 +202,6 @@ impl Server {
         let rate = (published - self.published_at_status) as f64 / elapsed.as_secs_f64();
         self.service.status(&format!("{rate:.1} frames a second; {published} published, {dropped} dropped, {failed} failed"));
         (self.last_status, self.published_at_status) = (Instant::now(), published);
-    }
-
-    /// Reads the configuration again; whatever fails leaves everything as it was.
-    fn reload(&mut self) {
-        self.service.reloading();
-        let mut status = match self.try_reload() {
-            Ok(()) => "reloaded".to_owned(),
-            Err(reason) => {
-                log::error!("reload refused, the old configuration stays: {reason}");
-                let status = format!("reload refused: {reason}");
-                self.screen.show(State::Failure(status.clone()));
-                status
-            }
-        };
-        if self.last_no_signal.is_some() {
-            status += "; no signal: waiting for frames";
-        }
-        self.service.ready(&status);
-        self.last_status = Instant::now();
-    }
-
-    /// The network of a new configuration. Frames go on while it is loaded, and so do signs of life, for as long as a start may take.
-    fn load(&mut self, config: &ModelConfig) -> Result<Network, String> {
-        let loader = match self.loader.take() {
-            Some(loader) => loader,
-            None => Loader::start().map_err(|error| format!("no thread to load the model: {error}"))?,
-        };
-        loader.order(config);
-        let started = Instant::now();
-        loop {
-            // what is wrong with another thread comes up again in the main loop
-            let _ = self.supervise();
-            match loader.take() {
-                Some(result) => {
-                    self.loader = loader.is_alive().then_some(loader);
-                    return result;
-                }
-                None if self.signals.stop_requested() => return Err("the daemon stops".to_owned()),
-                None if started.elapsed() > LOAD_MAX => std::thread::sleep(PATIENCE),
-                None => match self.capture.mailbox.take(LOAD_PATIENCE) {
-                    // an error that ends the run comes up again in the main loop
-                    Taken::Value(tagged) => drop(self.process(tagged)),
-                    Taken::TimedOut => self.idle(),
-                    Taken::Closed => std::thread::sleep(LOAD_PATIENCE),
-                },
-            }
-        }
-    }
-
-    fn try_reload(&mut self) -> Result<(), String> {
-        let mut config = (self.read)().map_err(|error| error.to_string())?;
-        // the ring's own settings take a restart
-        let ring_wanted = std::mem::replace(&mut config.ring, self.config.ring.clone());
-        let uri = source_uri(&config).map_err(|error| error.to_string())?;
-        check(&config).map_err(|error| error.to_string())?;
-        // the file may have changed under the same name, so the model is always loaded anew
-        let mut network = self.load(&config.model)?;
-        let source = match (&config.source, &config.camera) == (&self.config.source, &self.config.camera) {
-            true => None,
-            false => Some(open_source(&uri, &config).map_err(|error| error.to_string())?),
-        };
-        let ring = ring_config(&config, &network, source.as_ref().map_or(self.sink.max_size(), |source| source.max_size()));
-        let metadata = ring_metadata(network.pipeline.model().metadata());
-        self.sink.reconfigure(ring, metadata).map_err(|error| error.to_string())?;
-        if let Some(source) = source {
-            self.lost_before = self.lost();
-            // first: two cannot stream from one camera
-            self.capture.stop();
-            self.capture = Capture::start(source, &config.source.uri, Arc::clone(&self.clock)).map_err(|error| error.to_string())?;
-            self.sink.set_source_id(0);
-            self.decoder = decoder(&uri, &config);
-            network.pipeline.reset(); // another camera shows another scene
-            // it gets the time that the first one got
-            (self.last_frame, self.last_no_signal) = (Instant::now(), None);
-        }
-        self.sink.set_stale_after(config.source.no_signal_after());
-        self.screen.set_labels(&network.pipeline.model().metadata().labels);
-        self.screen.reconfigure(&config.display);
-        if self.last_no_signal.is_some() {
-            self.screen.show(State::NoSignal);
-        }
-        self.network = network;
-        if ring_wanted != config.ring {
-            log::warn!("[ring] has changed: that takes a restart");
-        }
-        self.config = config;
-        log::info!("the configuration was read again");
-        Ok(())
     }
 }
 

@@ -53,8 +53,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Why a thread is not well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Stopped {
+    /// It has returned or panicked.
     #[error("its thread has ended, which is a bug")]
     Ended,
+    /// For so long.
     #[error("it has made no progress for {} s", .0.as_secs())]
     StandsStill(Duration),
 }

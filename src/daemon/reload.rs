@@ -1,0 +1,112 @@
+//! SIGHUP: the configuration is read again, and what does not work leaves the old one in force.
+//!
+//! Frames go on while a model is loaded.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use eomt_edge_core::pipeline::Taken;
+
+use super::builder::{Network, decoder, open_source, ring_config, ring_metadata, source_uri};
+use super::capture::Capture;
+use super::loader::Loader;
+use super::screen::check;
+use super::serve::{PATIENCE, Server};
+use crate::config::ModelConfig;
+use crate::sink::State;
+
+/// While a model is loaded: the loader is asked this often.
+const LOAD_PATIENCE: Duration = Duration::from_millis(20);
+
+/// Loading a model takes no longer than this, or it hangs. The unit's TimeoutStartSec is the same limit for a start.
+const LOAD_MAX: Duration = Duration::from_secs(120);
+
+impl Server {
+    /// Reads the configuration again; whatever fails leaves everything as it was.
+    pub fn reload(&mut self) {
+        self.service.reloading();
+        let mut status = match self.try_reload() {
+            Ok(()) => "reloaded".to_owned(),
+            Err(reason) => {
+                log::error!("reload refused, the old configuration stays: {reason}");
+                let status = format!("reload refused: {reason}");
+                self.screen.show(State::Failure(status.clone()));
+                status
+            }
+        };
+        if self.last_no_signal.is_some() {
+            status += "; no signal: waiting for frames";
+        }
+        self.service.ready(&status);
+        self.last_status = Instant::now();
+    }
+
+    /// The network of a new configuration. Frames go on while it is loaded, and so do signs of life, for as long as a start may take.
+    fn load(&mut self, config: &ModelConfig) -> Result<Network, String> {
+        let loader = match self.loader.take() {
+            Some(loader) => loader,
+            None => Loader::start().map_err(|error| format!("no thread to load the model: {error}"))?,
+        };
+        loader.order(config);
+        let started = Instant::now();
+        loop {
+            // what is wrong with another thread comes up again in the main loop
+            let _ = self.supervise();
+            match loader.take() {
+                Some(result) => {
+                    self.loader = loader.is_alive().then_some(loader);
+                    return result;
+                }
+                None if self.signals.stop_requested() => return Err("the daemon stops".to_owned()),
+                None if started.elapsed() > LOAD_MAX => std::thread::sleep(PATIENCE),
+                None => match self.capture.mailbox.take(LOAD_PATIENCE) {
+                    // an error that ends the run comes up again in the main loop
+                    Taken::Value(tagged) => drop(self.process(tagged)),
+                    Taken::TimedOut => self.idle(),
+                    Taken::Closed => std::thread::sleep(LOAD_PATIENCE),
+                },
+            }
+        }
+    }
+
+    fn try_reload(&mut self) -> Result<(), String> {
+        let mut config = (self.read)().map_err(|error| error.to_string())?;
+        // the ring's own settings take a restart
+        let ring_wanted = std::mem::replace(&mut config.ring, self.config.ring.clone());
+        let uri = source_uri(&config).map_err(|error| error.to_string())?;
+        check(&config).map_err(|error| error.to_string())?;
+        // the file may have changed under the same name, so the model is always loaded anew
+        let mut network = self.load(&config.model)?;
+        let source = match (&config.source, &config.camera) == (&self.config.source, &self.config.camera) {
+            true => None,
+            false => Some(open_source(&uri, &config).map_err(|error| error.to_string())?),
+        };
+        let ring = ring_config(&config, &network, source.as_ref().map_or(self.sink.max_size(), |source| source.max_size()));
+        let metadata = ring_metadata(network.pipeline.model().metadata());
+        self.sink.reconfigure(ring, metadata).map_err(|error| error.to_string())?;
+        if let Some(source) = source {
+            // first: two cannot stream from one camera
+            self.capture.stop();
+            self.lost_before = self.lost();
+            self.capture = Capture::start(source, &config.source.uri, Arc::clone(&self.clock)).map_err(|error| self.capture.fail(error))?;
+            self.sink.set_source_id(0);
+            self.decoder = decoder(&uri, &config);
+            network.pipeline.reset(); // another camera shows another scene
+            // it gets the time that the first one got
+            (self.last_frame, self.last_no_signal) = (Instant::now(), None);
+        }
+        self.sink.set_stale_after(config.source.no_signal_after());
+        self.screen.set_labels(&network.pipeline.model().metadata().labels);
+        self.screen.reconfigure(&config.display);
+        if self.last_no_signal.is_some() {
+            self.screen.show(State::NoSignal);
+        }
+        self.network = network;
+        if ring_wanted != config.ring {
+            log::warn!("[ring] has changed: that takes a restart");
+        }
+        self.config = config;
+        log::info!("the configuration was read again");
+        Ok(())
+    }
+}
