@@ -172,3 +172,31 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     let value = format!("{:?}", config.display.kind).to_lowercase();
     Err(ConfigError::Value { key: "display.kind", value, reason: "this program was built without displays" })
 }
+
+#[cfg(all(test, feature = "display"))]
+mod tests {
+    use super::*;
+
+    /// A thread that stands still as seen by a clock that runs far too fast: nobody waits for it, it is replaced a few times, then no more.
+    #[test]
+    fn a_display_that_hangs_is_replaced_a_few_times_and_then_left_off() {
+        let settings = ["source.uri=scenes", "display.kind=fb", "display.device=/nowhere/fb7"].map(str::to_owned);
+        let mut screen = Screen::start(&Config::parse("", &settings).unwrap()).unwrap();
+        let mut now = 0;
+        let mut starts = 1;
+        let mut names = Vec::new();
+        for _ in 0..10_000 {
+            now += 1_000_000_000;
+            let had_one = screen.display.is_some();
+            names.extend(screen.supervise(now).map(str::to_owned));
+            starts += u32::from(!had_one && screen.display.is_some());
+        }
+        assert_eq!((starts, screen.display.is_none(), screen.again_ns), (1 + RESTARTS_MAX, true, None));
+        assert!(names.iter().all(|name| name.starts_with("display: it has made no progress for 3")), "{names:?}");
+        assert!(screen.trouble.is_some(), "the status line goes on to say so");
+        // another [display] gets as many attempts as the first one
+        let settings = ["source.uri=scenes", "display.kind=fb", "display.device=/nowhere/fb8"].map(str::to_owned);
+        screen.reconfigure(&Config::parse("", &settings).unwrap().display);
+        assert_eq!((screen.display.is_some(), screen.trouble.is_none(), screen.restarts), (true, true, 0));
+    }
+}

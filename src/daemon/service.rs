@@ -1,7 +1,13 @@
 //! What the daemon tells systemd (sd_notify(3)): ready, reloading, stopping, signs of life, and one line of status.
 //!
-//! Without `NOTIFY_SOCKET` in the environment all of it does nothing.
+//! Without `NOTIFY_SOCKET` in the environment all of it does nothing. A service manager that does not listen (it hangs, or reads its own
+//! configuration) holds nobody up: what it has no room for is not said. Only "ready" waits, for it must not be lost.
 
+use std::fmt::Write as _;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -30,7 +36,11 @@ impl Service {
     /// The first inference went well.
     pub fn ready(&mut self, status: &str) {
         self.status = status.to_owned();
-        self.tell(&[NotifyState::Ready, NotifyState::Status(&self.line())]);
+        let line = self.line();
+        let ready = [NotifyState::Ready, NotifyState::Status(&line)];
+        if let Err(error) = sd_notify::notify(&ready) {
+            log::warn!("the service manager cannot be told {ready:?}: {error}");
+        }
     }
 
     /// The configuration is being read again; ends with [`Service::ready`].
@@ -68,13 +78,28 @@ impl Service {
     }
 
     fn tell(&self, state: &[NotifyState]) {
-        if !self.managed {
-            return;
-        }
-        if let Err(error) = sd_notify::notify(state) {
-            log::warn!("the service manager cannot be told {state:?}: {error}");
+        match self.managed.then(|| send(state)) {
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => log::debug!("the service manager does not listen to {state:?}"),
+            Some(Err(error)) => log::warn!("the service manager cannot be told {state:?}: {error}"),
+            Some(Ok(_)) | None => {}
         }
     }
+}
+
+/// What sd_notify(3) does, without waiting.
+fn send(state: &[NotifyState]) -> io::Result<usize> {
+    let name = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        _ => SocketAddr::from_pathname(&name),
+    }?;
+    let mut message = String::new();
+    for state in state {
+        let _ = writeln!(message, "{state}"); // a String takes all
+    }
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(message.as_bytes(), &address)
 }
 
 #[cfg(test)]

@@ -167,7 +167,8 @@ struct Thread {
 
 impl Thread {
     fn run(self) {
-        let limit = self.service.watchdog_limit().unwrap_or(MAIN_LIMIT);
+        let watchdog = self.service.watchdog_limit();
+        let limit = watchdog.unwrap_or(MAIN_LIMIT);
         let mut main = Watch::new(limit);
         while !self.shared.done.load(Ordering::Relaxed) {
             self.shared.own.fetch_add(1, Ordering::Relaxed);
@@ -181,7 +182,8 @@ impl Thread {
                 continue;
             }
             match main.look(Some(turns), self.clock.now_ns()) {
-                Ok(()) => self.service.alive(),
+                Ok(()) if watchdog.is_some() => self.service.alive(),
+                Ok(()) => {}
                 Err(stopped) => self.give_up(stopped),
             }
         }
