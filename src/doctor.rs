@@ -10,16 +10,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use eomt_edge_client::Subscriber;
-use eomt_edge_core::data::Normalization;
 use eomt_edge_core::kernels::arch;
-use eomt_edge_host::model_file::{self, Compute};
 use eomt_edge_host::output::say;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::system::uname;
 
-use crate::config::{Config, DisplayKind};
+use crate::config::{Config, DisplayKind, ModelConfig};
 #[cfg(feature = "camera")]
 use crate::daemon::source_options;
+use crate::daemon::{Tried, try_model};
 #[cfg(feature = "camera")]
 use crate::source::v4l2;
 
@@ -68,7 +67,7 @@ pub fn doctor(options: &DoctorOptions) -> Result<usize> {
     cameras(&mut report, &config);
     displays(&mut report, config.display.kind);
     shared_memory(&mut report, socket);
-    model(&mut report, model_path, config.model.normalization);
+    model(&mut report, model_path, &config);
     service::service(&mut report);
     let summary = match report.problems {
         0 => "no problems".to_owned(),
@@ -260,14 +259,19 @@ fn shared_memory(report: &mut Report, socket: &Path) {
     }
 }
 
-fn model(report: &mut Report, path: &Path, normalization: Normalization) {
-    match model_file::load(path, &Compute::threads(1).with_normalization(normalization)) {
+/// Tries the model as the daemon does, in a process of its own.
+fn model(report: &mut Report, path: &Path, config: &Config) {
+    let mut wanted = ModelConfig { path: path.to_owned(), ..config.model.clone() };
+    if wanted.path != config.model.path {
+        wanted.sha256.clear(); // the configuration's is another file's
+    }
+    match try_model(&wanted) {
         Err(error) => report.problem("model", error.to_string()),
-        Ok((model, _)) => {
-            let metadata = model.metadata();
-            let (height, width) = metadata.input_size;
-            let (name, task, classes) = (&metadata.name, metadata.task, metadata.labels.len());
+        Ok(tried) => {
+            let ((height, width), Tried { name, task, classes, .. }) = (tried.input_size, &tried);
             report.line("model", format!("{}: {name}, {task}, {height}x{width}, {classes} classes", path.display()));
+            let matches = if wanted.sha256.is_empty() { "model.sha256 is not set" } else { "as model.sha256 says" };
+            report.line("", format!("SHA-256 {} ({matches})", tried.contents.model));
         }
     }
 }

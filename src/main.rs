@@ -55,6 +55,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             reap_socket_main(&path, dev, ino);
             Ok(ExitCode::SUCCESS)
         }
+        Command::TryModel { parent, path } => {
+            daemon::try_model_main(parent, &path)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::ExecSource { parent, command } => Err(exec_source_main(parent, &command).into()),
         #[cfg(feature = "tools")]
         command => commands::run(command),

@@ -61,6 +61,9 @@ pub enum Command {
     /// Remove a dead daemon's socket; started by the daemon itself
     #[command(hide = true)]
     ReapSocket { path: PathBuf, dev: u64, ino: u64 },
+    /// Load a model and run one frame, within limits; started by the daemon itself
+    #[command(hide = true)]
+    TryModel { parent: i32, path: PathBuf },
     /// Become a source's command, which ends with the daemon; started by the daemon itself
     #[command(hide = true)]
     ExecSource { parent: i32, command: String },

@@ -88,6 +88,12 @@ pub struct Config {
 pub struct ModelConfig {
     /// The ONNX file.
     pub path: PathBuf,
+    /// SHA-256 that the file must have, 64 hexadecimal digits; empty = any.
+    pub sha256: String,
+    /// Seconds that trying a model may take, and loading it after that.
+    pub load_timeout: f64,
+    /// After so many starts in a row that failed the last good model comes back; 0 = never.
+    pub fallback_after: u32,
     /// Threads for one inference; 0 = one per core.
     pub threads: usize,
     /// CPU numbers to pin those threads to, in turn; empty = the kernel moves them.
@@ -205,6 +211,9 @@ impl Default for ModelConfig {
     fn default() -> ModelConfig {
         ModelConfig {
             path: PathBuf::from("/usr/share/eomt-edge/eomt-nano-scenes.onnx"),
+            sha256: String::new(),
+            load_timeout: 120.0,
+            fallback_after: 3,
             threads: 0,
             cores: Vec::new(),
             isa: String::new(),
@@ -259,6 +268,11 @@ impl ModelConfig {
     pub fn thresholds(&self, of_model: Thresholds) -> Thresholds {
         of_model.with(self.threshold, self.mask_threshold, self.overlap_threshold)
     }
+
+    /// `load_timeout` as a duration.
+    pub fn load_timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.load_timeout)
+    }
 }
 
 impl RingConfig {
@@ -294,6 +308,13 @@ impl Config {
             if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
                 return refuse(key, value.to_string(), "it must lie between 0 and 1");
             }
+        }
+        let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !self.model.sha256.is_empty() && !is_digest(&self.model.sha256) {
+            return refuse("model.sha256", format!("'{}'", self.model.sha256), "64 hexadecimal digits, as sha256sum prints them");
+        }
+        if !(0.1..=1800.0).contains(&self.model.load_timeout) {
+            return refuse("model.load_timeout", self.model.load_timeout.to_string(), "seconds, 0.1 to 1800");
         }
         if self.model.threads > THREADS_MAX {
             return refuse("model.threads", self.model.threads.to_string(), "at most 256");
@@ -390,13 +411,16 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let cases: [(&str, &[&str], &str); 18] = [
+        let cases: [(&str, &[&str], &str); 21] = [
             ("[ring]\nslot = 3\n", &[], "slot"),
             ("[rings]\n", &[], "rings"),
             ("[ring]\nslots = 1\n", &[], "ring.slots"),
             ("[ring\n", &[], "line 1"),
             ("", &["ring.mode=999"], "ring.mode"),
             ("", &["model.threshold=1.5"], "model.threshold"),
+            ("", &["model.sha256=abc"], "model.sha256"),
+            ("", &["model.load_timeout=nan"], "model.load_timeout"),
+            ("", &["model.fallback_after=-1"], "model.fallback_after"),
             ("", &["model.task=sematic"], "sematic"),
             ("", &["nonsense"], "nonsense"),
             ("", &["ring.slots=many"], "ring.slots"),

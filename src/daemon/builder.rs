@@ -9,10 +9,10 @@ use eomt_edge_core::pipeline::{NullSink, Pipeline, Source};
 use eomt_edge_core::preprocess::FrameDecoder;
 use eomt_edge_core::segment::PostProcessConfig;
 use eomt_edge_host::MonotonicClock;
-use eomt_edge_host::model_file::{self, Compute};
+use eomt_edge_host::contents::Contents;
+use eomt_edge_host::model_file::{self, Compute, Expected, Loaded};
 use rustix::process::getpid;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use super::DaemonError;
 use crate::config::{Config, ConfigError, ModelConfig};
@@ -23,15 +23,17 @@ use crate::source::{CameraRequest, FormatRequest, SourceKinds, SourceOptions, So
 /// A network that has run once, and what readers must know about it.
 pub struct Network {
     pub pipeline: Pipeline,
-    /// First 16 bytes of the file's SHA-256.
-    pub hash: [u8; 16],
+    /// What it was read from.
+    pub contents: Contents,
 }
 
 impl Network {
-    /// Loads the model and runs it on a black frame: buffers get their sizes, and a network that cannot run is found out now.
-    pub fn start(config: &ModelConfig) -> Result<Network, DaemonError> {
+    /// Loads the model and runs it on a black frame: buffers get their sizes, and a network that cannot run is found out now. `tried`: what
+    /// it must consist of.
+    pub fn start(config: &ModelConfig, tried: Option<Contents>) -> Result<Network, DaemonError> {
         let started = Instant::now();
-        let (model, bytes) = model_file::load_checked(&config.path, &compute(config))?;
+        let sha256 = Some(config.sha256.clone()).filter(|digest| !digest.is_empty());
+        let Loaded { model, contents } = model_file::load_expected(&config.path, &compute(config), &Expected { sha256, tried })?;
         let metadata = model.metadata().clone();
         let (path, name, task, isa) = (config.path.display(), &metadata.name, metadata.task, model.isa().name());
         let described = format!("{path}: {name} for {task} on {isa}");
@@ -47,8 +49,14 @@ impl Network {
         first.map_err(|error| DaemonError::FirstInference { path: config.path.clone(), reason: error.to_string() })?;
         pipeline.reset(); // no camera saw the black frame
         log::info!("{described} in {:.1} s", started.elapsed().as_secs_f64());
-        let digest = Sha256::digest(&bytes);
-        Ok(Network { pipeline, hash: std::array::from_fn(|index| digest[index]) })
+        Ok(Network { pipeline, contents })
+    }
+
+    /// First 16 bytes of the file's SHA-256.
+    fn hash(&self) -> [u8; 16] {
+        let digits = self.contents.model.as_bytes();
+        let value = |index: usize| digits.get(index).and_then(|digit| char::from(*digit).to_digit(16)).unwrap_or(0) as u8;
+        std::array::from_fn(|index| value(2 * index) << 4 | value(2 * index + 1))
     }
 }
 
@@ -118,18 +126,18 @@ pub fn ring_config(config: &Config, network: &Network, max_size: (u32, u32)) -> 
         max_segments: (model.queries() as u32).max(model.metadata().labels.len() as u32),
         include_frame: config.ring.include_frame,
         checksum: config.ring.checksum,
-        model_hash: network.hash,
+        model_hash: network.hash(),
     }
 }
 
 /// Creates ring and socket.
-pub fn start_sink(config: &Config, ring: ring::RingConfig, metadata: &Metadata) -> Result<RingSink, RingError> {
+pub fn start_sink(config: &Config, ring: ring::RingConfig, metadata: &Metadata, fallback: bool) -> Result<RingSink, RingError> {
     let mut server = ServerConfig::new(&config.ring.socket);
     server.mode = config.ring.mode_bits();
     server.group = (!config.ring.group.is_empty()).then(|| config.ring.group.clone());
     server.clients_max = config.ring.max_clients;
     server.reaper = reaper_command();
-    let mut sink = RingSink::start(ring, ring_metadata(metadata), server, Box::new(MonotonicClock))?;
+    let mut sink = RingSink::start(ring, ring_metadata(metadata, fallback), server, Box::new(MonotonicClock))?;
     sink.set_stale_after(config.source.no_signal_after());
     log::info!("masks: {}", config.ring.socket.display());
     Ok(sink)
@@ -140,14 +148,15 @@ fn reaper_command() -> Option<ReaperCommand> {
     ReaperCommand::current_exe().inspect_err(|error| log::warn!("no reaper for the socket: {error}")).ok()
 }
 
-/// What readers need to understand the ids.
-pub fn ring_metadata(metadata: &Metadata) -> String {
+/// What readers need to understand the ids. `fallback`: this is the last good model, not the configured one.
+pub fn ring_metadata(metadata: &Metadata, fallback: bool) -> String {
     json!({
         "name": metadata.name,
         "task": metadata.task.name(),
         "labels": metadata.labels,
         "stuff_classes": metadata.stuff_classes,
         "source_sha256": metadata.source_sha256,
+        "fallback": fallback,
         "program": concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")),
         "pid": getpid().as_raw_nonzero().get(),
     })

@@ -16,6 +16,7 @@
 
 mod builder;
 mod capture;
+mod last_good;
 mod loader;
 mod reload;
 mod rhythm;
@@ -23,7 +24,10 @@ mod screen;
 mod serve;
 mod service;
 mod signals;
+mod start;
 mod supervisor;
+mod trial;
+mod trial_child;
 
 use std::io;
 use std::path::PathBuf;
@@ -37,19 +41,24 @@ use eomt_edge_host::model_file::{self, ModelFileError};
 
 pub use builder::source_options;
 pub use supervisor::Stopped;
+pub use trial_child::{Tried, try_model_main};
 
 use crate::config::{Config, ConfigError, ModelConfig};
 use crate::sink::RingSink;
 use crate::sink::State;
 use crate::sink::ring::RingError;
 use crate::source::SourceUri;
-use builder::{Network, decoder, open_source, ring_config, source_uri, start_sink};
+use builder::{decoder, open_source, ring_config, source_uri, start_sink};
 use capture::Capture;
+use last_good::LastGood;
+use loader::Loaders;
 use screen::Screen;
 use serve::{Lost, Server};
 use service::Service;
 use signals::{Signals, TIME_IS_UP};
+use start::{Started, Starter};
 use supervisor::Supervisor;
+use trial::TrialError;
 
 /// Reads the configuration: at the start, and again at each SIGHUP.
 pub type ReadConfig = Box<dyn Fn() -> Result<Config, ConfigError>>;
@@ -63,6 +72,9 @@ pub enum DaemonError {
     /// The model cannot be loaded.
     #[error(transparent)]
     Model(#[from] ModelFileError),
+    /// The model did not pass its trial in another process.
+    #[error(transparent)]
+    Trial(#[from] TrialError),
     /// The model was loaded and does not run.
     #[error("{}: its first inference failed: {reason}", path.display())]
     FirstInference {
@@ -70,6 +82,14 @@ pub enum DaemonError {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// The model passes its trial, and the daemon ends all the same.
+    #[error("{}: the last {starts} starts or more with it ended while it served", path.display())]
+    Service {
+        /// The model file.
+        path: PathBuf,
+        /// How many.
+        starts: u32,
     },
     /// `source.uri` is no URI of a known kind.
     #[error("configuration: source.uri: {0}")]
@@ -126,9 +146,25 @@ impl DaemonError {
         match self {
             DaemonError::SourceUri(_) | DaemonError::Config(_) => true,
             DaemonError::Model(error) => error.is_usage(),
+            DaemonError::Trial(TrialError::Refused { is_usage, .. }) => *is_usage,
             _ => false,
         }
     }
+
+    /// Whether another model could do better.
+    fn is_of_the_model(&self) -> bool {
+        let model =
+            matches!(self, DaemonError::Model(_) | DaemonError::Trial(_) | DaemonError::FirstInference { .. } | DaemonError::Frames { .. });
+        model && !self.is_usage() && !matches!(self, DaemonError::Trial(TrialError::Stopped))
+    }
+}
+
+/// Tries a model in a process of its own, and says what it is.
+///
+/// # Errors
+/// When it cannot be loaded or run, or ends that process.
+pub fn try_model(config: &ModelConfig) -> Result<Tried, DaemonError> {
+    Ok(trial::run(config, &|| false)?)
 }
 
 /// Loads the configured model, compares it with a plain evaluation of its file, and says what was found.
@@ -136,6 +172,7 @@ impl DaemonError {
 /// # Errors
 /// When the model cannot be loaded, or the two differ.
 pub fn check(config: &ModelConfig) -> Result<String, DaemonError> {
+    try_model(config)?;
     let (model, agreement) = model_file::check(&config.path, &builder::compute(config))?;
     let Agreement { class, masks, allowed, inputs, roundings } = agreement;
     let roundings = roundings.map_or_else(String::new, |change| format!("; the file's roundings, left out here, change {change:.1e}"));
@@ -170,14 +207,30 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
     let supervisor = Supervisor::start(signals.clone(), Arc::clone(&clock))?;
     let mut screen = Screen::start(&config)?;
     screen.show(State::Starting);
-    let (network, sink, capture) = match start_path(&config, &uri, &clock) {
+    let service = Service::from_environment();
+    let mut last_good = LastGood::from_environment(&config.model);
+    let starter = Starter { last_good: &last_good, signals: &signals, service: &service };
+    let started = starter.start(&config.model).and_then(|started| start_path(&config, &uri, &clock, started));
+    let (Started { network, fallback }, sink, capture) = match started {
         Ok(parts) => parts,
+        Err(DaemonError::Trial(TrialError::Stopped)) => {
+            last_good.withdraw_start();
+            screen.end(None);
+            return Ok(Counters::default());
+        }
         Err(error) => {
+            if !error.is_of_the_model() {
+                last_good.withdraw_start();
+            }
             screen.end(Some(&error));
             return Err(error);
         }
     };
     screen.set_labels(&network.pipeline.model().metadata().labels);
+    match &fallback {
+        Some(reason) => screen.show(State::Failure(reason.clone())),
+        None => last_good.serves(&config.model, &network.contents, 0, Instant::now()),
+    }
     let server = Server {
         decoder: decoder(&uri, &config),
         config,
@@ -185,10 +238,12 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
         network,
         sink,
         capture,
-        loader: None,
+        loaders: Loaders::default(),
+        last_good,
+        fallback,
         screen,
         clock,
-        service: Service::from_environment(),
+        service,
         signals,
         supervisor,
         counters: Counters::default(),
@@ -205,11 +260,15 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
 }
 
 /// Everything that a frame passes through.
-fn start_path(config: &Config, uri: &SourceUri, clock: &Arc<dyn Clock>) -> Result<(Network, RingSink, Capture), DaemonError> {
-    let network = Network::start(&config.model)?;
+fn start_path(
+    config: &Config,
+    uri: &SourceUri,
+    clock: &Arc<dyn Clock>,
+    started: Started,
+) -> Result<(Started, RingSink, Capture), DaemonError> {
     let source = open_source(uri, config)?;
-    let ring = ring_config(config, &network, source.max_size());
-    let sink = start_sink(config, ring, network.pipeline.model().metadata())?;
+    let ring = ring_config(config, &started.network, source.max_size());
+    let sink = start_sink(config, ring, started.network.pipeline.model().metadata(), started.fallback.is_some())?;
     let capture = Capture::start(source, &config.source.uri, Arc::clone(clock))?;
-    Ok((network, sink, capture))
+    Ok((started, sink, capture))
 }

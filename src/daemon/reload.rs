@@ -1,6 +1,6 @@
 //! SIGHUP: the configuration is read again, and what does not work leaves the old one in force.
 //!
-//! Frames go on while a model is loaded.
+//! Frames go on while a model is tried and loaded; one that takes too long is given up.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,17 +9,16 @@ use eomt_edge_core::pipeline::Taken;
 
 use super::builder::{Network, decoder, open_source, ring_config, ring_metadata, source_uri};
 use super::capture::Capture;
-use super::loader::Loader;
 use super::screen::check;
-use super::serve::{PATIENCE, Server};
+use super::serve::Server;
 use crate::config::ModelConfig;
 use crate::sink::State;
 
 /// While a model is loaded: the loader is asked this often.
 const LOAD_PATIENCE: Duration = Duration::from_millis(20);
 
-/// Loading a model takes no longer than this, or it hangs. The unit's TimeoutStartSec is the same limit for a start.
-const LOAD_MAX: Duration = Duration::from_secs(120);
+/// A trial that has run out of time is ended within this.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Server {
     /// Reads the configuration again; whatever fails leaves everything as it was.
@@ -41,30 +40,32 @@ impl Server {
         self.last_status = Instant::now();
     }
 
-    /// The network of a new configuration. Frames go on while it is loaded, and so do signs of life, for as long as a start may take.
+    /// The network of a new configuration, after its trial. Frames go on meanwhile, and so do signs of life, for as long as both may take.
     fn load(&mut self, config: &ModelConfig) -> Result<Network, String> {
-        let loader = match self.loader.take() {
-            Some(loader) => loader,
-            None => Loader::start().map_err(|error| format!("no thread to load the model: {error}"))?,
-        };
-        loader.order(config);
+        let limit = config.load_timeout() * 2 + END_PATIENCE;
+        self.service.extend_start(limit);
+        self.loaders.order(config)?;
         let started = Instant::now();
         loop {
             // what is wrong with another thread comes up again in the main loop
             let _ = self.supervise();
-            match loader.take() {
-                Some(result) => {
-                    self.loader = loader.is_alive().then_some(loader);
-                    return result;
-                }
-                None if self.signals.stop_requested() => return Err("the daemon stops".to_owned()),
-                None if started.elapsed() > LOAD_MAX => std::thread::sleep(PATIENCE),
-                None => match self.capture.mailbox.take(LOAD_PATIENCE) {
-                    // an error that ends the run comes up again in the main loop
-                    Taken::Value(tagged) => drop(self.process(tagged)),
-                    Taken::TimedOut => self.idle(),
-                    Taken::Closed => std::thread::sleep(LOAD_PATIENCE),
-                },
+            if let Some(result) = self.loaders.take() {
+                return result;
+            }
+            if self.signals.stop_requested() {
+                self.loaders.abandon();
+                return Err("the daemon stops".to_owned());
+            }
+            if started.elapsed() >= limit {
+                self.loaders.abandon();
+                let path = config.path.display();
+                return Err(format!("{path}: loading it took longer than {} s (model.load_timeout) and was given up", config.load_timeout));
+            }
+            match self.capture.mailbox.take(LOAD_PATIENCE) {
+                // an error that ends the run comes up again in the main loop
+                Taken::Value(tagged) => drop(self.process(tagged)),
+                Taken::TimedOut => self.idle(),
+                Taken::Closed => std::thread::sleep(LOAD_PATIENCE),
             }
         }
     }
@@ -82,7 +83,7 @@ impl Server {
             false => Some(open_source(&uri, &config).map_err(|error| error.to_string())?),
         };
         let ring = ring_config(&config, &network, source.as_ref().map_or(self.sink.max_size(), |source| source.max_size()));
-        let metadata = ring_metadata(network.pipeline.model().metadata());
+        let metadata = ring_metadata(network.pipeline.model().metadata(), false);
         self.sink.reconfigure(ring, metadata).map_err(|error| error.to_string())?;
         if let Some(source) = source {
             // first: two cannot stream from one camera
@@ -101,6 +102,8 @@ impl Server {
         if self.last_no_signal.is_some() {
             self.screen.show(State::NoSignal);
         }
+        self.last_good.serves(&config.model, &network.contents, self.counters.published, Instant::now());
+        self.fallback = None;
         self.network = network;
         if ring_wanted != config.ring {
             log::warn!("[ring] has changed: that takes a restart");

@@ -101,7 +101,9 @@ impl Screen {
         let Some(display) = self.display else { return };
         display.end(match error {
             None => State::Stopped,
-            Some(error @ (DaemonError::Model(_) | DaemonError::FirstInference { .. })) => State::ModelError(error.to_string()),
+            Some(error @ (DaemonError::Model(_) | DaemonError::Trial(_) | DaemonError::FirstInference { .. })) => {
+                State::ModelError(error.to_string())
+            }
             Some(error) => State::Failure(error.to_string()),
         });
     }

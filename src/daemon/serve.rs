@@ -16,7 +16,8 @@ use eomt_edge_core::preprocess::FrameDecoder;
 
 use super::builder::Network;
 use super::capture::{Capture, TaggedFrame};
-use super::loader::Loader;
+use super::last_good::LastGood;
+use super::loader::Loaders;
 use super::screen::Screen;
 use super::service::Service;
 use super::signals::Signals;
@@ -30,7 +31,7 @@ use crate::sink::State;
 const FAILURES_MAX: u64 = 100;
 
 /// The longest wait for a frame: signals are looked at this often.
-pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Between two "no signal" publications.
 const NO_SIGNAL_INTERVAL: Duration = Duration::from_secs(1);
@@ -55,8 +56,10 @@ pub(super) struct Server {
     pub decoder: FrameDecoder,
     pub sink: RingSink,
     pub capture: Capture,
-    /// Once there was a reload.
-    pub loader: Option<Loader>,
+    pub loaders: Loaders,
+    pub last_good: LastGood,
+    /// Why the last good model serves, if it does.
+    pub fallback: Option<String>,
     pub screen: Screen,
     pub clock: Arc<dyn Clock>,
     pub service: Service,
@@ -100,7 +103,11 @@ impl Server {
                 Taken::Closed => break self.capture.outcome(),
             }
             self.say_status();
+            self.last_good.proven(self.counters.published, Instant::now());
         };
+        if result.as_ref().err().is_none_or(|error| !error.is_of_the_model()) {
+            self.last_good.withdraw();
+        }
         self.service.stopping();
         self.capture.stop();
         self.count_losses();
@@ -200,7 +207,8 @@ impl Server {
         self.count_losses();
         let Counters { published, dropped, failed } = self.counters;
         let rate = (published - self.published_at_status) as f64 / elapsed.as_secs_f64();
-        self.service.status(&format!("{rate:.1} frames a second; {published} published, {dropped} dropped, {failed} failed"));
+        let note = self.fallback.as_ref().map_or("", |_| "; the last good model runs, not the configured one");
+        self.service.status(&format!("{rate:.1} frames a second; {published} published, {dropped} dropped, {failed} failed{note}"));
         (self.last_status, self.published_at_status) = (Instant::now(), published);
     }
 }

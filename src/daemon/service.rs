@@ -33,6 +33,11 @@ impl Service {
         sd_notify::watchdog_enabled()
     }
 
+    /// The start may take `time` longer than the unit says: a model is tried and loaded.
+    pub fn extend_start(&self, time: Duration) {
+        self.tell(&[NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))]);
+    }
+
     /// The first inference went well.
     pub fn ready(&mut self, status: &str) {
         self.status = status.to_owned();

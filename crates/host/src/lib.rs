@@ -13,6 +13,7 @@
 #![warn(missing_docs)]
 
 mod clock;
+pub mod contents;
 pub mod files;
 pub mod model_file;
 pub mod output;

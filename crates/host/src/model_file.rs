@@ -9,15 +9,16 @@
 //! Weights in a second file, which networks of more than 2 GiB have, come from the model's directory. Refuses: everything but reading.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use eomt_edge_core::data::Normalization;
 use eomt_edge_core::kernels::arch::{Isa, IsaError};
 use eomt_edge_core::kernels::workers::Workers;
 use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Texts};
-use eomt_edge_core::model::{Agreement, Companions, LoadOptions, Model, ModelError};
+use eomt_edge_core::model::{Agreement, Companions, LoadOptions, Model, ModelError, is_contained};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::contents::{Contents, RecordedWeights, sha256};
 use crate::weight_files::WeightFiles;
 
 /// Why there is no model; the sentence names the file.
@@ -38,6 +39,24 @@ pub enum ModelFileError {
         path: PathBuf,
         /// Why.
         source: ModelError,
+    },
+    /// Another file than `model.sha256` names.
+    #[error("{}: its SHA-256 is {found}, but model.sha256 is {wanted}: put the right file there, or the right digest into the configuration", path.display())]
+    Digest {
+        /// The model file.
+        path: PathBuf,
+        /// The file's.
+        found: String,
+        /// The configuration's.
+        wanted: String,
+    },
+    /// It was tried, and is another one now.
+    #[error("{}: {what} has changed since it was tried: load it again", path.display())]
+    Changed {
+        /// The model file.
+        path: PathBuf,
+        /// Which file.
+        what: String,
     },
     /// Threads cannot be started; the whole sentence.
     #[error("{0}")]
@@ -102,7 +121,7 @@ impl Compute {
         let cores = self.cores.clone();
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
-            .thread_name(|index| format!("eomt-infer-{index}"))
+            .thread_name(|index| format!("{THREAD_NAME}{index}"))
             .start_handler(move |index| pin(&cores, index))
             .build();
         Ok(Workers::pool(Arc::new(pool.map_err(|error| format!("{threads} threads cannot be started: {error}"))?)))
@@ -124,13 +143,44 @@ fn pin(cores: &[usize], index: usize) {
     }
 }
 
+/// What a model file must be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// SHA-256 of the file, hex.
+    pub sha256: Option<String>,
+    /// What was read when it was tried.
+    pub tried: Option<Contents>,
+}
+
+/// A model, and what it was read from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The network.
+    pub model: Model,
+    /// Digests of the files.
+    pub contents: Contents,
+}
+
+/// [`load`] of a file that must be `expected`. What was not tried before and is small enough is compared with its plain evaluation, as in
+/// [`load_checked`].
+///
+/// # Errors
+/// As [`load`] and [`check`]; [`ModelFileError::Digest`] and [`ModelFileError::Changed`], before anything is made of the file.
+pub fn load_expected(path: &Path, compute: &Compute, expected: &Expected) -> Result<Loaded, ModelFileError> {
+    let mut opened = open(path, compute, expected)?;
+    if expected.tried.is_none() {
+        check_small(path, &mut opened)?;
+    }
+    Ok(Loaded { model: opened.model, contents: opened.contents })
+}
+
 /// Loads a model file, with the configurations beside it if it is a third-party export, and logs remarks about it. Also returns the
 /// file's bytes.
 ///
 /// # Errors
 /// [`ModelFileError`], one sentence with the file's name.
 pub fn load(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
-    open(path, compute).map(|(model, bytes, _)| (model, bytes))
+    open(path, compute, &Expected::default()).map(|opened| (opened.model, opened.bytes))
 }
 
 /// Up to so many multiply-accumulates of one inference a third-party file is compared with its plain evaluation whenever it is loaded: at
@@ -142,16 +192,20 @@ const CHECKED_MACS_MAX: u64 = 1_000_000_000;
 /// # Errors
 /// As [`load`] and [`check`].
 pub fn load_checked(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
-    let (mut model, bytes, workers) = open(path, compute)?;
+    let mut opened = open(path, compute, &Expected::default())?;
+    check_small(path, &mut opened)?;
+    Ok((opened.model, opened.bytes))
+}
+
+fn check_small(path: &Path, Opened { model, bytes, workers, .. }: &mut Opened) -> Result<(), ModelFileError> {
     if !model.origin().third_party {
-        return Ok((model, bytes));
+        return Ok(());
     }
     if model.macs() > CHECKED_MACS_MAX {
         log::info!("{}: written by another program; eomt-edge run --check compares it with a plain evaluation", path.display());
-        return Ok((model, bytes));
+        return Ok(());
     }
-    agreement(path, &mut model, &bytes, 1, workers)?;
-    Ok((model, bytes))
+    agreement(path, model, bytes, 1, workers.clone()).map(drop)
 }
 
 /// Loads a file and compares it with its plain evaluation on two inputs.
@@ -159,7 +213,7 @@ pub fn load_checked(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), 
 /// # Errors
 /// When it cannot be loaded, or the two differ by more than the file's precision explains.
 pub fn check(path: &Path, compute: &Compute) -> Result<(Model, Agreement), ModelFileError> {
-    let (mut model, bytes, workers) = open(path, compute)?;
+    let Opened { mut model, bytes, workers, .. } = open(path, compute, &Expected::default())?;
     let agreement = agreement(path, &mut model, &bytes, 2, workers)?;
     Ok((model, agreement))
 }
@@ -170,7 +224,15 @@ fn agreement(path: &Path, model: &mut Model, bytes: &[u8], inputs: usize, worker
     model.check(bytes, inputs, &options).map_err(|source| ModelFileError::Model { path: path.to_owned(), source })
 }
 
-fn open(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>, Workers), ModelFileError> {
+struct Opened {
+    model: Model,
+    bytes: Vec<u8>,
+    workers: Workers,
+    contents: Contents,
+}
+
+fn open(path: &Path, compute: &Compute, expected: &Expected) -> Result<Opened, ModelFileError> {
+    keep_contained_panics_silent();
     let io = |source| ModelFileError::Io { path: path.to_owned(), source };
     if !std::fs::metadata(path).map_err(io)?.is_file() {
         return Err(io(std::io::Error::other("it is not a regular file")));
@@ -183,9 +245,13 @@ fn open(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>, Workers), Mod
             None
         })
     });
+    let found = [("config.json", &config), (PREPROCESSOR_FILE, &preprocessor), (PROCESSOR_FILE, &processor)];
+    let beside = found.into_iter().filter_map(|(name, text)| Some((name.to_owned(), sha256(text.as_ref()?.as_bytes())))).collect();
+    let mut contents = Contents { model: sha256(&bytes), beside, weights: Vec::new() };
+    check_expected(path, &contents, expected)?;
     let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref() };
     let companions = Companions { config: config.as_deref(), processor: texts };
-    let weights = WeightFiles::beside(path);
+    let weights = RecordedWeights::new(WeightFiles::beside(path), expected.tried.as_ref());
     let isa = compute.isa()?;
     let workers = compute.workers().map_err(ModelFileError::Threads)?;
     let normalization = compute.normalization;
@@ -198,7 +264,36 @@ fn open(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>, Workers), Mod
     };
     model.remarks().warnings.iter().for_each(|warning| log::warn!("{}: {warning}", path.display()));
     model.remarks().facts.iter().for_each(|fact| log::info!("{}: {fact}", path.display()));
-    Ok((model, bytes, options.workers))
+    let workers = options.workers;
+    contents.weights = weights.into_read();
+    Ok(Opened { model, bytes, workers, contents })
+}
+
+fn check_expected(path: &Path, contents: &Contents, expected: &Expected) -> Result<(), ModelFileError> {
+    if let Some(wanted) = expected.sha256.as_ref().filter(|wanted| !wanted.eq_ignore_ascii_case(&contents.model)) {
+        return Err(ModelFileError::Digest { path: path.to_owned(), found: contents.model.clone(), wanted: wanted.clone() });
+    }
+    match expected.tried.as_ref().and_then(|tried| contents.difference(tried)) {
+        Some(what) => Err(ModelFileError::Changed { path: path.to_owned(), what }),
+        None => Ok(()),
+    }
+}
+
+/// Names of the threads of an inference begin with this.
+const THREAD_NAME: &str = "eomt-infer-";
+
+/// Panics that become errors of a model print nothing: the error is the sentence.
+fn keep_contained_panics_silent() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let lent = std::thread::current().name().is_some_and(|name| name.starts_with(THREAD_NAME));
+            if !is_contained(lent) {
+                others(info);
+            }
+        }));
+    });
 }
 
 /// The text of a file beside the model; `None` when there is none.

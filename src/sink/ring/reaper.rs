@@ -32,7 +32,7 @@ pub struct ReaperCommand {
 }
 
 impl ReaperCommand {
-    /// This very executable; through the emulator that `EOMT_EDGE_TEST_RUNNER` names when cross-compiled tests run in one,
+    /// This very executable, even when an upgrade has put another one in its place; through the emulator that `EOMT_EDGE_TEST_RUNNER` names when cross-compiled tests run in one,
     /// where the kernel could not start it.
     ///
     /// # Errors
@@ -40,7 +40,8 @@ impl ReaperCommand {
     pub fn current_exe() -> io::Result<ReaperCommand> {
         let runner = std::env::var("EOMT_EDGE_TEST_RUNNER").unwrap_or_default();
         let mut words: Vec<OsString> = runner.split_whitespace().map(OsString::from).collect();
-        words.push(std::env::current_exe()?.into());
+        // the kernel follows this link to the file itself, whatever has become of its name
+        words.push(if words.is_empty() { "/proc/self/exe".into() } else { std::env::current_exe()?.into() });
         let program = words.remove(0).into();
         Ok(ReaperCommand { program, args: words })
     }

@@ -16,6 +16,7 @@ use tract_onnx::tract_core::internal::{IntoTValue, Rewriter, TypedOp};
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::einsum::einsum_matmul::EinSumMatMul;
 
+use super::contain::contained;
 use super::load::{self, LoadOptions};
 use super::{Model, ModelError, fuse};
 use crate::data::{Logits, Tensor};
@@ -51,6 +52,10 @@ impl Model {
     /// # Errors
     /// [`ModelError::Differs`] when they are further apart than the file's precision explains, or an answer is not a number.
     pub fn check(&mut self, bytes: &[u8], inputs: usize, options: &LoadOptions) -> Result<Agreement, ModelError> {
+        contained("evaluate", || self.compare(bytes, inputs, options))
+    }
+
+    fn compare(&mut self, bytes: &[u8], inputs: usize, options: &LoadOptions) -> Result<Agreement, ModelError> {
         let size = self.metadata.input_size;
         let inputs: Vec<Tensor> = [shapes(size), noise(size)].into_iter().take(inputs).collect();
         let left_out = self.origin.roundings > 0;

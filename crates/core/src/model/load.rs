@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use prost::Message;
 use tract_linalg::multithread::Executor;
-use tract_onnx::pb::ModelProto;
+use tract_onnx::pb::{ModelProto, ValueInfoProto};
 use tract_onnx::prelude::{InferenceModel, InferenceModelExt, OutletId, TypedModel, TypedSimplePlan};
 use tract_onnx::tract_core::internal::{Datum, TypedFact, tvec};
 use tract_onnx::tract_core::runtime::RunOptions;
 use tract_onnx::tract_hir::internal::InferenceFact;
 
+use super::contain::contained;
 use super::fuse::{self, MaskProduct};
 use super::metadata::names;
 use super::onnx::ExternalData;
 use super::ops::Engine;
 use super::third_party::{self, Companions};
-use super::{MaskOutput, Metadata, Model, ModelError, Origin, PRODUCER, Remarks, masks, onnx};
+use super::{MaskOutput, Metadata, Model, ModelError, Origin, PRODUCER, Remarks, bounds, masks, onnx};
 use crate::data::Normalization;
 use crate::kernels::arch::Isa;
 use crate::kernels::product::MaskProductScratch;
@@ -59,6 +60,10 @@ impl Model {
     /// [`ModelError::NotOnnx`], [`ModelError::NotEomt`] or a metadata error for files of another kind;
     /// [`ModelError::Engine`] when tract cannot handle the graph.
     pub fn load(bytes: &[u8], options: &LoadOptions) -> Result<Model, ModelError> {
+        contained("load", || Model::read(bytes, options))
+    }
+
+    fn read(bytes: &[u8], options: &LoadOptions) -> Result<Model, ModelError> {
         let mut proto = ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx { reason: error.to_string() })?;
         if proto.graph.is_none() || proto.opset_import.is_empty() {
             return Err(ModelError::NotOnnx { reason: "it holds no graph".to_owned() });
@@ -118,7 +123,13 @@ fn describe(proto: &ModelProto, options: &LoadOptions) -> Result<(Metadata, Rema
     let props: BTreeMap<_, _> = proto.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
     match Metadata::from_props(&props)? {
         Some(_) if options.normalization != Normalization::Auto => Err(ModelError::NotThirdParty),
-        Some(metadata) => Ok((metadata, Remarks::default())),
+        Some(metadata) => {
+            if let Some(graph) = &proto.graph {
+                let check = |input: &ValueInfoProto| bounds::check_graph(graph, &input.name, metadata.input_size);
+                graph.input.first().map_or(Ok(()), check).map_err(|reason| ModelError::InvalidMetadata { key: "input_size", reason })?;
+            }
+            Ok((metadata, Remarks::default()))
+        }
         None => third_party::describe(proto, &props, &options.companions, options.normalization),
     }
 }
@@ -159,16 +170,27 @@ fn find_outputs(model: &TypedModel, graph_outputs: &[String]) -> Result<Outputs,
         .or_else(|| outlets.iter().copied().find(|&outlet| shape(outlet).len() == 4))
         .ok_or_else(|| not_eomt("no output has the shape [1, queries, height, width] of mask logits"))?;
     let mask_shape = shape(masks);
-    let [1, queries, _, _] = mask_shape[..] else {
+    let [_, queries, _, _] = mask_shape[..] else {
         return Err(not_eomt(format!("its mask logits have the shape {mask_shape:?}, not [1, queries, height, width]")));
     };
     let class = by_name(names::CLASS_LOGITS)
         .or_else(|| outlets.iter().copied().find(|&outlet| shape(outlet).len() == 3 && shape(outlet)[1] == queries))
         .ok_or_else(|| not_eomt(format!("no output has the shape [1, {queries}, classes] of class logits")))?;
-    match shape(class)[..] {
-        [1, q, classes] if q == queries && classes >= 2 => Ok(Outputs { class, masks }),
-        ref other => Err(not_eomt(format!("its class logits have the shape {other:?}, its masks {queries} queries"))),
+    Ok(Outputs { class, masks })
+}
+
+/// Refuses a plan whose tensors no machine holds.
+fn check_tensors(model: &TypedModel) -> Result<(), ModelError> {
+    for node in model.nodes() {
+        for output in &node.outputs {
+            let dims: Vec<i64> = concrete(&output.fact).into_iter().map(|dim| i64::try_from(dim).unwrap_or(i64::MAX)).collect();
+            bounds::values(&dims).map_err(|reason| {
+                let name = bounds::short(&node.name);
+                ModelError::Unsupported { reason: format!("what its node '{name}' computes {reason}") }
+            })?;
+        }
     }
+    Ok(())
 }
 
 fn concrete(fact: &TypedFact) -> Vec<usize> {
@@ -186,10 +208,8 @@ fn assemble(
     let optimizing = ModelError::engine("optimize");
     let class_shape = concrete(model.outlet_fact(outputs.class).map_err(&optimizing)?);
     let mask_shape = concrete(model.outlet_fact(outputs.masks).map_err(&optimizing)?);
+    bounds::check_outputs(&class_shape, &mask_shape, metadata.input_size).map_err(not_eomt)?;
     let (queries, classes) = (class_shape[1], class_shape[2]);
-    if queries >= usize::from(u16::MAX) || classes > usize::from(u16::MAX) {
-        return Err(not_eomt(format!("{queries} queries and {classes} classes do not fit the 16-bit ids of the id map")));
-    }
     if metadata.labels.is_empty() {
         metadata.labels = (0..classes - 1).map(|class| format!("class {class}")).collect();
     }
@@ -217,6 +237,7 @@ fn assemble(
     remarks.warnings.extend(mask_cost.map(|cost| cost.to_string()));
     let executor = options.workers.thread_pool().map_or(Executor::SingleThread, |pool| Executor::MultiThread(Arc::clone(pool)));
     let run_options = RunOptions { executor: Some(executor), ..RunOptions::default() };
+    check_tensors(&model)?;
     let plan = TypedSimplePlan::new_with_options(model, &run_options).map_err(&optimizing)?;
     let state = plan.spawn().map_err(&optimizing)?;
     let origin = Origin { int8: quantized, roundings, ..origin };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::ModelError;
+use super::{ModelError, bounds};
 use crate::data::{Task, Thresholds};
 
 /// Names of graph inputs and outputs, as transformers calls them.
@@ -77,6 +77,9 @@ pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// ImageNet's standard deviation per channel, of values in 0..=1.
 pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
+/// What a name for people needs at most.
+const NAME_BYTES_MAX: usize = 1024;
+
 /// Entries by which a file of ours is known, even when some are missing.
 const OWN_KEYS: [&str; 8] =
     ["labels", "stuff_classes", "image_mean", "image_std", "input_size", "thresholds", "source_sha256", "converter"];
@@ -113,11 +116,11 @@ impl Metadata {
         let precision = match text("precision")?.as_str() {
             "f32" => Precision::F32,
             "int8" => Precision::Int8,
-            other => return Err(invalid("precision", format!("'{other}' is neither f32 nor int8"))),
+            other => return Err(invalid("precision", format!("'{}' is neither f32 nor int8", bounds::short(other)))),
         };
         let metadata = Metadata {
             name: text("name")?,
-            task: text("task")?.parse().map_err(|reason| invalid("task", reason))?,
+            task: bounds::short(&text("task")?).parse().map_err(|reason| invalid("task", reason))?,
             labels: parse("labels", &text("labels")?)?,
             stuff_classes: parse("stuff_classes", &text("stuff_classes")?)?,
             image_mean: parse("image_mean", &text("image_mean")?)?,
@@ -132,11 +135,20 @@ impl Metadata {
     }
 
     fn check(&self) -> Result<(), ModelError> {
+        if self.name.len() > NAME_BYTES_MAX {
+            return Err(invalid("name", format!("{} bytes are too long for a name", self.name.len())));
+        }
+        bounds::check_input(self.input_size).map_err(|reason| invalid("input_size", reason))?;
+        if self.labels.is_empty() {
+            return Err(invalid("labels", "it names no class".to_owned()));
+        }
+        bounds::check_labels(&self.labels).map_err(|reason| invalid("labels", reason))?;
         if let Some(class) = self.stuff_classes.iter().find(|&&class| usize::from(class) >= self.labels.len()) {
             return Err(invalid("stuff_classes", format!("class {class} does not exist: there are {} labels", self.labels.len())));
         }
-        if self.image_std.iter().any(|s| !s.is_finite() || *s <= 0.0) || self.image_mean.iter().any(|m| !m.is_finite()) {
-            return Err(invalid("image_std", format!("mean {:?} and std {:?} cannot normalize", self.image_mean, self.image_std)));
+        bounds::check_normalization(self.image_mean, self.image_std).map_err(|reason| invalid("image_std", reason))?;
+        if !self.stuff_classes.is_sorted_by(|a, b| a < b) {
+            return Err(invalid("stuff_classes", "class numbers stand there once, in ascending order".to_owned()));
         }
         let Thresholds { score, mask, overlap } = self.thresholds;
         if [score, mask, overlap].iter().any(|t| !(0.0..=1.0).contains(t)) {
@@ -151,7 +163,7 @@ fn json<T: Serialize + ?Sized>(value: &T) -> String {
 }
 
 fn parse<T: DeserializeOwned>(key: &'static str, text: &str) -> Result<T, ModelError> {
-    serde_json::from_str(text).map_err(|error| invalid(key, error.to_string()))
+    serde_json::from_str(text).map_err(|error| invalid(key, error.to_string().chars().take(200).collect()))
 }
 
 fn invalid(key: &'static str, reason: String) -> ModelError {

@@ -16,6 +16,8 @@
 //! Invariants: the graph has one input `[1, 3, H, W]`, class logits `[1, Q, C + 1]` and mask logits `[1, Q, h, w]`; H and W are
 //! fixed. Refuses: opening files (the caller does), guessing labels, training, networks other than EoMT.
 
+pub mod bounds;
+mod contain;
 mod fuse;
 mod guard;
 pub mod label_sets;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 use tract_onnx::prelude::{TValue, TVec, TypedRunnableModel, TypedSimpleState, tvec};
 use tract_onnx::tract_core::internal::TractError;
 
+pub use contain::is_contained;
 pub use guard::Agreement;
 pub use load::LoadOptions;
 pub use masks::MaskCost;
@@ -46,6 +49,7 @@ pub use third_party::Companions;
 use crate::data::{ClassLogits, Logits, Tensor};
 use crate::kernels::arch::Isa;
 use crate::kernels::product::{MaskProductScratch, mask_product};
+use contain::contained;
 use fuse::MaskProduct;
 use ops::Engine;
 
@@ -117,6 +121,14 @@ pub enum ModelError {
         /// A verb: read, analyse, optimize, run.
         action: &'static str,
         /// tract's chain of causes.
+        reason: String,
+    },
+    /// tract panicked, or one of our operators did.
+    #[error("the inference engine gave up when it was to {action} this network ({reason}): the file is broken, or this is a bug")]
+    GaveUp {
+        /// A verb: load, run, evaluate.
+        action: &'static str,
+        /// The panic's words.
         reason: String,
     },
     /// [`Model::check`] found another answer.
@@ -286,7 +298,8 @@ impl Model {
     /// `logits` is overwritten; its buffers are reused from call to call.
     ///
     /// # Errors
-    /// [`ModelError::InputSize`] for a tensor of another size, [`ModelError::Engine`] when tract fails.
+    /// [`ModelError::InputSize`] for a tensor of another size, [`ModelError::Engine`] when tract fails, [`ModelError::GaveUp`] when it
+    /// panics.
     pub fn run(
         &mut self,
         input: &Tensor,
@@ -296,8 +309,10 @@ impl Model {
         let workers = self.engine.workers.clone();
         workers.inside(|| {
             let tensor = self.feed(input)?;
-            let outputs = self.state.run(tvec![tensor]).map_err(ModelError::engine("run"))?;
-            self.heads(&outputs, keep, logits, None)
+            contained("run", || {
+                let outputs = self.state.run(tvec![tensor]).map_err(ModelError::engine("run"))?;
+                self.heads(&outputs, keep, logits, None)
+            })
         })
     }
 
@@ -316,8 +331,10 @@ impl Model {
         workers.inside(|| {
             let tensor = self.feed(input)?;
             let operators = observe::operators(self.plan.model());
-            let outputs = observe::run(&mut self.state, tvec![tensor], &operators, observer).map_err(ModelError::engine("run"))?;
-            self.heads(&outputs, keep, logits, Some(observer))
+            contained("run", || {
+                let outputs = observe::run(&mut self.state, tvec![tensor], &operators, observer).map_err(ModelError::engine("run"))?;
+                self.heads(&outputs, keep, logits, Some(observer))
+            })
         })
     }
 
@@ -355,6 +372,10 @@ impl Model {
         logits.class.classes = self.classes;
         logits.class.values.clear();
         logits.class.values.extend_from_slice(read(0).map_err(ModelError::engine("read the class logits of"))?);
+        if logits.class.values.len() != self.queries * self.classes {
+            let reason = format!("it gave {} class logits, not {} x {}", logits.class.values.len(), self.queries, self.classes);
+            return Err(ModelError::Engine { action: "run", reason });
+        }
         logits.kept.clear();
         keep(&logits.class, &mut logits.kept);
         (logits.height, logits.width) = self.mask_size;

@@ -1,8 +1,8 @@
 //! ONNX as other programs write it, where tract's reader would misread it, answer wrongly or be slow.
 //!
 //! ```text
-//! file ─▶ domains (refuses operators of one engine only) ─▶ external (brings in weights of a second file) ─▶ widen (half precision to f32) ─▶ tract's parser with our own readers of
-//! Attention, QuantizeLinear, DequantizeLinear, QLinearMatMul
+//! file ─▶ domains (refuses operators of one engine only) ─▶ external (brings in weights of a second file) ─▶ tensors (each has as many
+//! bytes as its shape says) ─▶ widen (half precision to f32) ─▶ tract's parser with our own readers of Attention, QuantizeLinear, DequantizeLinear, QLinearMatMul
 //! ```
 //!
 //! tract looks operators up by their name alone, so an operator of another domain would be taken for the standard's of the same name.
@@ -13,6 +13,7 @@ mod attention;
 mod domains;
 mod external;
 mod quantize;
+mod tensors;
 mod widen;
 
 pub use external::ExternalData;
@@ -39,6 +40,7 @@ pub fn prepare(proto: &mut ModelProto, data: Option<&dyn ExternalData>) -> Resul
     let widened = match &mut proto.graph {
         Some(graph) => {
             external::bring_in(graph, data)?;
+            tensors::check(graph)?;
             widen::widen(graph)?
         }
         None => 0,

@@ -7,7 +7,7 @@ use tract_onnx::pb::GraphProto;
 use crate::data::Task;
 use crate::model::label_sets::LabelSet;
 use crate::model::processor::Processor;
-use crate::model::{ModelError, Remarks};
+use crate::model::{ModelError, Remarks, bounds};
 
 pub struct Config {
     pub input_size: (usize, usize),
@@ -59,6 +59,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Errors: a size that the network's patches do not divide.
+    pub fn check_patches(&self, graph: &GraphProto, input: &str) -> Result<(), ModelError> {
+        bounds::check_graph(graph, input, self.input_size).map_err(|reason| companion(format!("'image_size': {reason}")))
+    }
+
     /// Errors: another number of queries than the file's, so it is another network's.
     pub fn check_queries(&self, graph: &GraphProto) -> Result<(), ModelError> {
         match (self.queries, super::queries(graph)) {
@@ -94,13 +99,15 @@ impl Config {
 
 /// One side, or height and width. Left out, it is the default of transformers' EomtConfig.
 fn input_size(value: Option<&Value>) -> Result<(usize, usize), ModelError> {
-    let side = |value: &Value| value.as_u64().filter(|side| (1..=1 << 15).contains(side)).map(|side| side as usize);
+    let side = |value: &Value| value.as_u64().and_then(|side| usize::try_from(side).ok());
     let size = match value {
         None | Some(Value::Null) => Some((640, 640)),
         Some(Value::Array(sides)) if sides.len() == 2 => side(&sides[0]).zip(side(&sides[1])),
         Some(value) => side(value).map(|side| (side, side)),
     };
-    size.ok_or_else(|| companion("'image_size' is neither a size nor a pair of them"))
+    let size = size.ok_or_else(|| companion("'image_size' is neither a size nor a pair of them"))?;
+    bounds::check_input(size).map_err(|reason| companion(format!("'image_size': {reason}")))?;
+    Ok(size)
 }
 
 /// Class names by number, 0, 1, … without a gap.
@@ -121,7 +128,9 @@ fn labels(value: Option<&Value>) -> Result<Vec<String>, ModelError> {
     if let Some((gap, (number, _))) = labels.iter().enumerate().find(|(index, (number, _))| index != number) {
         return Err(companion(format!("'id2label' numbers a class {number}, but none is numbered {gap}")));
     }
-    Ok(labels.into_iter().map(|(_, label)| label).collect())
+    let labels: Vec<String> = labels.into_iter().map(|(_, label)| label).collect();
+    bounds::check_labels(&labels).map_err(|reason| companion(format!("'id2label': {reason}")))?;
+    Ok(labels)
 }
 
 fn stuff_classes(map: &Map<String, Value>) -> Result<Option<Vec<u16>>, ModelError> {

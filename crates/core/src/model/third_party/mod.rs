@@ -23,6 +23,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimValue;
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto, type_proto};
 
+use super::bounds::{self, short};
 use super::processor::{Processor, Texts};
 use super::{Metadata, ModelError, Precision, Remarks};
 use crate::data::Normalization;
@@ -55,10 +56,13 @@ pub fn describe(
     let config = Config::parse(text)?;
     let input = families::inputs(graph).next().expect("there is one");
     check_input(input, config.input_size)?;
+    config.check_patches(graph, &input.name)?;
     config.check_queries(graph)?;
     let processor = Processor::read(&companions.processor, config.input_size).map_err(ModelError::Processor)?;
     let bytes = element_type(input) == Some(DataType::Uint8);
     let decision = Path::trace(graph, &input.name, bytes)?.decide(asked, &processor)?;
+    bounds::check_normalization(decision.mean, decision.std)
+        .map_err(|reason| ModelError::Normalization { reason: format!("{reason} (image_mean, image_std, rescale_factor)") })?;
     let mut remarks = Remarks { warnings: processor.warnings.clone(), facts: vec![format!("normalization: {}", decision.reason)] };
     let (task, stuff_classes) = config.classes(&processor, &mut remarks);
     let metadata = Metadata {
@@ -135,11 +139,6 @@ fn check_input(input: &ValueInfoProto, (height, width): (usize, usize)) -> Resul
         });
     }
     Ok(())
-}
-
-/// Text from a file, fit for a sentence: one line, at most 60 characters.
-fn short(text: &str) -> String {
-    text.chars().take(60).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// The queries that the file's mask logits say, when they say it.

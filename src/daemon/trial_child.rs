@@ -1,0 +1,219 @@
+//! The process that tries a model: limits itself, loads the file, runs one frame, and says in one line how that went.
+//!
+//! Whatever the inference engine does to it (an abort, memory without end, a loop), the daemon only loses this child.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use eomt_edge_core::data::Task;
+use eomt_edge_host::contents::Contents;
+use rustix::process::{Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit};
+use rustix::thread::set_no_new_privs;
+use serde::{Deserialize, Serialize};
+
+use super::builder::Network;
+use crate::config::ModelConfig;
+
+/// What is to be tried, but for the path, which may be any bytes and is an argument.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Request {
+    threads: usize,
+    cores: Vec<usize>,
+    isa: String,
+    normalization: String,
+    task: Option<String>,
+    sha256: String,
+    /// Of processor time on each thread, after which the kernel ends an orphan.
+    seconds: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It ran.
+    Fine(Box<Tried>),
+    /// It did not; one sentence.
+    Refused {
+        /// Names the file.
+        sentence: String,
+        /// The configuration is at fault.
+        is_usage: bool,
+    },
+}
+
+/// A model that has run one frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// What was read.
+    pub contents: Contents,
+    /// The model's name for people.
+    pub name: String,
+    /// Panoptic, instance or semantic.
+    pub task: String,
+    /// (height, width) of the input.
+    pub input_size: (usize, usize),
+    /// Number of classes.
+    pub classes: usize,
+    /// Limits that the child could not set itself, and why.
+    pub unlimited: Vec<String>,
+}
+
+impl Request {
+    pub fn new(config: &ModelConfig, seconds: u64) -> Request {
+        Request {
+            threads: config.threads,
+            cores: config.cores.clone(),
+            isa: config.isa.clone(),
+            normalization: config.normalization.name().to_owned(),
+            task: config.task.map(|task| task.name().to_owned()),
+            sha256: config.sha256.clone(),
+            seconds,
+        }
+    }
+
+    fn config(&self, path: &Path) -> Result<ModelConfig, String> {
+        Ok(ModelConfig {
+            path: path.to_owned(),
+            threads: self.threads,
+            cores: self.cores.clone(),
+            isa: self.isa.clone(),
+            normalization: self.normalization.parse()?,
+            task: self.task.as_deref().map(str::parse::<Task>).transpose()?,
+            sha256: self.sha256.clone(),
+            ..ModelConfig::default()
+        })
+    }
+}
+
+/// The longest request, bytes: some numbers and words.
+const REQUEST_BYTES_MAX: u64 = 1 << 16;
+
+/// Descriptors that a model and its files need, with room.
+const FILES_MAX: u64 = 64;
+
+/// However little memory is free, the program itself needs this much.
+const MEMORY_MIN: u64 = 64 << 20;
+
+/// The whole life of the process; `main` calls it for the hidden subcommand.
+///
+/// # Errors
+/// When the request cannot be read, the parent has gone, or the answer cannot be written.
+pub fn try_model_main(parent: i32, path: &Path) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // it may have gone before
+    if getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent) {
+        return Err(io::Error::other("the daemon has gone"));
+    }
+    let mut text = String::new();
+    io::stdin().take(REQUEST_BYTES_MAX).read_to_string(&mut text)?;
+    let request: Request = serde_json::from_str(&text)?;
+    let unlimited = limit(&request);
+    let answer = answer(&request, path, unlimited);
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer(&mut stdout, &answer)?;
+    stdout.write_all(b"\n")?;
+    stdout.flush()
+}
+
+fn answer(request: &Request, path: &Path, unlimited: Vec<String>) -> Answer {
+    let config = match request.config(path) {
+        Ok(config) => config,
+        Err(sentence) => return Answer::Refused { sentence, is_usage: true },
+    };
+    match Network::start(&config, None) {
+        Err(error) => Answer::Refused { sentence: error.to_string(), is_usage: error.is_usage() },
+        Ok(network) => {
+            let metadata = network.pipeline.model().metadata();
+            Answer::Fine(Box::new(Tried {
+                name: metadata.name.clone(),
+                task: metadata.task.name().to_owned(),
+                input_size: metadata.input_size,
+                classes: metadata.labels.len(),
+                contents: network.contents,
+                unlimited,
+            }))
+        }
+    }
+}
+
+/// Bounds what this process can take; returns what could not be bounded. Dumps and files are none of its business, and when memory is
+/// short, the kernel shall take it first.
+fn limit(request: &Request) -> Vec<String> {
+    let threads = match request.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let mut failed = Vec::new();
+    let mut note = |what: &str, result: io::Result<()>| {
+        if let Err(error) = result {
+            failed.push(format!("{what} ({error})"));
+        }
+    };
+    let limits = [
+        ("core dumps", Resource::Core, Some(0)),
+        ("files that it writes", Resource::Fsize, Some(0)),
+        ("open files", Resource::Nofile, Some(FILES_MAX)),
+        ("processor time", Resource::Cpu, Some(request.seconds.saturating_mul(threads as u64 + 1))),
+        // Not the address space, of which allocators and threads reserve far more than they use.
+        ("memory", Resource::Data, memory().map(|bytes| bytes.max(MEMORY_MIN))),
+    ];
+    for (what, resource, most) in limits {
+        let hard = rustix::process::getrlimit(resource).maximum;
+        let most = most.map(|most| hard.map_or(most, |hard| most.min(hard)));
+        if most.is_some() {
+            note(what, setrlimit(resource, Rlimit { current: most, maximum: most }).map_err(io::Error::from));
+        }
+    }
+    note("privileges", set_no_new_privs(true).map_err(io::Error::from));
+    note("its place when memory is short", std::fs::write("/proc/self/oom_score_adj", "1000"));
+    failed
+}
+
+/// Memory that this process may take without others losing theirs, bytes: what is free or can be freed, of the machine and of the control
+/// groups.
+fn memory() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let rest = info.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
+    };
+    let machine = field("MemAvailable:")? + field("SwapFree:").unwrap_or(0);
+    Some(control_groups().into_iter().fold(machine, u64::min))
+}
+
+/// What is left in each control group (version 2) above this process that has a limit.
+fn control_groups() -> Vec<u64> {
+    let listed = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let Some(own) = listed.lines().find_map(|line| line.strip_prefix("0::/")) else { return Vec::new() };
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let group = root.join(own);
+    let number = |path: PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let left = |group: &Path| {
+        let most = number(group.join("memory.max"))?;
+        let used = number(group.join("memory.current"))?;
+        // pages of files go when others need room
+        let stat = std::fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+        let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse::<u64>().ok()).unwrap_or(0);
+        Some(most.saturating_sub(used.saturating_sub(cached)))
+    };
+    group.ancestors().take_while(|group| group.starts_with(&root)).filter_map(left).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_survives_the_way() {
+        let config =
+            ModelConfig { threads: 3, cores: vec![1, 2], isa: "scalar".to_owned(), sha256: "ab".to_owned(), ..ModelConfig::default() };
+        let text = serde_json::to_string(&Request::new(&config, 5)).unwrap();
+        let request: Request = serde_json::from_str(&text).unwrap();
+        assert_eq!(request.config(&config.path), Ok(config));
+    }
+
+    #[test]
+    fn free_memory_is_told() {
+        assert!(memory().is_some_and(|bytes| bytes > 0));
+    }
+}
