@@ -241,12 +241,11 @@ class Soak:
 
 
 def growth(rows):
-    """Of the first and the last fifth of the second half: the median of what is resident, since a single sample may fall into a reload, and the least
-    of descriptors and threads, since readers come and go."""
+    """Medians of the first and the last fifth of the second half, since a single sample may fall into a reload."""
     half = rows[len(rows) // 2:]
     few = max(5, len(half) // 5)
-    median = lambda values: sorted(values)[len(values) // 2]
-    return [tuple(of([row[column] for row in part]) for part in (half[:few], half[-few:])) for column, of in ((2, median), (3, min), (4, min))]
+    median = lambda part, column: sorted(row[column] for row in part)[len(part) // 2]
+    return [(median(half[:few], column), median(half[-few:], column)) for column in (2, 3, 4)]
 
 
 def main(frames):
@@ -281,12 +280,13 @@ def main(frames):
                 wrong.append(f"the daemon ended with {code}")
             if sum(counted) != given:
                 wrong.append(f"published, dropped and failed are {sum(counted)}")
-            if received + skipped < counted[0]:
+            if received + skipped < counted[0]:  # "no signal" is a publication too, and may be skipped
                 wrong.append(f"the reader knows of {received + skipped} publications only")
             # a reload frees and takes tens of MiB, which leaves gaps in the allocator
             if memory[1] - memory[0] > 4096:
                 wrong.append("memory grows")
-            if descriptors[1] > descriptors[0] or threads[1] > threads[0]:
+            # readers come and go, and so does the thread that reads what the command says
+            if descriptors[1] > descriptors[0] + 4 or threads[1] > threads[0] + 1:
                 wrong.append("descriptors or threads grow")
             if sources[1] != sources[-1]:
                 wrong.append("descriptors or threads grow as sources change")

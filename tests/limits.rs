@@ -58,7 +58,9 @@ fn without_descriptors_the_daemon_says_so() {
         let output = limited(&format!("-n {limit}"), &three_frames(&scratch)).output().expect("a shell");
         match sentence(&output) {
             (Some(0), _) => works += 1,
-            (Some(1), said) => assert!(said.starts_with("eomt-edge: ") && said.contains("Too many open files") && works == 0, "{limit}: {said}"),
+            (Some(1), said) => {
+                assert!(said.starts_with("eomt-edge: ") && said.contains("Too many open files") && works == 0, "{limit}: {said}")
+            }
             other => panic!("{limit}: {other:?}"),
         }
         assert!(!scratch.path("masks.sock").exists(), "{limit}: the socket is gone");
@@ -142,7 +144,10 @@ fn without_memory_there_is_a_sentence() {
         for command in [three_frames(&scratch), convert(&scratch), segment(&scratch)] {
             let (code, said) = sentence(&limited(limit, &command).output().expect("a shell"));
             let reason = ["out of memory", "temporarily unavailable", "Cannot allocate memory"].iter().any(|reason| said.contains(reason));
-            assert!(code == Some(0) || code == Some(1) && said.starts_with("eomt-edge: ") && reason, "{limit} {command:?}: {code:?} {said}");
+            assert!(
+                code == Some(0) || code == Some(1) && said.starts_with("eomt-edge: ") && reason,
+                "{limit} {command:?}: {code:?} {said}"
+            );
             assert!(code == Some(0) || !scratch.path("out.onnx").exists(), "{limit}: nothing half-written stays");
             let _ = std::fs::remove_file(scratch.path("out.onnx"));
         }

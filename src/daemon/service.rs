@@ -84,7 +84,9 @@ impl Service {
 
     fn tell(&self, state: &[NotifyState]) {
         match self.managed.then(|| send(state)) {
-            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => log::debug!("the service manager does not listen to {state:?}"),
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                log::debug!("the service manager does not listen to {state:?}")
+            }
             Some(Err(error)) => log::warn!("the service manager cannot be told {state:?}: {error}"),
             Some(Ok(_)) | None => {}
         }

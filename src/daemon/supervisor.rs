@@ -209,7 +209,9 @@ impl Thread {
         // in a thread of its own: where the main thread hangs in a write to a full pipe, this one would too
         let words = Builder::new().spawn(move || log::error!("{sentence}"));
         let pauses = LAST_WORDS.as_millis() / 10;
-        (0..pauses).take_while(|_| words.as_ref().is_ok_and(|words| !words.is_finished())).for_each(|_| std::thread::sleep(LAST_WORDS / 100));
+        (0..pauses)
+            .take_while(|_| words.as_ref().is_ok_and(|words| !words.is_finished()))
+            .for_each(|_| std::thread::sleep(LAST_WORDS / 100));
         exit(1)
     }
 }
@@ -257,7 +259,10 @@ mod tests {
         for turn in 0..1000 {
             sound.turn("scenes", Some(turn), Some(turn)).unwrap();
         }
-        assert_eq!(supervisor().turn("scenes", Some(1), None).unwrap_err().to_string(), "the mask server: its thread has ended, which is a bug; a new process takes its place");
+        assert_eq!(
+            supervisor().turn("scenes", Some(1), None).unwrap_err().to_string(),
+            "the mask server: its thread has ended, which is a bug; a new process takes its place"
+        );
         let mut ended = supervisor();
         ended.turn("scenes", None, Some(1)).expect("the mailbox is closed then, and the outcome says why");
     }

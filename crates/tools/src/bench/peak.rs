@@ -22,7 +22,8 @@ impl Peak {
     /// # Errors
     /// When the system does not give so many threads.
     pub fn measure(isa: Isa, threads: usize) -> anyhow::Result<Peak> {
-        let threads = ThreadPoolBuilder::new().num_threads(threads).build().with_context(|| format!("{threads} threads cannot be started"))?;
+        let threads =
+            ThreadPoolBuilder::new().num_threads(threads).build().with_context(|| format!("{threads} threads cannot be started"))?;
         let gops = |loop_: fn(Isa, u64) -> u64| gops(&|iterations| loop_(isa, iterations), &threads);
         Ok(Peak { f32_gops: gops(f32_macs), int8_gops: gops(int8_macs) })
     }
