@@ -248,7 +248,7 @@ static inline void eomt_edge_close(eomt_edge_subscriber *sub) {
     sub->map = NULL;
 }
 
-/* Receives the hello and its descriptors, fds[0] = memfd, fds[1] = eventfd, -1 where none came. Returns the bytes, or -1. */
+/* Receives the hello and its descriptors, fds[0] = memfd, fds[1] = event, -1 where none came. Returns the bytes, or -1. */
 static inline ssize_t eomt_edge_receive_(int socket_fd, eomt_edge_hello *hello, int fds[2]) {
     union {
         struct cmsghdr aligned;

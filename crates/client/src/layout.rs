@@ -56,7 +56,8 @@ pub const SLOT_HAS_CHECKSUM: u32 = 8;
 /// [`SlotInfo::flags`]: there were more segments than the table holds; the id map names some that have no row.
 pub const SLOT_TRUNCATED: u32 = 16;
 
-/// [`Hello::status`]: a memfd and an eventfd come with this message.
+/// [`Hello::status`]: a memfd and an event descriptor come with this message. The latter is readable when there is news; a read of 8
+/// bytes silences it.
 pub const HELLO_OK: u32 = 0;
 /// [`Hello::status`]: no descriptors, [`Hello::message`] says why; the connection ends.
 pub const HELLO_REFUSED: u32 = 1;

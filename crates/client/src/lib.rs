@@ -246,7 +246,7 @@ impl Subscriber {
         self.map.heartbeat_ns()
     }
 
-    /// The eventfd alone, as the server passed it.
+    /// The event descriptor alone, as the server passed it.
     pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
