@@ -387,7 +387,7 @@ static inline int eomt_edge_adopt_event_(eomt_edge_subscriber *sub) {
     if (flags < 0 || fstat(sub->event_fd, &stat) != 0) return eomt_edge_fail_(sub, "the event descriptor cannot be used", strerror(errno));
     /* an eventfd belongs to no file system and has no type */
     if ((stat.st_mode & S_IFMT) != 0 && !S_ISFIFO(stat.st_mode))
-        return eomt_edge_fail_(sub, "the event descriptor is neither a pipe nor an eventfd", "");
+        return eomt_edge_fail_(sub, "the event descriptor is neither a timer, an eventfd nor a pipe", "");
     if ((flags & O_ACCMODE) == O_WRONLY || (flags & O_PATH) != 0) return eomt_edge_fail_(sub, "the event descriptor cannot be read", "");
     if (fcntl(sub->event_fd, F_SETFL, flags | O_NONBLOCK) != 0) return eomt_edge_fail_(sub, "fcntl failed", strerror(errno));
     return 0;

@@ -282,7 +282,7 @@ class Subscriber:
         kind = stat.S_IFMT(os.fstat(event).st_mode)
         flags = fcntl.fcntl(event, fcntl.F_GETFL)
         if kind not in (0, stat.S_IFIFO):
-            raise ProtocolError(f"the mask ring of {self.path} cannot be read: the event descriptor is neither a pipe nor an eventfd")
+            raise ProtocolError(f"the mask ring of {self.path} cannot be read: the event descriptor is neither a timer, an eventfd nor a pipe")
         if flags & os.O_ACCMODE == os.O_WRONLY or flags & os.O_PATH:
             raise ProtocolError(f"the mask ring of {self.path} cannot be read: the event descriptor cannot be read")
         os.set_blocking(event, False)

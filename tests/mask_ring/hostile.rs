@@ -1,8 +1,8 @@
 //! Readers that do harm, or many of them.
 
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use eomt_edge_client::Subscriber;
@@ -10,8 +10,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FallocateFlags, fallocate, fstat, ftruncate};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
-    recvmsg, send, socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketAddrUnix, SocketFlags, SocketType, connect, recv, recvmsg, send, sendmsg, socket_with,
 };
 use rustix::process::{Resource, Rlimit, prlimit};
 
@@ -99,6 +99,27 @@ fn a_reader_that_talks_is_dropped() {
     let talker = raw_reader(&scratch.socket());
     send(&talker.socket, b"GET / HTTP/1.1\r\n\r\n", SendFlags::NOSIGNAL).expect("room in the socket");
     until(PATIENCE, "the server to drop a talker", || dropped(&talker));
+    assert_alive(&mut honest);
+}
+
+/// Linux refuses them for us since 6.16; an older one delivers them to a server that hangs up.
+#[test]
+fn a_reader_that_sends_descriptors_gains_nothing() {
+    let scratch = Scratch::new();
+    let _writer = writer(&scratch.socket(), &["--fps", "200"]);
+    let mut honest = Subscriber::connect(scratch.socket()).expect("a live writer");
+    let sender = raw_reader(&scratch.socket());
+    let fds = [sender.memfd.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)), "the space is made for one descriptor");
+    match sendmsg(&sender.socket, &[IoSlice::new(b"x")], &mut control, SendFlags::NOSIGNAL) {
+        Err(Errno::PERM) => assert!(!dropped(&sender), "nothing came"),
+        sent => {
+            sent.expect("room in the socket");
+            until(PATIENCE, "the server to drop it", || dropped(&sender));
+        }
+    }
     assert_alive(&mut honest);
 }
 

@@ -1,4 +1,4 @@
-//! The descriptor by which the daemon wakes a reader: the read end of a pipe, or an eventfd of an older daemon.
+//! The descriptor by which the daemon wakes a reader: a timer, or of other daemons an eventfd or the read end of a pipe.
 //!
 //! The daemon made it, so nothing about it can be trusted: it may block, be readable for ever, hang up, or be something else. It is
 //! only ever a hint; what counts is in the ring.
@@ -24,9 +24,9 @@ impl Event {
     pub fn adopt(fd: OwnedFd) -> Result<Event, String> {
         let failed = |errno: Errno| format!("the event descriptor cannot be used ({errno})");
         let mode = fstat(&fd).map_err(failed)?.st_mode;
-        // an eventfd belongs to no file system and has no type
+        // a timer and an eventfd belong to no file system and have no type
         if mode & 0o170_000 != 0 && FileType::from_raw_mode(mode) != FileType::Fifo {
-            return Err("the event descriptor is neither a pipe nor an eventfd".into());
+            return Err("the event descriptor is neither a timer, an eventfd nor a pipe".into());
         }
         let flags = fcntl_getfl(&fd).map_err(failed)?;
         if flags.intersects(OFlags::WRONLY | OFlags::PATH) {

@@ -61,8 +61,8 @@ pub const SLOT_HAS_CHECKSUM: u32 = 8;
 /// [`SlotInfo::flags`]: there were more segments than the table holds; the id map names some that have no row.
 pub const SLOT_TRUNCATED: u32 = 16;
 
-/// [`Hello::status`]: two descriptors come with this message: the memfd, and the event, which is the read end of a pipe or an eventfd.
-/// Either is read by 8 bytes, is readable when a frame came, and says no more than that.
+/// [`Hello::status`]: two descriptors come with this message: the memfd, and the event (a timer; of other daemons an eventfd or the read
+/// end of a pipe). The latter is readable when there is news, and says no more than that; a read of 8 bytes silences it.
 pub const HELLO_OK: u32 = 0;
 /// [`Hello::status`]: no descriptors, [`Hello::message`] says why; the connection ends.
 pub const HELLO_REFUSED: u32 = 1;

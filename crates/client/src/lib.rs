@@ -287,7 +287,7 @@ impl Subscriber {
         self.map.heartbeat_ns()
     }
 
-    /// The event alone, a pipe or an eventfd as the server passed it.
+    /// The event descriptor alone, as the server passed it.
     pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }

@@ -270,3 +270,10 @@ fn an_idle_server_shows_that_it_lives() {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+#[test]
+fn a_ring_takes_a_quarter_of_the_memory_at_most() {
+    assert!(super::shm::check_room(2 << 30, 8 << 30).is_ok());
+    let error = super::shm::check_room((2 << 30) + 1, 8 << 30).expect_err("more than a quarter").to_string();
+    assert!(error.starts_with("the mask ring would take 2048 MiB, more than a quarter of this machine's 8192 MiB: "), "{error}");
+}

@@ -95,7 +95,7 @@ fn opened(path: &str, flags: OFlags) -> OwnedFd {
 
 const NOT_OURS: [&str; 3] = ["not a mask socket"; 3];
 const NO_MEMFD: [&str; 3] = ["not a sealable memfd"; 3];
-const NO_EVENT: [&str; 3] = ["neither a pipe nor an eventfd"; 3];
+const NO_EVENT: [&str; 3] = ["neither a timer, an eventfd nor a pipe"; 3];
 const BAD_HEADER: [&str; 3] = ["header"; 3];
 const BAD_SIZE: [&str; 3] = [" claims ", "a slot of the ring makes no sense", " claims "];
 const BAD_SLOT: [&str; 3] = [" has magic ", "a slot of the ring makes no sense", "is not one"];
