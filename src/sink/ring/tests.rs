@@ -47,7 +47,7 @@ fn ring_of(config: &RingConfig) -> RingWriter {
 }
 
 fn segment(id: u16) -> Segment {
-    Segment { id, category_id: 1, score: 0.5, area: 3, bbox: [1, 2, 3, 4], track_id: 9 }
+    Segment { id, category_id: 1, score: 0.5, area: 1, bbox: [0, 0, 1, 1], track_id: 9 }
 }
 
 fn publish(ring: &mut RingWriter, width: u32, height: u32, value: u16) -> u64 {
@@ -72,7 +72,7 @@ fn frames_of_changing_size_survive_many_wraparounds() {
         assert_eq!((frame.sequence(), frame.info.frame_sequence), (u64::from(round), 100 + u64::from(round)));
         assert_eq!((frame.width(), frame.height()), (width, height));
         assert_eq!(frame.ids, vec![round; (width * height) as usize]);
-        assert_eq!((frame.segments.len(), frame.segments[0].id, frame.segments[0].bbox), (1, round, [1, 2, 3, 4]));
+        assert_eq!((frame.segments.len(), frame.segments[0].id, frame.segments[0].bbox), (1, round, [0, 0, 1, 1]));
         assert_eq!((frame.checksum_ok(), frame.rgb(), frame.truncated()), (Some(true), None, false));
     }
     assert_eq!((reader.skipped(), reader.retries()), (0, 0));
