@@ -18,10 +18,20 @@ use crate::config::ModelConfig;
 const ABANDONED_MAX: usize = 2;
 
 /// The thread that loads, once there was something to load, and those that were left behind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Loaders {
+    work: Work,
     current: Option<Loader>,
     abandoned: Vec<JoinHandle<()>>,
+}
+
+/// Tries and loads, until it is told to give up.
+type Work = fn(&ModelConfig, &AtomicBool) -> Result<Network, String>;
+
+impl Default for Loaders {
+    fn default() -> Loaders {
+        Loaders { work: load, current: None, abandoned: Vec::new() }
+    }
 }
 
 impl Loaders {
@@ -36,7 +46,7 @@ impl Loaders {
         }
         let loader = match self.current.take().filter(Loader::is_alive) {
             Some(loader) => loader,
-            None => Loader::start().map_err(|error| format!("no thread to load the model: {error}"))?,
+            None => Loader::start(self.work).map_err(|error| format!("no thread to load the model: {error}"))?,
         };
         loader.order(config);
         self.current = Some(loader);
@@ -70,20 +80,20 @@ struct Loader {
 }
 
 impl Loader {
-    fn start() -> io::Result<Loader> {
+    fn start(work: Work) -> io::Result<Loader> {
         let (orders, ordered) = sync_channel::<ModelConfig>(1);
         let (done, loaded) = sync_channel(1);
         let given_up = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&given_up);
-        let work = move || {
+        let run = move || {
             // until the daemon drops its ends
             while let Ok(config) = ordered.recv() {
-                if done.send(load(&config, &stop)).is_err() {
+                if done.send(work(&config, &stop)).is_err() {
                     return;
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("eomt-load".to_owned()).spawn(work)?;
+        let thread = std::thread::Builder::new().name("eomt-load".to_owned()).spawn(run)?;
         Ok(Loader { orders, loaded, given_up, thread })
     }
 
@@ -109,4 +119,61 @@ impl Loader {
 fn load(config: &ModelConfig, stop: &AtomicBool) -> Result<Network, String> {
     let tried = trial::run(config, &|| stop.load(Ordering::SeqCst)).map_err(|error| error.to_string())?;
     Network::start(config, Some(tried.contents)).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    static RELEASED: AtomicBool = AtomicBool::new(false);
+
+    /// A load that does not come back, and looks at nothing, until the test is over.
+    fn hangs(config: &ModelConfig, _: &AtomicBool) -> Result<Network, String> {
+        while config.threads > 0 && !RELEASED.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Err("it has come back".to_owned())
+    }
+
+    fn wait(loaders: &Loaders) -> String {
+        loop {
+            match loaders.take() {
+                Some(Ok(_)) => panic!("nothing is loaded here"),
+                Some(Err(sentence)) => return sentence,
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    #[test]
+    fn threads_that_hang_are_left_behind_and_counted() {
+        let mut loaders = Loaders { work: hangs, ..Loaders::default() };
+        let [good, bad] = [0, 1].map(|threads| ModelConfig { threads, ..ModelConfig::default() });
+        for _ in 0..ABANDONED_MAX {
+            loaders.order(&bad).expect("a thread");
+            assert!(loaders.take().is_none(), "it hangs");
+            loaders.abandon();
+        }
+        assert!(loaders.order(&good).expect_err("too many hang").contains("restart"));
+        RELEASED.store(true, Ordering::SeqCst);
+        while !loaders.abandoned.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for _ in 0..3 {
+            loaders.order(&good).expect("a thread");
+            assert_eq!(wait(&loaders), "it has come back");
+        }
+        assert!(loaders.abandoned.is_empty());
+    }
+
+    #[test]
+    fn a_panic_is_an_answer() {
+        let mut loaders = Loaders { work: |_, _| panic!("as a test"), ..Loaders::default() };
+        loaders.order(&ModelConfig::default()).expect("a thread");
+        assert!(wait(&loaders).contains("panicked"));
+        loaders.order(&ModelConfig::default()).expect("another thread");
+        assert!(wait(&loaders).contains("panicked"));
+    }
 }

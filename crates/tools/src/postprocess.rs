@@ -29,6 +29,9 @@ pub struct PostprocessOptions {
     pub unpad: bool,
 }
 
+/// Pixels of a frame: as many as pictures may have elsewhere.
+const FRAME_PIXELS_MAX: usize = 64 << 20;
+
 /// Pixels of no segment in `ids.png`.
 const NONE: u16 = u16::MAX;
 
@@ -38,6 +41,10 @@ const NONE: u16 = u16::MAX;
 /// # Errors
 /// When the file is broken, the options do not fit the logits, or the directory cannot be written.
 pub fn postprocess(input: &Path, directory: &Path, options: &PostprocessOptions) -> Result<()> {
+    let (height, width) = options.frame;
+    if height.checked_mul(width).is_none_or(|pixels| pixels == 0 || pixels > FRAME_PIXELS_MAX) {
+        return usage(format!("--width {width} --height {height}: a frame has 1 to {FRAME_PIXELS_MAX} pixels"));
+    }
     let logits = read_logits(input)?;
     if logits.height > options.input.0 || logits.width > options.input.1 {
         let (height, width) = options.input;
