@@ -4,7 +4,7 @@
 //! ```text
 //! cargo run --example ring_writer -- --socket /tmp/masks.sock --fps 30
 //! ```
-//! `--width W --height H --slots N --frames N --max-clients N --rgb --no-reaper`; without `--fps` at full speed. Everything in
+//! `--width W --height H --slots N --frames N --max-clients N --max-per-user N --rgb --no-reaper`; without `--fps` at full speed. Everything in
 //! a frame follows from its sequence, and every slot carries a checksum. `--flat N` writes faster than anybody reads: all ids
 //! are the low half of the sequence, there is no checksum, and only after N frames comes a pause. Stops on SIGTERM and SIGINT.
 
@@ -31,6 +31,7 @@ struct Options {
     frames: u64,
     fps: Option<f64>,
     max_clients: usize,
+    max_per_user: usize,
     rgb: bool,
     flat: Option<u64>,
     reaper: bool,
@@ -46,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let options = parse(&args)?;
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stop))?;
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&stop))?;
@@ -63,6 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     ring.set_source_id(7);
     let mut server = ServerConfig::new(&options.socket);
     server.clients_max = options.max_clients;
+    server.clients_per_user_max = options.max_per_user;
     server.reaper = if options.reaper { Some(ReaperCommand::current_exe()?) } else { None };
     let server = MaskServer::start(server, &ring)?;
     println!("ready");
@@ -94,6 +97,7 @@ fn parse(args: &[OsString]) -> Result<Options, Box<dyn Error>> {
         frames: u64::MAX,
         fps: None,
         max_clients: 64,
+        max_per_user: usize::MAX,
         rgb: false,
         flat: None,
         reaper: true,
@@ -110,6 +114,7 @@ fn parse(args: &[OsString]) -> Result<Options, Box<dyn Error>> {
             "--frames" => options.frames = value()?.parse()?,
             "--fps" => options.fps = Some(value()?.parse()?),
             "--max-clients" => options.max_clients = value()?.parse()?,
+            "--max-per-user" => options.max_per_user = value()?.parse()?,
             "--flat" => options.flat = Some(value()?.parse()?),
             "--rgb" => options.rgb = true,
             "--no-reaper" => options.reaper = false,

@@ -19,11 +19,19 @@ use eomt_edge_host::output::{OutputClosed, UsageError, say};
 
 #[cfg(feature = "tools")]
 mod commands;
+mod limits;
 mod logging;
 mod report;
 
+#[global_allocator]
+static ALLOCATOR: limits::Allocator = limits::Allocator;
+
 fn main() -> ExitCode {
     report::bugs_in_one_sentence();
+    if let Err(error) = limits::prepare() {
+        report::error(&error);
+        return ExitCode::FAILURE;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return report::usage(&error),

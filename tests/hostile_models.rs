@@ -6,12 +6,13 @@ mod common;
 
 use std::path::Path;
 
-use eomt_edge_host::model_file::{self, Compute, Expected, ModelFileError};
+use eomt_edge_host::model_file::{self, Compute};
 use prost::Message;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimValue;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
 
-use common::{Scratch, data, eomt_edge, fail, shipped_model};
+use common::{Scratch, data, eomt_edge, shipped_model};
+use serde_json::{Value, json};
 
 fn read(path: &Path) -> ModelProto {
     ModelProto::decode(&std::fs::read(path).expect("readable")[..]).expect("an ONNX file")
@@ -42,7 +43,7 @@ fn behind(proto: &mut ModelProto, output: &str, tensors: Vec<TensorProto>, make:
     *old = format!("{output}_before");
     let rest = tensors.iter().map(|tensor| tensor.name.clone());
     let input = [format!("{output}_before")].into_iter().chain(rest).collect();
-    graph.node.push(NodeProto { input, output: vec![output.to_owned()], ..make });
+    graph.node.push(NodeProto { name: format!("{output}_changed"), input, output: vec![output.to_owned()], ..make });
     graph.initializer.extend(tensors);
 }
 
@@ -52,7 +53,7 @@ fn ints(name: &str, values: &[i64]) -> TensorProto {
 }
 
 fn slice(from: &[i64], to: &[i64], axes: &[i64]) -> (Vec<TensorProto>, NodeProto) {
-    let node = NodeProto { op_type: "Slice".to_owned(), name: "cut".to_owned(), ..NodeProto::default() };
+    let node = NodeProto { op_type: "Slice".to_owned(), ..NodeProto::default() };
     (vec![ints("starts", from), ints("ends", to), ints("axes", axes)], node)
 }
 
@@ -155,7 +156,7 @@ const OURS: &[(&str, Edit, &[&str])] = &[
     (
         "masks-larger-than-the-input",
         |proto| {
-            let node = NodeProto { op_type: "Tile".to_owned(), name: "more".to_owned(), ..NodeProto::default() };
+            let node = NodeProto { op_type: "Tile".to_owned(), ..NodeProto::default() };
             behind(proto, MASKS, vec![ints("repeats", &[1, 1, 16, 16])], node);
         },
         &["masks are"],
@@ -163,7 +164,7 @@ const OURS: &[(&str, Edit, &[&str])] = &[
     (
         "masks-beyond-memory",
         |proto| {
-            let node = NodeProto { op_type: "Tile".to_owned(), name: "more".to_owned(), ..NodeProto::default() };
+            let node = NodeProto { op_type: "Tile".to_owned(), ..NodeProto::default() };
             behind(proto, MASKS, vec![ints("repeats", &[1, 1, 1 << 30, 1 << 30])], node);
         },
         &["mask"],
@@ -181,7 +182,7 @@ const OURS: &[(&str, Edit, &[&str])] = &[
     ("shape-that-overflows", |proto| graph(proto).initializer[0].dims = vec![1 << 40, 1 << 40], &["tensor", "shape"]),
     ("no-operators", |proto| graph(proto).node.clear(), &[]),
     ("no-outputs", |proto| graph(proto).output.clear(), &[]),
-    ("no-input", |proto| graph(proto).input.clear(), &[]),
+    ("no-input", |proto| graph(proto).input.clear(), &["input"]),
     ("no-weights", |proto| graph(proto).initializer.clear(), &[]),
     (
         "outside",
@@ -213,5 +214,91 @@ fn what_our_own_files_may_not_say() {
         assert!(words.iter().all(|word| sentence.contains(word)), "{name}: {sentence}");
         assert_eq!(sentence.lines().count(), 1, "{sentence}");
         assert!(sentence.len() < 1000 && !sentence.contains('\u{1b}'), "{name}: {} bytes", sentence.len());
+    }
+}
+
+/// What an export's files say, and words of the sentence.
+#[test]
+fn what_files_beside_an_export_may_not_say() {
+    let scratch = Scratch::new("hostile-export");
+    let model = scratch.path("export.onnx");
+    std::fs::copy(data("foreign/dinov2-torchscript/model.onnx"), &model).expect("copied");
+    let original = std::fs::read_to_string(data("foreign/dinov2-torchscript/config.json")).expect("readable");
+    let original: serde_json::Map<String, Value> = serde_json::from_str(&original).expect("an object");
+    let check = |file: &str, text: &str, words: &[&str]| {
+        std::fs::write(scratch.path("config.json"), serde_json::to_string(&original).expect("JSON")).expect("written");
+        std::fs::write(scratch.path(file), text).expect("written");
+        let found = model_file::load(&model, &Compute::threads(2));
+        let Err(error) = found else { panic!("{text} was loaded") };
+        let sentence = error.to_string();
+        assert!(sentence.contains("export.onnx") && words.iter().all(|word| sentence.contains(word)), "{text}: {sentence}");
+        assert!(sentence.lines().count() == 1 && sentence.len() < 1000, "{sentence}");
+        std::fs::remove_file(scratch.path(file)).expect("there");
+    };
+    let labels = |count: usize| Value::Object((0..count).map(|class| (class.to_string(), Value::from("a"))).collect());
+    for (key, value, words) in [
+        ("image_size", 65_536.into(), &["image_size", "65536x65536"][..]),
+        ("image_size", 1.into(), &["image_size", "1x1"]),
+        ("image_size", 0.into(), &["image_size", "0x0"]),
+        ("image_size", json!([0, 96]), &["image_size", "0x96"]),
+        ("image_size", (-96).into(), &["image_size"]),
+        ("image_size", json!(96.5), &["image_size"]),
+        ("image_size", json!(1e300), &["image_size"]),
+        ("image_size", 97.into(), &["image_size", "97x97"]),
+        ("num_queries", 0.into(), &["num_queries"]),
+        ("num_queries", u64::MAX.into(), &["num_queries"]),
+        ("id2label", labels(70_000), &["id2label", "70000"]),
+        ("id2label", labels(2), &["stuff_classes"]),
+        ("id2label", json!({"0": "a", "18446744073709551616": "b"}), &["id2label"]),
+        ("id2label", json!({"0": "a".repeat(2 << 20)}), &["id2label", "bytes"]),
+        ("stuff_classes", json!([70_000]), &["stuff_classes"]),
+        ("stuff_classes", json!([60_000]), &["stuff_classes", "60000"]),
+    ] {
+        let mut changed = original.clone();
+        changed.insert("stuff_classes".to_owned(), json!([6]));
+        changed.insert(key.to_owned(), value);
+        check("config.json", &serde_json::to_string(&changed).expect("JSON"), words);
+    }
+    for (text, words) in [
+        (r#"{"image_std": [0, 1, 1]}"#, &["image_std"][..]),
+        (r#"{"image_std": 1e-40}"#, &["image_std"]),
+        (r#"{"image_mean": 1e39}"#, &["image_mean"]),
+        (r#"{"image_mean": 1e999}"#, &["preprocessor_config.json"]),
+        (r#"{"rescale_factor": 1e-38}"#, &["rescale_factor"]),
+        (r#"{"rescale_factor": 0}"#, &["rescale_factor"]),
+        (r#"{"threshold": 1e999}"#, &["preprocessor_config.json"]),
+        (r#"{"threshold": NaN}"#, &["preprocessor_config.json"]),
+        (r#"{"mask_threshold": 7}"#, &["mask_threshold"]),
+    ] {
+        check("preprocessor_config.json", text, words);
+    }
+}
+
+/// Every command that takes a model ends with the sentence and exit code 1.
+#[test]
+fn commands_say_it_and_end() {
+    let scratch = Scratch::new("hostile-commands");
+    let path = scratch.path("huge.onnx");
+    let mut proto = read(&shipped_model());
+    prop(&mut proto, "input_size", "[65536, 65536]");
+    std::fs::write(&path, proto.encode_to_vec()).expect("written");
+    let picture = data("clip/000000.png");
+    let pixels = data("reference/dinov2/expected.safetensors");
+    let out = scratch.path("out");
+    let commands = [
+        vec!["run".into(), "--source".into(), "scenes".into(), "--model".into(), path.clone()],
+        vec!["run".into(), "--check".into(), "--model".into(), path.clone()],
+        vec!["segment".into(), picture, "-o".into(), out.clone(), "--model".into(), path.clone()],
+        vec!["logits".into(), pixels, "-o".into(), out.clone(), "--model".into(), path.clone()],
+        vec!["bench".into(), "--frames".into(), "1".into(), "--model".into(), path.clone()],
+        vec!["doctor".into(), "--model".into(), path.clone()],
+    ];
+    for arguments in commands {
+        let output = eomt_edge().args(&arguments).output().expect("starts");
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("UTF-8")).concat();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("huge.onnx") && said.contains("input_size"), "{arguments:?}: {said}");
+        assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+        assert!(!out.exists(), "{arguments:?} left something");
     }
 }

@@ -15,8 +15,14 @@ mod handmade;
 mod hostile;
 #[path = "mask_ring/liars.rs"]
 mod liars;
+#[path = "mask_ring/limits.rs"]
+mod limits;
+#[path = "mask_ring/name.rs"]
+mod name;
 #[path = "mask_ring/support.rs"]
 mod support;
+#[path = "mask_ring/tampering.rs"]
+mod tampering;
 
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -268,19 +274,6 @@ fn what_is_no_socket_stays_untouched() {
     assert!(refusal(&scratch.join("link")).contains("NotASocket"));
     assert!(refusal(&scratch.join("none/masks.sock")).contains("Directory"));
     assert_eq!(scratch.files().len(), 3, "{:?}", scratch.files());
-}
-
-/// The question "who listens there?" and the rename are one step to other daemons.
-#[test]
-fn a_daemon_waits_for_the_lock_on_the_directory() {
-    let scratch = Scratch::new();
-    let dir = std::fs::File::open(scratch.join(".")).expect("the directory");
-    rustix::fs::flock(&dir, rustix::fs::FlockOperation::LockExclusive).expect("nobody else has it");
-    assert!(refusal(&scratch.socket()).contains("Locked"), "gives up after a while");
-    let mut patient = launch_writer(&scratch.socket(), &["--fps", "50"]);
-    assert!(patient.lines.recv_timeout(Duration::from_millis(300)).is_err() && scratch.files().is_empty());
-    drop(dir);
-    assert_eq!(patient.line(), "ready");
 }
 
 #[test]

@@ -282,6 +282,9 @@ class Applying(unittest.TestCase):
         for _ in range(2):
             self.assertEqual(self.apply(f"ssh_key = {more}\nssh_key = {KEY}\n")[0], 0)
             self.assertEqual(self.keys(), f"{KEY}\n{more}\n")
+        # a user line once more does not take the password from sudo
+        self.assertEqual(self.apply(f"user = robo\nssh_key = {KEY}\n")[0], 0)
+        self.assertFalse((self.root / "etc/sudoers.d/eomt-edge-user").exists())
 
     def test_each_mistyped_line_leaves_a_user_a_log_and_no_secret(self):
         # a sample: each is a machine of its own; `Blanking` has them all
@@ -414,6 +417,7 @@ class Applying(unittest.TestCase):
         os.chown(ssh, int(self.account()[2]), int(self.account()[3]))
         self.assertEqual(self.apply(f"ssh_key = {KEY}\n")[0], 0)
         self.assertEqual(stat.S_IMODE(ssh.stat().st_mode), 0o755)
+        self.assertIn("robo ALL=(ALL:ALL) NOPASSWD: ALL", (self.root / "etc/sudoers.d/eomt-edge-user").read_text())
 
     def test_a_step_that_fails_does_not_keep_the_others(self):
         text = f"user = robo\nssh_key = {KEY}\npassword_hash = {HASH}\nwifi_ssid = Home\nwifi_password = {SECRET}\nhostname = cam-3\n"
@@ -432,10 +436,11 @@ class Applying(unittest.TestCase):
         self.nothing_secret(said)
 
     def test_an_account_of_the_system_is_refused(self):
-        before = (self.root / "etc/shadow").read_text()
+        before = [(self.root / "etc" / name).read_text() for name in ("shadow", "group", "passwd")]
         code, said = self.apply(f"user = daemon\nssh_key = {KEY}\npassword_hash = {HASH}\n")
         self.assertIn("account of the system", said)
-        self.assertEqual((code, (self.root / "etc/shadow").read_text()), (1, before), said)
+        self.assertEqual([(self.root / "etc" / name).read_text() for name in ("shadow", "group", "passwd")], before)
+        self.assertEqual((code, (self.root / "etc/sudoers.d/eomt-edge-user").exists()), (1, False), said)
 
     def test_a_card_that_cannot_be_written(self):
         self.card.write_text(f"user = robo\nssh_key = {KEY}\npasword = {SECRET}\n")

@@ -2,8 +2,7 @@
 
 use crate::config::THREADS_MAX;
 
-/// The longest side of an input, pixels: three times that of the largest published model.
-pub(super) const INPUT_SIDE_MAX: usize = 4096;
+pub(super) use eomt_edge_core::model::bounds::INPUT_SIDE_MAX;
 
 /// HEIGHTxWIDTH, or one number for a square.
 #[derive(Debug, Clone, Copy)]

@@ -170,6 +170,8 @@ pub struct RingConfig {
     pub checksum: bool,
     /// Clients served at the same time.
     pub max_clients: usize,
+    /// Of these, clients of one user; 0 = half of them, at least one.
+    pub max_clients_per_user: usize,
 }
 
 /// Width and height in pixels.
@@ -258,6 +260,7 @@ impl Default for RingConfig {
             include_frame: false,
             checksum: false,
             max_clients: 64,
+            max_clients_per_user: 0,
         }
     }
 }
@@ -285,6 +288,12 @@ impl RingConfig {
     /// `mode` as a number.
     pub fn mode_bits(&self) -> u32 {
         u32::from_str_radix(&self.mode, 8).expect("checked when the configuration was parsed")
+    }
+
+    /// Clients of one user at the same time, at least one.
+    pub fn clients_per_user_max(&self) -> usize {
+        let half = self.max_clients / 2;
+        (if self.max_clients_per_user == 0 { half } else { self.max_clients_per_user }).clamp(1, self.max_clients.max(1))
     }
 }
 
@@ -355,6 +364,9 @@ impl Config {
         }
         if self.ring.max_clients == 0 || self.ring.max_clients > 4096 {
             return refuse("ring.max_clients", self.ring.max_clients.to_string(), "1 to 4096");
+        }
+        if self.ring.max_clients_per_user > 4096 {
+            return refuse("ring.max_clients_per_user", self.ring.max_clients_per_user.to_string(), "0 to 4096");
         }
         self.display.check()?;
         match u32::from_str_radix(&self.ring.mode, 8) {
@@ -433,6 +445,20 @@ mod tests {
     }
 
     #[test]
+    fn one_user_has_half_of_the_places_unless_told_otherwise() {
+        for (overrides, expected) in [
+            (&[][..], 32),
+            (&["ring.max_clients=7"], 3),
+            (&["ring.max_clients=1"], 1),
+            (&["ring.max_clients_per_user=5"], 5),
+            (&["ring.max_clients=4", "ring.max_clients_per_user=9"], 4),
+        ] {
+            let overrides: Vec<String> = overrides.iter().map(|&item| item.to_owned()).collect();
+            assert_eq!(Config::parse("", &overrides).unwrap().ring.clients_per_user_max(), expected, "{overrides:?}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let cases: &[(&str, &[&str], &str)] = &[
             ("[ring]\nslot = 3\n", &[], "slot"),
@@ -457,6 +483,7 @@ mod tests {
             ("", &["source.stride=100", "source.size=64x48"], "source.stride = 100"),
             ("", &["source.stride=pi5"], "yuv420"),
             ("", &["source.end=maybe"], "maybe"),
+            ("", &["ring.max_clients_per_user=5000"], "ring.max_clients_per_user"),
         ];
         for &(text, overrides, expected) in cases {
             let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();

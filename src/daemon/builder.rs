@@ -136,6 +136,7 @@ pub fn start_sink(config: &Config, ring: ring::RingConfig, metadata: &Metadata, 
     server.mode = config.ring.mode_bits();
     server.group = (!config.ring.group.is_empty()).then(|| config.ring.group.clone());
     server.clients_max = config.ring.max_clients;
+    server.clients_per_user_max = config.ring.clients_per_user_max();
     server.reaper = reaper_command();
     let mut sink = RingSink::start(ring, ring_metadata(metadata, fallback), server, Box::new(MonotonicClock))?;
     sink.set_stale_after(config.source.no_signal_after());

@@ -263,7 +263,7 @@ mod tests {
             ("echo '{\"Fine\":'", "no answer"),
             ("printf 'a\\033[2Jb\\n' >&2; exit 3", "a?[2Jb"),
             // more than a pipe holds, and the last line counts
-            ("head -c 3000000 /dev/zero >&2; echo; echo last >&2; exit 3", "last\""),
+            ("head -c 3000000 /dev/zero >&2; printf '\\nlast\\n' >&2; exit 3", "\"last\""),
             ("exec yes", "more than 4194304 bytes"),
         ] {
             let sentence = refused(script, 100.0);

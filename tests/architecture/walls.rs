@@ -49,6 +49,7 @@ const MAY_BE_UNSAFE: &[&str] = &[
     "fuzz/src/child.rs",                     // fork, counters of edges
     "fuzz/src/engine.rs",                    // libFuzzer's C API
     "fuzz/src/memory.rs",                    // an allocator with a bound
+    "src/limits.rs",                         // an allocator
     "src/sink/ring/",                        // shared memory
     "src/sink/display/framebuffer/ioctl.rs", // <linux/fb.h>
     "src/source/v4l2/sys/",                  // <linux/videodev2.h>, buffers that the driver maps

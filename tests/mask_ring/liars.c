@@ -1,13 +1,18 @@
 /* Follows mask sockets: for each line "TIMEOUT_MS PATH" of stdin, two frames, and a line of how that ended:
- * "DESCRIPTORS_BEFORE DESCRIPTORS_AFTER SENTENCE". */
+ * "HELD_BEFORE HELD_AFTER SENTENCE". */
 #include "eomt_edge.h"
 #include <dirent.h>
 
-static int descriptors(void) {
+/* Descriptors, and a thousand for each mapping of a memfd. */
+static int held(void) {
+    static char line[512];
     DIR *directory = opendir("/proc/self/fd");
+    FILE *maps = fopen("/proc/self/maps", "r");
     int count = 0;
     while (readdir(directory) != NULL) count++;
+    while (fgets(line, sizeof line, maps) != NULL) count += strstr(line, "memfd:") != NULL ? 1000 : 0;
     closedir(directory);
+    fclose(maps);
     return count;
 }
 
@@ -16,7 +21,7 @@ int main(void) {
     while (fgets(line, sizeof line, stdin) != NULL) {
         eomt_edge_frame frame = EOMT_EDGE_FRAME_INIT;
         eomt_edge_subscriber sub;
-        int before = descriptors(), frames, result = EOMT_EDGE_FRAME, timeout_ms = atoi(line);
+        int before = held(), frames, result = EOMT_EDGE_FRAME, timeout_ms = atoi(line);
         char *path = strchr(line, ' ') + 1;
         path[strcspn(path, "\n")] = '\0';
         if (eomt_edge_connect_within(&sub, path, timeout_ms) == 0) {
@@ -41,7 +46,7 @@ int main(void) {
             eomt_edge_close(&sub);
         }
         eomt_edge_frame_free(&frame);
-        printf("%d %d %s\n", before, descriptors(), sub.error);
+        printf("%d %d %s\n", before, held(), sub.error);
         fflush(stdout);
     }
     return 0;

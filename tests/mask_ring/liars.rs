@@ -16,7 +16,7 @@ fn here(name: &str) -> std::path::PathBuf {
 fn timeout_ms(lie: &Lie) -> u32 {
     match (lie.times_out, runner().is_empty()) {
         (true, true) => 1000,
-        (true, false) => 10_000,
+        (true, false) => 5_000,
         (false, _) => 100_000,
     }
 }
@@ -43,7 +43,7 @@ fn all_lies_to(mut follower: Command, language: usize) {
         let mut parts = answer.splitn(3, ' ');
         let (before, after, sentence) = (parts.next(), parts.next(), parts.next().expect("a sentence"));
         check(&lie, &liar, sentence, lie.says[language]);
-        assert_eq!(before, after, "descriptors before and after {}", lie.name);
+        assert_eq!(before, after, "descriptors and mappings before and after {}", lie.name);
     }
     drop(orders);
     let output = child.wait_with_output().expect("its end");

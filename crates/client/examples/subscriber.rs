@@ -7,6 +7,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use eomt_edge_client::{ClientError, MaskFrame, Subscriber};
@@ -14,7 +15,17 @@ use eomt_edge_client::{ClientError, MaskFrame, Subscriber};
 /// How long the daemon may be away.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match follow() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "subscriber: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn follow() -> Result<(), Box<dyn Error>> {
     let mut socket = "/run/eomt-edge/masks.sock".to_owned();
     let mut frames = u64::MAX;
     let mut args = std::env::args().skip(1);
@@ -54,7 +65,7 @@ fn line(masks: &Subscriber, frame: &MaskFrame) -> String {
     let _ = write!(line, " age {age_ms} ms{}:", if frame.stale() { " (stale)" } else { "" });
     for (at, segment) in frame.segments.iter().enumerate() {
         // the pixels themselves: frame.ids, row by row, where the value is segment.id
-        let label = masks.label(segment.class).unwrap_or("?");
+        let label: String = masks.label(segment.class).unwrap_or("?").chars().filter(|c| !c.is_control()).collect();
         let _ = write!(line, "{} {label} {:.2} ({} pixels)", if at > 0 { "," } else { "" }, segment.score, segment.area);
     }
     line

@@ -1,5 +1,6 @@
 //! One frame as a reader keeps it: its own copy, reusable from frame to frame without allocating.
 
+use std::collections::TryReserveError;
 use std::mem::size_of;
 
 use super::checksum::crc32;
@@ -74,13 +75,20 @@ impl MaskFrame {
         (rows_as_bytes_mut(&mut self.segments), ids_as_bytes_mut(&mut self.ids), &mut self.rgb)
     }
 
-    /// Resizes the buffers to what `info` announces; the caller has checked it against the ring's limits.
-    pub(super) fn resize_for(&mut self, info: &SlotInfo) {
+    /// Resizes the buffers to what `info` announces; the caller has checked it against the ring's limits. Fails where memory does.
+    pub(super) fn resize_for(&mut self, info: &SlotInfo) -> Result<(), TryReserveError> {
         let pixels = info.width as usize * info.height as usize;
-        self.segments.resize(info.segment_count as usize, SegmentRow::default());
-        self.ids.resize(pixels, 0);
-        self.rgb.resize(if info.flags & SLOT_HAS_FRAME != 0 { 3 * pixels } else { 0 }, 0);
+        resize(&mut self.segments, info.segment_count as usize, SegmentRow::default())?;
+        resize(&mut self.ids, pixels, 0)?;
+        resize(&mut self.rgb, if info.flags & SLOT_HAS_FRAME != 0 { 3 * pixels } else { 0 }, 0)
     }
+}
+
+/// `Vec::resize` that does not abort.
+fn resize<T: Clone>(buffer: &mut Vec<T>, len: usize, value: T) -> Result<(), TryReserveError> {
+    buffer.try_reserve(len.saturating_sub(buffer.len()))?;
+    buffer.resize(len, value);
+    Ok(())
 }
 
 /// The bytes of an id map, little-endian as in the ring.

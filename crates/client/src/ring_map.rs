@@ -114,7 +114,7 @@ impl<M: Deref<Target = [AtomicU64]>> RingMap<M> {
         let (magic, info) = split_header(&header);
         self.check_slot(magic, &info, sequence)?;
         frame.info = info;
-        frame.resize_for(&info);
+        frame.resize_for(&info).map_err(|error| format!("no memory for a frame of {}x{} ({error})", info.width, info.height))?;
         let (rows, ids, rgb) = frame.areas_mut();
         copy_words(&slot[self.info.table_offset as usize / 8..], rows);
         copy_words(&slot[self.info.ids_offset as usize / 8..], ids);
@@ -168,16 +168,23 @@ fn split_header(bytes: &[u8; size_of::<SlotHeader>()]) -> ((u32, u32), SlotInfo)
     (((word(0)), word(4)), unsafe { info.assume_init() })
 }
 
-/// Copies `dst.len()` bytes from the start of `src`, which is longer, by relaxed loads.
+/// Copies `dst.len()` bytes from the start of `src`, which is not shorter, by relaxed loads of whole words.
 #[inline]
 fn copy_words(src: &[AtomicU64], dst: &mut [u8]) {
-    let src = &src[..dst.len().div_ceil(8)];
-    let (chunks, tail) = dst.as_chunks_mut::<8>();
-    for (chunk, word) in chunks.iter_mut().zip(src) {
-        *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
+    let load = |to: &mut [u8; 8], word: &AtomicU64| *to = word.load(Ordering::Relaxed).to_ne_bytes();
+    // eight words a step: the loop itself then costs less than a tenth
+    let (blocks, rest) = dst.as_chunks_mut::<64>();
+    let (from, src) = src.split_at(8 * blocks.len());
+    for (block, words) in blocks.iter_mut().zip(from.as_chunks::<8>().0) {
+        block.as_chunks_mut::<8>().0.iter_mut().zip(words).for_each(|(to, word)| load(to, word));
     }
-    if let (false, Some(last)) = (tail.is_empty(), src.last()) {
-        tail.copy_from_slice(&last.load(Ordering::Relaxed).to_ne_bytes()[..tail.len()]);
+    let (chunks, tail) = rest.as_chunks_mut::<8>();
+    let (from, src) = src.split_at(chunks.len());
+    chunks.iter_mut().zip(from).for_each(|(to, word)| load(to, word));
+    if !tail.is_empty() {
+        let mut last = [0; 8];
+        load(&mut last, &src[0]);
+        tail.copy_from_slice(&last[..tail.len()]);
     }
 }
 

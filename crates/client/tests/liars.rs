@@ -33,7 +33,7 @@ fn open() -> (usize, usize) {
 fn every_lie_is_called_by_its_name_and_leaves_nothing_open() {
     let before = open();
     for lie in lies() {
-        let timeout = Duration::from_millis(if lie.times_out { 500 } else { 60_000 });
+        let timeout = Duration::from_millis(if lie.times_out { 1000 } else { 60_000 });
         let liar = Liar::start(&lie);
         let sentence = match two_frames(&liar.path, timeout) {
             Ok(()) => "no frame".to_owned(),

@@ -104,8 +104,8 @@ pub struct Size {
     pub turned: bool,
 }
 
-/// Nearly all headers are shorter than this, bytes.
-const HEAD: u64 = 256 << 10;
+/// Parts of a file that are tried for its header, bytes: few headers are longer than the first, hardly any than the second (thumbnails).
+const HEADS: [u64; 3] = [16 << 10, 256 << 10, bounds::PICTURE.bytes];
 
 /// Memory for what a PNG file holds beside its pixels, bytes: a colour profile of some kilobytes can be compressed from as many megabytes.
 const ANCILLARY_BYTES: u64 = 8 << 20;
@@ -118,12 +118,15 @@ pub fn size(path: &Path, exif: Exif) -> Result<Size, PictureError> {
     let io = |source| PictureError::Io { path: path.to_owned(), source };
     let mut file = open(path)?;
     let mut bytes = Vec::new();
-    file.by_ref().take(HEAD).read_to_end(&mut bytes).map_err(io)?;
-    if let Ok(size) = size_of_head(&bytes, exif) {
-        return Ok(size);
+    let mut reason = String::new();
+    for head in HEADS {
+        file.by_ref().take(head - bytes.len() as u64).read_to_end(&mut bytes).map_err(io)?;
+        match size_of_head(&bytes, exif) {
+            Ok(size) => return Ok(size),
+            Err(error) => reason = first_line(&error),
+        }
     }
-    file.take(bounds::PICTURE.bytes - HEAD).read_to_end(&mut bytes).map_err(io)?;
-    size_of_head(&bytes, exif).map_err(|error| PictureError::Format { path: path.to_owned(), reason: first_line(&error) })
+    Err(PictureError::Format { path: path.to_owned(), reason })
 }
 
 fn size_of_head(bytes: &[u8], exif: Exif) -> image::ImageResult<Size> {

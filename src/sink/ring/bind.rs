@@ -1,7 +1,7 @@
 //! Takes and releases the socket's name.
 //!
 //! ```text
-//! flock the directory
+//! take the lock beside the socket (`lock.rs`)
 //!   what is at the path?  nothing, or a socket without a listener: go on
 //!                         a listening socket: taken; anything else: left alone
 //!   bind .NAME.new beside it, set group and mode, listen, rename over the path
@@ -11,21 +11,19 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use eomt_edge_client::layout::{HELLO_MAGIC, Hello};
 use eomt_edge_host::{bounds, files};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Gid, Mode, OFlags, chmodat, chownat, flock, openat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, chmodat, chownat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, recv, socket_with};
 
 use super::RingError;
+use super::lock::{NameLock, Patience};
 
-const LOCK_ATTEMPTS: u32 = 100;
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const BACKLOG: i32 = 128;
 
 /// A listening socket and the identity of its name.
@@ -44,13 +42,22 @@ pub(super) struct SocketName {
 }
 
 impl SocketName {
+    /// Whether the path still means this file.
+    pub fn is_there(&self) -> bool {
+        statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (self.dev, self.ino))
+    }
+
     /// Removes the file unless another one has taken its place.
     pub fn unlink(&self) -> Result<(), RingError> {
         let (dir, file) = split(&self.path)?;
-        let dirfd = lock_directory(dir)?;
-        match statat(&dirfd, file, AtFlags::SYMLINK_NOFOLLOW) {
+        let lock = match NameLock::take(dir, file, Patience::Long) {
+            // The file went with its directory.
+            Err(RingError::Directory { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+            lock => lock?,
+        };
+        match statat(&lock.dir, file, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if (stat.st_dev, stat.st_ino) == (self.dev, self.ino) => {
-                unlinkat(&dirfd, file, AtFlags::empty()).map_err(socket_error(&self.path, "unlink"))
+                unlinkat(&lock.dir, file, AtFlags::empty()).map_err(socket_error(&self.path, "unlink"))
             }
             Ok(_) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(socket_error(&self.path, "stat")(errno)),
@@ -58,38 +65,59 @@ impl SocketName {
     }
 }
 
-/// Listens on `path` with this file mode and group.
-pub(super) fn listen_on(path: &Path, mode: u32, group: Option<&str>) -> Result<Bound, RingError> {
-    let path =
-        std::path::absolute(path).map_err(|source| RingError::Socket { path: path.into(), step: "finding its directory", source })?;
-    let group = group.map(find_group).transpose()?;
-    let (dir, file) = split(&path)?;
-    let dirfd = lock_directory(dir)?;
-    check_free(&dirfd, &path, file)?;
+/// Where to listen, and who may connect.
+#[derive(Debug, Clone)]
+pub(super) struct Address {
+    /// Absolute.
+    path: PathBuf,
+    mode: u32,
+    group: Option<String>,
+}
 
-    let mut draft = OsString::from(".");
-    draft.push(file);
-    draft.push(".new");
-    remove_draft(&dirfd, &draft);
-    let listener = match listen_as(&dirfd, &dir.join(&draft), &draft, mode, group) {
-        Ok(listener) => listener,
-        Err((step, errno)) => {
-            remove_draft(&dirfd, &draft);
-            return Err(socket_error(&path, step)(errno));
-        }
-    };
-    if let Err(errno) = renameat(&dirfd, &draft, &dirfd, file) {
-        remove_draft(&dirfd, &draft);
-        return Err(socket_error(&path, "rename")(errno));
+impl Address {
+    /// File mode and group (a name or number) of the socket at `path`.
+    pub fn new(path: &Path, mode: u32, group: Option<String>) -> Result<Address, RingError> {
+        let path =
+            std::path::absolute(path).map_err(|source| RingError::Socket { path: path.into(), step: "finding its directory", source })?;
+        Ok(Address { path, mode, group })
     }
-    let stat = statat(&dirfd, file, AtFlags::SYMLINK_NOFOLLOW).map_err(socket_error(&path, "stat"))?;
-    Ok(Bound { listener, name: SocketName { path, dev: stat.st_dev, ino: stat.st_ino } })
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the name and listens.
+    pub fn listen(&self, patience: Patience) -> Result<Bound, RingError> {
+        let group = self.group.as_deref().map(find_group).transpose()?;
+        let (dir, file) = split(&self.path)?;
+        let lock = NameLock::take(dir, file, patience)?;
+        check_free(&lock.dir, &self.path, file, patience)?;
+
+        let mut draft = OsString::from(".");
+        draft.push(file);
+        draft.push(".new");
+        remove_draft(&lock.dir, &draft);
+        let listener = match listen_as(&lock.dir, &dir.join(&draft), &draft, self.mode, group) {
+            Ok(listener) => listener,
+            Err((step, errno)) => {
+                remove_draft(&lock.dir, &draft);
+                return Err(socket_error(&self.path, step)(errno));
+            }
+        };
+        if let Err(errno) = renameat(&lock.dir, &draft, &lock.dir, file) {
+            remove_draft(&lock.dir, &draft);
+            return Err(socket_error(&self.path, "rename")(errno));
+        }
+        let stat = statat(&lock.dir, file, AtFlags::SYMLINK_NOFOLLOW).map_err(socket_error(&self.path, "stat"))?;
+        Ok(Bound { listener, name: SocketName { path: self.path.clone(), dev: stat.st_dev, ino: stat.st_ino } })
+    }
 }
 
 fn listen_as(dirfd: &OwnedFd, path: &Path, file: &OsStr, mode: u32, group: Option<Gid>) -> Result<OwnedFd, (&'static str, Errno)> {
     let address = SocketAddrUnix::new(path).map_err(|errno| ("using this path (it may be too long)", errno))?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(|errno| ("socket", errno))?;
+    refuse_descriptors(&socket);
     bind(&socket, &address).map_err(|errno| ("bind", errno))?;
     if group.is_some() {
         chownat(dirfd, file, None, group, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| ("setting the group", errno))?;
@@ -97,6 +125,25 @@ fn listen_as(dirfd: &OwnedFd, path: &Path, file: &OsStr, mode: u32, group: Optio
     chmodat(dirfd, file, Mode::from_raw_mode(mode & 0o777), AtFlags::empty()).map_err(|errno| ("setting the mode", errno))?;
     listen(&socket, BACKLOG).map_err(|errno| ("listen", errno))?;
     Ok(socket)
+}
+
+/// Clients have no descriptors to send, and cannot where Linux knows this option (6.16 and later); connections inherit it. What a client
+/// sends is closed by the server's thread along with the connection, and closing a file of another process can take long.
+fn refuse_descriptors(socket: &OwnedFd) {
+    /// From `<asm-generic/socket.h>`, on both of our architectures.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let off: libc::c_int = 0;
+    // SAFETY: the option's value is an int, which lives through the call and of which the kernel reads as many bytes as told.
+    // Older kernels answer ENOPROTOOPT.
+    let _ = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const off).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
 }
 
 /// A draft can only be left over from a daemon that was killed while it held the lock, which is ours now.
@@ -114,20 +161,7 @@ fn split(path: &Path) -> Result<(&Path, &OsStr), RingError> {
     }
 }
 
-fn lock_directory(dir: &Path) -> Result<OwnedFd, RingError> {
-    let fail = |errno: Errno| RingError::Directory { dir: dir.into(), source: errno.into() };
-    let dirfd = openat(CWD, dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
-    for _ in 0..LOCK_ATTEMPTS {
-        match flock(&dirfd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(dirfd),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(LOCK_PAUSE),
-            Err(errno) => return Err(fail(errno)),
-        }
-    }
-    Err(RingError::Locked { dir: dir.into() })
-}
-
-fn check_free(dirfd: &OwnedFd, path: &Path, file: &OsStr) -> Result<(), RingError> {
+fn check_free(dirfd: &OwnedFd, path: &Path, file: &OsStr, patience: Patience) -> Result<(), RingError> {
     let stat = match statat(dirfd, file, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(()),
         stat => stat.map_err(socket_error(path, "stat"))?,
@@ -140,7 +174,10 @@ fn check_free(dirfd: &OwnedFd, path: &Path, file: &OsStr) -> Result<(), RingErro
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(&fail)?;
     match connect(&probe, &address) {
-        Ok(()) => Err(RingError::Taken { path: path.into(), pid: ask_pid(&probe) }),
+        Ok(()) => {
+            let pid = if patience == Patience::Long { ask_pid(&probe) } else { None };
+            Err(RingError::Taken { path: path.into(), pid })
+        }
         // A full backlog, or a socket of another type: there is a listener all the same.
         Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(RingError::Taken { path: path.into(), pid: None }),
         Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(()),

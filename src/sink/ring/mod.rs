@@ -17,20 +17,24 @@
 //! ```
 //!
 //! Three parts. [`RingWriter`] owns a sealed memfd of slots, each behind a seqlock; [`MaskServer`] is a thread that gives the
-//! memfd and an eventfd to each client of its Unix socket, and rings the eventfds after each publication; the reaper is a
+//! memfd and an event descriptor to each client of its Unix socket, and rings these after each publication; the reaper is a
 //! child that removes the socket's name if the daemon is killed. The bytes are described in `crates/client/src/layout.rs`.
 //!
 //! Invariants: the frame path (`begin` to `finish`) allocates nothing, takes no lock, and makes one system call, a write to an
-//! eventfd that readers never see; so nothing a reader does, or fails to do, can delay it. A reader cannot write the memory,
-//! shrink it, or extend it. When the process ends, by whatever means, socket, memory and reaper go with it.
+//! eventfd that readers never see; so nothing a reader does, or fails to do, can delay it. The server's thread makes no call that a
+//! reader can make wait. A reader cannot write the memory, shrink it, or extend it. When the process ends, by whatever means, socket, memory and reaper go with it.
 //! Refuses: to wait for a reader, to queue frames for one, to delete a path that is not a dead socket, to know what masks mean.
 #![allow(unsafe_code)]
 
 mod bind;
+mod lock;
 mod notify;
+mod place;
 mod reaper;
 mod server;
+mod service;
 mod shm;
+mod throttle;
 mod writer;
 
 use std::io;
@@ -101,6 +105,25 @@ pub enum RingError {
         /// What the system said.
         source: io::Error,
     },
+    /// More memory than a ring may take.
+    #[error(
+        "the mask ring would take {} MiB, more than a quarter of this machine's {} MiB: it needs smaller frames or fewer slots (`ring.slots`, `ring.include_frame`)",
+        bytes >> 20, memory >> 20
+    )]
+    TooLarge {
+        /// Bytes that the ring needs.
+        bytes: u64,
+        /// Bytes that the machine has.
+        memory: u64,
+    },
+    /// The process may not have files as large as the ring.
+    #[error("the mask ring needs {bytes} bytes, and the limit on the size of files (RLIMIT_FSIZE, ulimit -f) is {limit}")]
+    FileSize {
+        /// Bytes that the ring needs.
+        bytes: u64,
+        /// Bytes that a file may have.
+        limit: u64,
+    },
     /// A frame larger than the ring.
     #[error("a frame of {width}x{height} does not fit the mask ring of at most {max_width}x{max_height}")]
     FrameSize {
@@ -143,11 +166,19 @@ pub enum RingError {
         /// The socket.
         path: PathBuf,
     },
-    /// Another process keeps the directory's lock.
-    #[error("another process holds the lock on {} and does not let go", dir.display())]
+    /// Another daemon of this user keeps the lock beside the socket.
+    #[error("another daemon holds the lock {} and does not let go", file.display())]
     Locked {
-        /// The directory.
-        dir: PathBuf,
+        /// The lock file.
+        file: PathBuf,
+    },
+    /// What is at the lock file's path is none of ours.
+    #[error("{} cannot be the mask socket's lock file: {what}; it stays untouched, remove it or choose another path for the socket", file.display())]
+    LockFile {
+        /// The lock file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
     },
     /// The socket cannot be made.
     #[error("the mask socket {} cannot be made: {step} failed: {source}", path.display())]
@@ -167,5 +198,7 @@ pub enum RingError {
     },
 }
 
+#[cfg(test)]
+mod loom_tests;
 #[cfg(test)]
 mod tests;

@@ -1,53 +1,84 @@
-//! One connected reader, as the server thread sees it.
+//! The wake-up: from a publication to the readers that wait for it.
 //!
-//! The eventfd is shared with the reader down to its file flags, so a hostile one may fill its counter and clear O_NONBLOCK to
-//! make a write block. Each write is therefore preceded by a look at the flags (cleared: the reader is dropped) and at POLLOUT
-//! (full: the reader has a wake-up pending anyway). What remains is a race of a microsecond, which would stop the server
-//! thread: readers then fall back to looking at the ring once a second, and the frame path, which never waits for this thread,
-//! does not notice.
+//! ```text
+//! writer:  latest = s;  ring the publication's bell
+//! server:  wait for the publication's bell;  silence it;  ring every reader's bell
+//! reader:  wait for its bell;  silence it;  look at latest;  nothing new: wait again
+//! ```
+//! Whoever is woken silences first and looks second, so what happens in between rings again, and no wake-up is lost;
+//! `loom_tests.rs` tries every order of these steps, with [`pass_on`] itself.
+//!
+//! A reader shares its bell down to the file flags, so ringing must not wait whatever the reader did to it. Hence a *timer*
+//! (timerfd): to ring is to set it to expire at once, a call that does not know waiting; a read gives 8 bytes as an eventfd's does. An eventfd
+//! would not do: its reader can fill it and clear O_NONBLOCK, and the write stops this thread. Neither would a pipe:
+//! Linux holds a pipe's lock while its reader copies or splices out of it, for as long as that takes, and `write` and even `close` of
+//! the other end wait for that lock, O_NONBLOCK or not (seen on Linux 6.18). A pair of sockets would fill with what the reader sends.
+//! What a reader does to its timer costs wake-ups to itself alone.
 
 use std::io::IoSlice;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, OwnedFd};
 
 use eomt_edge_client::layout::{ABI_VERSION, HELLO_MAGIC, HELLO_OK, HELLO_REFUSED, Hello};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use super::writer::RingShare;
 
+/// What wakes its holder: it stays loud until its holder silences it.
+pub(super) trait Bell {
+    /// Never waits.
+    fn ring(&self);
+}
+
+/// The server's step once a publication's bell has rung.
+pub(super) fn pass_on<'a, B: Bell + 'a>(silence: impl FnOnce(), readers: impl Iterator<Item = &'a B>) {
+    silence();
+    readers.for_each(B::ring);
+}
+
+/// One connected reader, as the server thread sees it.
 #[derive(Debug)]
 pub(super) struct Reader {
     pub socket: OwnedFd,
-    event: OwnedFd,
+    /// Of the process that connected.
+    pub uid: u32,
+    timer: OwnedFd,
 }
 
 impl Reader {
     /// Sends the hello and the ring's descriptors on `socket`.
-    pub fn admit(socket: OwnedFd, ring: &RingShare, generation: u64) -> Result<Reader, Errno> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    pub fn admit(socket: OwnedFd, uid: u32, ring: &RingShare, generation: u64) -> Result<Reader, Errno> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         let hello = hello_bytes(HELLO_OK, generation, ring.bytes, "");
-        let fds = [ring.memfd.as_fd(), event.as_fd()];
+        let fds = [ring.memfd.as_fd(), timer.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         assert!(control.push(SendAncillaryMessage::ScmRights(&fds)), "the space is made for two descriptors");
         sendmsg(&socket, &[IoSlice::new(&hello)], &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
-        Ok(Reader { socket, event })
+        Ok(Reader { socket, uid, timer })
     }
 
-    /// Wakes the reader; false when it tampered with its eventfd and must go.
-    pub fn wake(&self) -> bool {
-        if !fcntl_getfl(&self.event).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK)) {
-            return false;
-        }
-        let mut fds = [PollFd::new(&self.event, PollFlags::OUT)];
-        if poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
-            // EAGAIN: the counter was filled this very moment, so the reader wakes up anyway.
-            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
-        }
-        true
+    /// Whether it has hung up, or said something, of which the protocol has nothing.
+    pub fn is_over(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Whether it has said something.
+    pub fn has_talked(&self) -> bool {
+        recv(&self.socket, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(_, bytes)| bytes > 0)
+    }
+}
+
+impl Bell for Reader {
+    fn ring(&self) {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 1 };
+        let spec = Itimerspec { it_interval: Timespec::default(), it_value: at_once };
+        // Cannot fail: the descriptor is a timer, and the time is one.
+        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec);
     }
 }
 

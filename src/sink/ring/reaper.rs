@@ -1,12 +1,15 @@
 //! The reaper: a child process that removes the socket file when the daemon is killed without a chance to do it.
 //!
-//! It sleeps in a `read` of a pipe whose other end only the daemon holds; the kernel ends that read when the daemon is gone,
-//! however it went. Then it unlinks the file, if it is still the same one, and exits. It has its own process group, so that a
+//! It sleeps in a `read` of a socket whose other end only the daemon holds; the kernel ends that read when the daemon is gone,
+//! however it went. Then it unlinks the file, if it is still the same one, and exits. Lines `DEV INO` before that tell it that the
+//! daemon has made the file anew. It has its own process group, so that a
 //! signal to the daemon's group (Ctrl-C, `kill -9 -PGID`) leaves it alone, holds no descriptor but its pipes and
 //! `/dev/null`, and stands in `/`.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::retry_on_intr;
+use rustix::net::{SendFlags, send};
 
 use super::bind::SocketName;
 
@@ -47,26 +51,29 @@ impl ReaperCommand {
     }
 }
 
-/// A running reaper. Its pipe is `child.stdin`.
+/// A running reaper.
 #[derive(Debug)]
 pub(super) struct Reaper {
     child: Child,
+    /// Closed = the daemon is gone. No pipe: sending to a socket neither waits nor raises SIGPIPE, should the child have been killed.
+    line: Option<UnixStream>,
 }
 
 impl Reaper {
     pub fn start(command: &ReaperCommand, name: &SocketName) -> io::Result<Reaper> {
+        let (line, theirs) = UnixStream::pair()?;
         let child = Command::new(&command.program)
             .args(&command.args)
             .arg("reap-socket")
             .arg(&name.path)
             .args([name.dev.to_string(), name.ino.to_string()])
-            .stdin(Stdio::piped())
+            .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .current_dir("/")
             .process_group(0)
             .spawn()?;
-        let mut reaper = Reaper { child };
+        let mut reaper = Reaper { child, line: Some(line) };
         match reaper.hear_ready() {
             Ok(()) => Ok(reaper),
             Err(error) => {
@@ -89,9 +96,17 @@ impl Reaper {
         }
     }
 
+    /// Tells it that `name` is to be removed from now on.
+    pub fn rename(&self, name: &SocketName) -> io::Result<()> {
+        let Some(line) = &self.line else { return Ok(()) };
+        let text = format!("{} {}\n", name.dev, name.ino);
+        let sent = send(line, text.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+        if sent == text.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
     /// Ends it after the socket file is removed, and waits for it, so that no zombie stays.
     pub fn finish(mut self, patience: Duration) {
-        drop(self.child.stdin.take());
+        drop(self.line.take());
         let deadline = Instant::now() + patience;
         while matches!(self.child.try_wait(), Ok(None)) {
             if Instant::now() >= deadline {
@@ -111,18 +126,14 @@ pub fn reap_socket_main(path: &Path, dev: u64, ino: u64) {
     close_inherited();
     // Fails when the daemon has died meanwhile, which the read below will tell.
     let _ = io::stdout().write_all(&READY).and_then(|()| io::stdout().flush());
-    let mut stdin = io::stdin().lock();
-    let mut ignored = [0u8; 64];
-    loop {
-        match stdin.read(&mut ignored) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
+    let mut name = SocketName { path: path.into(), dev, ino };
+    // Only a whole line counts; an error is an end like any other.
+    for line in io::stdin().lock().lines().map_while(Result::ok) {
+        let numbers = line.split_once(' ').and_then(|(dev, ino)| Some((dev.parse().ok()?, ino.parse().ok()?)));
+        (name.dev, name.ino) = numbers.unwrap_or((name.dev, name.ino));
     }
     // A failure cannot be reported any more; the next daemon replaces a dead socket anyway.
-    let _ = SocketName { path: path.into(), dev, ino }.unlink();
+    let _ = name.unlink();
 }
 
 /// Closes what the daemon itself inherited without close-on-exec (`3>log` in a shell, a service manager's sockets).

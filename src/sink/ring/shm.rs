@@ -7,12 +7,29 @@ use std::ptr::NonNull;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::process::{Resource, getrlimit};
+use rustix::system::sysinfo;
 
 use super::RingError;
 
 /// Seals, which cannot be undone: the size stays (no SIGBUS for a reader, no shrinking by one), no writable mapping or `write` after
 /// the writer's own, and no further seals.
 pub(super) const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::FUTURE_WRITE).union(SealFlags::SEAL);
+
+/// One over the share of the machine's memory that a ring may take: all of its pages are taken at once, and beside the one that serves
+/// stands the next one while a reload or larger frames replace it.
+const MEMORY_SHARE: u64 = 4;
+
+/// Whether a ring of `bytes` may be made on a machine with `memory` bytes.
+pub(super) fn check_room(bytes: u64, memory: u64) -> Result<(), RingError> {
+    if bytes <= memory / MEMORY_SHARE { Ok(()) } else { Err(RingError::TooLarge { bytes, memory }) }
+}
+
+/// Bytes of memory that this machine has.
+pub(super) fn machine_memory() -> u64 {
+    let info = sysinfo();
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit.max(1)))
+}
 
 /// Shared memory, zeroed, writable through this value only.
 #[derive(Debug)]
@@ -29,6 +46,10 @@ impl SharedMemory {
     /// A memfd of `len` bytes (> 0), with all its pages: the frame path must not fault them in, nor find memory short.
     pub fn create(len: usize) -> Result<SharedMemory, RingError> {
         let fail = |step: &'static str| move |errno: Errno| RingError::Memory { step, bytes: len, source: errno.into() };
+        // Asked first, as going beyond it raises a signal (SIGXFSZ) that ends the process.
+        if let Some(limit) = getrlimit(Resource::Fsize).current.filter(|&limit| limit < len as u64) {
+            return Err(RingError::FileSize { bytes: len as u64, limit });
+        }
         let fd = memfd().map_err(fail("memfd_create"))?;
         ftruncate(&fd, len as u64).map_err(fail("ftruncate"))?;
         fallocate(&fd, FallocateFlags::empty(), 0, len as u64).map_err(fail("fallocate"))?;

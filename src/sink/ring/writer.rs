@@ -18,7 +18,7 @@ use eomt_edge_core::data::{FrameReport, Segment};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::getpid;
 
-use super::shm::SharedMemory;
+use super::shm::{SharedMemory, check_room, machine_memory};
 use super::{RingConfig, RingError};
 
 /// What the server thread needs of a ring: it outlives neither reload nor writer, so it has its own descriptors.
@@ -46,7 +46,8 @@ impl RingWriter {
     /// `now_ns` is CLOCK_MONOTONIC.
     ///
     /// # Errors
-    /// When the configuration is beyond the limits, the metadata is no JSON object, or the memory is missing.
+    /// When the configuration is beyond the limits, the metadata is no JSON object, or the memory is missing or would be more than a quarter of the
+    /// machine's.
     pub fn create(config: &RingConfig, metadata_json: &str, now_ns: u64) -> Result<RingWriter, RingError> {
         check_config(config)?;
         let labels = labels_of(metadata_json)?;
@@ -65,6 +66,7 @@ impl RingWriter {
         info.flags |= if config.checksum { RING_HAS_CHECKSUM } else { 0 };
         info.writer_pid = getpid().as_raw_pid().unsigned_abs();
         info.created_ns = now_ns;
+        check_room(info.total_bytes, machine_memory())?;
         let memory = SharedMemory::create(info.total_bytes as usize)?;
         let publish_event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| RingError::Server { step: "eventfd", source: errno.into() })?;

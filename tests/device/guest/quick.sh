@@ -33,6 +33,15 @@ check_ring() {
         fi
     done
 }
+# As `docker run -v /run/eomt-edge:/run/eomt-edge` does it: the directory is bound into a mount namespace, and survives a restart.
+check_container() {
+    unshare -m sh -c 'mount --bind /run/eomt-edge /mnt || exit 3
+        follow() { timeout 90 /test/clients/subscriber --socket /mnt/masks.sock --frames 1 --json; }
+        follow && systemctl restart eomt-edge && follow' > "$out/container.json" 2> "$out/container.txt"
+    local result=$?
+    [ $result = 0 ] && [ "$(grep -c '"checksum_ok"' "$out/container.json")" = 2 ] &&
+        ok container "a bound directory is read before and after a restart" || fail container "$result: $(cat "$out/container.txt")"
+}
 check_camera() {
     vivid_load || { fail camera "vivid does not load"; return; }
     v4l2-ctl -d /dev/video0 -i 1 --list-formats-ext > "$out/formats.txt"
@@ -46,4 +55,4 @@ uri = "v4l2:/dev/video0"'
         fail camera "$(journalctl -u eomt-edge --since "@$since" --no-pager -o cat | tail -n 3)"
 }
 # $only: some checks instead of all, for development
-[ -n "${only:-}" ] || for check in check_boot check_pages check_scenes check_ring check_camera; do $check; done
+[ -n "${only:-}" ] || for check in check_boot check_pages check_scenes check_ring check_container check_camera; do $check; done

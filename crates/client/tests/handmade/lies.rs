@@ -6,6 +6,7 @@ use std::mem::offset_of;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use eomt_edge_client::layout::*;
 use rustix::fs::{Mode, OFlags, SealFlags, fcntl_add_seals, ftruncate, open};
@@ -31,6 +32,8 @@ pub enum Act {
     HangUp,
     /// Says hello, with something wrong about it.
     Say(fn(&mut Stage)),
+    /// Says a sound hello, but lets the client wait for it.
+    SayLate,
 }
 
 /// What a daemon is about to send: a sound ring with one frame and its hello, until a lie changes it.
@@ -109,6 +112,7 @@ pub fn lies() -> Vec<Lie> {
     let mut lies = vec![
         act("queue-full", Act::QueueFull, ["does not accept: its queue is full"; 3]),
         act("silent", Act::Silent, ["no hello came in time"; 3]),
+        act("late", Act::SayLate, NO_FRAME),
         act("hangs-up", Act::HangUp, ["has ended", "hung up before its hello", "hung up before its hello"]),
     ];
     lies.extend(hellos());
@@ -259,12 +263,17 @@ impl Liar {
                 harm(&mut stage);
                 Some(stage)
             }
+            Act::SayLate => Some(Stage::new()),
             _ => None,
         };
+        let late = matches!(lie.act, Act::SayLate);
         let hangs_up = matches!(lie.act, Act::HangUp);
         let thread = std::thread::spawn(move || {
             wait_readable(&listener);
             let client = accept_with(&listener, SocketFlags::CLOEXEC).expect("a client");
+            if late {
+                std::thread::sleep(Duration::from_millis(100));
+            }
             if let Some(stage) = &stage {
                 send(&client, &stage.hello, &stage.descriptors);
             }

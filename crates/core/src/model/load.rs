@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prost::Message;
 use tract_linalg::multithread::Executor;
-use tract_onnx::pb::{ModelProto, ValueInfoProto};
+use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{InferenceModel, InferenceModelExt, OutletId, TypedModel, TypedSimplePlan};
 use tract_onnx::tract_core::internal::{Datum, TypedFact, tvec};
 use tract_onnx::tract_core::runtime::RunOptions;
@@ -124,10 +124,10 @@ fn describe(proto: &ModelProto, options: &LoadOptions) -> Result<(Metadata, Rema
     match Metadata::from_props(&props)? {
         Some(_) if options.normalization != Normalization::Auto => Err(ModelError::NotThirdParty),
         Some(metadata) => {
-            if let Some(graph) = &proto.graph {
-                let check = |input: &ValueInfoProto| bounds::check_graph(graph, &input.name, metadata.input_size);
-                graph.input.first().map_or(Ok(()), check).map_err(|reason| ModelError::InvalidMetadata { key: "input_size", reason })?;
-            }
+            let graph = proto.graph.as_ref().expect("checked by the caller");
+            let input = graph.input.first().ok_or_else(|| not_eomt("its graph names no input"))?;
+            let wrong = |reason| ModelError::InvalidMetadata { key: "input_size", reason };
+            bounds::check_graph(graph, &input.name, metadata.input_size).map_err(wrong)?;
             Ok((metadata, Remarks::default()))
         }
         None => third_party::describe(proto, &props, &options.companions, options.normalization),

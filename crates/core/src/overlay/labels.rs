@@ -20,6 +20,9 @@ pub(super) fn font_for(height: usize) -> &'static MonoFont<'static> {
     }
 }
 
+/// The most characters of a label: about as many as fit beside each other on the largest display.
+const CHARS_MAX: usize = 64;
+
 /// Largest segments first, so that small ones, written later, stay readable.
 pub(super) fn write(
     rgb: &mut [u8],
@@ -35,8 +38,8 @@ pub(super) fn write(
     let mut canvas = Canvas { rgb, width, height };
     let mut taken: Vec<Rectangle> = Vec::new();
     for segment in order {
-        let name = labels.get(usize::from(segment.category_id)).map_or("?", String::as_str);
-        let text = if segment.score.is_nan() { name.to_owned() } else { format!("{name} {:.2}", segment.score) };
+        let name = plain(labels.get(usize::from(segment.category_id)).map_or("?", String::as_str));
+        let text = if segment.score.is_nan() { name } else { format!("{name} {:.2}", segment.score) };
         let size = Size::new(glyph.width * text.chars().count() as u32 + 2, glyph.height + 1);
         let anchor = anchor(ids, width, segment);
         let limit = |value: i32, room: usize, need: u32| value.clamp(0, (room as i32 - need as i32).max(0));
@@ -53,6 +56,15 @@ pub(super) fn write(
         let style = MonoTextStyle::new(font, Rgb888::WHITE);
         let Ok(_) = Text::with_baseline(&text, plate.top_left + Point::new(1, 1), style, Baseline::Top).draw(&mut canvas);
     }
+}
+
+/// A label on one line, and short enough that drawing it takes no time; model files give them.
+fn plain(label: &str) -> String {
+    let mut name: String = label.chars().take(CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if label.chars().nth(CHARS_MAX).is_some() {
+        name.push_str("..");
+    }
+    name
 }
 
 fn overlap(a: &Rectangle, b: &Rectangle) -> bool {

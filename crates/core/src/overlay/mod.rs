@@ -95,6 +95,18 @@ mod tests {
     }
 
     #[test]
+    fn labels_are_short_lines() {
+        let segment = Segment { id: 1, category_id: 0, score: 0.5, area: 64 * 64, bbox: [0, 0, 64, 64], track_id: 0 };
+        let painted = |label: String| {
+            let mut rgb = vec![0; 3 * 64 * 64];
+            paint(&mut rgb, 64, &[1; 64 * 64], &[segment], &[label]);
+            rgb
+        };
+        assert!(painted("a\r\nb\u{1b}c".to_owned()) == painted("a  b c".to_owned()));
+        assert!(painted("x".repeat(1 << 20)) == painted(format!("{}..", "x".repeat(64))));
+    }
+
+    #[test]
     fn tiny_pictures_and_unknown_ids_do_not_panic() {
         let segment = Segment { id: 1, category_id: 7, score: 0.5, area: 1, bbox: [0, 0, 1, 1], track_id: 0 };
         paint(&mut [0; 3], 1, &[9], &[segment], &[]);

@@ -1,0 +1,281 @@
+//! What the server's thread does: it wakes readers first, admits new ones second, and looks after the socket's name.
+//!
+//! Invariants: a turn takes a bounded number of steps, whatever clients do; so a flood of connections delays a wake-up by one turn's
+//! share and no more. Memory and descriptors are bounded by `clients_max`. A lack of descriptors makes it rest, not spin.
+//! Refuses: to wait for a client.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use eomt_edge_core::pipeline::{Mailbox, Taken};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{SocketFlags, accept_with};
+
+use super::notify::{Reader, pass_on, refuse};
+use super::place::Keeper;
+use super::throttle::Throttle;
+use super::writer::RingShare;
+
+/// The longest that the thread sleeps: a supervisor sees that it lives.
+const TURN: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+/// Connections accepted in a turn; more of them wait for the next one.
+const ACCEPTS_PER_TURN: usize = 16;
+/// How long nobody is accepted once descriptors or memory are short.
+const REST: Duration = Duration::from_millis(500);
+
+pub(super) const KEY_PUBLISHED: u64 = 0;
+pub(super) const KEY_COMMAND: u64 = 1;
+const KEY_LISTENER: u64 = 2;
+const KEY_FIRST_READER: u64 = 3;
+
+#[derive(Debug)]
+pub(super) enum Command {
+    Replace(RingShare),
+    Stop,
+}
+
+/// How many readers there may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub clients_max: usize,
+    pub clients_per_user_max: usize,
+}
+
+/// What the thread shares with the server's owner.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    /// The newest wins: a stop makes a new ring pointless, and a newer ring an older one.
+    pub commands: Arc<Mailbox<Command>>,
+    /// Rings for a command.
+    pub wake: Arc<OwnedFd>,
+    pub clients: Arc<AtomicUsize>,
+    pub turns: Arc<AtomicU64>,
+}
+
+/// What the thread owns.
+pub(super) struct Service {
+    set: OwnedFd,
+    shared: Shared,
+    listener: OwnedFd,
+    keeper: Keeper,
+    ring: RingShare,
+    generation: u64,
+    /// By epoll key; keys are never used twice, so a late event cannot reach the wrong reader.
+    readers: BTreeMap<u64, Reader>,
+    next_key: u64,
+    limits: Limits,
+    /// Closed for a moment to accept, and turn away, a client when the process has no other descriptor left.
+    spare: Option<OwnedFd>,
+    /// Until when nobody is accepted.
+    rest_until: Option<Instant>,
+    refusals: Throttle,
+    failures: Throttle,
+    talkers: Throttle,
+}
+
+impl Service {
+    /// Registers what it waits for.
+    pub fn new(shared: Shared, listener: OwnedFd, keeper: Keeper, ring: RingShare, limits: Limits) -> Result<Service, Errno> {
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (fd, key) in [(ring.publish_event.as_fd(), KEY_PUBLISHED), (shared.wake.as_fd(), KEY_COMMAND), (listener.as_fd(), KEY_LISTENER)]
+        {
+            epoll::add(&set, fd, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?;
+        }
+        Ok(Service {
+            set,
+            shared,
+            listener,
+            keeper,
+            ring,
+            generation: 1,
+            readers: BTreeMap::new(),
+            next_key: KEY_FIRST_READER,
+            limits,
+            spare: spare_fd(),
+            rest_until: None,
+            refusals: Throttle::default(),
+            failures: Throttle::default(),
+            talkers: Throttle::default(),
+        })
+    }
+
+    /// Until the owner stops it.
+    pub fn run(mut self) {
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(32);
+        loop {
+            self.shared.turns.fetch_add(1, Ordering::Relaxed);
+            events.clear();
+            match epoll::wait(&self.set, rustix::buffer::spare_capacity(&mut events), Some(&TURN)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return log::error!("the mask server ends: epoll_wait failed: {errno}"),
+            }
+            let now = Instant::now();
+            let happened = |key: u64| events.iter().any(|event| event.data.u64() == key);
+            if happened(KEY_PUBLISHED) {
+                pass_on(|| drain(&self.ring.publish_event), self.readers.values());
+            }
+            if happened(KEY_COMMAND) && self.handle_commands() {
+                return;
+            }
+            for event in &events {
+                self.drop_reader(event.data.u64(), now);
+            }
+            if happened(KEY_LISTENER) {
+                self.accept(now);
+            }
+            self.look_around(now);
+            self.shared.clients.store(self.readers.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// True when it is time to end.
+    fn handle_commands(&mut self) -> bool {
+        drain(&self.shared.wake);
+        while let Taken::Value(command) = self.shared.commands.take(Duration::ZERO) {
+            match command {
+                Command::Stop => return true,
+                Command::Replace(ring) => {
+                    self.readers.clear();
+                    // Fails only if the old event was not in the set.
+                    let _ = epoll::delete(&self.set, &*self.ring.publish_event);
+                    if let Err(errno) = self.watch(&*ring.publish_event, KEY_PUBLISHED, epoll::EventFlags::IN) {
+                        log::error!("readers of the new mask ring will not be woken: epoll_ctl failed: {errno}");
+                    }
+                    self.ring = ring;
+                    self.generation += 1;
+                }
+            }
+        }
+        false
+    }
+
+    fn watch(&self, fd: impl AsFd, key: u64, interest: epoll::EventFlags) -> Result<(), Errno> {
+        epoll::add(&self.set, fd, epoll::EventData::new_u64(key), interest)
+    }
+
+    fn accept(&mut self, now: Instant) {
+        let mut swept = false;
+        for _ in 0..ACCEPTS_PER_TURN {
+            match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => self.admit(socket, &mut swept, now),
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(errno) => {
+                    self.failures.warn(now, || format!("a mask reader is turned away: {errno}"));
+                    if !self.turn_away() {
+                        return self.rest(now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, socket: OwnedFd, swept: &mut bool, now: Instant) {
+        let uid = match socket_peercred(&socket) {
+            Ok(credentials) => credentials.uid.as_raw(),
+            Err(errno) => return self.failures.warn(now, || format!("a mask reader is dropped: SO_PEERCRED failed: {errno}")),
+        };
+        if self.refusal(uid).is_some() && !std::mem::replace(swept, true) {
+            // Those who have hung up already leave their places; once in a turn, as a flood of connections must not buy a search each.
+            self.readers.retain(|_, reader| !reader.is_over());
+        }
+        if let Some(reason) = self.refusal(uid) {
+            refuse(&socket, self.generation, &reason);
+            return self.refusals.warn(now, || format!("a mask reader of user {uid} is refused: {reason}"));
+        }
+        let key = self.next_key;
+        let reader = match Reader::admit(socket, uid, &self.ring, self.generation) {
+            Ok(reader) => reader,
+            Err(Errno::PIPE | Errno::CONNRESET) => return log::debug!("a mask reader went away before the hello"),
+            Err(errno) => return self.failures.warn(now, || format!("a mask reader is turned away: {errno}")),
+        };
+        if let Err(errno) = self.watch(&reader.socket, key, epoll::EventFlags::IN | epoll::EventFlags::RDHUP) {
+            return self.failures.warn(now, || format!("a mask reader is dropped: epoll_ctl failed: {errno}"));
+        }
+        log::debug!("mask reader {key} of user {uid} connected");
+        self.next_key += 1;
+        self.readers.insert(key, reader);
+    }
+
+    /// Why another reader of this user has no place.
+    fn refusal(&self, uid: u32) -> Option<String> {
+        let all = self.readers.len();
+        if all >= self.limits.clients_max {
+            return Some(format!("it serves {all} readers already, its limit"));
+        }
+        let of_user = self.readers.values().filter(|reader| reader.uid == uid).count();
+        (of_user >= self.limits.clients_per_user_max)
+            .then(|| format!("user {uid} has {of_user} readers already, ring.max_clients_per_user"))
+    }
+
+    /// Any event of a reader's socket ends it: a hang-up, or data, of which the protocol has none.
+    fn drop_reader(&mut self, key: u64, now: Instant) {
+        let Some(reader) = self.readers.remove(&key) else { return };
+        if reader.has_talked() {
+            self.talkers.warn(now, || format!("a mask reader of user {} sent data and is dropped", reader.uid));
+        } else {
+            log::debug!("mask reader {key} hung up");
+        }
+    }
+
+    /// With the spare descriptor, accepts one client and hangs up, as otherwise the listener would stay readable and this thread
+    /// spin. False when even that failed.
+    fn turn_away(&mut self) -> bool {
+        drop(self.spare.take());
+        let turned_away = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).is_ok();
+        self.spare = spare_fd();
+        turned_away
+    }
+
+    /// Does not listen for a while.
+    fn rest(&mut self, now: Instant) {
+        if epoll::modify(&self.set, &self.listener, epoll::EventData::new_u64(KEY_LISTENER), epoll::EventFlags::empty()).is_ok() {
+            self.rest_until = Some(now + REST);
+        }
+    }
+
+    /// What is due whether or not anything happened.
+    fn look_around(&mut self, now: Instant) {
+        if self.rest_until.is_some_and(|until| now >= until) {
+            self.rest_until = None;
+            if self.spare.is_none() {
+                self.spare = spare_fd();
+            }
+            if epoll::modify(&self.set, &self.listener, epoll::EventData::new_u64(KEY_LISTENER), epoll::EventFlags::IN).is_err() {
+                self.rest_until = Some(now + REST);
+            }
+        }
+        if let Some(listener) = self.keeper.look(now) {
+            // Who has found the old socket is still served; the rest of a flood hangs up and finds the new one.
+            self.accept(now);
+            match self.watch(&listener, KEY_LISTENER, epoll::EventFlags::IN) {
+                Ok(()) => (self.listener, self.rest_until) = (listener, None),
+                Err(errno) => self.failures.warn(now, || format!("the new mask socket cannot be served: epoll_ctl failed: {errno}")),
+            }
+        }
+        for (throttle, what) in [
+            (&mut self.refusals, "mask readers were refused"),
+            (&mut self.failures, "mask readers were turned away"),
+            (&mut self.talkers, "mask readers sent data and were dropped"),
+        ] {
+            if let Some(count) = throttle.overdue(now) {
+                log::warn!("{count} more {what}");
+            }
+        }
+    }
+}
+
+fn spare_fd() -> Option<OwnedFd> {
+    eventfd(0, EventfdFlags::CLOEXEC).ok()
+}
+
+/// Silences one of our own eventfds.
+fn drain(event: &OwnedFd) {
+    // EAGAIN: it was silent.
+    let _ = rustix::io::read(event, &mut [0u8; 8]);
+}
