@@ -32,10 +32,9 @@ build() {
 python() {
     local folder=target/fuzz-python
     if [ ! -x $folder/bin/python ]; then
-        python3 -m venv $folder
-        $folder/bin/pip install --quiet --disable-pip-version-check atheris==3.0.0 2> $folder/pip.log || true
+        { python3 -m venv $folder && $folder/bin/pip install --quiet --only-binary :all: atheris==3.0.0; } > fuzz-output/atheris.log 2>&1 || true
     fi
-    echo $folder/bin/python
+    if [ -x $folder/bin/python ]; then echo $folder/bin/python; else echo python3; fi
 }
 
 # Inputs are no longer than what exercises the code; slow ones, and what takes memory, are findings.
@@ -68,7 +67,7 @@ row() { # row TARGET
     edges=$(grep -o 'cov: [0-9]*' "$log" | tail -n 1 | cut -d' ' -f2)
     kept=$(grep -o 'corp: [0-9]*' "$log" | tail -n 1 | cut -d' ' -f2)
     contained=$(sed -n 's/^contained: \([0-9]*\) x.*/\1/p' "$log" | awk '{ sum += $1 } END { print sum + 0 }')
-    [ "$status" = 0 ] || verdict="FINDING: $(grep -m 1 -E '^FINDING|SUMMARY|^ERROR' "$log" | cut -c 1-110) (fuzz-output/$1/, exit code $status)"
+    [ "$status" = 0 ] || verdict="FINDING: $(grep -m 1 -E '^FINDING|^[A-Za-z.]*Error: |SUMMARY|ERROR' "$log" | cut -c 1-110) (fuzz-output/$1/, exit code $status)"
     printf '%-12s %9s %8s %7s %7s %9s  %s\n' "$1" "${execs:--}" "${rate:--}" "${edges:--}" "${kept:--}" "$contained" "$verdict"
     [ "$status" = 0 ]
 }

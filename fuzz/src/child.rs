@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -48,7 +49,11 @@ pub(crate) fn contained(job: impl FnOnce()) {
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         become_child();
-        job();
+        // a panic of ours is a finding even where no hook ends it at once
+        if std::panic::catch_unwind(AssertUnwindSafe(job)).is_err() {
+            let _ = report.write_all_at(b"a panic in the child", 0);
+            exit(OURS);
+        }
         let _ = report.write_all_at(coverage::counters(), 0);
         exit(if HAS_CAUGHT.load(Ordering::Relaxed) { CAUGHT } else { 0 });
     }

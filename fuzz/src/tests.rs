@@ -1,6 +1,7 @@
 //! Every input of the corpus, without an engine: what was found once stays mended.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::{TARGETS, find};
 
@@ -14,12 +15,16 @@ fn inputs(name: &str) -> Vec<PathBuf> {
     entries.map(|entry| entry.expect("readable").path()).collect()
 }
 
+/// Targets count the descriptors of the process, and fork it: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// One test a target, so that a failure names it.
 macro_rules! run_the_corpus_of {
     ($($name:ident),*) => { $(
         #[test]
         fn $name() {
             let target = find(stringify!($name)).expect("a target");
+            let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
             let inputs = inputs(target.name);
             assert!(!inputs.is_empty(), "no corpus");
             for path in inputs {
