@@ -71,6 +71,12 @@ impl RingSink {
         self.writer.published()
     }
 
+    /// How often the mask server's thread has gone round; it does so at least twice a second, whatever readers do, so a supervisor
+    /// that sees the same number for seconds knows that it is stuck. `None` once the thread has ended although nobody stopped it.
+    pub fn server_turns(&self) -> Option<u64> {
+        self.server.turns()
+    }
+
     /// Says good-bye to the readers and removes the socket.
     pub fn stop(self) {
         drop(self.writer);

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use eomt_edge_core::pipeline::{Mailbox, Taken};
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
@@ -21,6 +21,9 @@ use super::writer::{RingShare, RingWriter};
 
 /// A clean stop takes about a millisecond; an overloaded machine gets longer.
 const STOP_PATIENCE: Duration = Duration::from_millis(400);
+
+/// The longest that the thread sleeps: a supervisor sees that it lives.
+const TURN: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 
 const KEY_PUBLISHED: u64 = 0;
 const KEY_COMMAND: u64 = 1;
@@ -63,6 +66,7 @@ pub struct MaskServer {
     commands: Arc<Mailbox<Command>>,
     wake: Arc<OwnedFd>,
     clients: Arc<AtomicUsize>,
+    turns: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
     reaper: Option<Reaper>,
 }
@@ -78,10 +82,10 @@ impl MaskServer {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(fail("eventfd"))?);
         let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(fail("epoll_create"))?;
         let commands = Arc::new(Mailbox::default());
-        let clients = Arc::new(AtomicUsize::new(0));
+        let (clients, turns) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
         // From here on a failure must release the name.
         let bound = listen_on(&config.path, config.mode, config.group.as_deref())?;
-        let mut server = MaskServer { name: bound.name, commands, wake, clients, thread: None, reaper: None };
+        let mut server = MaskServer { name: bound.name, commands, wake, clients, turns, thread: None, reaper: None };
         for (fd, key) in [(&*share.publish_event, KEY_PUBLISHED), (&*server.wake, KEY_COMMAND), (&bound.listener, KEY_LISTENER)] {
             epoll::add(&set, fd, epoll::EventData::new_u64(key), epoll::EventFlags::IN).map_err(fail("epoll_ctl"))?;
         }
@@ -96,6 +100,7 @@ impl MaskServer {
             next_key: KEY_FIRST_READER,
             clients_max: config.clients_max,
             clients: Arc::clone(&server.clients),
+            turns: Arc::clone(&server.turns),
             spare: spare_fd(),
         };
         server.reaper = config.reaper.as_ref().and_then(|command| {
@@ -122,6 +127,13 @@ impl MaskServer {
     /// Readers connected at the moment.
     pub fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
+    }
+
+    /// How often the server's thread has gone round; it does so at least twice a second. `None` once it has ended although nobody
+    /// stopped it: it panicked, or the kernel refused to wait for its sockets.
+    pub fn turns(&self) -> Option<u64> {
+        let running = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        running.then(|| self.turns.load(Ordering::Relaxed))
     }
 
     /// The socket's absolute path.
@@ -176,6 +188,7 @@ struct Service {
     next_key: u64,
     clients_max: usize,
     clients: Arc<AtomicUsize>,
+    turns: Arc<AtomicU64>,
     /// Closed for a moment to accept, and turn away, a client when the process has no other descriptor left.
     spare: Option<OwnedFd>,
 }
@@ -184,8 +197,9 @@ impl Service {
     fn run(mut self) {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(32);
         loop {
+            self.turns.fetch_add(1, Ordering::Relaxed);
             events.clear();
-            match epoll::wait(&self.set, rustix::buffer::spare_capacity(&mut events), None) {
+            match epoll::wait(&self.set, rustix::buffer::spare_capacity(&mut events), Some(&TURN)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return log::error!("the mask server ends: epoll_wait failed: {errno}"),
             }

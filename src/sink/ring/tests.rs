@@ -258,3 +258,15 @@ fn nobody_can_write_shrink_or_unseal_the_memory() {
     let flags = rustix::io::fcntl_getfd(memfd).expect("an open descriptor");
     assert!(flags.contains(rustix::io::FdFlags::CLOEXEC), "no child inherits it");
 }
+
+#[test]
+fn an_idle_server_shows_that_it_lives() {
+    let scratch = Scratch::new();
+    let ring = ring_of(&small());
+    let server = MaskServer::start(ServerConfig::new(scratch.socket()), &ring).expect("a free path");
+    let deadline = std::time::Instant::now() + PATIENCE.expect("set");
+    while server.turns().expect("a live thread") < 4 {
+        assert!(std::time::Instant::now() < deadline, "nobody connects, nothing is published, and it goes round all the same");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
