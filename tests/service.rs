@@ -41,9 +41,9 @@ impl Manager {
     }
 }
 
-/// `run` as a service whose watchdog allows 400 ms.
+/// `run` as a service whose watchdog allows a minute, and is fed once a second.
 fn service(command: &mut Command, notify: &Path) -> Daemon {
-    command.env("NOTIFY_SOCKET", notify).env("WATCHDOG_USEC", "400000").env_remove("WATCHDOG_PID");
+    command.env("NOTIFY_SOCKET", notify).env("WATCHDOG_USEC", "60000000").env_remove("WATCHDOG_PID");
     Daemon(command.spawn().expect("the daemon starts"))
 }
 

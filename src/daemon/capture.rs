@@ -13,10 +13,6 @@ use eomt_edge_core::pipeline::{Captured, Clock, Losses, Mailbox, Pool, Source, S
 use super::DaemonError;
 use super::rhythm::Rhythm;
 
-/// A call into a source that takes longer hangs: in a driver, or on a network share that is gone. Cameras whose controls all time out
-/// take a while.
-const HANG_NS: u64 = 60_000_000_000;
-
 /// A frame and the source that gave it.
 #[derive(Debug)]
 pub struct TaggedFrame {
@@ -30,49 +26,55 @@ pub struct Capture {
     pub mailbox: Arc<Mailbox<TaggedFrame>>,
     pub pool: Arc<Pool>,
     /// Why the thread ended, when the source failed.
-    failure: Arc<Mutex<Option<SourceError>>>,
+    failure: Arc<Mutex<Option<DaemonError>>>,
     losses: Arc<Mutex<Losses>>,
-    /// When the current call into the source began, by the clock; 0 = no call, or one that may take any time.
-    called_ns: Arc<AtomicU64>,
-    clock: Arc<dyn Clock>,
+    turns: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Capture {
     /// Starts to capture from `source`, which the user calls `uri`.
-    pub fn start(source: Box<dyn Source>, uri: &str, clock: Arc<dyn Clock>) -> Capture {
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(source: Box<dyn Source>, uri: &str, clock: Arc<dyn Clock>) -> Result<Capture, DaemonError> {
         let (mailbox, pool) = (Arc::new(Mailbox::default()), Arc::new(Pool::default()));
         let (failure, losses) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Losses::default())));
-        let called_ns = Arc::new(AtomicU64::new(0));
+        let turns = Arc::new(AtomicU64::new(0));
         let uri = uri.to_owned();
         let thread = {
-            let (mailbox, pool, clock) = (Arc::clone(&mailbox), Arc::clone(&pool), Arc::clone(&clock));
-            let (failure, losses, called_ns) = (Arc::clone(&failure), Arc::clone(&losses), Arc::clone(&called_ns));
+            let (mailbox, pool, clock) = (Arc::clone(&mailbox), Arc::clone(&pool), clock);
+            let (failure, losses, turns) = (Arc::clone(&failure), Arc::clone(&losses), Arc::clone(&turns));
             let work = move || {
                 let subject = source.describe();
-                let watched = Watched { source, uri, clock, called_ns, losses };
+                let watched = Watched { source, uri, clock, turns, losses };
                 let result = catch_unwind(AssertUnwindSafe(|| capture(watched, &mailbox, &pool)))
                     .unwrap_or_else(|_| Err(SourceError::fatal(subject, "its thread panicked, which is a bug")));
-                *failure.lock().unwrap_or_else(PoisonError::into_inner) = result.err();
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = result.err().map(DaemonError::from);
                 mailbox.close();
             };
-            std::thread::Builder::new().name("eomt-capture".to_owned()).spawn(work).expect("a process can start a thread at its start")
+            let started = std::thread::Builder::new().name("eomt-capture".to_owned()).spawn(work);
+            started.map_err(|source| DaemonError::NoThread { of: "the source", source })?
         };
-        Capture { mailbox, pool, failure, losses, called_ns, clock, thread: Some(thread) }
+        Ok(Capture { mailbox, pool, failure, losses, turns, thread: Some(thread) })
     }
 
     /// After the mailbox closed by itself: the end of the source, or its failure.
     pub fn outcome(&self) -> Result<(), DaemonError> {
-        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(error.into()),
-            None => Ok(()),
-        }
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 
-    /// Whether a call into the source does not return. Only a new process helps then.
-    pub fn hangs(&self) -> bool {
-        let called_ns = self.called_ns.load(Ordering::Relaxed);
-        called_ns != 0 && self.clock.now_ns().saturating_sub(called_ns) > HANG_NS
+    /// Nothing took the place of this one after its end: [`Capture::outcome`] says why. Returns the sentence.
+    pub fn fail(&self, error: DaemonError) -> String {
+        let sentence = error.to_string();
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        sentence
+    }
+
+    /// Steps of the thread so far: each call into the source is one, and so is a tenth of a second of waiting. `None`: it has ended.
+    pub fn turns(&self) -> Option<u64> {
+        let alive = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        alive.then(|| self.turns.load(Ordering::Relaxed))
     }
 
     /// Frames that never came out of the source.
@@ -80,7 +82,7 @@ impl Capture {
         *self.losses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the thread to end and joins it if it does at once; one that waits for input ends with the process.
+    /// Asks the thread to end and joins it if it does at once; one that hangs ends with the process. A frame that nobody took counts as dropped.
     pub fn stop(&mut self) {
         self.mailbox.close();
         let Some(thread) = self.thread.take() else { return };
@@ -91,6 +93,7 @@ impl Capture {
         if thread.is_finished() && thread.join().is_err() {
             log::error!("the capture thread panicked");
         }
+        self.mailbox.discard();
     }
 }
 
@@ -99,16 +102,14 @@ struct Watched {
     source: Box<dyn Source>,
     uri: String,
     clock: Arc<dyn Clock>,
-    called_ns: Arc<AtomicU64>,
+    turns: Arc<AtomicU64>,
     losses: Arc<Mutex<Losses>>,
 }
 
 impl Watched {
     fn next(&mut self, buffer: Vec<u8>) -> Result<Captured, SourceError> {
-        let now_ns = self.clock.now_ns();
-        self.called_ns.store(if self.source.waits_for_input() { 0 } else { now_ns }, Ordering::Relaxed);
-        let captured = self.source.next(now_ns, buffer);
-        self.called_ns.store(0, Ordering::Relaxed);
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        let captured = self.source.next(self.clock.now_ns(), buffer);
         *self.losses.lock().unwrap_or_else(PoisonError::into_inner) = self.source.losses();
         captured
     }
@@ -135,7 +136,7 @@ fn capture(mut watched: Watched, mailbox: &Mailbox<TaggedFrame>, pool: &Pool) ->
     let mut complained = false;
     while !mailbox.is_closed() {
         if let Some(rhythm) = &mut rhythm {
-            wait_until(rhythm.next(Instant::now()), mailbox);
+            wait_until(rhythm.next(Instant::now()), mailbox, &watched.turns);
         }
         let tagged = match watched.next(pool.take()) {
             Ok(Captured::Frame(frame)) => TaggedFrame { frame, source_id: watched.source_id() },
@@ -164,8 +165,9 @@ fn capture(mut watched: Watched, mailbox: &Mailbox<TaggedFrame>, pool: &Pool) ->
 }
 
 /// Sleeps in short steps, so that a slow rhythm does not delay the end.
-fn wait_until(beat: Instant, mailbox: &Mailbox<TaggedFrame>) {
+fn wait_until(beat: Instant, mailbox: &Mailbox<TaggedFrame>, turns: &AtomicU64) {
     while let Some(left) = beat.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        turns.fetch_add(1, Ordering::Relaxed);
         if mailbox.is_closed() {
             return;
         }
@@ -185,7 +187,6 @@ mod tests {
     /// Panics, or says that it was called and stays in its call until it is told to end.
     struct Bad {
         end: Option<(Sender<()>, Receiver<()>)>,
-        waits: bool,
     }
 
     impl Source for Bad {
@@ -201,10 +202,6 @@ mod tests {
             None
         }
 
-        fn waits_for_input(&self) -> bool {
-            self.waits
-        }
-
         fn next(&mut self, _: u64, _: Vec<u8>) -> Result<Captured, SourceError> {
             let (called, end) = self.end.as_ref().expect("this source panics on purpose");
             called.send(()).expect("the test listens");
@@ -215,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_source_that_panics_ends_the_run_as_a_failure() {
-        let capture = Capture::start(Box::new(Bad { end: None, waits: false }), "bad:", Arc::new(FixedClock(1)));
+        let capture = Capture::start(Box::new(Bad { end: None }), "bad:", Arc::new(FixedClock(1))).unwrap();
         assert!(matches!(capture.mailbox.take(PATIENCE), Taken::Closed));
         assert!(capture.outcome().unwrap_err().to_string().contains("a bad source"));
     }
@@ -252,7 +249,7 @@ mod tests {
 
     #[test]
     fn each_frame_goes_with_the_number_of_the_device_that_gave_it() {
-        let capture = Capture::start(Box::new(Swapped { given: 0, device: None }), "v4l2:", Arc::new(FixedClock(1)));
+        let capture = Capture::start(Box::new(Swapped { given: 0, device: None }), "v4l2:", Arc::new(FixedClock(1))).unwrap();
         let mut numbers = Vec::new();
         while let Taken::Value(tagged) = capture.mailbox.take(PATIENCE) {
             numbers.push(tagged.source_id);
@@ -262,32 +259,46 @@ mod tests {
         assert_eq!(source_id(""), 1, "0 means that there was no frame");
     }
 
-    /// A clock that is set by hand.
-    #[derive(Debug)]
-    struct Dial(AtomicU64);
-
-    impl Clock for Dial {
-        fn now_ns(&self) -> u64 {
-            self.0.load(Ordering::SeqCst)
-        }
+    #[test]
+    fn a_source_that_does_not_come_back_makes_no_turns() {
+        let ((calls, called), (ends, end)) = (channel(), channel());
+        let mut capture = Capture::start(Box::new(Bad { end: Some((calls, end)) }), "bad:", Arc::new(FixedClock(5))).unwrap();
+        called.recv_timeout(PATIENCE).expect("the thread asks for a frame");
+        assert!(matches!(capture.mailbox.take(Duration::from_millis(20)), Taken::TimedOut));
+        assert_eq!(capture.turns(), Some(1));
+        ends.send(()).unwrap();
+        assert!(matches!(capture.mailbox.take(PATIENCE), Taken::Closed));
+        assert!(capture.outcome().is_ok());
+        capture.stop();
+        assert_eq!(capture.turns(), None);
     }
 
     #[test]
-    fn a_source_that_does_not_come_back_hangs_unless_it_waits_for_input() {
-        for waits in [false, true] {
-            let ((calls, called), (ends, end)) = (channel(), channel());
-            let clock = Arc::new(Dial(AtomicU64::new(5)));
-            let mut capture = Capture::start(Box::new(Bad { end: Some((calls, end)), waits }), "bad:", clock.clone());
-            called.recv_timeout(PATIENCE).expect("the thread asks for a frame");
-            assert!(matches!(capture.mailbox.take(Duration::ZERO), Taken::TimedOut));
-            clock.0.store(5 + HANG_NS, Ordering::SeqCst);
-            assert!(!capture.hangs());
-            clock.0.store(6 + HANG_NS, Ordering::SeqCst);
-            assert_eq!(capture.hangs(), !waits);
-            ends.send(()).unwrap();
-            assert!(matches!(capture.mailbox.take(PATIENCE), Taken::Closed));
-            assert!(!capture.hangs() && capture.outcome().is_ok());
-            capture.stop();
+    fn a_source_with_a_slow_rhythm_makes_turns_while_it_waits() {
+        struct Slow;
+        impl Source for Slow {
+            fn describe(&self) -> String {
+                "a slow source".to_owned()
+            }
+
+            fn max_size(&self) -> (u32, u32) {
+                (1, 1)
+            }
+
+            fn interval(&self) -> Option<Duration> {
+                Some(Duration::from_secs(3600))
+            }
+
+            fn next(&mut self, _: u64, _: Vec<u8>) -> Result<Captured, SourceError> {
+                Ok(Captured::Frame(Frame::rgb(1, 1, vec![0; 3])))
+            }
         }
+        let mut capture = Capture::start(Box::new(Slow), "slow:", Arc::new(FixedClock(5))).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while capture.turns().expect("it runs") < 5 {
+            assert!(Instant::now() < deadline, "it makes no turns");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        capture.stop();
     }
 }

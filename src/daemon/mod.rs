@@ -9,8 +9,8 @@
 //! # }
 //! ```
 //!
-//! Threads: capture (owns the source), inference (this one: pipeline and ring writer), mask server, signals, display. A mailbox of one joins
-//! the first two. Invariants: SIGTERM and SIGINT end the program within a second; SIGHUP reads the configuration again, and what
+//! Threads: capture (owns the source), inference (this one: pipeline and ring writer), mask server, supervisor, display. A mailbox of one joins
+//! the first two; `supervisor.rs` says who watches whom. Invariants: SIGTERM and SIGINT end the program within a second; SIGHUP reads the configuration again, and what
 //! does not work leaves the old one in force; what is dropped is counted; one bad frame is counted and skipped. Refuses: computing
 //! (the pipeline does), talking to clients (the ring's server does).
 
@@ -25,9 +25,11 @@ mod serve;
 mod service;
 mod signals;
 mod start;
+mod supervisor;
 mod trial;
 mod trial_child;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,6 +40,7 @@ use eomt_edge_host::MonotonicClock;
 use eomt_edge_host::model_file::{self, ModelFileError};
 
 pub use builder::source_options;
+pub use supervisor::Stopped;
 pub use trial_child::{Tried, try_model_main};
 
 use crate::config::{Config, ConfigError, ModelConfig};
@@ -52,8 +55,9 @@ use loader::Loaders;
 use screen::Screen;
 use serve::{Lost, Server};
 use service::Service;
-use signals::Signals;
+use signals::{Signals, TIME_IS_UP};
 use start::{Started, Starter};
+use supervisor::Supervisor;
 use trial::TrialError;
 
 /// Reads the configuration: at the start, and again at each SIGHUP.
@@ -98,10 +102,34 @@ pub enum DaemonError {
     Ring(#[from] RingError),
     /// The signal handlers cannot be installed.
     #[error("cannot listen for signals: {0}")]
-    Signals(String),
+    Signals(io::Error),
+    /// The system gives no thread.
+    #[error("no thread for {of} (`ulimit -u`, or TasksMax= in the unit, is too low): {source}")]
+    NoThread {
+        /// What it is for.
+        of: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// A call into the source did not return within a minute.
-    #[error("the source does not answer any more; a new start may help")]
-    SourceHangs,
+    #[error("{source_uri}: no answer for {seconds} s: a driver hangs, or a share that is gone; a new process tries again")]
+    SourceHangs {
+        /// As the user calls it.
+        source_uri: String,
+        /// For how long.
+        seconds: u64,
+    },
+    /// A thread has ended, or hangs.
+    #[error("{thread}: {stopped}; a new process takes its place")]
+    Thread {
+        /// What it does.
+        thread: &'static str,
+        /// What is wrong with it.
+        stopped: Stopped,
+    },
+    /// SIGXCPU.
+    #[error("{TIME_IS_UP}")]
+    TimeIsUp,
     /// Too many frames in a row failed.
     #[error("{failed} frames in a row failed, the last one: {reason}")]
     Frames {
@@ -175,9 +203,10 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
     let config = read()?;
     let uri = source_uri(&config)?;
     let signals = Signals::install().map_err(DaemonError::Signals)?;
+    let clock: Arc<dyn Clock> = Arc::new(MonotonicClock);
+    let supervisor = Supervisor::start(signals.clone(), Arc::clone(&clock))?;
     let mut screen = Screen::start(&config)?;
     screen.show(State::Starting);
-    let clock: Arc<dyn Clock> = Arc::new(MonotonicClock);
     let service = Service::from_environment();
     let mut last_good = LastGood::from_environment(&config.model);
     let starter = Starter { last_good: &last_good, signals: &signals, service: &service };
@@ -216,6 +245,7 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
         clock,
         service,
         signals,
+        supervisor,
         counters: Counters::default(),
         failed: 0,
         told_of_broken: false,
@@ -239,5 +269,6 @@ fn start_path(
     let source = open_source(uri, config)?;
     let ring = ring_config(config, &started.network, source.max_size());
     let sink = start_sink(config, ring, started.network.pipeline.model().metadata(), started.fallback.is_some())?;
-    Ok((started, sink, Capture::start(source, &config.source.uri, Arc::clone(clock))))
+    let capture = Capture::start(source, &config.source.uri, Arc::clone(clock))?;
+    Ok((started, sink, capture))
 }

@@ -47,6 +47,8 @@ impl Server {
         self.loaders.order(config)?;
         let started = Instant::now();
         loop {
+            // what is wrong with another thread comes up again in the main loop
+            let _ = self.supervise();
             if let Some(result) = self.loaders.take() {
                 return result;
             }
@@ -84,10 +86,10 @@ impl Server {
         let metadata = ring_metadata(network.pipeline.model().metadata(), false);
         self.sink.reconfigure(ring, metadata).map_err(|error| error.to_string())?;
         if let Some(source) = source {
-            self.lost_before = self.lost();
             // first: two cannot stream from one camera
             self.capture.stop();
-            self.capture = Capture::start(source, &config.source.uri, Arc::clone(&self.clock));
+            self.lost_before = self.lost();
+            self.capture = Capture::start(source, &config.source.uri, Arc::clone(&self.clock)).map_err(|error| self.capture.fail(error))?;
             self.sink.set_source_id(0);
             self.decoder = decoder(&uri, &config);
             network.pipeline.reset(); // another camera shows another scene

@@ -21,6 +21,7 @@ use super::loader::Loaders;
 use super::screen::Screen;
 use super::service::Service;
 use super::signals::Signals;
+use super::supervisor::Supervisor;
 use super::{Counters, DaemonError, ReadConfig};
 use crate::config::Config;
 use crate::sink::RingSink;
@@ -63,6 +64,7 @@ pub(super) struct Server {
     pub clock: Arc<dyn Clock>,
     pub service: Service,
     pub signals: Signals,
+    pub supervisor: Supervisor,
     pub counters: Counters,
     /// Frames that reached this thread and came to nothing.
     pub failed: u64,
@@ -85,6 +87,9 @@ impl Server {
             if self.signals.stop_requested() || frames.is_some_and(|frames| self.counters.published >= frames) {
                 break Ok(());
             }
+            if let Err(fatal) = self.supervise() {
+                break Err(fatal);
+            }
             if self.signals.take_reload() {
                 self.reload();
             }
@@ -94,7 +99,6 @@ impl Server {
                         break Err(fatal);
                     }
                 }
-                Taken::TimedOut if self.capture.hangs() => break Err(DaemonError::SourceHangs),
                 Taken::TimedOut => self.idle(),
                 Taken::Closed => break self.capture.outcome(),
             }
@@ -105,14 +109,23 @@ impl Server {
             self.last_good.withdraw();
         }
         self.service.stopping();
-        self.count_losses();
         self.capture.stop();
+        self.count_losses();
         self.sink.stop();
         self.screen.end(result.as_ref().err());
         let seconds = started.elapsed().as_secs_f64();
         let Counters { published, dropped, failed } = self.counters;
         log::info!("{published} frames in {seconds:.1} s ({:.1} a second), {dropped} dropped, {failed} failed", published as f64 / seconds);
         result.map(|()| self.counters)
+    }
+
+    /// A turn of this thread, which looks at the others at each.
+    pub(super) fn supervise(&mut self) -> Result<(), DaemonError> {
+        if self.signals.time_is_up() {
+            return Err(DaemonError::TimeIsUp);
+        }
+        self.service.trouble(self.screen.supervise(self.clock.now_ns()));
+        self.supervisor.turn(&self.config.source.uri, self.capture.turns(), self.sink.server_turns())
     }
 
     /// Frames that never reached the pipeline, from all sources so far.
@@ -157,7 +170,6 @@ impl Server {
                     log::info!("first masks published after {:.0} ms", report.times.total_us() as f64 / 1000.0);
                 }
                 log::debug!("frame {}: {:?} us", report.sequence, report.times.micros);
-                self.service.alive(self.last_frame);
                 Ok(())
             }
             Err(error) => {
@@ -171,7 +183,6 @@ impl Server {
     /// No frame came: the daemon is well all the same, and readers learn it.
     pub(super) fn idle(&mut self) {
         let now = Instant::now();
-        self.service.alive(now);
         self.sink.heartbeat();
         let limit = self.config.source.no_signal_after;
         let silent = limit > 0.0 && now.duration_since(self.last_frame).as_secs_f64() >= limit;

@@ -46,6 +46,11 @@ pub fn eomt_edge() -> Command {
     command(env!("CARGO_BIN_EXE_eomt-edge"))
 }
 
+/// A Python with numpy.
+pub fn python() -> Command {
+    Command::new(std::env::var_os("EOMT_EDGE_TEST_PYTHON").unwrap_or_else(|| "python3".into()))
+}
+
 /// Runs to the end; panics with the program's own words when it fails.
 pub fn succeed(command: &mut Command) -> Output {
     let output = command.output().expect("the program starts");

@@ -70,6 +70,7 @@ pub struct Display {
     labels: Arc<[String]>,
     published: AtomicU64,
     patience: Duration,
+    turns: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -83,10 +84,22 @@ impl Display {
     /// [`Display::start`] on a panel that `open` finds, each time anew.
     pub fn start_on(config: &DisplayConfig, open: Open) -> Display {
         let exchange = Arc::new(Exchange::default());
-        let mut worker = worker::Worker::new(Arc::clone(&exchange), open, config);
+        let turns = Arc::new(AtomicU64::new(0));
+        let mut worker = worker::Worker::new(Arc::clone(&exchange), Arc::clone(&turns), open, config);
         let thread = std::thread::Builder::new().name("eomt-display".to_owned()).spawn(move || worker.run());
         let thread = thread.inspect_err(|error| log::warn!("no display thread: {error}")).ok();
-        Display { exchange, labels: Arc::from([]), published: AtomicU64::new(0), patience: PATIENCE, thread }
+        Display { exchange, labels: Arc::from([]), published: AtomicU64::new(0), patience: PATIENCE, turns, thread }
+    }
+
+    /// Steps of the thread so far, one a second at least unless the panel takes longer. `None`: it has ended.
+    pub fn turns(&self) -> Option<u64> {
+        let alive = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        alive.then(|| self.turns.load(Ordering::Relaxed))
+    }
+
+    /// Leaves a thread that hangs behind, without waiting for it; it ends as soon as its device answers.
+    pub fn abandon(mut self) {
+        self.thread = None;
     }
 
     /// Names of the classes of frames to come.

@@ -9,6 +9,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use eomt_edge_core::overlay::Canvas;
@@ -36,6 +37,7 @@ const FAILURE_STAYS: Duration = Duration::from_secs(5);
 /// A framebuffer that others draw on too is written anew so often.
 const REFRESH: Duration = Duration::from_secs(5);
 
+/// The longest wait for a message: whoever watches this thread sees it turn.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// A panel in use and what it shows.
@@ -50,6 +52,7 @@ struct Screen {
 /// Everything that the thread owns.
 pub struct Worker {
     exchange: Arc<Exchange>,
+    turns: Arc<AtomicU64>,
     open: Open,
     interval: Duration,
     look: Look,
@@ -68,9 +71,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(exchange: Arc<Exchange>, open: Open, config: &DisplayConfig) -> Worker {
+    pub fn new(exchange: Arc<Exchange>, turns: Arc<AtomicU64>, open: Open, config: &DisplayConfig) -> Worker {
         Worker {
             exchange,
+            turns,
             open,
             interval: Duration::from_secs_f64(1.0 / config.fps),
             look: Look { labels: config.labels, opacity: config.opacity },
@@ -89,6 +93,7 @@ impl Worker {
     pub fn run(&mut self) {
         let mut pause = BACKOFF.0;
         loop {
+            self.turns.fetch_add(1, Ordering::Relaxed);
             if self.screen.is_none() {
                 match self.connect() {
                     Ok(()) => pause = BACKOFF.0,
@@ -148,7 +153,8 @@ impl Worker {
             if left.is_zero() {
                 return true;
             }
-            match self.exchange.messages.take(left) {
+            self.turns.fetch_add(1, Ordering::Relaxed);
+            match self.exchange.messages.take(left.min(IDLE)) {
                 Taken::Value(Message::Picture(picture)) => self.spare = Some(picture),
                 Taken::Value(Message::State(state)) => self.state = Some(state),
                 Taken::TimedOut => {}

@@ -49,12 +49,13 @@ impl<T> Mailbox<T> {
         old
     }
 
-    /// Puts a value in once the mailbox is empty. Gives it back when the mailbox closes first.
+    /// Puts a value in once the mailbox is empty. Gives it back when the mailbox closes first, which adds to [`Mailbox::dropped`].
     pub fn put_when_empty(&self, value: T) -> Result<(), T> {
         let state = self.lock();
         let mut state =
             self.changed.wait_while(state, |state| state.value.is_some() && !state.closed).unwrap_or_else(PoisonError::into_inner);
         if state.closed {
+            state.dropped += 1;
             return Err(value);
         }
         state.value = Some(value);
@@ -83,12 +84,19 @@ impl<T> Mailbox<T> {
         self.changed.notify_all();
     }
 
+    /// Empties the mailbox; a value that was in it adds to [`Mailbox::dropped`].
+    pub fn discard(&self) {
+        let mut state = self.lock();
+        state.dropped += u64::from(state.value.take().is_some());
+        self.changed.notify_all();
+    }
+
     /// Whether [`Mailbox::close`] was called.
     pub fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// Values that a newer one replaced.
+    /// Values that were put in and nobody took.
     pub fn dropped(&self) -> u64 {
         self.lock().dropped
     }
@@ -112,6 +120,10 @@ mod tests {
         assert_eq!(mailbox.take(Duration::ZERO), Taken::Value(3));
         assert_eq!(mailbox.take(Duration::ZERO), Taken::<i32>::Closed);
         assert_eq!(mailbox.put_when_empty(4), Err(4));
+        mailbox.put(5);
+        mailbox.discard();
+        mailbox.discard();
+        assert_eq!((mailbox.take(Duration::ZERO), mailbox.dropped()), (Taken::Closed, 3));
     }
 
     #[test]

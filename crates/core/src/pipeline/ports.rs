@@ -64,13 +64,8 @@ pub trait Source: Send {
     fn interval(&self) -> Option<Duration>;
 
     /// The next frame, taken at `now_ns` unless the device knows better. Returns within a fraction of a second, with a frame or
-    /// without, unless it [waits for input](Source::waits_for_input). `buffer` is an old frame's memory to reuse.
+    /// without, also when it waits for another process. `buffer` is an old frame's memory to reuse.
     fn next(&mut self, now_ns: u64, buffer: Vec<u8>) -> Result<Captured, SourceError>;
-
-    /// Whether [`Source::next`] may wait without limit, for another process.
-    fn waits_for_input(&self) -> bool {
-        false
-    }
 
     /// What tells the device that gave the last frame apart from others, the same text at each start: a camera's kind, place and serial
     /// number. `None` where the source's name says it all.

@@ -141,3 +141,52 @@ fn a_failure_is_not_hidden_by_the_next_frame() {
     let last = bench.sent.recv_timeout(PATIENCE).expect("the last screen");
     assert_eq!(last[..3], [0, 0, 0]);
 }
+
+/// Waits until the thread of `display` makes no turns any more, or has ended.
+fn turns_at_a_stand(display: &Display) -> Option<u64> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let before = display.turns();
+        std::thread::sleep(Duration::from_millis(1500)); // a thread that waits turns once a second
+        if display.turns() == before {
+            return before;
+        }
+        assert!(Instant::now() < deadline, "it goes on and on");
+    }
+}
+
+#[test]
+fn a_panel_that_hangs_shows_in_the_turns_and_can_be_left_behind() {
+    let (bench, mut sink) = (bench(), NullSink::default());
+    bench.sent.recv_timeout(PATIENCE).expect("the panel is cleared first");
+    assert_eq!(turns_at_a_stand(&bench.display), Some(1), "it hangs in its first transfer");
+    bench.permit.send(Ok(())).expect("a panel");
+    let deadline = Instant::now() + PATIENCE;
+    while bench.display.turns() < Some(3) {
+        assert!(Instant::now() < deadline, "it waits for messages and turns");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    publish_until_sent(&bench, &mut sink);
+    let exchange = Arc::downgrade(&bench.display.exchange);
+    bench.display.abandon();
+    assert!(exchange.upgrade().is_some(), "its thread still has its end");
+    // its device answers, and it ends
+    let _ = bench.permit.send(Ok(()));
+    drop(bench.permit);
+    while exchange.upgrade().is_some() {
+        assert!(Instant::now() < deadline, "it ends as soon as it can");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_panel_that_panics_ends_its_thread_and_nothing_else() {
+    let open = || -> Result<Box<dyn Panel>, DisplayError> { panic!("this panel panics on purpose") };
+    let display = Display::start_on(&config(&["display.kind=fb"]), Box::new(open));
+    let deadline = Instant::now() + PATIENCE;
+    while display.turns().is_some() {
+        assert!(Instant::now() < deadline, "it has panicked");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    publish(&display, &mut NullSink::default());
+}
