@@ -17,9 +17,17 @@ use eomt_edge_host::output::{OutputClosed, UsageError};
 
 #[cfg(feature = "tools")]
 mod commands;
+mod limits;
 mod logging;
 
+#[global_allocator]
+static ALLOCATOR: limits::Allocator = limits::Allocator;
+
 fn main() -> ExitCode {
+    if let Err(error) = limits::prepare() {
+        report(&error);
+        return ExitCode::FAILURE;
+    }
     let cli = Cli::parse();
     logging::start(cli.verbose, matches!(cli.command, Command::Run(_)));
     match dispatch(cli.command) {
@@ -85,7 +93,6 @@ fn read_config(args: &RunArgs) -> Result<Config, ConfigError> {
 }
 
 /// One sentence on standard error: the error and its causes.
-#[allow(clippy::print_stderr)] // the one place
 fn report(error: &anyhow::Error) {
     let mut sentence = String::new();
     for cause in error.chain() {
@@ -100,7 +107,8 @@ fn report(error: &anyhow::Error) {
         sentence.push_str(cause.trim_end());
     }
     let priority = if logging::under_journald() { "<3>" } else { "" };
-    eprintln!("{priority}eomt-edge: {}", sentence.replace('\n', " "));
+    // nowhere to say that standard error is full or closed
+    let _ = writeln!(std::io::stderr(), "{priority}eomt-edge: {}", sentence.replace('\n', " "));
 }
 
 /// 2 for wrong usage or configuration, 1 for everything else.

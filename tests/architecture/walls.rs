@@ -45,6 +45,7 @@ const MAY_BE_UNSAFE: &[&str] = &[
     "crates/core/src/kernels/arch/",         // intrinsics
     "crates/client/src/",                    // shared memory, descriptors from a socket
     "crates/tools/src/ort/",                 // ONNX Runtime's C API
+    "src/limits.rs",                         // an allocator
     "src/sink/ring/",                        // shared memory
     "src/sink/display/framebuffer/ioctl.rs", // <linux/fb.h>
     "src/source/v4l2/sys/",                  // <linux/videodev2.h>, buffers that the driver maps

@@ -15,6 +15,9 @@ pub(crate) fn bar(total: u64, what: &'static str) -> ProgressBar {
 pub(crate) fn spinner(what: &'static str) -> ProgressBar {
     let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     spinner.set_message(what);
-    spinner.enable_steady_tick(std::time::Duration::from_millis(120));
+    // the ticker is a thread, and panics where the system gives none
+    if !spinner.is_hidden() && std::thread::Builder::new().spawn(|| {}).is_ok() {
+        spinner.enable_steady_tick(std::time::Duration::from_millis(120));
+    }
     spinner
 }

@@ -3,6 +3,8 @@
 //! The batch is cut into shards of a fixed size. Each shard has a graph of its own and runs on one thread, so that all cores work even in
 //! operators that the framework runs on one. Shards are added in their order, so the sum does not depend on the number of threads.
 
+use std::io;
+
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use eomt_edge_core::scenes::Rng;
@@ -28,14 +30,16 @@ impl Workers {
     /// `task(0), task(1) ..`, in this order, whatever thread they ran on.
     fn map<T: Send>(&self, count: usize, task: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
         let task = &task;
-        let mut done: Vec<(usize, Result<T>)> = std::thread::scope(|scope| {
+        let mut done: Vec<(usize, Result<T>)> = std::thread::scope(|scope| -> io::Result<_> {
             let run = |(worker, pool): (usize, &'_ rayon::ThreadPool)| {
                 let mine = (worker..count).step_by(self.0.len());
                 pool.install(|| mine.map(|index| (index, task(index))).collect::<Vec<_>>())
             };
-            let handles: Vec<_> = self.0.iter().enumerate().map(|worker| scope.spawn(move || run(worker))).collect();
-            handles.into_iter().flat_map(|handle| handle.join().expect("a worker does not panic")).collect()
-        });
+            let start = |worker| std::thread::Builder::new().spawn_scoped(scope, move || run(worker));
+            let handles = self.0.iter().enumerate().map(start).collect::<io::Result<Vec<_>>>()?;
+            Ok(handles.into_iter().flat_map(|handle| handle.join().expect("a worker does not panic")).collect())
+        })
+        .context("a thread cannot be started")?;
         done.sort_by_key(|(index, _)| *index);
         done.into_iter().map(|(_, result)| result).collect()
     }

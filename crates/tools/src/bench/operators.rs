@@ -88,8 +88,8 @@ impl OperatorTable {
         let mut kinds: Vec<_> = kinds.into_iter().collect();
         kinds.sort_by(|(_, a), (_, b)| b.ms.total_cmp(&a.ms));
         let isa = model.isa();
-        let one = Peak::measure(isa, 1);
-        let all = if threads > 1 { Peak::measure(isa, threads) } else { one };
+        let one = Peak::measure(isa, 1)?;
+        let all = if threads > 1 { Peak::measure(isa, threads)? } else { one };
         Ok(OperatorTable { isa: isa.name(), threads, peaks: [one, all], frame: Summary::of(times), kinds })
     }
 

@@ -3,8 +3,10 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use eomt_edge_core::kernels::arch::Isa;
 use eomt_edge_core::kernels::peak::{f32_macs, int8_macs};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde_json::{Value, json};
 
 use super::summary::round;
@@ -17,9 +19,13 @@ pub(super) struct Peak {
 }
 
 impl Peak {
-    pub fn measure(isa: Isa, threads: usize) -> Peak {
-        let gops = |loop_: fn(Isa, u64) -> u64| gops(&|iterations| loop_(isa, iterations), threads);
-        Peak { f32_gops: gops(f32_macs), int8_gops: gops(int8_macs) }
+    /// # Errors
+    /// When the system does not give so many threads.
+    pub fn measure(isa: Isa, threads: usize) -> anyhow::Result<Peak> {
+        let threads =
+            ThreadPoolBuilder::new().num_threads(threads).build().with_context(|| format!("{threads} threads cannot be started"))?;
+        let gops = |loop_: fn(Isa, u64) -> u64| gops(&|iterations| loop_(isa, iterations), &threads);
+        Ok(Peak { f32_gops: gops(f32_macs), int8_gops: gops(int8_macs) })
     }
 
     /// The shortest time for so many multiply-accumulates, milliseconds.
@@ -37,7 +43,7 @@ const ENOUGH: Duration = Duration::from_millis(8);
 /// Measurements, of which the best is taken.
 const REPETITIONS: usize = 20;
 
-fn gops(work: &(dyn Fn(u64) -> u64 + Sync), threads: usize) -> f64 {
+fn gops(work: &(dyn Fn(u64) -> u64 + Sync), threads: &ThreadPool) -> f64 {
     let mut iterations = 1000;
     while one(work, iterations).0 < ENOUGH {
         iterations *= 2;
@@ -53,15 +59,11 @@ fn one(work: &(dyn Fn(u64) -> u64 + Sync), iterations: u64) -> (Duration, u64) {
 }
 
 /// Multiply-accumulates per second of `threads` threads at the same time, by the slowest.
-fn together(work: &(dyn Fn(u64) -> u64 + Sync), iterations: u64, threads: usize) -> f64 {
-    let barrier = Barrier::new(threads);
-    let results: Vec<(Duration, u64)> = std::thread::scope(|scope| {
-        let start = || {
-            barrier.wait();
-            one(work, iterations)
-        };
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(start)).collect();
-        running.into_iter().map(|thread| thread.join().expect("a loop of arithmetic does not panic")).collect()
+fn together(work: &(dyn Fn(u64) -> u64 + Sync), iterations: u64, threads: &ThreadPool) -> f64 {
+    let barrier = Barrier::new(threads.current_num_threads());
+    let results: Vec<(Duration, u64)> = threads.broadcast(|_| {
+        barrier.wait();
+        one(work, iterations)
     });
     let slowest = results.iter().map(|(time, _)| *time).max().unwrap_or(ENOUGH);
     results.iter().map(|(_, macs)| *macs as f64).sum::<f64>() / slowest.as_secs_f64()

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use eomt_edge_core::data::{Frame, Tensor};
@@ -123,10 +124,12 @@ fn rows(network: &Network) -> usize {
     (BYTES / row.max(1)).clamp(ROWS_MIN, ROWS_MAX)
 }
 
+/// The machine's threads, or this one alone if the system gives no others.
 fn executor() -> Executor {
+    let pool = || rayon::ThreadPoolBuilder::new().thread_name(|index| format!("eomt-calibrate-{index}")).build().ok();
     match std::thread::available_parallelism().map_or(1, usize::from) {
         1 => Executor::SingleThread,
-        threads => Executor::multithread_with_name(threads, "eomt-calibrate"),
+        _ => pool().map_or(Executor::SingleThread, |pool| Executor::MultiThread(Arc::new(pool))),
     }
 }
 

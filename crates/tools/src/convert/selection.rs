@@ -62,7 +62,11 @@ pub(super) fn select(network: &Network, calibration: &Calibration) -> (Vec<Layer
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    std::thread::scope(|scope| {
+        // this thread works too, alone if the system gives no other
+        (1..threads).for_each(|_| drop(std::thread::Builder::new().spawn_scoped(scope, work)));
+        work();
+    });
     let mut measured: BTreeMap<String, (LayerChoice, Option<Int8Layer>)> = measured
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)
