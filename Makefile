@@ -48,7 +48,7 @@ aarch64-test-all:
 client-check: setup
 	sh scripts/client-check.sh
 
-# The seqlock in all interleavings of a writer and two readers, under loom.
+# The seqlock and the wake-up in all interleavings of a writer, the server and two readers, under loom.
 model-check: setup
 	sh scripts/sanitizers.sh loom
 

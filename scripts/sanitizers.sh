@@ -1,6 +1,6 @@
 #!/bin/sh
 # The ring's reader under tools that find what tests alone do not: sanitizers.sh loom | miri | address | thread
-#   loom     all interleavings of the seqlock: one writer, two readers (docs/reliability.md says with which bounds)
+#   loom     all interleavings of the seqlock and of the wake-up: one writer, two readers (docs/reliability.md says with which bounds)
 #   miri     undefined behaviour and data races in all that needs no system call: header, slots, rows, seqlock, hello
 #   address  AddressSanitizer over all tests of the client crate, hostile daemons included
 #   thread   ThreadSanitizer over the same, and over the C client with a writer and two readers in one process
@@ -13,7 +13,7 @@ tool=${1:?loom, miri, address or thread}
 export CARGO_TARGET_DIR="$PWD/target/$tool"
 
 if [ "$tool" = loom ]; then
-    RUSTFLAGS="--cfg loom" cargo test --release -p eomt-edge-client --test seqlock_model
+    RUSTFLAGS="--cfg loom" cargo test --release -p eomt-edge-client --test seqlock_model --test wake_model
     exit
 fi
 if ! cargo +nightly --version >/dev/null 2>&1; then

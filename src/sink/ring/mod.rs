@@ -35,6 +35,7 @@ mod server;
 mod service;
 mod shm;
 mod throttle;
+mod wake;
 mod writer;
 
 use std::io;
@@ -198,7 +199,5 @@ pub enum RingError {
     },
 }
 
-#[cfg(test)]
-mod loom_tests;
 #[cfg(test)]
 mod tests;

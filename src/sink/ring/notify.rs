@@ -1,12 +1,4 @@
-//! The wake-up: from a publication to the readers that wait for it.
-//!
-//! ```text
-//! writer:  latest = s;  ring the publication's bell
-//! server:  wait for the publication's bell;  silence it;  ring every reader's bell
-//! reader:  wait for its bell;  silence it;  look at latest;  nothing new: wait again
-//! ```
-//! Whoever is woken silences first and looks second, so what happens in between rings again, and no wake-up is lost;
-//! `loom_tests.rs` tries every order of these steps, with [`pass_on`] itself.
+//! One connected reader, as the server thread sees it: the hello, and the bell that wakes it.
 //!
 //! A reader shares its bell down to the file flags, so ringing must not wait whatever the reader did to it. Hence a *timer*
 //! (timerfd): to ring is to set it to expire at once, a call that does not know waiting; a read gives 8 bytes as an eventfd's does. An eventfd
@@ -25,19 +17,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
+use super::wake::Bell;
 use super::writer::RingShare;
-
-/// What wakes its holder: it stays loud until its holder silences it.
-pub(super) trait Bell {
-    /// Never waits.
-    fn ring(&self);
-}
-
-/// The server's step once a publication's bell has rung.
-pub(super) fn pass_on<'a, B: Bell + 'a>(silence: impl FnOnce(), readers: impl Iterator<Item = &'a B>) {
-    silence();
-    readers.for_each(B::ring);
-}
 
 /// One connected reader, as the server thread sees it.
 #[derive(Debug)]

@@ -16,7 +16,8 @@ use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{SocketFlags, accept_with};
 
-use super::notify::{Reader, pass_on, refuse};
+use super::notify::{Reader, refuse};
+use super::wake::pass_on;
 use super::place::Keeper;
 use super::throttle::Throttle;
 use super::writer::RingShare;

@@ -1,8 +1,13 @@
-//! The wake-up of `notify.rs` under loom: every order of the steps of one writer, the server and two readers.
+//! The daemon's wake-up (`src/sink/ring/wake.rs`) under loom: every order of the steps of one writer, the server and two readers. Run with
+//! `make model-check`. It stands here because the daemon's own crate would have to be compiled anew for it, with all that it needs.
 //!
 //! The server's step is [`pass_on`] itself. The writer's two lines (`SlotWriter::finish`) and the reader's three (`Subscriber::next_into`)
 //! are written out here, with the memory orders that they have there. Nobody waits in the model: when all is quiet, whoever lacks the last frame must have a loud bell, which ends any wait.
 //! The tests at the end break the protocol on purpose and expect it.
+#![cfg(loom)]
+
+#[path = "../../../src/sink/ring/wake.rs"]
+mod wake;
 
 use std::panic::catch_unwind;
 // loom's own would make every clone and drop of the test one more step to order.
@@ -12,7 +17,7 @@ use loom::model::Builder;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use loom::thread;
 
-use super::notify::{Bell, pass_on};
+use wake::{Bell, pass_on};
 
 /// An eventfd or a timerfd. What the kernel does to its flag under a lock is one step to all others: an exchange.
 struct Event(AtomicBool);
