@@ -26,7 +26,7 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), String> {
         listed(tensor)
     } else {
         let Some(size) = size(tensor.data_type) else { return Ok(()) }; // the parser refuses the type by name
-        if tensor.raw_data.len() % size != 0 {
+        if !tensor.raw_data.len().is_multiple_of(size) {
             return Err(format!("has {} bytes, of which each value takes {size}", tensor.raw_data.len()));
         }
         Some(tensor.raw_data.len() / size)
