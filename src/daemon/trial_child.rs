@@ -6,7 +6,9 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use eomt_edge_core::data::Task;
+use eomt_edge_host::bounds;
 use eomt_edge_host::contents::Contents;
+use eomt_edge_host::files;
 use rustix::process::{Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit};
 use rustix::thread::set_no_new_privs;
 use serde::{Deserialize, Serialize};
@@ -172,7 +174,7 @@ fn limit(request: &Request) -> Vec<String> {
 /// Memory that this process may take without others losing theirs, bytes: what is free or can be freed, of the machine and of the control
 /// groups.
 fn memory() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let info = system("/proc/meminfo".as_ref())?;
     let field = |name: &str| -> Option<u64> {
         let rest = info.lines().find_map(|line| line.strip_prefix(name))?;
         Some(rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
@@ -181,18 +183,23 @@ fn memory() -> Option<u64> {
     Some(control_groups().into_iter().fold(machine, u64::min))
 }
 
+/// The text of a file of the system.
+fn system(path: &Path) -> Option<String> {
+    files::read_text(path, &bounds::SYSTEM).ok()
+}
+
 /// What is left in each control group (version 2) above this process that has a limit.
 fn control_groups() -> Vec<u64> {
-    let listed = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let listed = system("/proc/self/cgroup".as_ref()).unwrap_or_default();
     let Some(own) = listed.lines().find_map(|line| line.strip_prefix("0::/")) else { return Vec::new() };
     let root = PathBuf::from("/sys/fs/cgroup");
     let group = root.join(own);
-    let number = |path: PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let number = |path: PathBuf| system(&path)?.trim().parse::<u64>().ok();
     let left = |group: &Path| {
         let most = number(group.join("memory.max"))?;
         let used = number(group.join("memory.current"))?;
         // pages of files go when others need room
-        let stat = std::fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+        let stat = system(&group.join("memory.stat")).unwrap_or_default();
         let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse::<u64>().ok()).unwrap_or(0);
         Some(most.saturating_sub(used.saturating_sub(cached)))
     };

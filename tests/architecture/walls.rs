@@ -84,18 +84,19 @@ const READS_WITHOUT_BOUND: &[&str] = &["read", "read_to_string", "open", "option
 
 /// Who may use them, and why. Everybody else asks `eomt_edge_host::files`.
 const MAY_READ: &[(&str, &[&str])] = &[
-    ("fuzz/", &["open", "read", "read_to_string", "read_dir"]), // inputs, /proc
-    ("crates/host/src/files/", &["open", "options"]),           // the one place
-    ("src/source/pipe/input.rs", &["options"]),                 // FIFOs
-    ("src/sink/display/framebuffer/", &["new"]),                // devices
-    ("src/doctor.rs", &["open", "new", "read_dir"]),            // devices; /dev and /sys
-    ("src/source/v4l2/identity.rs", &["read_dir"]),             // /dev and /sys
-    ("src/sink/display/gpio.rs", &["read_dir"]),                // /dev
-    ("src/sink/ring/reaper.rs", &["read_dir"]),                 // /proc/self/fd
-    ("src/source/replay.rs", &["read_dir"]),                    // counts
-    ("crates/tools/src/datasets/find.rs", &["read_dir"]),       // counts
-    ("crates/tools/src/convert/calibrate.rs", &["read_dir"]),   // counts
-    ("crates/tools/src/checkpoint/weights.rs", &["read_dir"]),  // stops at the second
+    ("fuzz/", &["open", "read", "read_to_string", "read_dir"]),    // inputs, /proc
+    ("crates/host/src/files/", &["open", "options"]),              // the one place
+    ("src/source/pipe/input.rs", &["options"]),                    // FIFOs
+    ("src/sink/display/framebuffer/", &["new"]),                   // devices
+    ("src/doctor.rs", &["open", "new", "read_dir"]),               // devices; /dev and /sys
+    ("src/daemon/last_good.rs", &["open", "options", "read_dir"]), // the daemon's own state, bounded there
+    ("src/source/v4l2/identity.rs", &["read_dir"]),                // /dev and /sys
+    ("src/sink/display/gpio.rs", &["read_dir"]),                   // /dev
+    ("src/sink/ring/reaper.rs", &["read_dir"]),                    // /proc/self/fd
+    ("src/source/replay.rs", &["read_dir"]),                       // counts
+    ("crates/tools/src/datasets/find.rs", &["read_dir"]),          // counts
+    ("crates/tools/src/convert/calibrate.rs", &["read_dir"]),      // counts
+    ("crates/tools/src/checkpoint/weights.rs", &["read_dir"]),     // stops at the second
 ];
 
 /// Lines of a file without its tests, and of a function.

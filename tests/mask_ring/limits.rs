@@ -25,10 +25,11 @@ fn one_user_cannot_take_all_the_places() {
     let expected = format!("user {uid} has 3 readers already, ring.max_clients_per_user");
     assert!(refusal(&scratch).ends_with(&expected), "{}", refusal(&scratch));
     assert_alive(&mut ours[0]);
-    // A place that was left is free at once, even for the client that comes right behind.
+    // A place that was left is free for the client that comes right behind. Tries again: a child that another test of this process starts
+    // holds the socket from its fork to its exec.
     for _ in 0..50 {
         drop(ours.pop());
-        ours.push(Subscriber::connect(scratch.socket()).expect("the place just left"));
+        ours.push(Subscriber::connect_retry(scratch.socket(), PATIENCE).expect("the place just left"));
     }
     if uid != 0 {
         return; // only root can become somebody else
@@ -126,5 +127,6 @@ fn a_ring_beyond_the_machine_is_refused() {
     let scratch = Scratch::new();
     let mut process = launch_writer(&scratch.socket(), &["--width", "16384", "--height", "16384", "--slots", "64", "--rgb"]);
     assert_eq!(process.end(PATIENCE).code(), Some(1));
-    assert!(process.stderr().contains("TooLarge"));
+    // beyond what clients map; `check_room` has the share of the machine
+    assert!(process.stderr().contains("more than the 4 GiB that clients map"), "{}", process.stderr());
 }

@@ -53,6 +53,11 @@ impl SocketName {
         let lock = match NameLock::take(dir, file, Patience::Long) {
             // The file went with its directory.
             Err(RingError::Directory { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // No descriptor is left to lock with. A file that outlives us would be worse than going without: it is ours, and nobody
+            // takes the name of a socket that still listens.
+            Err(RingError::Directory { .. } | RingError::LockFile { .. }) if self.is_there() => {
+                return unlinkat(CWD, &self.path, AtFlags::empty()).map_err(socket_error(&self.path, "unlink"));
+            }
             lock => lock?,
         };
         match statat(&lock.dir, file, AtFlags::SYMLINK_NOFOLLOW) {

@@ -17,9 +17,9 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::net::{SocketFlags, accept_with};
 
 use super::notify::{Reader, refuse};
-use super::wake::pass_on;
 use super::place::Keeper;
 use super::throttle::Throttle;
+use super::wake::pass_on;
 use super::writer::RingShare;
 
 /// The longest that the thread sleeps: a supervisor sees that it lives.
