@@ -139,7 +139,9 @@ impl Screen {
     }
 
     fn abandon(&mut self, stopped: Stopped, now_ns: u64) {
-        self.display.take().map(Display::abandon);
+        if let Some(display) = self.display.take() {
+            display.abandon();
+        }
         let next = if self.restarts < RESTARTS_MAX {
             let pause = PAUSE * 2u32.pow(self.restarts);
             self.restarts += 1;
