@@ -201,10 +201,14 @@ static inline const char *eomt_edge_plain(char *to, size_t room, const char *fro
     const unsigned char *in = (const unsigned char *)from;
     size_t at;
     for (at = 0; at + 1 < room && in[at] != 0; at++) {
-        /* C0, DEL, and C1 as UTF-8 writes it; to == from is allowed */
-        int c1 = at > 0 && (unsigned char)to[at - 1] == 0xc2 && in[at] >= 0x80 && in[at] < 0xa0;
-        to[at] = in[at] < 0x20 || in[at] == 0x7f || c1 ? '?' : (char)in[at];
-        if (c1) to[at - 1] = '?';
+        /* C0, DEL, and as UTF-8 writes them: C1, and what turns text around (U+2028 to U+202E, U+2066 to U+2069); to == from is allowed */
+        unsigned char last = at > 0 ? (unsigned char)to[at - 1] : 0, now = in[at];
+        int c1 = last == 0xc2 && now >= 0x80 && now < 0xa0;
+        int turns = at > 1 && (unsigned char)to[at - 2] == 0xe2 &&
+                    ((last == 0x80 && now >= 0xa8 && now <= 0xae) || (last == 0x81 && now >= 0xa6 && now <= 0xa9));
+        to[at] = now < 0x20 || now == 0x7f || c1 || turns ? '?' : (char)now;
+        if (c1 || turns) to[at - 1] = '?';
+        if (turns) to[at - 2] = '?';
     }
     if (room > 0) to[at] = '\0';
     return to;

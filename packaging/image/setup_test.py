@@ -39,7 +39,7 @@ MISTYPED = [
     "wifi_psk = {}", "psk=\"{}\"", "wpa_passphrase={}", "key = {}", "kennwort = {}", "mot de passe : {}", "passphrase\xa0{}", "{}", "={}", "= {} =", "{} =", "{}=",
     "#password={}", "# wifi_password = {}", "#wifi_password {}", "##wifi_password={}", "# the password is {}", "; password = {}", "// password: {}", "#{}", "REM password {}",
     "wifi_password\0={}", "wifi_password\u200b {}", "w\xedfi_password = {}", "wifi_pass\u2028word = {}", "password_hash = {}", "password_hash {}", "passwd = {}",
-    "user = robo password = {}", "user = robo:{}", "hostname = cam wifi_password={}", "wifi_country = {}", "timezone = {}", "wifi_ssid = Home psk={}", "wifi_ssid = Home password: {}",
+    "user = robo password = {}", "user = robo:{}", "hostname = cam wifi_password={}", "wifi_country = {}", "timezone = {}", "wifi_ssid = Home psk={}", "wifi_ssid = Home password: {}", "wifi_ssid = Home, password {}", "wifi_ssid = Home pw {}", f"ssh_key = {KEY} pw {{}}",
     "ssh_key = {}", f"ssh_key = {KEY} password={{}}", "ssh_key = -----BEGIN OPENSSH PRIVATE KEY----- {}", "wifi_password = {}\0", "wifi_password = \u201c{}\u201d",
     "wifi_password = {} " + "x" * 9000, "wifi_password = " + "{0}" * 20, "pass\vword={}", "pass\fword={}", "pass\x85word={}", "wifi_password = ab\x1c{}", "<b>{}</b>", "{{\"wifi_password\": \"{}\"}}",
 ]

@@ -102,15 +102,25 @@ impl ReplaySource {
             return Err(SourceError::fatal(subject(), "no PNG or JPEG files"));
         }
         let sizes = files.iter().filter_map(|file| size(file, Exif::Apply).ok()).map(|size| size.shown);
-        let sizes = sizes.filter(|(width, height)| u64::from(*width) * u64::from(*height) <= max_pixels);
+        let sizes =
+            sizes.filter(|&(width, height)| u64::from(width) * u64::from(height) <= max_pixels && has_sides_of_a_frame(width, height));
         let max_size = sizes.fold((0, 0), |max, size| (max.0.max(size.0), max.1.max(size.1)));
         if max_size == (0, 0) {
-            let reason = format!("none of its pictures can be read and has at most {max_pixels} pixels (source.max_pixels)");
+            let reason = format!(
+                "none of its pictures can be read and has at most {max_pixels} pixels (source.max_pixels) and sides of at most {SIDE_MAX}"
+            );
             return Err(SourceError::fatal(subject(), reason));
         }
         let directory = directory.to_owned();
         Ok(ReplaySource { directory, files, next: 0, sequence: 0, interval, max_size, max_pixels, failed: 0, losses: Losses::default() })
     }
+}
+
+/// Pixels, the longest side of a frame: the mask ring has no larger ones.
+const SIDE_MAX: u32 = 16384;
+
+fn has_sides_of_a_frame(width: u32, height: u32) -> bool {
+    width.max(height) <= SIDE_MAX
 }
 
 /// So many failures in a row may be a file that is just being written.
@@ -137,25 +147,40 @@ impl Source for ReplaySource {
         let file = &self.files[self.next];
         self.next = (self.next + 1) % self.files.len();
         self.sequence += 1;
-        match read_picture(file, self.max_pixels) {
-            Ok(frame) => {
+        let reason = match read_picture(file, self.max_pixels) {
+            Ok(frame) if has_sides_of_a_frame(frame.width, frame.height) => {
                 self.failed = 0;
-                Ok(Captured::Frame(Frame { sequence: self.sequence, captured_ns: now_ns, ..frame }))
+                return Ok(Captured::Frame(Frame { sequence: self.sequence, captured_ns: now_ns, ..frame }));
             }
-            Err(error) => {
-                self.failed += 1;
-                self.losses.broken += 1;
-                let fatal = self.failed >= self.files.len().max(FAILURES_MIN);
-                let key = if matches!(error, PictureError::TooLarge { .. }) { " by source.max_pixels" } else { "" };
-                Err(SourceError { subject: "replay".to_owned(), reason: format!("{error}{key}"), fatal })
-            }
-        }
+            Ok(frame) => format!("{}: {}x{} has a side of more than {SIDE_MAX} pixels", file.display(), frame.width, frame.height),
+            Err(error @ PictureError::TooLarge { .. }) => format!("{error} by source.max_pixels"),
+            Err(error) => error.to_string(),
+        };
+        self.failed += 1;
+        self.losses.broken += 1;
+        let fatal = self.failed >= self.files.len().max(FAILURES_MIN);
+        Err(SourceError { subject: "replay".to_owned(), reason, fatal })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_picture_that_is_too_long_for_the_ring_is_passed_over() {
+        let directory = std::env::temp_dir().join(format!("eomt-edge-replay-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        for (name, width) in [("a.png", SIDE_MAX + 1), ("b.png", SIDE_MAX)] {
+            image::RgbImage::new(width, 1).save(directory.join(name)).unwrap();
+        }
+        let mut source = ReplaySource::open(&directory, Duration::ZERO, 1 << 20).unwrap();
+        assert_eq!(source.max_size(), (SIDE_MAX, 1));
+        let error = source.next(0, Vec::new()).unwrap_err();
+        assert!(!error.fatal && error.reason.contains("a.png: 16385x1"), "{error}");
+        assert!(matches!(source.next(0, Vec::new()), Ok(Captured::Frame(frame)) if frame.width == SIDE_MAX));
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn broken_pictures_are_passed_over_and_counted() {

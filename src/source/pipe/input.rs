@@ -174,10 +174,38 @@ fn shell(command: &str) -> Command {
     process
 }
 
+/// Lines of a command in one period of the log; further ones are counted.
+const LINES_MAX: u64 = 100;
+const LINES_PERIOD: Duration = Duration::from_secs(10);
+
+/// Keeps a command that talks without end from filling the log.
+#[derive(Debug, Default)]
+struct Flood {
+    since: Option<Instant>,
+    lines: u64,
+}
+
+impl Flood {
+    /// Logs the line unless the period has had enough of them. The first line after a period tells how many were left out.
+    fn log(&mut self, text: &str, now: Instant) {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= LINES_PERIOD) {
+            if let Some(left_out @ 1..) = self.lines.checked_sub(LINES_MAX) {
+                log::info!("exec: ({left_out} more lines were left out)");
+            }
+            (self.since, self.lines) = (Some(now), 0);
+        }
+        self.lines += 1;
+        if self.lines <= LINES_MAX {
+            log::info!("exec: {text}");
+        }
+    }
+}
+
 /// The command's standard error goes to the log line by line; progress lines end with a carriage return.
 fn log_lines(words: impl Read, last_line: &Mutex<String>) {
     let mut words = BufReader::new(words);
     let mut line = Vec::new();
+    let mut flood = Flood::default();
     loop {
         line.clear();
         match (&mut words).take(LINE_MAX).read_until(b'\n', &mut line) {
@@ -187,7 +215,7 @@ fn log_lines(words: impl Read, last_line: &Mutex<String>) {
         for part in line.split(|byte| matches!(byte, b'\n' | b'\r')) {
             let text = String::from_utf8_lossy(part).trim().replace(char::is_control, " ");
             if !text.is_empty() {
-                log::info!("exec: {text}");
+                flood.log(&text, Instant::now());
                 *last_line.lock().unwrap_or_else(PoisonError::into_inner) = text;
             }
         }

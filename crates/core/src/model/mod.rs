@@ -376,6 +376,10 @@ impl Model {
             let reason = format!("it gave {} class logits, not {} x {}", logits.class.values.len(), self.queries, self.classes);
             return Err(ModelError::Engine { action: "run", reason });
         }
+        if logits.class.values.iter().any(|value| value.is_nan()) {
+            let reason = "its class logits are not numbers (NaN): its weights are damaged, or it overflows".to_owned();
+            return Err(ModelError::Engine { action: "run", reason });
+        }
         logits.kept.clear();
         keep(&logits.class, &mut logits.kept);
         (logits.height, logits.width) = self.mask_size;

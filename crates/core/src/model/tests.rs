@@ -63,3 +63,11 @@ fn reset_forgets_earlier_frames() {
     // another model of the same kind has its own memory
     assert_eq!(run(&mut summing(), 5.0), 5.0);
 }
+
+#[test]
+fn class_logits_that_are_not_numbers_are_an_error() {
+    let mut input = Tensor::zeros(4, 4);
+    input.values[5] = f32::NAN;
+    let error = summing().run(&input, |_, kept| kept.push(0), &mut Logits::default()).expect_err("not a frame without segments");
+    assert!(error.to_string().contains("NaN"), "{error}");
+}
