@@ -160,7 +160,7 @@ typedef struct eomt_edge_frame {
 #endif
 
 typedef struct eomt_edge_subscriber {
-    int socket_fd, event_fd, epoll_fd; /* event_fd: a pipe or an eventfd; -1 once it has hung up */
+    int socket_fd, event_fd, epoll_fd; /* event_fd: a timer (of other daemons an eventfd or a pipe); -1 once it has hung up */
     const uint8_t *map;
     char *text;          /* copies: the labels, each with its NUL, then the metadata and a NUL */
     const char **labels; /* label_count of them, in `text` */
@@ -389,7 +389,7 @@ static inline int eomt_edge_adopt_event_(eomt_edge_subscriber *sub) {
     struct stat stat;
     int flags = fcntl(sub->event_fd, F_GETFL);
     if (flags < 0 || fstat(sub->event_fd, &stat) != 0) return eomt_edge_fail_(sub, "the event descriptor cannot be used", strerror(errno));
-    /* an eventfd belongs to no file system and has no type */
+    /* a timer and an eventfd belong to no file system and have no type */
     if ((stat.st_mode & S_IFMT) != 0 && !S_ISFIFO(stat.st_mode))
         return eomt_edge_fail_(sub, "the event descriptor is neither a timer, an eventfd nor a pipe", "");
     if ((flags & O_ACCMODE) == O_WRONLY || (flags & O_PATH) != 0) return eomt_edge_fail_(sub, "the event descriptor cannot be read", "");

@@ -278,7 +278,7 @@ class Subscriber:
         return bool(poll.poll(None if left is None else math.ceil(1000 * min(left, 86400.0))))
 
     def _adopt_event(self, event: int) -> None:
-        # An eventfd belongs to no file system and has no type.
+        # A timer and an eventfd belong to no file system and have no type.
         kind = stat.S_IFMT(os.fstat(event).st_mode)
         flags = fcntl.fcntl(event, fcntl.F_GETFL)
         if kind not in (0, stat.S_IFIFO):

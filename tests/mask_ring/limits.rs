@@ -109,7 +109,7 @@ fn few_open_files_are_a_sentence() {
     assert!(scratch.files().is_empty(), "{:?}", scratch.files());
 }
 
-/// SIGXFSZ would end the process without a word.
+/// Asked first, for a sentence that names the limit.
 #[test]
 fn a_low_limit_on_file_sizes_is_a_sentence() {
     let scratch = Scratch::new();

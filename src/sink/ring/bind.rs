@@ -19,7 +19,9 @@ use eomt_edge_host::{bounds, files};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, chmodat, chownat, renameat, statat, unlinkat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, recv, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, recv, shutdown, socket_with,
+};
 
 use super::RingError;
 use super::lock::{NameLock, Patience};
@@ -132,8 +134,8 @@ fn listen_as(dirfd: &OwnedFd, path: &Path, file: &OsStr, mode: u32, group: Optio
     Ok(socket)
 }
 
-/// Clients have no descriptors to send, and cannot where Linux knows this option (6.16 and later); connections inherit it. What a client
-/// sends is closed by the server's thread along with the connection, and closing a file of another process can take long.
+/// Clients have no descriptors to send, and cannot where Linux knows this option (6.16 and later); connections inherit it. What they send
+/// elsewhere is closed along with the connection, which can take long: `closing.rs`.
 fn refuse_descriptors(socket: &OwnedFd) {
     /// From `<asm-generic/socket.h>`, on both of our architectures.
     const SO_PASSRIGHTS: libc::c_int = 83;
@@ -178,6 +180,10 @@ fn check_free(dirfd: &OwnedFd, path: &Path, file: &OsStr, patience: Patience) ->
     let address = SocketAddrUnix::new(path).map_err(&fail)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(&fail)?;
+    if patience == Patience::None {
+        // The server's thread closes this socket: whoever listens there must not put anything into it.
+        let _ = shutdown(&probe, Shutdown::Read);
+    }
     match connect(&probe, &address) {
         Ok(()) => {
             let pid = if patience == Patience::Long { ask_pid(&probe) } else { None };

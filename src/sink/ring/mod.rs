@@ -22,11 +22,12 @@
 //!
 //! Invariants: the frame path (`begin` to `finish`) allocates nothing, takes no lock, and makes one system call, a write to an
 //! eventfd that readers never see; so nothing a reader does, or fails to do, can delay it. The server's thread makes no call that a
-//! reader can make wait. A reader cannot write the memory, shrink it, or extend it. When the process ends, by whatever means, socket, memory and reaper go with it.
+//! reader can make wait: what readers have sent is closed by another one (`closing.rs`). A reader cannot write the memory, shrink it, or extend it. When the process ends, by whatever means, socket, memory and reaper go with it.
 //! Refuses: to wait for a reader, to queue frames for one, to delete a path that is not a dead socket, to know what masks mean.
 #![allow(unsafe_code)]
 
 mod bind;
+mod closing;
 mod lock;
 mod notify;
 mod place;

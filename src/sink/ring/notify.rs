@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use eomt_edge_client::layout::{ABI_VERSION, HELLO_MAGIC, HELLO_OK, HELLO_REFUSED, Hello};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use super::wake::Bell;
@@ -30,27 +30,18 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Sends the hello and the ring's descriptors on `socket`.
-    pub fn admit(socket: OwnedFd, uid: u32, ring: &RingShare, generation: u64) -> Result<Reader, Errno> {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        let hello = hello_bytes(HELLO_OK, generation, ring.bytes, "");
-        let fds = [ring.memfd.as_fd(), timer.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)), "the space is made for two descriptors");
-        sendmsg(&socket, &[IoSlice::new(&hello)], &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
-        Ok(Reader { socket, uid, timer })
+    /// Sends the hello and the ring's descriptors on `socket`; gives it back if that fails.
+    pub fn admit(socket: OwnedFd, uid: u32, ring: &RingShare, generation: u64) -> Result<Reader, (OwnedFd, Errno)> {
+        match hello(&socket, ring, generation) {
+            Ok(timer) => Ok(Reader { socket, uid, timer }),
+            Err(errno) => Err((socket, errno)),
+        }
     }
 
     /// Whether it has hung up, or said something, of which the protocol has nothing.
     pub fn is_over(&self) -> bool {
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)];
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
-    }
-
-    /// Whether it has said something.
-    pub fn has_talked(&self) -> bool {
-        recv(&self.socket, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(_, bytes)| bytes > 0)
     }
 }
 
@@ -61,6 +52,18 @@ impl Bell for Reader {
         // Cannot fail: the descriptor is a timer, and the time is one.
         let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec);
     }
+}
+
+/// Sends the hello with the ring and a new timer, which it returns.
+fn hello(socket: &OwnedFd, ring: &RingShare, generation: u64) -> Result<OwnedFd, Errno> {
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+    let hello = hello_bytes(HELLO_OK, generation, ring.bytes, "");
+    let fds = [ring.memfd.as_fd(), timer.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)), "the space is made for two descriptors");
+    sendmsg(socket, &[IoSlice::new(&hello)], &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+    Ok(timer)
 }
 
 /// Sends a client the reason of its refusal. It may have hung up already.

@@ -3,7 +3,7 @@
 //! It sleeps in a `read` of a socket whose other end only the daemon holds; the kernel ends that read when the daemon is gone,
 //! however it went. Then it unlinks the file, if it is still the same one, and exits. Lines `DEV INO` before that tell it that the
 //! daemon has made the file anew. It has its own process group, so that a
-//! signal to the daemon's group (Ctrl-C, `kill -9 -PGID`) leaves it alone, holds no descriptor but its pipes and
+//! signal to the daemon's group (Ctrl-C, `kill -9 -PGID`) leaves it alone, holds no descriptor but its end of that connection, a pipe to say that it is ready, and
 //! `/dev/null`, and stands in `/`.
 
 use std::ffi::OsString;

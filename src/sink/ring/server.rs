@@ -12,6 +12,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::RingError;
 use super::bind::Address;
+use super::closing::Closer;
 use super::lock::Patience;
 use super::place::{Keeper, Place};
 use super::reaper::{Reaper, ReaperCommand};
@@ -77,9 +78,11 @@ impl MaskServer {
         let mut server = MaskServer { path, place, shared, thread: None };
         let keeper = Keeper::new(Arc::clone(&server.place), address, Instant::now());
         let limits = Limits { clients_max: config.clients_max, clients_per_user_max: config.clients_per_user_max };
-        let service = Service::new(server.shared.clone(), bound.listener, keeper, share, limits).map_err(fail("epoll"))?;
+        let no_thread = |source| RingError::Server { step: "starting its thread", source };
+        let closer = Closer::start().map_err(no_thread)?;
+        let service = Service::new(server.shared.clone(), bound.listener, keeper, share, limits, closer).map_err(fail("epoll"))?;
         let thread = std::thread::Builder::new().name("mask-server".into()).spawn(move || service.run());
-        server.thread = Some(thread.map_err(|source| RingError::Server { step: "starting its thread", source })?);
+        server.thread = Some(thread.map_err(no_thread)?);
         Ok(server)
     }
 
@@ -111,7 +114,8 @@ impl MaskServer {
         &self.path
     }
 
-    /// Removes the socket, disconnects everybody and ends the thread, within half a second in any case.
+    /// Removes the socket, disconnects everybody and ends the thread, within half a second in any case. What clients had sent is closed
+    /// after that, by a thread of its own.
     pub fn stop(self) {
         drop(self);
     }

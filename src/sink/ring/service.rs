@@ -1,7 +1,8 @@
 //! What the server's thread does: it wakes readers first, admits new ones second, and looks after the socket's name.
 //!
 //! Invariants: a turn takes a bounded number of steps, whatever clients do; so a flood of connections delays a wake-up by one turn's
-//! share and no more. Memory and descriptors are bounded by `clients_max`. A lack of descriptors makes it rest, not spin.
+//! share and no more. Memory and descriptors are bounded by `clients_max`. A lack of descriptors makes it rest, not spin. It closes no
+//! socket in which a client's message waits: `closing.rs` does, and until then such a socket counts as a reader of its user.
 //! Refuses: to wait for a client.
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{SocketFlags, accept_with};
 
+use super::closing::{Closer, freeze};
 use super::notify::{Reader, refuse};
 use super::place::Keeper;
 use super::throttle::Throttle;
@@ -70,6 +72,7 @@ pub(super) struct Service {
     readers: BTreeMap<u64, Reader>,
     next_key: u64,
     limits: Limits,
+    closer: Closer,
     /// Closed for a moment to accept, and turn away, a client when the process has no other descriptor left.
     spare: Option<OwnedFd>,
     /// Until when nobody is accepted.
@@ -81,7 +84,14 @@ pub(super) struct Service {
 
 impl Service {
     /// Registers what it waits for.
-    pub fn new(shared: Shared, listener: OwnedFd, keeper: Keeper, ring: RingShare, limits: Limits) -> Result<Service, Errno> {
+    pub fn new(
+        shared: Shared,
+        listener: OwnedFd,
+        keeper: Keeper,
+        ring: RingShare,
+        limits: Limits,
+        closer: Closer,
+    ) -> Result<Service, Errno> {
         let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (fd, key) in [(ring.publish_event.as_fd(), KEY_PUBLISHED), (shared.wake.as_fd(), KEY_COMMAND), (listener.as_fd(), KEY_LISTENER)]
         {
@@ -97,6 +107,7 @@ impl Service {
             readers: BTreeMap::new(),
             next_key: KEY_FIRST_READER,
             limits,
+            closer,
             spare: spare_fd(),
             rest_until: None,
             refusals: Throttle::default(),
@@ -109,28 +120,62 @@ impl Service {
     pub fn run(mut self) {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(32);
         loop {
-            self.shared.turns.fetch_add(1, Ordering::Relaxed);
-            events.clear();
-            match epoll::wait(&self.set, rustix::buffer::spare_capacity(&mut events), Some(&TURN)) {
-                Ok(_) | Err(Errno::INTR) => {}
+            match self.turn(&mut events) {
+                Ok(true) => {}
+                Ok(false) => return self.close(),
                 Err(errno) => return log::error!("the mask server ends: epoll_wait failed: {errno}"),
             }
-            let now = Instant::now();
-            let happened = |key: u64| events.iter().any(|event| event.data.u64() == key);
-            if happened(KEY_PUBLISHED) {
-                pass_on(|| drain(&self.ring.publish_event), self.readers.values());
-            }
-            if happened(KEY_COMMAND) && self.handle_commands() {
-                return;
-            }
-            for event in &events {
-                self.drop_reader(event.data.u64(), now);
-            }
-            if happened(KEY_LISTENER) {
-                self.accept(now);
-            }
-            self.look_around(now);
-            self.shared.clients.store(self.readers.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for something to happen, half a second at most, and does what is due. False when it is time to end.
+    fn turn(&mut self, events: &mut Vec<epoll::Event>) -> Result<bool, Errno> {
+        self.shared.turns.fetch_add(1, Ordering::Relaxed);
+        events.clear();
+        match epoll::wait(&self.set, rustix::buffer::spare_capacity(events), Some(&TURN)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let now = Instant::now();
+        let happened = |key: u64| events.iter().any(|event| event.data.u64() == key);
+        if happened(KEY_PUBLISHED) {
+            pass_on(|| drain(&self.ring.publish_event), self.readers.values());
+        }
+        self.closer.take_note();
+        if happened(KEY_COMMAND) && self.handle_commands() {
+            return Ok(false);
+        }
+        for event in &*events {
+            self.drop_reader(event.data.u64(), now);
+        }
+        if happened(KEY_LISTENER) {
+            self.accept(now);
+        }
+        self.look_around(now);
+        self.shared.clients.store(self.readers.len(), Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Leaves nothing to be closed by this thread that a client could have filled.
+    fn close(mut self) {
+        self.dismiss_all();
+        self.closer.hand_over(self.listener, None);
+    }
+
+    /// Ends a connection, in this thread only if nothing that a client sent is closed with it. True if it had sent something.
+    fn dismiss(&mut self, socket: OwnedFd, uid: Option<u32>) -> bool {
+        let has_sent = !freeze(&socket);
+        if has_sent {
+            // As long as it is open, it would have events. Fails if it was never watched.
+            let _ = epoll::delete(&self.set, &socket);
+            self.closer.hand_over(socket, uid);
+        }
+        has_sent
+    }
+
+    fn dismiss_all(&mut self) {
+        for reader in std::mem::take(&mut self.readers).into_values() {
+            self.dismiss(reader.socket, Some(reader.uid));
         }
     }
 
@@ -141,7 +186,7 @@ impl Service {
             match command {
                 Command::Stop => return true,
                 Command::Replace(ring) => {
-                    self.readers.clear();
+                    self.dismiss_all();
                     // Fails only if the old event was not in the set.
                     let _ = epoll::delete(&self.set, &*self.ring.publish_event);
                     if let Err(errno) = self.watch(&*ring.publish_event, KEY_PUBLISHED, epoll::EventFlags::IN) {
@@ -162,6 +207,11 @@ impl Service {
     fn accept(&mut self, now: Instant) {
         let mut swept = false;
         for _ in 0..ACCEPTS_PER_TURN {
+            if self.is_held_up() {
+                let waiting = self.closer.waiting();
+                self.failures.warn(now, || format!("mask readers have to wait: the kernel still closes what {waiting} others have sent"));
+                return self.rest(now);
+            }
             match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(socket) => self.admit(socket, &mut swept, now),
                 Err(Errno::AGAIN) => return,
@@ -176,26 +226,42 @@ impl Service {
         }
     }
 
+    /// Whether so many sockets wait to be closed that no more may be added.
+    fn is_held_up(&self) -> bool {
+        self.closer.waiting() >= self.limits.clients_max
+    }
+
     fn admit(&mut self, socket: OwnedFd, swept: &mut bool, now: Instant) {
         let uid = match socket_peercred(&socket) {
             Ok(credentials) => credentials.uid.as_raw(),
-            Err(errno) => return self.failures.warn(now, || format!("a mask reader is dropped: SO_PEERCRED failed: {errno}")),
+            Err(errno) => {
+                self.dismiss(socket, None);
+                return self.failures.warn(now, || format!("a mask reader is dropped: SO_PEERCRED failed: {errno}"));
+            }
         };
         if self.refusal(uid).is_some() && !std::mem::replace(swept, true) {
             // Those who have hung up already leave their places; once in a turn, as a flood of connections must not buy a search each.
-            self.readers.retain(|_, reader| !reader.is_over());
+            let over: Vec<u64> = self.readers.iter().filter(|(_, reader)| reader.is_over()).map(|(&key, _)| key).collect();
+            over.into_iter().for_each(|key| self.drop_reader(key, now));
         }
         if let Some(reason) = self.refusal(uid) {
             refuse(&socket, self.generation, &reason);
+            self.dismiss(socket, Some(uid));
             return self.refusals.warn(now, || format!("a mask reader of user {uid} is refused: {reason}"));
         }
         let key = self.next_key;
         let reader = match Reader::admit(socket, uid, &self.ring, self.generation) {
             Ok(reader) => reader,
-            Err(Errno::PIPE | Errno::CONNRESET) => return log::debug!("a mask reader went away before the hello"),
-            Err(errno) => return self.failures.warn(now, || format!("a mask reader is turned away: {errno}")),
+            Err((socket, errno)) => {
+                self.dismiss(socket, Some(uid));
+                return match errno {
+                    Errno::PIPE | Errno::CONNRESET => log::debug!("a mask reader went away before the hello"),
+                    errno => self.failures.warn(now, || format!("a mask reader is turned away: {errno}")),
+                };
+            }
         };
         if let Err(errno) = self.watch(&reader.socket, key, epoll::EventFlags::IN | epoll::EventFlags::RDHUP) {
+            self.dismiss(reader.socket, Some(uid));
             return self.failures.warn(now, || format!("a mask reader is dropped: epoll_ctl failed: {errno}"));
         }
         log::debug!("mask reader {key} of user {uid} connected");
@@ -205,19 +271,25 @@ impl Service {
 
     /// Why another reader of this user has no place.
     fn refusal(&self, uid: u32) -> Option<String> {
-        let all = self.readers.len();
+        let left = |count: usize| match count {
+            0 => String::new(),
+            count => format!(" ({count} of them have left, but the kernel still closes what they sent)"),
+        };
+        let waiting = self.closer.waiting();
+        let all = self.readers.len() + waiting;
         if all >= self.limits.clients_max {
-            return Some(format!("it serves {all} readers already, its limit"));
+            return Some(format!("it serves {all} readers already, its limit{}", left(waiting)));
         }
-        let of_user = self.readers.values().filter(|reader| reader.uid == uid).count();
+        let waiting = self.closer.waiting_of(uid);
+        let of_user = self.readers.values().filter(|reader| reader.uid == uid).count() + waiting;
         (of_user >= self.limits.clients_per_user_max)
-            .then(|| format!("user {uid} has {of_user} readers already, ring.max_clients_per_user"))
+            .then(|| format!("user {uid} has {of_user} readers already, ring.max_clients_per_user{}", left(waiting)))
     }
 
     /// Any event of a reader's socket ends it: a hang-up, or data, of which the protocol has none.
     fn drop_reader(&mut self, key: u64, now: Instant) {
         let Some(reader) = self.readers.remove(&key) else { return };
-        if reader.has_talked() {
+        if self.dismiss(reader.socket, Some(reader.uid)) {
             self.talkers.warn(now, || format!("a mask reader of user {} sent data and is dropped", reader.uid));
         } else {
             log::debug!("mask reader {key} hung up");
@@ -228,7 +300,8 @@ impl Service {
     /// spin. False when even that failed.
     fn turn_away(&mut self) -> bool {
         drop(self.spare.take());
-        let turned_away = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).is_ok();
+        let accepted = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+        let turned_away = accepted.map(|socket| self.dismiss(socket, None)).is_ok();
         self.spare = spare_fd();
         turned_away
     }
@@ -251,12 +324,24 @@ impl Service {
                 self.rest_until = Some(now + REST);
             }
         }
-        if let Some(listener) = self.keeper.look(now) {
+        // A listener that is replaced waits to be closed, with all that its queue holds.
+        if !self.is_held_up()
+            && let Some(listener) = self.keeper.look(now)
+        {
             // Who has found the old socket is still served; the rest of a flood hangs up and finds the new one.
             self.accept(now);
             match self.watch(&listener, KEY_LISTENER, epoll::EventFlags::IN) {
-                Ok(()) => (self.listener, self.rest_until) = (listener, None),
-                Err(errno) => self.failures.warn(now, || format!("the new mask socket cannot be served: epoll_ctl failed: {errno}")),
+                Ok(()) => {
+                    let old = std::mem::replace(&mut self.listener, listener);
+                    // Its events would be taken for the new one's. Cannot fail: it was watched.
+                    let _ = epoll::delete(&self.set, &old);
+                    self.closer.hand_over(old, None);
+                    self.rest_until = None;
+                }
+                Err(errno) => {
+                    self.closer.hand_over(listener, None);
+                    self.failures.warn(now, || format!("the new mask socket cannot be served: epoll_ctl failed: {errno}"));
+                }
             }
         }
         for (throttle, what) in [
@@ -280,3 +365,6 @@ fn drain(event: &OwnedFd) {
     // EAGAIN: it was silent.
     let _ = rustix::io::read(event, &mut [0u8; 8]);
 }
+
+#[cfg(test)]
+mod tests;

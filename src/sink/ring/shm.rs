@@ -46,7 +46,7 @@ impl SharedMemory {
     /// A memfd of `len` bytes (> 0), with all its pages: the frame path must not fault them in, nor find memory short.
     pub fn create(len: usize) -> Result<SharedMemory, RingError> {
         let fail = |step: &'static str| move |errno: Errno| RingError::Memory { step, bytes: len, source: errno.into() };
-        // Asked first, as going beyond it raises a signal (SIGXFSZ) that ends the process.
+        // Asked first, for a sentence that names the limit.
         if let Some(limit) = getrlimit(Resource::Fsize).current.filter(|&limit| limit < len as u64) {
             return Err(RingError::FileSize { bytes: len as u64, limit });
         }
