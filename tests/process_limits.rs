@@ -154,6 +154,56 @@ fn without_memory_there_is_a_sentence() {
     }
 }
 
+/// A new model needs room beside the one that runs: where a limit leaves none, the reload is refused and frames go on.
+#[test]
+fn a_reload_without_room_is_refused() {
+    if std::env::var_os("EOMT_EDGE_TEST_RUNNER").is_some() {
+        return; // the limit would be the emulator's
+    }
+    for (resource, field, more) in [("data", "VmData:", 8 << 20), ("data", "VmData:", 16 << 20), ("as", "VmSize:", 20 << 20)] {
+        let scratch = Scratch::new("limits-reload");
+        let (socket, log) = (scratch.path("masks.sock"), scratch.path("log"));
+        let stderr = std::fs::File::create(&log).expect("a log");
+        let mut daemon = Daemon(run(&socket, "scenes", &["source.fps=0"]).stderr(stderr).spawn().expect("the daemon starts"));
+        let pid = daemon.0.id();
+        let mut subscriber = connect(&socket);
+        next(&mut subscriber);
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let held = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field").trim().trim_end_matches(" kB");
+        set_soft(pid, resource, &(held.parse::<u64>().expect("a number") * 1024 + more).to_string());
+        daemon.signal(rustix::process::Signal::HUP);
+        wait_for(&log, "reload refused");
+        let seen = next(&mut subscriber).sequence();
+        assert!(std::iter::repeat_with(|| next(&mut subscriber)).take(20).all(|frame| frame.sequence() > seen), "{resource}");
+        let said = std::fs::read_to_string(&log).expect("a log");
+        let refused: Vec<&str> = said.lines().filter(|line| line.contains("reload refused")).collect();
+        assert!(refused.len() == 1 && refused[0].contains("onnx") && refused[0].contains("ulimit"), "{resource} {more}: {said}");
+        set_soft(pid, resource, "unlimited");
+        daemon.signal(rustix::process::Signal::HUP);
+        wait_for(&log, "the configuration was read again");
+        next(&mut connect(&socket));
+        daemon.signal(rustix::process::Signal::TERM);
+        assert_eq!(daemon.wait(), Some(0));
+    }
+}
+
+/// Changes the soft limit of a process that runs.
+fn set_soft(pid: u32, resource: &str, limit: &str) {
+    succeed(Command::new("prlimit").arg(format!("--pid={pid}")).arg(format!("--{resource}={limit}:")));
+}
+
+fn wait_for(log: &Path, words: &str) {
+    let deadline = std::time::Instant::now() + common::daemon::PATIENCE;
+    loop {
+        let text = std::fs::read_to_string(log).expect("a log");
+        if text.contains(words) {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "no '{words}': {text}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_small_stack_grows_or_is_named() {
     let scratch = Scratch::new("limits-stack");
