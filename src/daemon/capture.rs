@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ pub struct Capture {
 /// A capture whose thread waits for [`Waiting::begin`]; dropped, it ends without having asked for a frame.
 pub struct Waiting {
     capture: Capture,
-    begin: Sender<()>,
+    begin: SyncSender<()>,
 }
 
 impl Waiting {
@@ -60,7 +60,7 @@ impl Capture {
     /// # Errors
     /// When the system gives no thread.
     pub fn prepare(source: Box<dyn Source>, uri: &str, clock: Arc<dyn Clock>) -> Result<Waiting, DaemonError> {
-        let (begin, begun) = channel();
+        let (begin, begun) = sync_channel(1);
         let (mailbox, pool) = (Arc::new(Mailbox::default()), Arc::new(Pool::default()));
         let (failure, losses) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Losses::default())));
         let turns = Arc::new(AtomicU64::new(0));
@@ -198,7 +198,7 @@ fn wait_until(beat: Instant, mailbox: &Mailbox<TaggedFrame>, turns: &AtomicU64) 
 mod tests {
     use super::*;
     use eomt_edge_core::pipeline::{FixedClock, Taken};
-    use std::sync::mpsc::Receiver;
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
     /// Waiting for so long means that it never comes.
     const PATIENCE: Duration = Duration::from_secs(120);

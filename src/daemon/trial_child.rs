@@ -150,7 +150,11 @@ fn answer(request: &Request, path: &Path, unlimited: Vec<String>) -> Answer {
     };
     // with less than the daemon has for it: what passes here fits there
     match Network::start_on(LOAD_STACK / 2, &config, None) {
-        Err(error) => Answer::Refused { sentence: error.to_string(), is_usage: error.is_usage() },
+        Err(error) => {
+            let (sentence, is_usage) = (error.to_string(), error.is_usage());
+            let is_named = is_usage || sentence.contains(&*path.to_string_lossy());
+            Answer::Refused { sentence: if is_named { sentence } else { format!("{}: {sentence}", path.display()) }, is_usage }
+        }
         Ok(network) => {
             let metadata = network.pipeline.model().metadata();
             Answer::Fine(Box::new(Tried {
@@ -165,10 +169,11 @@ fn answer(request: &Request, path: &Path, unlimited: Vec<String>) -> Answer {
     }
 }
 
-/// What the daemon may still take of a limit of which it holds so much, but for an eighth: frames go on while a model is loaded.
+/// Half of what the daemon may still take of a limit of which it holds so much: frames go on while a model is loaded, and the first ones
+/// that it sees take memory as well, when the old one's has gone back to an allocator's arena and not to the system.
 fn room(resource: Resource, held: u64) -> Option<u64> {
     let left = getrlimit(resource).current?.saturating_sub(held);
-    Some(left - left / 8)
+    Some(left / 2)
 }
 
 /// Why a model finds no room beside what runs, when not even this process does.
@@ -177,7 +182,7 @@ fn no_room(daemon: &Held) -> Option<String> {
     let limits = [(Resource::Data, daemon.data, own.data, "-d"), (Resource::As, daemon.size, own.size, "-v")];
     limits.into_iter().find_map(|(resource, held, needed, flag)| {
         let room = room(resource, held).filter(|room| *room < needed)?;
-        Some(format!("out of memory: the daemon may take only {} MiB more (`ulimit {flag}`)", room >> 20))
+        Some(format!("out of memory: only {} MiB are left for it beside what runs (`ulimit {flag}`)", room >> 20))
     })
 }
 
