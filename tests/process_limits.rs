@@ -169,7 +169,8 @@ fn a_reload_without_room_is_refused() {
         let mut daemon = Daemon(run(&socket, "scenes", &["source.fps=0"]).stderr(stderr).spawn().expect("the daemon starts"));
         let pid = daemon.0.id();
         let mut subscriber = connect(&socket);
-        next(&mut subscriber);
+        // buffers have their sizes by then
+        (0..50).for_each(|_| drop(next(&mut subscriber)));
         let more = held(pid, resource) + (mebibytes << 20);
         set_soft(pid, resource, &more.to_string());
         daemon.signal(rustix::process::Signal::HUP);
