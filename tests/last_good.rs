@@ -214,6 +214,32 @@ fn a_state_of_garbage_stops_no_start() {
     stop(&mut daemon);
 }
 
+/// `model.sha256` names the only file that may run, the copy included.
+#[test]
+fn another_copy_than_the_digest_says_is_not_run() {
+    let robot = Robot::new("last-good-digest");
+    let first = eomt_edge_host::contents::sha256(&std::fs::read(&robot.model).expect("readable"));
+    robot.prove();
+    let update = b"an update that went wrong";
+    robot.replace(update);
+    let with = |digest: &str| {
+        let mut command = robot.command("scenes");
+        command.args(["--set", &format!("model.sha256={digest}")]);
+        command
+    };
+    for _ in 0..5 {
+        let sentence = fail(&mut with(&eomt_edge_host::contents::sha256(update)), 1);
+        assert!(sentence.contains("m.onnx"), "{sentence}");
+    }
+    for _ in 0..3 {
+        fail(&mut with(&first), 1);
+    }
+    let log = std::fs::File::create(&robot.log).expect("a log");
+    let mut daemon = Daemon(with(&first).stderr(log).spawn().expect("starts"));
+    assert_eq!(robot.serves(), ("first".to_owned(), true));
+    stop(&mut daemon);
+}
+
 #[test]
 fn a_damaged_copy_is_not_run() {
     let robot = Robot::new("last-good-damaged");

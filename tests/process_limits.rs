@@ -154,6 +154,75 @@ fn without_memory_there_is_a_sentence() {
     }
 }
 
+/// A new model needs room beside the one that runs: where a limit leaves none, the reload is refused, and frames go on in any case.
+#[test]
+fn a_reload_without_room_is_refused() {
+    if std::env::var_os("EOMT_EDGE_TEST_RUNNER").is_some() {
+        return; // the limit would be the emulator's
+    }
+    let scratch = Scratch::new("limits-reload");
+    let mut refusals = Vec::new();
+    for (resource, mebibytes) in [("data", 8), ("data", 16), ("data", 24), ("data", 32), ("data", 48), ("as", 20), ("as", 60), ("as", 120)]
+    {
+        let (socket, log) = (scratch.path("masks.sock"), scratch.path("log"));
+        let stderr = std::fs::File::create(&log).expect("a log");
+        let mut daemon = Daemon(run(&socket, "scenes", &["source.fps=0"]).stderr(stderr).spawn().expect("the daemon starts"));
+        let pid = daemon.0.id();
+        let mut subscriber = connect(&socket);
+        // buffers have their sizes by then
+        (0..50).for_each(|_| drop(next(&mut subscriber)));
+        let more = held(pid, resource) + (mebibytes << 20);
+        set_soft(pid, resource, &more.to_string());
+        daemon.signal(rustix::process::Signal::HUP);
+        let said = wait_for(&log, &["reload refused", "the configuration was read again"], 1);
+        // a reload makes readers connect anew
+        let mut subscriber = connect(&socket);
+        let seen = next(&mut subscriber).sequence();
+        assert!(std::iter::repeat_with(|| next(&mut subscriber)).take(20).all(|frame| frame.sequence() > seen), "{resource}");
+        let refused: Vec<&str> = said.lines().filter(|line| line.contains("reload refused")).collect();
+        if let Some(sentence) = refused.first() {
+            let reason =
+                ["out of memory", "temporarily unavailable", "Cannot allocate memory"].iter().any(|reason| sentence.contains(reason));
+            assert!(refused.len() == 1 && sentence.contains("onnx") && reason, "{resource} {mebibytes}: {said}");
+            refusals.push((resource, mebibytes));
+        }
+        set_soft(pid, resource, "unlimited");
+        daemon.signal(rustix::process::Signal::HUP);
+        wait_for(&log, &["the configuration was read again"], 2 - refused.len());
+        next(&mut connect(&socket));
+        daemon.signal(rustix::process::Signal::TERM);
+        assert_eq!(daemon.wait(), Some(0));
+    }
+    println!("refused: {refusals:?}");
+    assert!(refusals.contains(&("data", 8)) && refusals.contains(&("as", 20)), "{refusals:?}");
+}
+
+/// What the limit counts, bytes.
+fn held(pid: u32, resource: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let field = if resource == "data" { "VmData:" } else { "VmSize:" };
+    let held = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
+    held.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+/// Changes the soft limit of a process that runs.
+fn set_soft(pid: u32, resource: &str, limit: &str) {
+    succeed(Command::new("prlimit").arg(format!("--pid={pid}")).arg(format!("--{resource}={limit}:")));
+}
+
+/// Waits for `count` lines with one of `words`; returns the log.
+fn wait_for(log: &Path, words: &[&str], count: usize) -> String {
+    let deadline = std::time::Instant::now() + common::daemon::PATIENCE;
+    loop {
+        let text = std::fs::read_to_string(log).expect("a log");
+        if text.lines().filter(|line| words.iter().any(|word| line.contains(word))).count() >= count {
+            return text;
+        }
+        assert!(std::time::Instant::now() < deadline, "no {words:?}: {text}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_small_stack_grows_or_is_named() {
     let scratch = Scratch::new("limits-stack");

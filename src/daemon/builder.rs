@@ -20,6 +20,9 @@ use crate::sink::RingSink;
 use crate::sink::ring::{self, ReaperCommand, RingError, ServerConfig};
 use crate::source::{CameraRequest, FormatRequest, SourceKinds, SourceOptions, SourceUri};
 
+/// Of a thread that loads a model, bytes: the same at the start and at a reload.
+pub const LOAD_STACK: usize = 4 << 20;
+
 /// A network that has run once, and what readers must know about it.
 pub struct Network {
     pub pipeline: Pipeline,
@@ -50,6 +53,16 @@ impl Network {
         pipeline.reset(); // no camera saw the black frame
         log::info!("{described} in {:.1} s", started.elapsed().as_secs_f64());
         Ok(Network { pipeline, contents })
+    }
+
+    /// [`Network::start`] on a thread with so many bytes of stack, whatever this one has.
+    pub fn start_on(stack: usize, config: &ModelConfig, tried: Option<Contents>) -> Result<Network, DaemonError> {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("eomt-load".to_owned()).stack_size(stack);
+            let thread = thread.spawn_scoped(scope, || Network::start(config, tried));
+            let result = thread.map_err(|source| DaemonError::NoThread { of: "the model", source })?.join();
+            result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// First 16 bytes of the file's SHA-256.

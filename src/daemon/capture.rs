@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -32,12 +33,34 @@ pub struct Capture {
     thread: Option<JoinHandle<()>>,
 }
 
+/// A capture whose thread waits for [`Waiting::begin`]; dropped, it ends without having asked for a frame.
+pub struct Waiting {
+    capture: Capture,
+    begin: SyncSender<()>,
+}
+
+impl Waiting {
+    pub fn begin(self) -> Capture {
+        let _ = self.begin.send(()); // the thread waits for nothing else
+        self.capture
+    }
+}
+
 impl Capture {
     /// Starts to capture from `source`, which the user calls `uri`.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(source: Box<dyn Source>, uri: &str, clock: Arc<dyn Clock>) -> Result<Capture, DaemonError> {
+        Capture::prepare(source, uri, clock).map(Waiting::begin)
+    }
+
+    /// All of it but the first call into `source`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn prepare(source: Box<dyn Source>, uri: &str, clock: Arc<dyn Clock>) -> Result<Waiting, DaemonError> {
+        let (begin, begun) = sync_channel(1);
         let (mailbox, pool) = (Arc::new(Mailbox::default()), Arc::new(Pool::default()));
         let (failure, losses) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Losses::default())));
         let turns = Arc::new(AtomicU64::new(0));
@@ -46,6 +69,9 @@ impl Capture {
             let (mailbox, pool, clock) = (Arc::clone(&mailbox), Arc::clone(&pool), clock);
             let (failure, losses, turns) = (Arc::clone(&failure), Arc::clone(&losses), Arc::clone(&turns));
             let work = move || {
+                if begun.recv().is_err() {
+                    return;
+                }
                 let subject = source.describe();
                 let watched = Watched { source, uri, clock, turns, losses };
                 let result = catch_unwind(AssertUnwindSafe(|| capture(watched, &mailbox, &pool)))
@@ -56,19 +82,12 @@ impl Capture {
             let started = std::thread::Builder::new().name("eomt-capture".to_owned()).spawn(work);
             started.map_err(|source| DaemonError::NoThread { of: "the source", source })?
         };
-        Ok(Capture { mailbox, pool, failure, losses, turns, thread: Some(thread) })
+        Ok(Waiting { capture: Capture { mailbox, pool, failure, losses, turns, thread: Some(thread) }, begin })
     }
 
     /// After the mailbox closed by itself: the end of the source, or its failure.
     pub fn outcome(&self) -> Result<(), DaemonError> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
-    }
-
-    /// Nothing took the place of this one after its end: [`Capture::outcome`] says why. Returns the sentence.
-    pub fn fail(&self, error: DaemonError) -> String {
-        let sentence = error.to_string();
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-        sentence
     }
 
     /// Steps of the thread so far: each call into the source is one, and so is a tenth of a second of waiting. `None`: it has ended.
@@ -215,6 +234,16 @@ mod tests {
         let capture = Capture::start(Box::new(Bad { end: None }), "bad:", Arc::new(FixedClock(1))).unwrap();
         assert!(matches!(capture.mailbox.take(PATIENCE), Taken::Closed));
         assert!(capture.outcome().unwrap_err().to_string().contains("a bad source"));
+    }
+
+    #[test]
+    fn a_source_that_waits_is_asked_for_nothing() {
+        // it would panic, and the failure would say so
+        let mut waiting = Capture::prepare(Box::new(Bad { end: None }), "bad:", Arc::new(FixedClock(1))).unwrap();
+        let (thread, failure) = (waiting.capture.thread.take().unwrap(), Arc::clone(&waiting.capture.failure));
+        drop(waiting);
+        thread.join().unwrap();
+        assert!(failure.lock().unwrap().is_none());
     }
 
     /// Frames of one camera, then of another in its place.

@@ -17,6 +17,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use eomt_edge_host::contents::{Contents, sha256};
@@ -109,6 +110,7 @@ struct Store {
 }
 
 impl Store {
+    /// Not by `files::write`, which may take over the signals that end this daemon in order.
     fn write(&mut self) {
         let text = serde_json::to_vec(&self.state).unwrap_or_default();
         let (new, path) = (self.directory.join("models.json.new"), self.directory.join(STATE_FILE));
@@ -152,6 +154,8 @@ pub struct LastGood {
     /// Counts before this start.
     before: (u32, u32),
     candidate: Option<Candidate>,
+    /// The thread that copies, one at a time.
+    keeper: Option<JoinHandle<()>>,
 }
 
 impl LastGood {
@@ -173,7 +177,7 @@ impl LastGood {
             Store { directory, state, told: false }
         });
         let before = store.as_ref().map_or((0, 0), |store| (store.state.failed_starts, store.state.failed_service));
-        LastGood { store: store.map(|store| Arc::new(Mutex::new(store))), before, candidate: None }
+        LastGood { store: store.map(|store| Arc::new(Mutex::new(store))), before, candidate: None, keeper: None }
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -221,10 +225,12 @@ impl LastGood {
             None => failed_starts >= model.fallback_after,
             Some(tried) => failed_service >= model.fallback_after && *tried != good.contents,
         };
+        // `model.sha256` names the only file that may run, and the copy is a file, too
+        let may_run = model.sha256.is_empty() || model.sha256.eq_ignore_ascii_case(&good.contents.model);
         let normalization = good.normalization.parse().ok()?;
         let path = store.directory.join(&good.directory).join(&good.file);
         let config = ModelConfig { path, normalization, sha256: good.contents.model.clone(), ..model.clone() };
-        due.then(|| (config, good.contents.clone()))
+        (due && may_run).then(|| (config, good.contents.clone()))
     }
 
     /// This model begins to serve.
@@ -234,6 +240,9 @@ impl LastGood {
 
     /// To be called now and then: after enough frames, or time, the model counts as good. The copy is made on a thread of its own.
     pub fn proven(&mut self, published: u64, now: Instant) {
+        if self.keeper.as_ref().is_some_and(|keeper| !keeper.is_finished()) {
+            return; // it is asked again
+        }
         let frames = |candidate: &Candidate| published.saturating_sub(candidate.published);
         let is_proven = |candidate: &mut Candidate| {
             frames(candidate) >= PROVEN_FRAMES || now.saturating_duration_since(candidate.since) >= PROVEN_AFTER
@@ -241,23 +250,35 @@ impl LastGood {
         let Some(candidate) = self.candidate.take_if(is_proven) else { return };
         let served = frames(&candidate) > 0;
         let Some(store) = self.store.clone() else { return };
-        let keep = move || {
-            let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
-            (store.state.failed_starts, store.state.failed_service) = (0, 0);
-            if served && store.state.good.as_ref().is_none_or(|good| good.contents != candidate.contents) {
-                match copy(&store.directory, &candidate) {
-                    Ok(good) => store.state.good = Some(good),
-                    Err(reason) => log::warn!("{}: not kept as the last good model: {reason}", candidate.config.path.display()),
-                }
-            }
-            store.write();
-            let current = store.state.good.as_ref().map(|good| good.directory.clone());
-            remove_others(&store.directory, current.as_deref());
-        };
-        if let Err(error) = std::thread::Builder::new().name("eomt-keep".to_owned()).spawn(keep) {
-            log::warn!("no thread to keep the last good model: {error}");
+        self.before = (0, 0);
+        match std::thread::Builder::new().name("eomt-keep".to_owned()).spawn(move || keep(&store, &candidate, served)) {
+            Ok(keeper) => self.keeper = Some(keeper),
+            Err(error) => log::warn!("no thread to keep the last good model: {error}"),
         }
     }
+}
+
+/// Takes the counts back, then copies a model that has `served`. The store is free during the copy, which takes long.
+fn keep(store: &Mutex<Store>, candidate: &Candidate, served: bool) {
+    let lock = || store.lock().unwrap_or_else(PoisonError::into_inner);
+    let (directory, kept) = {
+        let mut store = lock();
+        (store.state.failed_starts, store.state.failed_service) = (0, 0);
+        store.write();
+        (store.directory.clone(), store.state.good.as_ref().is_some_and(|good| good.contents == candidate.contents))
+    };
+    if served && !kept {
+        match copy(&directory, candidate) {
+            Ok(good) => {
+                let mut store = lock();
+                store.state.good = Some(good);
+                store.write();
+            }
+            Err(reason) => log::warn!("{}: not kept as the last good model: {reason}", candidate.config.path.display()),
+        }
+    }
+    let current = lock().state.good.as_ref().map(|good| good.directory.clone());
+    remove_others(&directory, current.as_deref());
 }
 
 /// What fails, if it fails: the file as it is now, and how it is to be computed.

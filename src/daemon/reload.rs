@@ -1,17 +1,18 @@
 //! SIGHUP: the configuration is read again, and what does not work leaves the old one in force.
 //!
-//! Frames go on while a model is tried and loaded; one that takes too long is given up.
+//! Frames go on while a model is tried and loaded and a source is opened; one that takes too long is given up.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eomt_edge_core::pipeline::Taken;
 
-use super::builder::{Network, decoder, open_source, ring_config, ring_metadata, source_uri};
+use super::builder::{decoder, ring_config, ring_metadata, source_uri};
 use super::capture::Capture;
+use super::loader::Loaded;
 use super::screen::check;
 use super::serve::Server;
-use crate::config::ModelConfig;
+use crate::config::Config;
 use crate::sink::State;
 
 /// While a model is loaded: the loader is asked this often.
@@ -40,11 +41,12 @@ impl Server {
         self.last_status = Instant::now();
     }
 
-    /// The network of a new configuration, after its trial. Frames go on meanwhile, and so do signs of life, for as long as both may take.
-    fn load(&mut self, config: &ModelConfig) -> Result<Network, String> {
-        let limit = config.load_timeout() * 2 + END_PATIENCE;
+    /// The network of a new configuration, after its trial, and its source, if that has changed. Frames go on meanwhile, and so do signs of
+    /// life, for as long as all of it may take.
+    fn load(&mut self, config: &Config) -> Result<Loaded, String> {
+        let limit = config.model.load_timeout() * 2 + END_PATIENCE;
         self.service.extend_start(limit);
-        self.loaders.order(config)?;
+        self.loaders.order(config, (&config.source, &config.camera) != (&self.config.source, &self.config.camera))?;
         let started = Instant::now();
         loop {
             // what is wrong with another thread comes up again in the main loop
@@ -57,9 +59,9 @@ impl Server {
                 return Err("the daemon stops".to_owned());
             }
             if started.elapsed() >= limit {
-                self.loaders.abandon();
-                let path = config.path.display();
-                return Err(format!("{path}: loading it took longer than {} s (model.load_timeout) and was given up", config.load_timeout));
+                let (path, uri) = (config.model.path.display(), &config.source.uri);
+                let what = if self.loaders.abandon() { format!("{uri}: opening") } else { format!("{path}: loading") };
+                return Err(format!("{what} it took longer than {} s (model.load_timeout) and was given up", config.model.load_timeout));
             }
             match self.capture.mailbox.take(LOAD_PATIENCE) {
                 // an error that ends the run comes up again in the main loop
@@ -77,19 +79,18 @@ impl Server {
         let uri = source_uri(&config).map_err(|error| error.to_string())?;
         check(&config).map_err(|error| error.to_string())?;
         // the file may have changed under the same name, so the model is always loaded anew
-        let mut network = self.load(&config.model)?;
-        let source = match (&config.source, &config.camera) == (&self.config.source, &self.config.camera) {
-            true => None,
-            false => Some(open_source(&uri, &config).map_err(|error| error.to_string())?),
-        };
+        let Loaded { mut network, source } = self.load(&config)?;
         let ring = ring_config(&config, &network, source.as_ref().map_or(self.sink.max_size(), |source| source.max_size()));
         let metadata = ring_metadata(network.pipeline.model().metadata(), false);
+        // what the system may refuse comes first: from here on the old configuration cannot come back
+        let waiting = source.map(|source| Capture::prepare(source, &config.source.uri, Arc::clone(&self.clock))).transpose();
+        let waiting = waiting.map_err(|error| error.to_string())?;
         self.sink.reconfigure(ring, metadata).map_err(|error| error.to_string())?;
-        if let Some(source) = source {
+        if let Some(waiting) = waiting {
             // first: two cannot stream from one camera
             self.capture.stop();
             self.lost_before = self.lost();
-            self.capture = Capture::start(source, &config.source.uri, Arc::clone(&self.clock)).map_err(|error| self.capture.fail(error))?;
+            self.capture = waiting.begin();
             self.sink.set_source_id(0);
             self.decoder = decoder(&uri, &config);
             network.pipeline.reset(); // another camera shows another scene

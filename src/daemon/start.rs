@@ -4,7 +4,7 @@ use eomt_edge_host::contents::Contents;
 use eomt_edge_host::model_file::ModelFileError;
 
 use super::DaemonError;
-use super::builder::Network;
+use super::builder::{LOAD_STACK, Network};
 use super::last_good::LastGood;
 use super::service::Service;
 use super::signals::Signals;
@@ -44,7 +44,7 @@ impl Starter<'_> {
                     }
                 }
                 self.last_good.trial_passed();
-                Ok(Started { network: Network::start(model, Some(tried.contents))?, fallback: None })
+                Ok(Started { network: Network::start_on(LOAD_STACK, model, Some(tried.contents))?, fallback: None })
             }
         }
     }
@@ -61,7 +61,7 @@ impl Starter<'_> {
             if tried.contents != contents {
                 return Err(ModelFileError::Changed { path: config.path.clone(), what: "the copy".to_owned() }.into());
             }
-            Network::start(&config, Some(contents))
+            Network::start_on(LOAD_STACK, &config, Some(contents))
         });
         match network {
             Ok(network) => {

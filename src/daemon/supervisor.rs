@@ -35,7 +35,7 @@ pub const MASK_SERVER_LIMIT: Duration = Duration::from_secs(10);
 /// A panel's slowest transfer takes a second; an emulator's first picture, several.
 pub const DISPLAY_LIMIT: Duration = Duration::from_secs(30);
 
-/// One frame, or opening another source at a reload, without a watchdog's limit (`WatchdogSec=` in the unit).
+/// One frame, without a watchdog's limit (`WatchdogSec=` in the unit).
 const MAIN_LIMIT: Duration = Duration::from_secs(120);
 
 /// The supervisor only sleeps and looks.
@@ -98,7 +98,7 @@ impl Watch {
 /// What two threads know of each other.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Of the main thread; 0 = it loads the model, for which the unit's TimeoutStartSec is the limit.
+    /// Of the main thread; 0 = it loads the model, for which `model.load_timeout` is the limit: systemd's own one is put off for as long.
     main: AtomicU64,
     /// Of the supervisor's.
     own: AtomicU64,

@@ -256,7 +256,8 @@ mod tests {
         for (script, words) in [
             ("kill -ABRT $$", "signal 6 (SIGABRT)"),
             ("kill -SEGV $$", "signal 11"),
-            ("kill -KILL $$", "signal 9"),
+            ("kill -KILL $$", "signal 9 (SIGKILL: most likely no memory was left)"),
+            ("ulimit -Ht 2; ulimit -St 1; while :; do :; done", "signal 24 (SIGXCPU: it took too much processor time)"),
             ("exit 101", "exit code 101"),
             ("exit 0", "exit code 0 and no answer"),
             ("echo memory allocation of 5 bytes failed >&2; kill -ABRT $$", "memory allocation of 5 bytes failed"),

@@ -9,11 +9,11 @@ use eomt_edge_core::data::Task;
 use eomt_edge_host::bounds;
 use eomt_edge_host::contents::Contents;
 use eomt_edge_host::files;
-use rustix::process::{Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
 use rustix::thread::set_no_new_privs;
 use serde::{Deserialize, Serialize};
 
-use super::builder::Network;
+use super::builder::{LOAD_STACK, Network};
 use crate::config::ModelConfig;
 
 /// What is to be tried, but for the path, which may be any bytes and is an argument.
@@ -27,6 +27,26 @@ pub struct Request {
     sha256: String,
     /// Of processor time on each thread, after which the kernel ends an orphan.
     seconds: u64,
+    /// By the daemon.
+    held: Held,
+}
+
+/// Memory that a process holds, bytes: what its limits count.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Held {
+    /// RLIMIT_DATA.
+    data: u64,
+    /// RLIMIT_AS.
+    size: u64,
+}
+
+impl Held {
+    /// By this process.
+    fn now() -> Held {
+        let status = system("/proc/self/status".as_ref()).unwrap_or_default();
+        let field = |name| kibibytes(&status, name).unwrap_or(0);
+        Held { data: field("VmData:"), size: field("VmSize:") }
+    }
 }
 
 /// What came of it.
@@ -70,6 +90,7 @@ impl Request {
             task: config.task.map(|task| task.name().to_owned()),
             sha256: config.sha256.clone(),
             seconds,
+            held: Held::now(),
         }
     }
 
@@ -93,6 +114,9 @@ const REQUEST_BYTES_MAX: u64 = 1 << 16;
 /// Descriptors that a model and its files need, with room.
 const FILES_MAX: u64 = 64;
 
+/// No processor works for longer, seconds: a thousand years.
+const SECONDS_MAX: u64 = 1 << 35;
+
 /// However little memory is free, the program itself needs this much.
 const MEMORY_MIN: u64 = 64 << 20;
 
@@ -109,8 +133,10 @@ pub fn try_model_main(parent: i32, path: &Path) -> io::Result<()> {
     let mut text = String::new();
     io::stdin().take(REQUEST_BYTES_MAX).read_to_string(&mut text)?;
     let request: Request = serde_json::from_str(&text)?;
-    let unlimited = limit(&request);
-    let answer = answer(&request, path, unlimited);
+    let answer = match no_room(&request.held) {
+        Some(reason) => Answer::Refused { sentence: format!("{}: it cannot be tried: {reason}", path.display()), is_usage: false },
+        None => answer(&request, path, limit(&request)),
+    };
     let mut stdout = io::stdout().lock();
     serde_json::to_writer(&mut stdout, &answer)?;
     stdout.write_all(b"\n")?;
@@ -122,8 +148,13 @@ fn answer(request: &Request, path: &Path, unlimited: Vec<String>) -> Answer {
         Ok(config) => config,
         Err(sentence) => return Answer::Refused { sentence, is_usage: true },
     };
-    match Network::start(&config, None) {
-        Err(error) => Answer::Refused { sentence: error.to_string(), is_usage: error.is_usage() },
+    // with less than the daemon has for it: what passes here fits there
+    match Network::start_on(LOAD_STACK / 2, &config, None) {
+        Err(error) => {
+            let (sentence, is_usage) = (error.to_string(), error.is_usage());
+            let is_named = is_usage || sentence.contains(&*path.to_string_lossy());
+            Answer::Refused { sentence: if is_named { sentence } else { format!("{}: {sentence}", path.display()) }, is_usage }
+        }
         Ok(network) => {
             let metadata = network.pipeline.model().metadata();
             Answer::Fine(Box::new(Tried {
@@ -136,6 +167,29 @@ fn answer(request: &Request, path: &Path, unlimited: Vec<String>) -> Answer {
             }))
         }
     }
+}
+
+/// Half of what the daemon may still take of a limit of which it holds so much: frames go on while a model is loaded, and the first ones
+/// that it sees take memory as well, when the old one's has gone back to an allocator's arena and not to the system.
+fn room(resource: Resource, held: u64) -> Option<u64> {
+    let left = getrlimit(resource).current?.saturating_sub(held);
+    Some(left / 2)
+}
+
+/// Why a model finds no room beside what runs, when not even this process does.
+fn no_room(daemon: &Held) -> Option<String> {
+    let own = Held::now();
+    let limits = [(Resource::Data, daemon.data, own.data, "-d"), (Resource::As, daemon.size, own.size, "-v")];
+    limits.into_iter().find_map(|(resource, held, needed, flag)| {
+        let room = room(resource, held).filter(|room| *room < needed)?;
+        Some(format!("out of memory: only {} MiB are left for it beside what runs (`ulimit {flag}`)", room >> 20))
+    })
+}
+
+/// At most `most`, and no more than there was; the hard limit lies above the soft one by `above`.
+fn lowered(Rlimit { current, maximum }: Rlimit, most: u64, above: u64) -> Rlimit {
+    let soft = [current, maximum].into_iter().flatten().fold(most, u64::min);
+    Rlimit { current: Some(soft), maximum: Some(maximum.map_or(soft + above, |hard| hard.min(soft + above))) }
 }
 
 /// Bounds what this process can take; returns what could not be bounded. Dumps and files are none of its business, and when memory is
@@ -152,18 +206,19 @@ fn limit(request: &Request) -> Vec<String> {
         }
     };
     let limits = [
-        ("core dumps", Resource::Core, Some(0)),
-        ("files that it writes", Resource::Fsize, Some(0)),
-        ("open files", Resource::Nofile, Some(FILES_MAX)),
-        ("processor time", Resource::Cpu, Some(request.seconds.saturating_mul(threads as u64 + 1))),
-        // Not the address space, of which allocators and threads reserve far more than they use.
-        ("memory", Resource::Data, memory().map(|bytes| bytes.max(MEMORY_MIN))),
+        ("core dumps", Resource::Core, Some(0), 0),
+        ("files that it writes", Resource::Fsize, Some(0), 0),
+        ("open files", Resource::Nofile, Some(FILES_MAX), 0),
+        // SIGXCPU, which has a name, comes before SIGKILL
+        ("processor time", Resource::Cpu, Some(request.seconds.saturating_mul(threads as u64 + 1).min(SECONDS_MAX)), 1),
+        ("memory", Resource::Data, memory().map(|bytes| bytes.max(MEMORY_MIN)), 0),
+        ("memory beside what runs", Resource::Data, room(Resource::Data, request.held.data), 0),
+        // Only where it is limited: allocators and threads reserve far more of it than they use.
+        ("address space", Resource::As, room(Resource::As, request.held.size), 0),
     ];
-    for (what, resource, most) in limits {
-        let hard = rustix::process::getrlimit(resource).maximum;
-        let most = most.map(|most| hard.map_or(most, |hard| most.min(hard)));
-        if most.is_some() {
-            note(what, setrlimit(resource, Rlimit { current: most, maximum: most }).map_err(io::Error::from));
+    for (what, resource, most, above) in limits {
+        if let Some(most) = most {
+            note(what, setrlimit(resource, lowered(getrlimit(resource), most, above)).map_err(io::Error::from));
         }
     }
     note("privileges", set_no_new_privs(true).map_err(io::Error::from));
@@ -175,12 +230,14 @@ fn limit(request: &Request) -> Vec<String> {
 /// groups.
 fn memory() -> Option<u64> {
     let info = system("/proc/meminfo".as_ref())?;
-    let field = |name: &str| -> Option<u64> {
-        let rest = info.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
-    };
-    let machine = field("MemAvailable:")? + field("SwapFree:").unwrap_or(0);
+    let machine = kibibytes(&info, "MemAvailable:")? + kibibytes(&info, "SwapFree:").unwrap_or(0);
     Some(control_groups().into_iter().fold(machine, u64::min))
+}
+
+/// A line of `/proc/meminfo` or `/proc/PID/status`, in bytes.
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
 }
 
 /// The text of a file of the system.
@@ -198,17 +255,49 @@ fn control_groups() -> Vec<u64> {
     let left = |group: &Path| {
         let most = number(group.join("memory.max"))?;
         let used = number(group.join("memory.current"))?;
-        // pages of files go when others need room
         let stat = system(&group.join("memory.stat")).unwrap_or_default();
-        let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse::<u64>().ok()).unwrap_or(0);
-        Some(most.saturating_sub(used.saturating_sub(cached)))
+        Some(most.saturating_sub(used.saturating_sub(file_pages(&stat))))
     };
     group.ancestors().take_while(|group| group.starts_with(&root)).filter_map(left).collect()
+}
+
+/// Pages of files, which go when others need room, bytes: read lately or not.
+fn file_pages(memory_stat: &str) -> u64 {
+    let value = |name: &str| memory_stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap_or(0);
+    value("inactive_file ") + value("active_file ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_are_lowered_only() {
+        let limit = |current, maximum| Rlimit { current, maximum };
+        for (before, most, above, after) in [
+            (limit(None, None), 100, 0, (100, 100)),
+            (limit(None, None), 100, 1, (100, 101)),
+            (limit(Some(50), None), 100, 0, (50, 50)),
+            (limit(Some(50), Some(70)), 100, 1, (50, 51)),
+            (limit(Some(70), Some(70)), 100, 1, (70, 70)),
+            (limit(Some(500), Some(700)), 100, 0, (100, 100)),
+        ] {
+            let Rlimit { current, maximum } = lowered(before, most, above);
+            assert_eq!((current, maximum), (Some(after.0), Some(after.1)));
+        }
+    }
+
+    #[test]
+    fn all_pages_of_files_can_go() {
+        let stat = "anon 7\nfile 100\ninactive_anon 3\nactive_anon 4\ninactive_file 60\nactive_file 30\nunevictable 0\n";
+        assert_eq!((file_pages(stat), file_pages("")), (90, 0));
+    }
+
+    #[test]
+    fn what_is_held_is_told() {
+        let Held { data, size } = Held::now();
+        assert!(0 < data && data < size, "{data} of {size}");
+    }
 
     #[test]
     fn a_request_survives_the_way() {
