@@ -140,7 +140,11 @@ fn without_memory_there_is_a_sentence() {
         return; // the limit would be the emulator's
     }
     let scratch = Scratch::new("limits-memory");
-    for limit in ["-v 50000", "-v 70000", "-v 100000", "-d 5000", "-d 10000", "-d 20000", "-d 50000"] {
+    // KiB; the loader of shared libraries needs as much as the program's file has, and has words of its own below that
+    let file = std::fs::metadata(env!("CARGO_BIN_EXE_eomt-edge")).expect("the program").len() / 1024;
+    let spaces = [20_000, 40_000, 80_000].map(|more| format!("-v {}", file + more));
+    let data = [5_000, 10_000, 20_000, 50_000].map(|data| format!("-d {data}"));
+    for limit in spaces.iter().chain(&data) {
         for command in [three_frames(&scratch), convert(&scratch, "int8"), segment(&scratch)] {
             let (code, said) = sentence(&limited(limit, &command).output().expect("a shell"));
             let reason = ["out of memory", "temporarily unavailable", "Cannot allocate memory"].iter().any(|reason| said.contains(reason));
