@@ -15,7 +15,7 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, Shutdown, recvmsg, shutdown};
@@ -39,7 +39,7 @@ pub(super) fn freeze(socket: &OwnedFd) -> bool {
 
 /// Orders for the closing thread. Closes in the order of handing over.
 pub(super) struct Closer<T = OwnedFd> {
-    orders: Sender<T>,
+    orders: SyncSender<T>,
     /// Whose they are, if a user's; the oldest first.
     waiting: VecDeque<Option<u32>>,
     /// Closed since [`Closer::take_note`] last looked.
@@ -47,9 +47,9 @@ pub(super) struct Closer<T = OwnedFd> {
 }
 
 impl<T: Send + 'static> Closer<T> {
-    /// Starts the thread.
-    pub fn start() -> io::Result<Closer<T>> {
-        let (orders, given) = channel::<T>();
+    /// Starts the thread. The caller sees to it that no more than `waiting_max` wait.
+    pub fn start(waiting_max: usize) -> io::Result<Closer<T>> {
+        let (orders, given) = sync_channel::<T>(waiting_max);
         let closed = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&closed);
         std::thread::Builder::new().name("mask-closer".into()).spawn(move || {
@@ -63,9 +63,13 @@ impl<T: Send + 'static> Closer<T> {
 
     /// Has `order` closed, which belongs to a process of user `uid`, or to nobody in particular.
     pub fn hand_over(&mut self, order: T, uid: Option<u32>) {
-        // The channel has no bound of its own, as the caller keeps one by `waiting`. Cannot fail: the thread lives as long as this sender.
-        if self.orders.send(order).is_ok() {
-            self.waiting.push_back(uid);
+        match self.orders.try_send(order) {
+            Ok(()) => self.waiting.push_back(uid),
+            Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) => {
+                // A mistake of the caller's, or the thread has died. A descriptor lost is better than a thread that stands still.
+                log::error!("a connection is left open: {} wait to be closed already", self.waiting.len());
+                std::mem::forget(order);
+            }
         }
     }
 
@@ -91,6 +95,7 @@ mod tests {
     use std::io::IoSlice;
     use std::mem::MaybeUninit;
     use std::os::fd::AsFd;
+    use std::sync::mpsc::Receiver;
 
     use rustix::io::Errno;
     use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair};
@@ -147,7 +152,7 @@ mod tests {
     }
 
     /// Closes when its gate opens.
-    struct Slow(std::sync::mpsc::Receiver<()>);
+    struct Slow(Receiver<()>);
 
     impl Drop for Slow {
         fn drop(&mut self) {
@@ -157,11 +162,11 @@ mod tests {
 
     #[test]
     fn whoever_hands_over_goes_on_and_knows_what_is_not_closed_yet() {
-        let mut closer = Closer::start().expect("a thread");
-        let gates: Vec<Sender<()>> = [Some(1), Some(2), None, Some(1)]
+        let mut closer = Closer::start(4).expect("a thread");
+        let gates: Vec<SyncSender<()>> = [Some(1), Some(2), None, Some(1)]
             .into_iter()
             .map(|uid| {
-                let (gate, closed) = channel();
+                let (gate, closed) = sync_channel(1);
                 closer.hand_over(Slow(closed), uid);
                 gate
             })

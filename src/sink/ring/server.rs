@@ -79,7 +79,7 @@ impl MaskServer {
         let keeper = Keeper::new(Arc::clone(&server.place), address, Instant::now());
         let limits = Limits { clients_max: config.clients_max, clients_per_user_max: config.clients_per_user_max };
         let no_thread = |source| RingError::Server { step: "starting its thread", source };
-        let closer = Closer::start().map_err(no_thread)?;
+        let closer = Closer::start(limits.waiting_max()).map_err(no_thread)?;
         let service = Service::new(server.shared.clone(), bound.listener, keeper, share, limits, closer).map_err(fail("epoll"))?;
         let thread = std::thread::Builder::new().name("mask-server".into()).spawn(move || service.run());
         server.thread = Some(thread.map_err(no_thread)?);

@@ -49,6 +49,14 @@ pub(super) struct Limits {
     pub clients_per_user_max: usize,
 }
 
+impl Limits {
+    /// How many sockets wait to be closed at most: those refused until no more are accepted, all readers at once (a new ring, a stop), and a few
+    /// listeners.
+    pub fn waiting_max(&self) -> usize {
+        2 * self.clients_max + 4
+    }
+}
+
 /// What the thread shares with the server's owner.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {

@@ -62,7 +62,7 @@ impl Fixture {
         let name = SocketName { path: path.clone(), dev: stat.st_dev, ino: stat.st_ino };
         let address = Address::new(&path, 0o600, None).expect("an absolute path");
         let keeper = Keeper::new(Arc::new(Place::new(name, None)), address, Instant::now());
-        let closer = Closer::start().expect("a thread");
+        let closer = Closer::start(limits.waiting_max()).expect("a thread");
         let service = Service::new(shared, listener, keeper, ring.share().expect("descriptors"), limits, closer).expect("epoll");
         Fixture { dir: Dir(dir), ring, service, events: Vec::with_capacity(32) }
     }
