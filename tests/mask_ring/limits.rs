@@ -1,14 +1,15 @@
 //! Places, floods and low limits.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use eomt_edge_client::{ClientError, Subscriber};
+use rustix::process::Uid;
 use rustix::process::{Resource, Rlimit, prlimit};
+use rustix::thread::set_thread_res_uid;
 
 use super::hostile::{assert_alive, raw_socket};
-use super::support::{PATIENCE, Process, Scratch, emulated, launch_writer, python, ring_writer, until, writer};
+use super::support::{PATIENCE, Scratch, emulated, launch_writer, ring_writer, runner, until, writer};
 
 fn refusal(scratch: &Scratch) -> String {
     let error = Subscriber::connect(scratch.socket()).expect_err("no place");
@@ -35,10 +36,13 @@ fn one_user_cannot_take_all_the_places() {
         return; // only root can become somebody else
     }
     std::os::unix::fs::chown(scratch.socket(), Some(65_534), None).expect("root may");
-    let mut command = python();
-    let script = "import sys, eomt_edge_client as c\nfor frame in c.Subscriber(sys.argv[1]): print(frame.sequence)";
-    command.args(["-c", script]).arg(scratch.socket()).uid(65_534);
-    Process::spawn(command).line();
+    let socket = scratch.socket();
+    let outsider = std::thread::spawn(move || {
+        let nobody = Some(Uid::from_raw(65_534));
+        set_thread_res_uid(nobody, nobody, nobody).expect("root may; this thread alone");
+        assert_alive(&mut Subscriber::connect(socket).expect("a place for another user"));
+    });
+    outsider.join().expect("another user's reader");
 }
 
 #[test]
@@ -92,6 +96,9 @@ fn server_ticks(pid: u32) -> u64 {
 /// Under every limit on open files it starts, or says in one sentence why not.
 #[test]
 fn few_open_files_are_a_sentence() {
+    if !runner().is_empty() {
+        return; // the limit would be the emulator's
+    }
     let scratch = Scratch::new();
     let mut started = 0;
     for limit in 4..24u64 {
@@ -112,6 +119,9 @@ fn few_open_files_are_a_sentence() {
 /// Asked first, for a sentence that names the limit.
 #[test]
 fn a_low_limit_on_file_sizes_is_a_sentence() {
+    if !runner().is_empty() {
+        return; // the emulator does not tell the program of the limit
+    }
     let scratch = Scratch::new();
     let mut command = emulated(&ring_writer());
     command.arg("--socket").arg(scratch.socket()).args(["--frames", "1"]);

@@ -114,10 +114,13 @@ mod tests {
         sendmsg(socket, &[IoSlice::new(data)], &mut control, SendFlags::NOSIGNAL)
     }
 
+    /// Bytes, and whether a descriptor comes with them.
+    type Message = (&'static [u8], bool);
+
     #[test]
     fn what_a_client_sent_is_seen_whatever_its_form() {
         let (other, _kept) = pair();
-        let cases: [(&str, &[(&[u8], bool)]); 6] = [
+        let cases: [(&str, &[Message]); 6] = [
             ("nothing", &[]),
             ("data", &[(b"x", false)]),
             ("an empty message", &[(b"", false)]),
