@@ -282,7 +282,10 @@ mod tests {
         }
         let directory = scratch("signal");
         for signal in [SIGTERM, SIGINT, SIGHUP] {
-            let mut child = Command::new(std::env::current_exe().unwrap())
+            // env(1): under nohup(1) the child would ignore SIGHUP, as it should
+            let mut child = Command::new("env")
+                .arg("--default-signal")
+                .arg(std::env::current_exe().unwrap())
                 .args(["--exact", "files::atomic::tests::a_signal_removes_temporary_names", "--nocapture"])
                 .env(DIRECTORY, &directory)
                 .stdout(Stdio::piped())
