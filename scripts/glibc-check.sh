@@ -61,10 +61,10 @@ check_start() {
     as_root mkdir -p "$root/check" "$root/proc" "$root/sys" "$root/dev"
     as_root chown "$(id -u)" "$root/check"
     cp tests/data/clip/000007.png "$root/check/picture.png"
-    # in_root NAME COMMAND...: the mounts are gone with their name space
+    # in_root NAME COMMAND...: the mounts are gone with their name space; the program starts its children through the emulator, too
     in_root() {
         # shellcheck disable=SC2016,SC2086 # for the inner shell; a list of words
-        as_root unshare --mount sh -euc 'for place in proc sys dev; do mount --rbind /$place "$1/$place"; done; exec chroot "$@"' \
+        as_root env EOMT_EDGE_TEST_RUNNER="$emulator" unshare --mount sh -euc 'for place in proc sys dev; do mount --rbind /$place "$1/$place"; done; exec chroot "$@"' \
             sh "$root" $emulator "${@:2}" >"$root/check/$1.txt" 2>&1
     }
     in_root libc "/lib/$triple/libc.so.6" && grep -q "release version $limit" "$root/check/libc.txt" || fail "$suite has another glibc: $(head -n 1 "$root/check/libc.txt")"
