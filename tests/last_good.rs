@@ -89,7 +89,7 @@ impl Robot {
     /// Serves until the model is kept.
     fn prove(&self) {
         let mut daemon = self.start("scenes");
-        let digest = eomt_edge_host::contents::sha256(&std::fs::read(&self.model).expect("readable"));
+        let digest = eomt_edge_host::files::sha256(&std::fs::read(&self.model).expect("readable"));
         let state = self.wait_for_state("kept", |state| state["good"]["contents"]["model"] == digest.as_str());
         let deadline = Instant::now() + PATIENCE;
         while self.names().len() != 2 {
@@ -218,7 +218,7 @@ fn a_state_of_garbage_stops_no_start() {
 #[test]
 fn another_copy_than_the_digest_says_is_not_run() {
     let robot = Robot::new("last-good-digest");
-    let first = eomt_edge_host::contents::sha256(&std::fs::read(&robot.model).expect("readable"));
+    let first = eomt_edge_host::files::sha256(&std::fs::read(&robot.model).expect("readable"));
     robot.prove();
     let update = b"an update that went wrong";
     robot.replace(update);
@@ -228,7 +228,7 @@ fn another_copy_than_the_digest_says_is_not_run() {
         command
     };
     for _ in 0..5 {
-        let sentence = fail(&mut with(&eomt_edge_host::contents::sha256(update)), 1);
+        let sentence = fail(&mut with(&eomt_edge_host::files::sha256(update)), 1);
         assert!(sentence.contains("m.onnx"), "{sentence}");
     }
     for _ in 0..3 {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use eomt_edge_host::contents::sha256;
+use eomt_edge_host::files::sha256;
 use eomt_edge_host::model_file::{self, Compute, Expected};
 use rustix::process::Signal;
 

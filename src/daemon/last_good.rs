@@ -20,7 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use eomt_edge_host::contents::{Contents, sha256};
+use eomt_edge_host::contents::Contents;
+use eomt_edge_host::files::{hex, sha256};
 use rustix::fs::{OFlags, statvfs};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -347,7 +348,7 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<String> {
         to.write_all(&buffer[..count])?;
     }
     to.sync_all()?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
 }
 
 fn remove_directory(path: &Path) -> io::Result<()> {

@@ -44,7 +44,7 @@ impl Held {
     /// By this process.
     fn now() -> Held {
         let status = system("/proc/self/status".as_ref()).unwrap_or_default();
-        let field = |name| kibibytes(&status, name).unwrap_or(0);
+        let field = |name| files::kibibytes(&status, name).unwrap_or(0);
         Held { data: field("VmData:"), size: field("VmSize:") }
     }
 }
@@ -230,14 +230,8 @@ fn limit(request: &Request) -> Vec<String> {
 /// groups.
 fn memory() -> Option<u64> {
     let info = system("/proc/meminfo".as_ref())?;
-    let machine = kibibytes(&info, "MemAvailable:")? + kibibytes(&info, "SwapFree:").unwrap_or(0);
+    let machine = files::kibibytes(&info, "MemAvailable:")? + files::kibibytes(&info, "SwapFree:").unwrap_or(0);
     Some(control_groups().into_iter().fold(machine, u64::min))
-}
-
-/// A line of `/proc/meminfo` or `/proc/PID/status`, in bytes.
-fn kibibytes(text: &str, name: &str) -> Option<u64> {
-    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
 }
 
 /// The text of a file of the system.

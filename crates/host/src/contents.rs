@@ -5,14 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use eomt_edge_core::model::ExternalData;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::files::sha256;
 use crate::weight_files::WeightFiles;
-
-/// SHA-256 in hex.
-pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// Everything that was read for a model.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -18,7 +18,8 @@ use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Texts}
 use eomt_edge_core::model::{Agreement, Companions, LoadOptions, Model, ModelError, is_contained};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::contents::{Contents, RecordedWeights, sha256};
+use crate::contents::{Contents, RecordedWeights};
+use crate::files::sha256;
 use crate::weight_files::WeightFiles;
 use crate::{bounds, files};
 

@@ -31,7 +31,12 @@ const NORMALIZATION: std::ops::RangeInclusive<f32> = 1e-6..=1e6;
 
 /// Text from a file, fit for a sentence: one line, at most 60 characters.
 pub fn short(text: &str) -> String {
-    text.chars().take(60).map(|c| if c.is_control() { '?' } else { c }).collect()
+    one_line(text, 60)
+}
+
+/// The same with at most `most` characters.
+pub fn one_line(text: &str, most: usize) -> String {
+    text.chars().take(most).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// Errors: why no input has `size`, (height, width).

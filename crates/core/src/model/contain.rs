@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ModelError;
+use super::bounds::one_line;
 
 static CONTAINED: AtomicUsize = AtomicUsize::new(0);
 
@@ -50,7 +51,7 @@ pub(super) fn contained<R>(action: &'static str, work: impl FnOnce() -> Result<R
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     let line = text.unwrap_or("no reason given").lines().next().unwrap_or_default();
-    line.chars().take(200).map(|c| if c.is_control() { '?' } else { c }).collect()
+    one_line(line, 200)
 }
 
 #[cfg(test)]

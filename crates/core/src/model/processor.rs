@@ -17,6 +17,7 @@
 
 use serde_json::{Map, Value};
 
+use super::bounds::one_line;
 use super::metadata::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::{Task, Thresholds};
 
@@ -370,7 +371,7 @@ fn sized((height, width): (usize, usize)) -> String {
 /// A value for a sentence: one line, at most 80 characters.
 fn short(value: &Value) -> String {
     let text = value.to_string();
-    let mut short: String = text.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect();
+    let mut short = one_line(&text, 80);
     if short.len() < text.len() {
         short.push('…');
     }

@@ -12,12 +12,17 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 pub use atomic::AtomicFile;
-pub use reading::{check, free_memory, open, read, read_bytes, read_exactly, read_text};
+pub use reading::{check, free_memory, kibibytes, open, read, read_bytes, read_exactly, read_text};
 
 /// SHA-256 in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
     use sha2::{Digest, Sha256};
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes `bytes` to `path`, whole or not at all.

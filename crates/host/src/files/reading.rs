@@ -131,8 +131,13 @@ pub fn read(path: &Path, bound: &FileBound) -> Result<Vec<u8>> {
 pub fn free_memory() -> Option<u64> {
     let mut text = String::new();
     File::open("/proc/meminfo").ok()?.take(bounds::SYSTEM.bytes).read_to_string(&mut text).ok()?;
-    let kib: u64 = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib << 10)
+    kibibytes(&text, "MemAvailable:")
+}
+
+/// The line `name` of `/proc/meminfo` or `/proc/PID/status`, in bytes.
+pub fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
 }
 
 #[cfg(test)]
