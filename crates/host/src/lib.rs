@@ -12,13 +12,11 @@
 
 #![warn(missing_docs)]
 
-pub mod bounds;
 mod clock;
 pub mod contents;
-pub mod files;
 pub mod model_file;
-pub mod output;
 pub mod pictures;
 mod weight_files;
 
 pub use clock::MonotonicClock;
+pub use eomt_edge_files::{bounds, files, output};

@@ -1,8 +1,7 @@
 //! A frame and its segments as a picture for people: translucent colours, contours, labels with scores.
 //!
 //! ```
-//! use eomt_edge_core::data::Segment;
-//! use eomt_edge_core::overlay::paint;
+//! use eomt_edge_overlay::{Segment, paint};
 //! let mut rgb = vec![0u8; 2 * 2 * 3];
 //! let segment = Segment { id: 1, category_id: 0, score: 0.9, area: 2, bbox: [0, 0, 2, 1], track_id: 0 };
 //! paint(&mut rgb, 2, &[1, 1, 0, 0], &[segment], &["ball".to_owned()]);
@@ -12,6 +11,8 @@
 //!
 //! Invariants: a class has the same colour in every frame and on every machine. Refuses: files, scaling.
 
+#![warn(missing_docs)]
+
 mod canvas;
 mod labels;
 
@@ -19,7 +20,25 @@ use embedded_graphics::mono_font::MonoFont;
 
 pub use canvas::Canvas;
 
-use crate::data::{NO_SEGMENT, Segment};
+/// The id of pixels that belong to no segment.
+pub const NO_SEGMENT: u16 = 0;
+
+/// One row of the segment table.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Segment {
+    /// 1-based id in the id map; 0 is [`NO_SEGMENT`].
+    pub id: u16,
+    /// Class index, `0..labels.len()`.
+    pub category_id: u16,
+    /// Confidence, 0..=1.
+    pub score: f32,
+    /// Pixels of this segment.
+    pub area: u32,
+    /// Tight box of those pixels: x, y, width, height.
+    pub bbox: [u32; 4],
+    /// Identity over frames, 0 = not tracked.
+    pub track_id: u32,
+}
 
 /// What [`paint_with`] can be told.
 #[derive(Debug, Clone, Copy)]

@@ -7,8 +7,7 @@ use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Baseline, Text};
 
 use super::canvas::Canvas;
-use super::class_colour;
-use crate::data::Segment;
+use super::{Segment, class_colour};
 
 /// A readable size for a picture of this height, from a metre away on a small display as well as in a file.
 pub(super) fn font_for(height: usize) -> &'static MonoFont<'static> {
