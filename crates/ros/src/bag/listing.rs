@@ -4,43 +4,31 @@
 //! numbers in the files' names. Refuses: files outside of the directory.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use eomt_edge_files::{bounds, files};
 
 use super::BagError;
 
-/// `metadata.yaml` of a bag of 10,000 files has about 2 MB.
-const METADATA_BYTES_MAX: u64 = 16 << 20;
 /// Files of one bag: a day in files of ten seconds.
 const FILES_MAX: usize = 10_000;
 
 const METADATA: &str = "metadata.yaml";
 
-/// Linux's O_NONBLOCK | O_NOCTTY, where they have these values: on all that this program runs on.
-const WITHOUT_WAITING: i32 = 0o4000 | 0o400;
-
-/// Opens a regular file, or a link to one, without waiting for a pipe or device of that name.
+/// A file of a bag. It may be of any length: it is read piece by piece.
 pub(super) fn open(path: &Path) -> Result<File, BagError> {
-    let io = |source| BagError::Io { path: path.to_owned(), source };
-    let regular = |is_file: bool| if is_file { Ok(()) } else { Err(io(io::Error::other("it is not a regular file"))) };
-    regular(std::fs::metadata(path).map_err(io)?.is_file())?;
-    let file = File::options().read(true).custom_flags(WITHOUT_WAITING).open(path).map_err(io)?;
-    regular(file.metadata().map_err(io)?.is_file())?;
-    Ok(file)
+    files::open(path).map_err(|source| BagError::Io { path: path.to_owned(), source })
 }
 
 /// The files of the bag at `path`.
-pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, BagError> {
+pub(super) fn of(path: &Path) -> Result<Vec<PathBuf>, BagError> {
     let io = |source| BagError::Io { path: path.to_owned(), source };
     if !std::fs::metadata(path).map_err(io)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let metadata = path.join(METADATA);
     if metadata.is_file() {
-        let mut text = String::new();
-        let read = open(&metadata)?.take(METADATA_BYTES_MAX).read_to_string(&mut text);
-        read.map_err(|source| BagError::Io { path: metadata.clone(), source })?;
+        let text = files::read_text(&metadata, &bounds::TEXT).map_err(|source| BagError::Io { path: metadata.clone(), source })?;
         let names = relative_file_paths(&text);
         if names.is_empty() || names.len() > FILES_MAX {
             let reason = format!("it should list 1 to {FILES_MAX} files under relative_file_paths, one a line");
@@ -91,7 +79,10 @@ mod tests {
     #[test]
     fn lists_are_read_as_both_writers_indent_them() {
         let of = |text| relative_file_paths(text).join(" ");
-        assert_eq!(of("a:\n  version: 5\n  relative_file_paths:\n    - x_0.db3\n    - x_1.db3\n  duration:\n    nanoseconds: 1\n"), "x_0.db3 x_1.db3");
+        assert_eq!(
+            of("a:\n  version: 5\n  relative_file_paths:\n    - x_0.db3\n    - x_1.db3\n  duration:\n    nanoseconds: 1\n"),
+            "x_0.db3 x_1.db3"
+        );
         assert_eq!(of("a:\n  relative_file_paths:\n  - \"x_0.mcap\"\n  files:\n  - path: y\n"), "x_0.mcap");
         assert_eq!(of("a:\n  relative_file_paths: []\n"), "");
         assert_eq!(of(""), "");

@@ -137,7 +137,7 @@ impl McapFile {
             Some(Err(McapError::UnexpectedEof)) => Err(Fault::end("it ends in the middle")),
             Some(Err(error)) => Err(Fault::end(error)),
             Some(Ok(LinearReadEvent::ReadRequest(wanted))) => {
-                let buffer = reader.insert(wanted.min(PIECE));
+                let buffer = reader.insert(wanted.clamp(1, PIECE));
                 let read = match input {
                     Input::File(file) => read(file, buffer),
                     Input::Stream(stream) => read(stream, buffer),
@@ -151,7 +151,9 @@ impl McapFile {
                 let known = match opcode {
                     op::SCHEMA => schema(data).map(|(id, name)| drop(schemas.insert(id, name))),
                     op::CHANNEL => channel(data, schemas).map(|(id, topic)| drop(channels.insert(id, Arc::new(topic)))),
-                    op::MESSAGE => message(data, channels).map(|found| drop(take(found))),
+                    op::MESSAGE => message(data, channels).map(|found| _ = take(found)),
+                    // where a chunk's records are longer than the chunk, the reader takes for them what follows it, other chunks too
+                    op::CHUNK => return Err(Fault::end("a chunk contradicts itself")),
                     // the index follows, and behind it nothing that counts
                     op::DATA_END => return Ok(false),
                     op::FOOTER => return Ok(false),

@@ -90,7 +90,7 @@ impl Bag {
     /// # Errors
     /// When there is no such file, or it is no bag.
     pub fn open(path: &Path, message_bytes_max: usize) -> Result<Bag, BagError> {
-        let bag = Bag { path: path.to_owned(), files: listing::files(path)?, message_bytes_max };
+        let bag = Bag { path: path.to_owned(), files: listing::of(path)?, message_bytes_max };
         if let Some(first) = bag.files.first() {
             storage::check(first)?;
         }
@@ -99,7 +99,7 @@ impl Bag {
 
     /// Whether a path is that of a bag: a file that begins as one, or a directory with `metadata.yaml` or files of a bag.
     pub fn is_at(path: &Path) -> bool {
-        if path.is_dir() { listing::files(path).is_ok() } else { storage::check(path).is_ok() }
+        if path.is_dir() { listing::of(path).is_ok() } else { storage::check(path).is_ok() }
     }
 
     /// As the caller named it.
@@ -132,15 +132,18 @@ impl Bag {
     /// # Errors
     /// When there is none, or the choice is the user's: the sentence lists the topics.
     pub fn image_topic(&self, wanted: Option<&str>) -> Result<Topic, BagError> {
-        let topics = self.topics()?;
         let path = || self.path.clone();
         if let Some(name) = wanted {
+            // its first message tells, and is there long before the end of a file without an index
+            let first = self.messages(wanted).flatten().next();
+            let topics = first.map_or_else(|| self.topics(), |message| Ok(vec![Topic::clone(&message.topic)]))?;
             return match topics.iter().find(|topic| topic.name == name) {
                 Some(topic) if topic.has_images() => Ok(topic.clone()),
                 Some(topic) => Err(BagError::NotImages { path: path(), topic: topic.clone() }),
                 None => Err(BagError::NoTopic { path: path(), wanted: name.to_owned(), topics }),
             };
         }
+        let topics = self.topics()?;
         let mut images: Vec<Topic> = topics.iter().filter(|topic| topic.has_images()).cloned().collect();
         match images.len() {
             0 => Err(BagError::NoImages { path: path(), topics }),

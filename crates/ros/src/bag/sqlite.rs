@@ -5,7 +5,8 @@
 //! functions in the schema are not trusted, and no value may be longer than a message.
 
 use std::collections::HashMap;
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{self, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,12 +16,17 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use super::storage::Fault;
 use super::{Message, NAME_BYTES_MAX, TOPICS_MAX, Topic};
 
+/// The head of a SQLite file, bytes.
+const HEAD_BYTES: u64 = 100;
+
 /// A SQLite file that is being read.
 pub(super) struct SqliteFile {
     connection: Connection,
     topics: HashMap<i64, Arc<Topic>>,
     /// The row that was read last.
     row: i64,
+    /// Why the log beside the file is missing from what is read.
+    lost_log: Option<String>,
 }
 
 impl SqliteFile {
@@ -29,13 +35,23 @@ impl SqliteFile {
         // a recorder that was killed leaves its last messages beside the file, and SQLite must be asked to look there
         let log = path.with_file_name(format!("{}-wal", path.file_name().unwrap_or_default().to_string_lossy()));
         let with_log = std::fs::metadata(log).is_ok_and(|log| log.len() > 0);
-        let open = |suffix| Connection::open_with_flags(uri(path, suffix), flags).map_err(told);
-        let file = if with_log { open("").and_then(|found| SqliteFile::new(found, message_bytes_max)) } else { Err(String::new()) };
-        // without a log, or where it cannot be read (a read-only medium): the file as it is, without locks
-        file.or_else(|_| open("?immutable=1").and_then(|found| SqliteFile::new(found, message_bytes_max)))
+        let open = |suffix| {
+            let connection = Connection::open_with_flags(uri(path, suffix), flags).map_err(told)?;
+            SqliteFile::new(connection, message_bytes_max)
+        };
+        // the file as it is, without locks: also on a medium that cannot be written to
+        let alone = "?immutable=1";
+        if !with_log {
+            return open(alone);
+        }
+        open("").or_else(|reason| {
+            let lost = format!("the log beside it (-wal) cannot be read ({reason}): copy both to a folder that can be written to");
+            Ok(SqliteFile { lost_log: Some(lost), ..open(alone)? })
+        })
     }
 
     pub fn of_bytes(bytes: &[u8], message_bytes_max: usize) -> Result<SqliteFile, String> {
+        let bytes = &bytes[..bytes.len() - bytes.len() % page_bytes(bytes).max(1) as usize];
         let mut connection = Connection::open_in_memory().map_err(told)?;
         connection.deserialize_read_exact("main", Cursor::new(bytes), bytes.len(), true).map_err(told)?;
         SqliteFile::new(connection, message_bytes_max)
@@ -58,7 +74,7 @@ impl SqliteFile {
         if topics.len() > TOPICS_MAX {
             return Err(format!("it has more than {TOPICS_MAX} topics"));
         }
-        Ok(SqliteFile { connection, topics, row: i64::MIN })
+        Ok(SqliteFile { connection, topics, row: i64::MIN, lost_log: None })
     }
 
     pub fn topics(&self) -> Vec<Topic> {
@@ -72,14 +88,15 @@ impl SqliteFile {
             let next = "SELECT rowid, topic_id, timestamp FROM messages WHERE rowid > ?1 ORDER BY rowid LIMIT 1";
             let mut statement = self.connection.prepare_cached(next).map_err(fault)?;
             let head = |row: &Row| Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-            let Some((row, topic, timestamp)) = statement.query_row([self.row], head).optional().map_err(fault)? else { return Ok(None) };
+            let Some((row, topic, timestamp)) = statement.query_row([self.row], head).optional().map_err(fault)? else {
+                return self.lost_log.take().map_or(Ok(None), |reason| Err(Fault::end(reason)));
+            };
             self.row = row;
             let Some(topic) = self.topics.get(&topic) else { continue };
             if wanted.is_some_and(|wanted| wanted != topic.name) {
                 continue;
             }
-            let log_time_ns =
-                u64::try_from(timestamp).map_err(|_| Fault::passing(format!("row {row} is of a time before 1970")))?;
+            let log_time_ns = u64::try_from(timestamp).map_err(|_| Fault::passing(format!("row {row} is of a time before 1970")))?;
             let mut statement = self.connection.prepare_cached("SELECT data FROM messages WHERE rowid = ?1").map_err(fault)?;
             return match statement.query_row([row], |row| row.get(0)) {
                 Ok(data) => Ok(Some(Message { topic: Arc::clone(topic), log_time_ns, data })),
@@ -89,14 +106,34 @@ impl SqliteFile {
     }
 }
 
+/// Where a file's last page would be, if only a part of it is there: SQLite reads zeros for the rest.
+pub(super) fn cut_page(file: &mut File) -> io::Result<Option<u64>> {
+    let len = file.metadata()?.len();
+    let mut head = Vec::new();
+    file.take(HEAD_BYTES).read_to_end(&mut head)?;
+    let page = page_bytes(&head);
+    Ok((page > 0 && len % page > 0).then(|| len - len % page))
+}
+
+/// Of a page, as the file's head says (sqlite.org/fileformat, 1.3.2): 512 to 65536, else 0.
+fn page_bytes(head: &[u8]) -> u64 {
+    match head.get(16..18).map(|size| u16::from_be_bytes([size[0], size[1]])) {
+        Some(1) => 65536,
+        Some(size) if size >= 512 && size.is_power_of_two() => size.into(),
+        _ => 0,
+    }
+}
+
 fn topics(connection: &Connection) -> rusqlite::Result<HashMap<i64, Arc<Topic>>> {
     let mut statement = connection.prepare("SELECT id, name, type, serialization_format FROM topics LIMIT ?1")?;
     let topic = |row: &Row| {
-        let text = |at| row.get::<_, String>(at).map(|mut text| {
-            let end = text.floor_char_boundary(NAME_BYTES_MAX);
-            text.truncate(end);
-            text
-        });
+        let text = |at| {
+            row.get::<_, String>(at).map(|mut text| {
+                let end = text.floor_char_boundary(NAME_BYTES_MAX);
+                text.truncate(end);
+                text
+            })
+        };
         Ok((row.get(0)?, Arc::new(Topic { name: text(1)?, type_name: text(2)?, encoding: text(3)? })))
     };
     statement.query_map([TOPICS_MAX as i64 + 1], topic)?.collect()

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::mcap::McapFile;
 use super::sqlite::SqliteFile;
-use super::unpack::{self, Packing};
-use super::{BagError, Message, Topic, listing};
+use super::unpack;
+use super::{BagError, Message, Topic, listing, sqlite};
 
-/// A SQLite file that is compressed as a whole is unpacked into memory, since SQLite reads here and there: recorders split files far below.
+/// A SQLite file that is compressed as a whole, or was cut, is read from memory, since SQLite reads here and there: recorders split files far
+/// below.
 const UNPACKED_BYTES_MAX: u64 = 1 << 30;
 
 /// How MCAP files begin, and SQLite's.
@@ -48,6 +49,14 @@ impl Storage {
         }
         let head = head(path, &mut file)?;
         rewind(path, &mut file)?;
+        if let Some(whole) = is_sqlite(&head).then(|| sqlite::cut_page(&mut file)).transpose().map_err(io(path))?.flatten() {
+            if whole > UNPACKED_BYTES_MAX {
+                let reason = format!("it ends within a page; cut it to whole ones first: truncate -s {whole} {}", path.display());
+                return Err(damaged(path)(reason));
+            }
+            rewind(path, &mut file)?;
+            return Storage::of_stream(path, Box::new(file), message_bytes_max);
+        }
         let reader = match () {
             () if is_mcap(&head) => Reader::Mcap(McapFile::of_file(file, message_bytes_max)),
             () if is_sqlite(&head) => Reader::Sqlite(SqliteFile::open(path, message_bytes_max).map_err(damaged(path))?),
@@ -76,7 +85,7 @@ impl Storage {
             // what a cut file has before its end is kept
             let cut = stream.take(UNPACKED_BYTES_MAX + 1).read_to_end(&mut bytes).err();
             if bytes.len() as u64 > UNPACKED_BYTES_MAX {
-                let reason = format!("it has more than {UNPACKED_BYTES_MAX} bytes when unpacked; unpack it first (zstd -d)");
+                let reason = format!("it has more than {UNPACKED_BYTES_MAX} bytes when unpacked; unpack it first (zstd -d, lz4 -d)");
                 return Err(BagError::NoBag { path: path.to_owned(), reason });
             }
             let file = SqliteFile::of_bytes(&bytes, message_bytes_max);
@@ -180,7 +189,7 @@ fn no_bag(path: &Path, head: &[u8]) -> BagError {
 
 /// The file without its compression.
 fn plain(path: &Path, mut file: File) -> Result<Box<dyn Read + Send>, BagError> {
-    let packing: Option<Packing> = unpack::packing(&head(path, &mut file)?);
+    let packing = unpack::packing(&head(path, &mut file)?);
     rewind(path, &mut file)?;
     match packing {
         Some(packing) => unpack::reader(packing, file).map_err(io(path)),

@@ -61,7 +61,7 @@ mod tests {
         assert!(unpack(Packing::Zstd, &packed, 99_999).unwrap_err().contains("99999 bytes"));
         assert!(unpack(Packing::Zstd, &packed[..packed.len() / 2], 100_000).is_err());
         let mut encoder = lz4::EncoderBuilder::new().build(Vec::new()).unwrap();
-        std::io::Write::write_all(&mut encoder, &data).unwrap();
+        io::Write::write_all(&mut encoder, &data).unwrap();
         let (packed, _) = encoder.finish();
         assert_eq!(packing(&packed), Some(Packing::Lz4));
         assert_eq!(unpack(Packing::Lz4, &packed, 100_000).unwrap(), data);
