@@ -13,7 +13,7 @@ use eomt_edge_client::layout::{
     RingInfo, SLOT_HAS_CHECKSUM, SLOT_HAS_FRAME, SLOT_MAGIC, SLOT_NO_SIGNAL, SLOT_STALE, SLOT_TRUNCATED, SegmentRow, SlotHeader, SlotInfo,
 };
 use eomt_edge_client::seqlock::{self, Hardware};
-use eomt_edge_client::{crc32, ids_as_bytes, rows_as_bytes};
+use eomt_edge_client::{FrameFormat, crc32, ids_as_bytes, rows_as_bytes};
 use eomt_edge_core::data::{FrameReport, Segment};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::getpid;
@@ -241,7 +241,10 @@ impl SlotWriter<'_> {
             checksum: checksum.unwrap_or(0),
             stage_us: report.times.micros,
             model_hash: self.ring.config.model_hash,
-            reserved: [0; 2],
+            frame_format: if self.frame_filled { FrameFormat::Rgb24.fourcc() } else { 0 },
+            frame_stride: if self.frame_filled { 3 * self.width } else { 0 },
+            frame_bytes: if self.frame_filled { 3 * self.width * self.height } else { 0 },
+            ..SlotInfo::default()
         };
         let header = self.slot.0;
         // SAFETY: the header starts the slot, 64-aligned and inside the mapping; only this process writes it, and these three
