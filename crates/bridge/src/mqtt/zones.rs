@@ -26,10 +26,9 @@ impl Raster {
         for row in 0..height {
             let y = row as f64 + 0.5;
             crossings.clear();
-            crossings.extend(edges(&corners).filter_map(|(a, b)| {
-                // an end counts for the edge below it only, so that a corner is crossed once
-                ((a.1 <= y) != (b.1 <= y)).then(|| a.0 + (y - a.1) / (b.1 - a.1) * (b.0 - a.0))
-            }));
+            // an end counts for the edge below it only, so that a corner is crossed once
+            let crossed = edges(&corners).filter(|(a, b)| (a.1 <= y) != (b.1 <= y));
+            crossings.extend(crossed.map(|(a, b)| a.0 + (y - a.1) / (b.1 - a.1) * (b.0 - a.0)));
             crossings.sort_by(f64::total_cmp);
             for pair in crossings.chunks_exact(2) {
                 // the first centre at or right of a crossing
