@@ -8,6 +8,7 @@
 //! | `ring_server` | what hostile readers do | an honest reader is woken for each frame, and another one may come |
 //! | `jpeg`, `png` | a frame, a picture of a replay folder | no panic; whole pictures of the size that they say |
 //! | `config` | a configuration and `--set` items | no panic; what was accepted is in its range |
+//! | `mqtt` | the MQTT bridge's configuration, a message of the broker | no panic; only topics of ours are emptied |
 //!
 //! The setup file of the disk images is Python's: `fuzz/setup_file.py`.
 //!
@@ -27,6 +28,7 @@ mod finding;
 mod input;
 mod memory;
 mod model;
+mod mqtt;
 mod pictures;
 mod ring_client;
 mod ring_server;
@@ -59,6 +61,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "jpeg", run: pictures::jpeg, bytes_max: 64 << 20 },
     Target { name: "png", run: pictures::png, bytes_max: 64 << 20 },
     Target { name: "config", run: config::run, bytes_max: 16 << 20 },
+    Target { name: "mqtt", run: mqtt::run, bytes_max: 16 << 20 },
 ];
 
 /// A target by its name.
