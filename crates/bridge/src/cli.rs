@@ -31,7 +31,14 @@ pub struct RingArgs {
 
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)] // would become help text
-pub enum Command {}
+pub enum Command {
+    /// Serve counters, latencies and temperatures to Prometheus
+    #[cfg(feature = "web")]
+    Metrics(crate::metrics::MetricsArgs),
+    /// Publish classes, counts and areas to an MQTT broker, for Home Assistant and others
+    #[cfg(feature = "mqtt")]
+    Mqtt(crate::mqtt::MqttArgs),
+}
 
 impl Command {
     /// Runs until a signal ends it, or something that waiting does not mend.
@@ -39,6 +46,14 @@ impl Command {
     /// # Errors
     /// One sentence; [`Usage`] where the command line or a configuration is wrong.
     pub fn run(self) -> anyhow::Result<()> {
-        match self {}
+        match self {
+            #[cfg(feature = "web")]
+            Command::Metrics(args) => args.run().map_err(Into::into),
+            #[cfg(feature = "mqtt")]
+            Command::Mqtt(args) => args.run().map_err(|error| match error {
+                wrong @ crate::mqtt::MqttError::Config { .. } => Usage(wrong.to_string()).into(),
+                other => other.into(),
+            }),
+        }
     }
 }

@@ -14,6 +14,10 @@ pub mod cli;
 pub mod clock;
 pub mod logging;
 pub mod masks;
+#[cfg(feature = "web")]
+pub mod metrics;
+#[cfg(feature = "mqtt")]
+pub mod mqtt;
 pub mod picture;
 pub mod stop;
 pub mod topics;
