@@ -31,7 +31,14 @@ pub struct RingArgs {
 
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)] // would become help text
-pub enum Command {}
+pub enum Command {
+    /// Be a ROS 2 node that publishes the masks, over DDS
+    #[cfg(feature = "ros2")]
+    Ros2(crate::ros2::Ros2Args),
+    /// Write the pictures of a ROS 2 topic to standard output, for a program without ROS
+    #[cfg(feature = "ros2")]
+    Images(crate::ros2::ImagesArgs),
+}
 
 impl Command {
     /// Runs until a signal ends it, or something that waiting does not mend.
@@ -39,6 +46,11 @@ impl Command {
     /// # Errors
     /// One sentence; [`Usage`] where the command line or a configuration is wrong.
     pub fn run(self) -> anyhow::Result<()> {
-        match self {}
+        match self {
+            #[cfg(feature = "ros2")]
+            Command::Ros2(args) => args.run(),
+            #[cfg(feature = "ros2")]
+            Command::Images(args) => args.run(),
+        }
     }
 }

@@ -14,6 +14,9 @@ pub mod cli;
 pub mod clock;
 pub mod logging;
 pub mod masks;
+pub mod node;
 pub mod picture;
+#[cfg(feature = "ros2")]
+pub mod ros2;
 pub mod stop;
 pub mod topics;
