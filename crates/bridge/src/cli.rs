@@ -38,6 +38,15 @@ pub enum Command {
     /// Publish classes, counts and areas to an MQTT broker, for Home Assistant and others
     #[cfg(feature = "mqtt")]
     Mqtt(crate::mqtt::MqttArgs),
+    /// Be a ROS 2 node that publishes the masks, over DDS
+    #[cfg(feature = "ros2")]
+    Ros2(crate::ros2::Ros2Args),
+    /// Write the pictures of a ROS 2 topic to standard output, for a program without ROS
+    #[cfg(feature = "ros2")]
+    Images(crate::ros2::ImagesArgs),
+    /// Be a ROS 2 node that publishes the masks, over Zenoh (rmw_zenoh)
+    #[cfg(feature = "zenoh")]
+    Zenoh(crate::zenoh::ZenohArgs),
 }
 
 impl Command {
@@ -54,6 +63,12 @@ impl Command {
                 wrong @ crate::mqtt::MqttError::Config { .. } => Usage(wrong.to_string()).into(),
                 other => other.into(),
             }),
+            #[cfg(feature = "ros2")]
+            Command::Ros2(args) => args.run(),
+            #[cfg(feature = "ros2")]
+            Command::Images(args) => args.run(),
+            #[cfg(feature = "zenoh")]
+            Command::Zenoh(args) => args.run(),
         }
     }
 }

@@ -18,6 +18,13 @@ pub mod masks;
 pub mod metrics;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;
+pub mod node;
 pub mod picture;
+#[cfg(any(feature = "ros2", feature = "zenoh"))]
+pub mod publishing;
+#[cfg(feature = "ros2")]
+pub mod ros2;
 pub mod stop;
 pub mod topics;
+#[cfg(feature = "zenoh")]
+pub mod zenoh;
