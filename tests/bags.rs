@@ -84,7 +84,13 @@ fn calibration_takes_a_bag_for_a_folder_of_its_pictures() {
     let convert = |images: PathBuf| {
         let output = scratch.path("model.onnx");
         let mut convert = eomt_edge();
-        convert.arg("convert").arg(data("reference/dinov2")).arg("-o").arg(&output).args(["--precision", "int8", "--calibrate"]).arg(images);
+        convert
+            .arg("convert")
+            .arg(data("reference/dinov2"))
+            .arg("-o")
+            .arg(&output)
+            .args(["--precision", "int8", "--calibrate"])
+            .arg(images);
         succeed(&mut convert);
         std::fs::read(output).unwrap()
     };

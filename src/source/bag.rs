@@ -249,7 +249,9 @@ mod tests {
 
     #[test]
     fn the_end_is_what_the_user_says() {
-        for (end, words) in [(InputEnd::Stop, None), (InputEnd::Fail, Some("ended after 4 pictures; if it is meant to, set source.end=stop"))] {
+        for (end, words) in
+            [(InputEnd::Stop, None), (InputEnd::Fail, Some("ended after 4 pictures; if it is meant to, set source.end=stop"))]
+        {
             let mut source = open("plain.db3:/camera/image_raw", Some(Duration::ZERO), end).unwrap();
             let stamps: Vec<u64> = (0..4).filter_map(|at| next(&mut source, at)).map(|frame| frame.stamp_ns).collect();
             assert_eq!(stamps, [0, 100, 200, 300].map(|ms| START + ms * MS));

@@ -84,7 +84,8 @@ mod tests {
     #[test]
     fn a_picture_of_one_colour_keeps_it() {
         let patterns = [(Bayer::Rggb, "rggb"), (Bayer::Bggr, "bggr"), (Bayer::Gbrg, "gbrg"), (Bayer::Grbg, "grbg")];
-        for ((pattern, sites), (width, height)) in patterns.into_iter().flat_map(|p| [(2, 2), (3, 2), (5, 4), (2, 3)].map(|size| (p, size))) {
+        for ((pattern, sites), (width, height)) in patterns.into_iter().flat_map(|p| [(2, 2), (3, 2), (5, 4), (2, 3)].map(|size| (p, size)))
+        {
             let level = |at: usize| match sites.as_bytes()[at / width % 2 * 2 + at % width % 2] {
                 b'r' => 200,
                 b'g' => 90,

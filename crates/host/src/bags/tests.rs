@@ -38,7 +38,13 @@ fn every_encoding_is_what_others_make_of_it() {
         let differences = ours.data.iter().zip(&expected.data).map(|(ours, theirs)| ours.abs_diff(*theirs));
         let is_yuv = ["yuv", "uyvy", "nv12"].iter().any(|part| encoding.contains(part));
         // fixed point against floating point; two decoders of JPEG
-        let allowed = if is_yuv { 1 } else if encoding == "jpeg" { 4 } else { 0 };
+        let allowed = if is_yuv {
+            1
+        } else if encoding == "jpeg" {
+            4
+        } else {
+            0
+        };
         assert!(differences.max().unwrap() <= allowed, "{encoding}: {:?}", &ours.data[..12]);
         seen += 1;
     }
@@ -95,7 +101,9 @@ fn compressed_pictures_are_known_by_their_content() {
     // as image_transport takes it: what EXIF says does not count
     let picture = of("png", jpeg.clone()).unwrap();
     assert_eq!((picture.width, picture.height), (64, 48));
-    for (format, data) in [("jpeg", Vec::new()), ("jpeg", b"GIF89a".to_vec()), ("jpeg", jpeg[..jpeg.len() / 2].to_vec()), ("png", vec![0; 99])] {
+    for (format, data) in
+        [("jpeg", Vec::new()), ("jpeg", b"GIF89a".to_vec()), ("jpeg", jpeg[..jpeg.len() / 2].to_vec()), ("png", vec![0; 99])]
+    {
         assert!(of(format, data).is_err());
     }
 }
