@@ -125,7 +125,7 @@ pub struct ModelConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct SourceConfig {
     /// `v4l2:/dev/video0`, `v4l2:` (the one that works), `replay:DIR[@fps]`, `bag:FILE[:TOPIC][@fps]`,
-    /// `scenes[:seed]`, `pipe:-`, `pipe:FIFO` or `exec:COMMAND`.
+    /// `scenes[:seed]`, `pipe:-`, `pipe:FIFO`, `exec:COMMAND`, `ros2:/TOPIC` or `ros2:fifo:PATH`.
     pub uri: String,
     /// Frames per second of replay, scenes; 0 = as fast as they are processed, none dropped.
     pub fps: f64,

@@ -15,10 +15,21 @@ use eomt_edge_core::pipeline::{Source, SourceError};
 
 use super::kind::{SourceKind, SourceSpec};
 use super::options::SourceOptions;
+#[cfg(feature = "bag")]
+use super::ros2;
 use super::{bag_kind, pipe, replay, scenes, v4l2_kind};
 
 /// The kinds that come with the program.
-pub const BUILT_IN: &[&SourceKind] = &[&v4l2_kind::V4L2, &replay::REPLAY, &bag_kind::BAG, &scenes::SCENES, &pipe::PIPE, &pipe::EXEC];
+pub const BUILT_IN: &[&SourceKind] = &[
+    &v4l2_kind::V4L2,
+    &replay::REPLAY,
+    &bag_kind::BAG,
+    &scenes::SCENES,
+    &pipe::PIPE,
+    &pipe::EXEC,
+    #[cfg(feature = "bag")]
+    &ros2::ROS2,
+];
 
 /// The kinds of which a URI may be.
 #[derive(Debug, Clone)]
@@ -131,8 +142,10 @@ mod tests {
             ("pipe", "pipe:FIFO"),
             ("pipe:", "pipe:FIFO"),
             ("exec: ", "exec:COMMAND"),
+            ("ros2:", "ros2:/TOPIC"),
+            ("ros2:camera", "full name"),
             ("scenes:x", "'x'"),
-            ("rtsp://x", "scenes[:seed], pipe:-, pipe:FIFO or exec:COMMAND"),
+            ("rtsp://x", "scenes[:seed], pipe:-, pipe:FIFO, exec:COMMAND, ros2:/TOPIC or ros2:fifo:PATH"),
         ] {
             let message = parse(uri).unwrap_err();
             assert!(message.contains(words) && message.contains(&format!("'{uri}'")), "{uri}: {message}");

@@ -22,6 +22,7 @@ use eomt_edge_core::preprocess::{FrameDecoder, RgbConverter};
 use eomt_edge_ros::Message as _;
 use eomt_edge_ros::bag::{Bag, BagError, COMPRESSED_IMAGE, IMAGE, Message, Messages, Topic};
 use eomt_edge_ros::messages::sensor_msgs::{CompressedImage, Image};
+use eomt_edge_ros::stream::FrameHeader;
 
 pub use unpack::{UnpackedBag, unpack};
 
@@ -131,6 +132,26 @@ impl BagPicture {
     }
 }
 
+/// The picture that `eomt-edge-bridge images` wrote to a pipe as `data` behind `header`. One of more than `max_pixels` is refused.
+///
+/// # Errors
+/// The rest of a sentence.
+pub fn streamed(header: FrameHeader, data: Vec<u8>, max_pixels: u64) -> Result<Frame, String> {
+    let FrameHeader { encoding, is_file, is_bigendian, width, height, step, stamp_ns, .. } = header;
+    let frame = if is_file {
+        image::compressed(data, &encoding, max_pixels)?
+    } else {
+        let message = Image { width, height, encoding, is_bigendian: u8::from(is_bigendian), step, data, ..Image::default() };
+        image::raw(&message, max_pixels)?
+    };
+    Ok(Frame { stamp_ns, ..frame })
+}
+
+/// The most bytes that a picture of so many pixels takes, of any encoding, with the rest of its message.
+pub fn picture_bytes_max(max_pixels: u64) -> u64 {
+    max_pixels.saturating_mul(PIXEL_BYTES_MAX).saturating_add(HEAD_BYTES_MAX)
+}
+
 /// The pictures of one topic, in the order in which they were recorded.
 pub struct BagPictures {
     path: PathBuf,
@@ -146,7 +167,7 @@ impl BagPictures {
     /// # Errors
     /// When there is no such bag, or the topic is not clear or has no pictures.
     pub fn open(name: &BagName, max_pixels: u64) -> Result<BagPictures, BagPictureError> {
-        let bytes = max_pixels.saturating_mul(PIXEL_BYTES_MAX).saturating_add(HEAD_BYTES_MAX);
+        let bytes = picture_bytes_max(max_pixels);
         let bag = Bag::open(&name.path, usize::try_from(bytes).unwrap_or(usize::MAX))?;
         let topic = bag.image_topic(name.topic.as_deref())?.name;
         let messages = bag.messages(Some(&topic));
