@@ -668,7 +668,3 @@ def main(arguments: Optional[List[str]] = None) -> int:
         # Python flushes stdout once more at exit, which must not fail loudly on a closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,10 @@
+"""Receive segmentation masks of a running eomt-edge daemon: see ``Subscriber``."""
+
+from ._client import (
+    DEFAULT_SOCKET, Closed, ConnectError, DescriptorsLost, Ended, Error, Frame, ProtocolError, Segment, Subscriber, TimedOut, __version__, main,
+)
+
+__all__ = [
+    "DEFAULT_SOCKET", "Closed", "ConnectError", "DescriptorsLost", "Ended", "Error", "Frame", "ProtocolError", "Segment", "Subscriber", "TimedOut",
+    "__version__", "main",
+]
