@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 . ./scripts/env.sh
 seconds=${1:?usage: fuzz.sh SECONDS [TARGET...]}
 shift
-all=(model torch_zip pickle safetensors json ring_client ring_server jpeg png config setup)
+all=(model torch_zip pickle safetensors json ring_client ring_server jpeg png config mqtt setup)
 targets=("$@")
 [ $# -gt 0 ] || targets=("${all[@]}")
 for target in "${targets[@]}"; do

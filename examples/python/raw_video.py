@@ -37,7 +37,7 @@ def picture(frame: eomt_edge_client.Frame, show: str) -> np.ndarray:
     if show == "masks":
         return colours
     if frame.rgb is None:
-        sys.exit("raw_video: the daemon publishes no picture in RGB: set ring.include_frame=true, or use --show masks")
+        sys.exit("raw_video: the daemon publishes no picture in RGB: set ring.include_frame=true and ring.frame_format=rgb, or use --show masks")
     opacity = OPACITY * (colours[..., 3:] != 0)
     mixed = (1 - opacity) * frame.rgb + opacity * colours[..., :3]
     return np.dstack([mixed.astype(np.uint8), np.full_like(frame.ids, 255, np.uint8)])

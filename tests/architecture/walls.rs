@@ -6,11 +6,14 @@ use super::sources::{Source, crates, functions, root, sources, unsafe_count, use
 
 /// Which crate of the workspace may depend on which. Cargo keeps the rest out; this keeps the manifests to it.
 const DEPENDS_ON: &[(&str, &[&str])] = &[
-    ("bridge", &["client"]), // the place of what reads the ring and speaks to the outside
+    ("bridge", &["client", "files", "overlay", "ros"]), // what reads the ring and speaks to the outside
     ("client", &[]),
-    ("core", &[]),
-    ("fuzz", &["client", "core", "host", "tools"]), // and the program itself: it feeds what each of them reads
-    ("host", &["core"]),
+    ("core", &["overlay"]),
+    ("files", &[]),
+    ("fuzz", &["bridge", "client", "core", "host", "ros", "tools"]), // and the program itself: it feeds what each of them reads
+    ("host", &["core", "files", "ros"]),
+    ("overlay", &[]),
+    ("ros", &["files"]),
     ("tools", &["core", "host"]),
     ("train", &["core", "host", "tools"]),
     ("eomt-edge", &["client", "core", "host", "tools", "train"]),
@@ -23,7 +26,6 @@ const NOT_IN_CORE: &[&str] = &["log", "rustix", "libc", "anyhow"];
 const MAY_IMPORT: &[(&str, &str, &[&str])] = &[
     ("core", "data", &[]),
     ("core", "kernels", &[]),
-    ("core", "overlay", &["data"]),
     ("core", "scenes", &["data"]),
     ("core", "preprocess", &["data", "kernels"]),
     ("core", "model", &["data", "kernels"]),
@@ -32,10 +34,11 @@ const MAY_IMPORT: &[(&str, &str, &[&str])] = &[
     ("eomt-edge", "config", &[]),
     ("eomt-edge", "cli", &["config"]),
     ("eomt-edge", "source", &[]),
-    ("eomt-edge", "sink", &["config"]),
+    ("eomt-edge", "picture", &[]),
+    ("eomt-edge", "sink", &["config", "picture"]),
     ("eomt-edge", "daemon", &["config", "source", "sink"]),
     ("eomt-edge", "doctor", &["config", "daemon", "source", "sink"]),
-    ("eomt-edge", "view", &[]),
+    ("eomt-edge", "view", &["picture"]),
 ];
 
 /// Modules of the program on the board that may use the tools: the one that turns arguments into options.
@@ -85,7 +88,7 @@ const READS_WITHOUT_BOUND: &[&str] = &["read", "read_to_string", "open", "option
 /// Who may use them, and why. Everybody else asks `eomt_edge_host::files`.
 const MAY_READ: &[(&str, &[&str])] = &[
     ("fuzz/", &["open", "read", "read_to_string", "read_dir"]),    // inputs, /proc
-    ("crates/host/src/files/", &["open", "options"]),              // the one place
+    ("crates/files/src/files/", &["open", "options"]),             // the one place
     ("src/source/pipe/input.rs", &["options"]),                    // FIFOs
     ("src/sink/display/framebuffer/", &["new"]),                   // devices
     ("src/doctor.rs", &["open", "new", "read_dir"]),               // devices; /dev and /sys
@@ -94,6 +97,7 @@ const MAY_READ: &[(&str, &[&str])] = &[
     ("src/sink/display/gpio.rs", &["read_dir"]),                   // /dev
     ("src/sink/ring/reaper.rs", &["read_dir"]),                    // /proc/self/fd
     ("src/source/replay.rs", &["read_dir"]),                       // counts
+    ("crates/ros/src/bag/listing.rs", &["read_dir"]),              // counts
     ("crates/tools/src/datasets/find.rs", &["read_dir"]),          // counts
     ("crates/tools/src/convert/calibrate.rs", &["read_dir"]),      // counts
     ("crates/tools/src/checkpoint/weights.rs", &["read_dir"]),     // stops at the second

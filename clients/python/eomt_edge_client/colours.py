@@ -11,7 +11,7 @@ __all__ = ["class_colour"]
 
 def class_colour(category_id: int) -> Tuple[int, int, int]:
     """Red, green, blue of a class: as ``eomt-edge view --save`` and the display paint it."""
-    # crates/core/src/overlay/mod.rs, step by step: in single precision, so that no colour is off by one
+    # crates/overlay/src/lib.rs, step by step: in single precision, so that no colour is off by one
     single = np.float32
     hue = np.modf(single(category_id) * single(0.618034) + single(0.02))[0] * single(6)
     value = single(1 if category_id % 2 == 0 else 0.78)

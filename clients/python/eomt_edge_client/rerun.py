@@ -27,7 +27,7 @@ __all__ = ["log"]
 
 
 def log(frame: Frame, entity: str = "masks", recording: Optional[rerun.RecordingStream] = None) -> None:
-    """Logs ``ENTITY/segments``, and ``ENTITY/camera`` when the daemon publishes the picture, at the time of capture.
+    """Logs ``ENTITY/segments``, and ``ENTITY/camera`` when the daemon publishes the picture as RGB, at the time of capture.
 
     Ids of segments are new in every frame, so every frame has its own annotation context: label and colour of each id. Id 0, no segment, is
     transparent: Rerun would paint it. The timeline ``capture`` is CLOCK_MONOTONIC, as all stamps of the ring.

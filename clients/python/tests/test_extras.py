@@ -141,7 +141,7 @@ class Rerun(unittest.TestCase):
 
 class Colours(unittest.TestCase):
     def test_they_are_the_daemons(self) -> None:
-        """Printed by class_colour of crates/core/src/overlay."""
+        """Printed by class_colour of crates/overlay."""
         self.assertEqual([class_colour(number) for number in range(4)], [(255, 64, 38), (29, 58, 198), (138, 255, 38), (198, 29, 157)])
         self.assertEqual(class_colour(65535), (198, 29, 152))
 

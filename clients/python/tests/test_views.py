@@ -32,14 +32,17 @@ class Views(unittest.TestCase):
                 assert view.rgb is not None and own.rgb is not None
                 np.testing.assert_array_equal(view.ids, own.ids)
                 np.testing.assert_array_equal(view.rgb, own.rgb)
+                assert view.frame_bytes is not None
+                np.testing.assert_array_equal(view.frame_bytes, own.rgb.ravel())
+                self.assertEqual((view.frame_format, view.drops, view.failed), ("RGB3", own.drops, own.failed))
                 self.assertEqual((view.segments, view.width, view.height, view.checksum_ok), (own.segments, own.width, own.height, True))
                 self.assertTrue(segments_add_up(view))
                 copied = view.copy()
                 self.assertIs(copied.copy(), copied)
-                for array in (view.ids, view.rgb):
+                for array in (view.ids, view.rgb, view.frame_bytes):
                     self.assertFalse(array.flags.owndata)
                     with self.assertRaises(ValueError):
-                        array[0, 0] = 7
+                        array[0] = 7
                     with self.assertRaises(ValueError):
                         array.flags.writeable = True
                 daemon.signal(signal.SIGCONT)
@@ -53,7 +56,7 @@ class Views(unittest.TestCase):
             view = next(masks)
             escaped = view.ids
             until("the writer to come round", lambda: not view.valid)
-            for use in (lambda: view.ids, lambda: view.rgb, lambda: view.checksum_ok, view.check, view.copy):
+            for use in (lambda: view.ids, lambda: view.rgb, lambda: view.frame_bytes, lambda: view.checksum_ok, view.check, view.copy):
                 with self.assertRaisesRegex(Expired, "the daemon has written over it"):
                     use()
             with self.assertRaises(Expired), view.guard():

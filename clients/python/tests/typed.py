@@ -15,7 +15,7 @@ import supervision
 from typing_extensions import assert_type
 
 import eomt_edge_client
-from eomt_edge_client import Ended, Expired, Frame, Segment, Subscriber
+from eomt_edge_client import Drops, Ended, Expired, Frame, Segment, Subscriber
 from eomt_edge_client.aio import AsyncSubscriber
 from eomt_edge_client.rerun import log
 from eomt_edge_client.supervision import to_detections
@@ -40,6 +40,9 @@ def frames() -> None:
 def one(frame: Frame) -> None:
     assert_type(frame.ids, npt.NDArray[np.uint16])
     assert_type(frame.rgb, Optional[npt.NDArray[np.uint8]])
+    assert_type(frame.frame_bytes, Optional[npt.NDArray[np.uint8]])
+    assert_type(frame.drops, Drops)
+    assert_type(frame.stamp_ns, Optional[int])
     assert_type(frame.width, int)
     assert_type(frame.segments, List[Segment])
     assert_type(frame.segments[0].label, Optional[str])

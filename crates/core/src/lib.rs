@@ -13,7 +13,6 @@
 //! |---|---|
 //! | [`data`] | - |
 //! | [`kernels`] | - |
-//! | [`overlay`] | data |
 //! | [`scenes`] | data |
 //! | [`preprocess`], [`model`], [`segment`] | data, kernels |
 //! | [`pipeline`] | data, kernels (the instruction set), preprocess, model, segment |
@@ -29,8 +28,9 @@
 pub mod data;
 pub mod kernels;
 pub mod model;
-pub mod overlay;
 pub mod pipeline;
 pub mod preprocess;
 pub mod scenes;
 pub mod segment;
+
+pub use eomt_edge_overlay as overlay;

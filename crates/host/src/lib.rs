@@ -1,4 +1,4 @@
-//! What the daemon and the tools both ask of the operating system: model files, pictures, the clock, output.
+//! What the daemon and the tools both ask of the operating system: model files, pictures, bags (feature `bag`), the clock, output.
 //!
 //! ```no_run
 //! use eomt_edge_host::model_file::{Compute, load};
@@ -12,13 +12,13 @@
 
 #![warn(missing_docs)]
 
-pub mod bounds;
+#[cfg(feature = "bag")]
+pub mod bags;
 mod clock;
 pub mod contents;
-pub mod files;
 pub mod model_file;
-pub mod output;
 pub mod pictures;
 mod weight_files;
 
 pub use clock::MonotonicClock;
+pub use eomt_edge_files::{bounds, files, output};

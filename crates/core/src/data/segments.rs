@@ -1,24 +1,6 @@
 //! What the frame shows.
 
-/// The id of pixels that belong to no segment.
-pub const NO_SEGMENT: u16 = 0;
-
-/// One row of the segment table.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Segment {
-    /// 1-based id in the id map; 0 is [`NO_SEGMENT`].
-    pub id: u16,
-    /// Class index, `0..labels.len()`.
-    pub category_id: u16,
-    /// Confidence, 0..=1.
-    pub score: f32,
-    /// Pixels of this segment.
-    pub area: u32,
-    /// Tight box of those pixels: x, y, width, height.
-    pub bbox: [u32; 4],
-    /// Identity over frames, 0 = not tracked.
-    pub track_id: u32,
-}
+pub use eomt_edge_overlay::{NO_SEGMENT, Segment};
 
 /// A binary mask as COCO writes it: run lengths in column-major order, starting with a run of zeros.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

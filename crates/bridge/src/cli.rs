@@ -1,0 +1,59 @@
+//! The command line. Each subcommand's arguments stand with it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Wrong usage: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Masks of a running eomt-edge daemon for others.
+#[derive(Debug, Parser)]
+#[command(name = "eomt-edge-bridge", version, about, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    #[allow(missing_docs)] // would become help text
+    pub command: Command,
+    /// More log lines (RUST_LOG overrides)
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+/// What every subcommand that reads masks takes.
+#[derive(Debug, Clone, Args)]
+pub struct RingArgs {
+    /// The daemon's mask socket
+    #[arg(long, value_name = "PATH", default_value = "/run/eomt-edge/masks.sock")]
+    pub socket: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)] // would become help text
+pub enum Command {
+    /// Serve counters, latencies and temperatures to Prometheus
+    #[cfg(feature = "web")]
+    Metrics(crate::metrics::MetricsArgs),
+    /// Publish classes, counts and areas to an MQTT broker, for Home Assistant and others
+    #[cfg(feature = "mqtt")]
+    Mqtt(crate::mqtt::MqttArgs),
+}
+
+impl Command {
+    /// Runs until a signal ends it, or something that waiting does not mend.
+    ///
+    /// # Errors
+    /// One sentence; [`Usage`] where the command line or a configuration is wrong.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self {
+            #[cfg(feature = "web")]
+            Command::Metrics(args) => args.run().map_err(Into::into),
+            #[cfg(feature = "mqtt")]
+            Command::Mqtt(args) => args.run().map_err(|error| match error {
+                wrong @ crate::mqtt::MqttError::Config { .. } => Usage(wrong.to_string()).into(),
+                other => other.into(),
+            }),
+        }
+    }
+}
