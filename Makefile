@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check metrics-check mqtt-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
+.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check c-check python-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check metrics-check mqtt-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
 
 # Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
@@ -54,6 +54,14 @@ aarch64-test-all:
 # The client crate as others get it: packaged, unpacked, built and tested without this workspace.
 client-check: setup
 	sh scripts/client-check.sh
+
+# The C header by pkg-config and CMake, against the daemon.
+c-check: build
+	sh scripts/c-check.sh
+
+# The Python client's wheel, types and helpers, and GStreamer's pipelines, against the daemon.
+python-check: build
+	sh scripts/python-check.sh
 
 # The seqlock and the wake-up in all interleavings of a writer, the server and two readers, under loom.
 model-check: setup

@@ -17,7 +17,7 @@ grep -q "^model .*eomt-nano-scenes" /tmp/doctor || fail "doctor does not find th
 getent passwd eomt-edge > /dev/null || fail "no user"
 [ -L /etc/systemd/system/multi-user.target.wants/eomt-edge.service ] || fail "the unit is not enabled"
 for file in /usr/share/man/man1/eomt-edge.1.gz /usr/share/man/man5/eomt-edge.toml.5.gz /usr/share/bash-completion/completions/eomt-edge \
-    /usr/share/eomt-edge/eomt-edge.cdx.json /usr/include/eomt_edge.h /usr/share/eomt-edge/python/eomt_edge_client.py /usr/lib/udev/rules.d/60-eomt-edge.rules; do
+    /usr/share/eomt-edge/eomt-edge.cdx.json /usr/include/eomt_edge.h /usr/share/pkgconfig/eomt-edge.pc /usr/share/eomt-edge/python/eomt_edge_client/__init__.py /usr/lib/udev/rules.d/60-eomt-edge.rules; do
     # minimal systems are set up to leave out documentation
     case $file in /usr/share/man/*) grep -rqs path-exclude /etc/dpkg/dpkg.cfg.d && continue ;; esac
     [ -s $file ] || fail "$file is missing"

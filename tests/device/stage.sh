@@ -17,6 +17,6 @@ echo '# a new default' >> "$next/package/etc/eomt-edge/eomt-edge.toml"
 # the initramfs is memory, so the second copy is compressed as quickly as possible
 dpkg-deb --root-owner-group -Zgzip -z1 -b "$next/package" "$payload/test/next.deb" > /dev/null
 [ -z "$program" ] || install -m 755 "$program" "$payload/test/program"
-install -m 644 "$repo/clients/python/eomt_edge_client.py" "$payload/test/clients/eomt_edge_client.py"
+install -m 644 -D -t "$payload/test/clients/eomt_edge_client" "$repo"/clients/python/eomt_edge_client/*.py
 install -m 644 "$repo/scripts/soak.py" "$payload/test/clients/soak.py" # its cheat
 aarch64-linux-gnu-gcc -O2 -o "$payload/test/clients/subscriber" -I "$repo/clients/c" "$repo/examples/c/subscriber.c" -lpthread

@@ -20,7 +20,7 @@ check_scenes() {
 check_ring() {
     local who
     for who in pilot outsider; do
-        runuser -u $who -- timeout 120 python3 /test/clients/eomt_edge_client.py --frames 1 --json > "$out/python-$who.json" 2> "$out/python-$who.txt"
+        runuser -u $who -- env PYTHONPATH=/test/clients timeout 120 python3 -m eomt_edge_client --frames 1 --json > "$out/python-$who.json" 2> "$out/python-$who.txt"
         python_result=$?
         runuser -u $who -- timeout 90 /test/clients/subscriber --frames 1 --json > "$out/c-$who.json" 2> "$out/c-$who.txt"
         c_result=$?

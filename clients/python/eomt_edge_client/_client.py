@@ -6,7 +6,7 @@
         for frame in masks:
             print(frame.sequence, frame.ids.shape, [s.label for s in frame.segments])
 
-A frame is the reader's own copy. A slow reader gets the newest frame and skips the ones in between (``masks.skipped``); it
+A frame is the reader's own copy, unless ``copy=False`` asks for views (``Frame.valid``). A slow reader gets the newest frame and skips the ones in between (``masks.skipped``); it
 never blocks the daemon and never gets a torn frame. When the daemon ends, iteration raises ``Ended`` (or reconnects, with
 ``Subscriber(path, reconnect=True)``). For an event loop, ``masks.fileno()`` is readable when there is a frame or an end; then
 call ``masks.next(timeout=0)``.
@@ -37,12 +37,17 @@ import threading
 import time
 import zlib
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Iterator, List, Optional
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, Dict, Generator, Iterator, List, Optional, Tuple, Type, TypeVar, Union
 
 import numpy as np
 
-__all__ = ["Closed", "ConnectError", "DescriptorsLost", "Drops", "Ended", "Error", "Frame", "ProtocolError", "Segment", "Subscriber", "TimedOut"]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["Closed", "ConnectError", "DescriptorsLost", "Drops", "Ended", "Error", "Expired", "Frame", "ProtocolError", "Segment", "Subscriber",
+           "TimedOut"]
 __version__ = "0.1.0"
 
 DEFAULT_SOCKET = "/run/eomt-edge/masks.sock"
@@ -92,12 +97,17 @@ for _dtype, _size in ((HELLO, 128), (RING_INFO, 192), (RING_HEADER, 256), (SLOT_
         raise ImportError(f"layout of {_dtype} is {_dtype.itemsize} bytes, not {_size}")
 
 
+def _at(dtype: np.dtype[np.void], field: str) -> int:
+    fields: Any = dtype.fields
+    return int(fields[field][1])
+
+
 def _even(side: int) -> int:
     return (side + 1) // 2 * 2  # chroma that pixels share is rounded up
 
 
 # V4L2 pixel formats without padding: bytes from row to row of the first plane, and of all planes, for a width and a height.
-_SIZES = {
+_SIZES: Dict[str, Tuple[Callable[[int], int], Callable[[int, int], int]]] = {
     **dict.fromkeys(["RGB3", "BGR3"], (lambda w: 3 * w, lambda w, h: 3 * w * h)),
     **dict.fromkeys(["XB24", "BX24", "XR24", "RX24"], (lambda w: 4 * w, lambda w, h: 4 * w * h)),
     **dict.fromkeys(["RGBP", "Y16"], (lambda w: 2 * w, lambda w, h: 2 * w * h)),
@@ -121,6 +131,11 @@ _QUEUE_PAUSE_S = 0.005
 _VAIN_WAKEUPS_MAX, _VAIN_PAUSE_S = 8, 0.01
 # SCM_MAX_FD of Linux: all descriptors that arrive are seen and closed.
 _FDS_MAX = 253
+
+_T = TypeVar("_T")
+# What must be done step by step, without waiting itself: it yields a descriptor (None: only a time) and for how many seconds at most
+# (None: for ever), and is told whether the descriptor became readable. `_drive` waits for a thread, `AsyncSubscriber` for a task.
+_Steps = Generator[Tuple[Optional[int], Optional[float]], bool, _T]
 
 
 class Error(Exception):
@@ -147,6 +162,10 @@ class Closed(Error, ValueError):
     """The subscriber was closed before."""
 
 
+class Expired(Error):
+    """The shared memory of a frame (``copy=False``) is no longer that of this frame."""
+
+
 class Ended(Error):
     """No more frames come. ``clean``: the daemon said goodbye; otherwise it died."""
 
@@ -164,7 +183,8 @@ class Segment:
     label: Optional[str]
     score: float
     area: int
-    bbox: tuple
+    bbox: Tuple[int, int, int, int]
+    """x, y, width, height in pixels; of the whole mask, even where other segments lie on top."""
     track_id: int
 
 
@@ -183,7 +203,7 @@ class Drops:
 
 @dataclass(frozen=True)
 class Frame:
-    """Masks of one camera frame. Arrays are this reader's own."""
+    """Masks of one camera frame. Arrays are this reader's own, unless the subscriber was made with ``copy=False``."""
 
     sequence: int
     """Counts publications of the ring from 1."""
@@ -199,7 +219,7 @@ class Frame:
     """Another one for another source or camera, the same after a restart; 0 = no frame yet."""
     model_hash: bytes
     """First 16 bytes of the model file's SHA-256."""
-    stage_us: tuple
+    stage_us: Tuple[int, ...]
     """Microseconds of preprocess, infer, segment, publish."""
     stale: bool
     """``published_ns - captured_ns`` exceeds the daemon's ``source.no_signal_after`` (2 seconds unless configured; 0 = no limit)."""
@@ -208,9 +228,9 @@ class Frame:
     truncated: bool
     """There were more segments than the table holds."""
     segments: List[Segment]
-    ids: np.ndarray
+    ids: npt.NDArray[np.uint16]
     """(height, width) uint16, 0 = nothing."""
-    rgb: Optional[np.ndarray]
+    rgb: Optional[npt.NDArray[np.uint8]]
     """(height, width, 3) uint8 when the daemon publishes the camera frame as RGB, else None."""
     labels: List[str]
     checksum_ok: Optional[bool]
@@ -225,7 +245,7 @@ class Frame:
     """V4L2 pixel format of ``frame_bytes``, such as ``RGB3``, ``YUYV`` or ``MJPG`` (one JPEG picture); None without a camera frame."""
     frame_stride: int
     """Bytes from row to row of its first plane, without padding; 0 = compressed."""
-    frame_bytes: Optional[np.ndarray]
+    frame_bytes: Optional[npt.NDArray[np.uint8]]
     """The camera frame, uint8 in one dimension, of the id map's width and height; None when the daemon publishes none."""
     frame_bt709: bool
     """Of YUV formats: BT.709 instead of BT.601."""
@@ -234,45 +254,161 @@ class Frame:
 
     @property
     def width(self) -> int:
-        return self.ids.shape[1]
+        return int(self.ids.shape[1])
 
     @property
     def height(self) -> int:
-        return self.ids.shape[0]
+        return int(self.ids.shape[0])
+
+    @property
+    def valid(self) -> bool:
+        """Whether ``ids``, ``rgb`` and ``frame_bytes`` are still those of this frame. They always are, unless the subscriber was made with ``copy=False``:
+        then until the next frame is taken, the subscriber closed, or the daemon has come round to this slot again.
+
+        Ask *after* the computation: nothing stops the daemon meanwhile, and numpy arrays cannot be taken back. A result counts if the
+        frame is valid then. ``guard`` does that.
+        """
+        return True
+
+    def check(self) -> None:
+        """Raises ``Expired`` unless the frame is ``valid``."""
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """``with frame.guard():`` raises ``Expired`` at the end of the block unless the frame was valid all the time.
+
+        What an exception in the block says of a frame that was overwritten meanwhile is of no use: ``Expired`` takes its place.
+        """
+        self.check()
+        try:
+            yield
+        except Exception:
+            self.check()
+            raise
+        self.check()
+
+    def copy(self) -> "Frame":
+        """One whose arrays are the reader's own: itself, or of a ``copy=False`` frame its copy. Raises ``Expired``."""
+        return self
 
 
-class Subscriber:
-    """A connection to a daemon and its mapped ring. Not for use by several threads at once.
+class _View(Frame):
+    """A frame whose ``ids``, ``rgb`` and ``frame_bytes`` lie in the ring. Its other fields are copies, taken while the seqlock stood still."""
 
-    ``timeout`` (seconds, None = forever) is how long iteration waits for a frame before it raises ``TimedOut`` (a ``TimeoutError``).
-    The constructor waits as long for a daemon that does not accept or say hello, five seconds when ``timeout`` is None.
-    ``reconnect=True`` makes iteration wait for the daemon's return instead of raising ``Ended``, within the same timeout.
-    """
+    _reader: "_Reader"
+    _words: Any
+    _rows: npt.NDArray[np.void]
+    _checksum: Optional[int]
 
-    def __init__(self, path: str = DEFAULT_SOCKET, timeout: Optional[float] = None, reconnect: bool = False):
+    def __init__(self, reader: "_Reader", rows: npt.NDArray[np.void], checksum: Optional[int], **values: Any):
+        # the properties below stand before these in the look-up of a name
+        self.__dict__.update(values, _reader=reader, _words=reader._words, _rows=rows, _checksum=checksum)
+
+    def __repr__(self) -> str:
+        return f"<frame {self.sequence} of {self._reader.path}, in shared memory, {self.width}x{self.height}>"
+
+    @property
+    def width(self) -> int:
+        return int(self.__dict__["ids"].shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.__dict__["ids"].shape[0])
+
+    @property
+    def ids(self) -> npt.NDArray[np.uint16]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.check()
+        ids: npt.NDArray[np.uint16] = self.__dict__["ids"]
+        return ids
+
+    @property
+    def rgb(self) -> Optional[npt.NDArray[np.uint8]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.check()
+        rgb: Optional[npt.NDArray[np.uint8]] = self.__dict__["rgb"]
+        return rgb
+
+    @property
+    def frame_bytes(self) -> Optional[npt.NDArray[np.uint8]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.check()
+        frame_bytes: Optional[npt.NDArray[np.uint8]] = self.__dict__["frame_bytes"]
+        return frame_bytes
+
+    @property
+    def checksum_ok(self) -> Optional[bool]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Computed when it is asked for: it reads the whole frame."""
+        if self._checksum is None:
+            return None
+        with self.guard():
+            return _checksum(self._rows, self.ids, self.frame_bytes) == self._checksum
+
+    def _problem(self) -> Optional[str]:
+        # a ring that was connected to again is another object
+        if self._reader._words is not self._words:
+            return "the subscriber was closed, or connected again"
+        if self._reader._last != self.sequence:
+            return "a later one was taken"
+        self._reader._fence()
+        if self._words[self._reader._lock_index(self.sequence)] != 2 * self.sequence:
+            return "the daemon has written over it (more ring.slots give more time)"
+        return None
+
+    @property
+    def valid(self) -> bool:
+        return self._problem() is None
+
+    def check(self) -> None:
+        problem = self._problem()
+        if problem is not None:
+            raise Expired(f"frame {self.sequence} of {self._reader.path} has gone from shared memory: {problem}")
+
+    def copy(self) -> Frame:
+        with self.guard():
+            values: Dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(Frame)}
+            for name, value in values.items():
+                if isinstance(value, np.ndarray):
+                    values[name] = value.copy()
+            return Frame(**values)
+
+
+class _Reader:
+    """A connection to a daemon and its mapped ring; how it is waited for is left to those who inherit."""
+
+    labels: List[str]
+    """Class names, by ``category_id``."""
+    metadata: Dict[str, Any]
+    """What else the daemon says of its model."""
+    generation: int
+    """Counts the rings of one daemon: another one after a model reload."""
+
+    def __init__(self, path: Union[str, "os.PathLike[str]"] = DEFAULT_SOCKET, timeout: Optional[float] = None, reconnect: bool = False, *,
+                 copy: bool = True):
         self.path = os.fspath(path)
         self.timeout = timeout
         self.reconnect = reconnect
-        self.skipped = 0
+        self._copies = copy
+        self.skipped: int = 0
         """Frames published since the first one received that this reader was too slow for."""
-        self.retries = 0
+        self.retries: int = 0
         """Copies thrown away because the writer came by."""
         self._fence_lock = threading.Lock()
-        self._socket: Optional[socket.socket] = None
+        # None without a connection
+        self._socket: Any = None
         self._event = -1
-        self._epoll: Optional[select.epoll] = None
-        self._map: Optional[mmap.mmap] = None
-        self._words: Optional[memoryview] = None
-        self._connect(_deadline(_CONNECT_TIMEOUT_S if timeout is None else timeout))
+        self._epoll: Any = None
+        self._map: Any = None
+        self._words: Any = None
 
     # -- the life of a connection --------------------------------------------------------------------------------------
 
-    def _connect(self, deadline: Optional[float]) -> None:
+    def _connect_deadline(self) -> Optional[float]:
+        return _deadline(_CONNECT_TIMEOUT_S if self.timeout is None else self.timeout)
+
+    def _connecting(self, deadline: Optional[float]) -> _Steps[None]:
         fds: List[int] = []
         try:
             with self._own_errors(ConnectError, f"cannot connect to the mask socket {self.path}"):
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-                self._knock(deadline)
+                yield from self._knocking(deadline)
                 data, flags = _receive(self._socket, fds)
             hello = self._parse_hello(data, bool(flags & socket.MSG_TRUNC))
             if flags & socket.MSG_CTRUNC:
@@ -291,14 +427,14 @@ class Subscriber:
                 self._epoll.register(self._event, select.EPOLLIN)
                 self._epoll.register(self._socket.fileno(), select.EPOLLIN | select.EPOLLRDHUP)
         except BaseException:
-            self.close()
+            self._leave()
             raise
         finally:
             for fd in fds:
                 os.close(fd)
 
     @contextmanager
-    def _own_errors(self, kind, what: str):
+    def _own_errors(self, kind: Type[Error], what: str) -> Iterator[None]:
         """Whatever the system or a library says of what the daemon sent becomes an error of this module."""
         try:
             yield
@@ -307,7 +443,7 @@ class Subscriber:
         except (OSError, ValueError, OverflowError, MemoryError, RecursionError, struct.error) as error:
             raise kind(f"{what}: {error or type(error).__name__}") from error
 
-    def _knock(self, deadline: Optional[float]) -> None:
+    def _knocking(self, deadline: Optional[float]) -> _Steps[None]:
         """Connects and waits for something to receive. A Unix socket whose queue is full says EAGAIN, and nothing tells when there is room."""
         while True:
             try:
@@ -318,16 +454,10 @@ class Subscriber:
                 if left is not None and left <= 0:
                     raise TimedOut(f"cannot connect to the mask socket {self.path}: it does not accept: its queue is full (the daemon "
                                    "hangs, or another program listens there)") from None
-                time.sleep(_QUEUE_PAUSE_S if left is None else min(_QUEUE_PAUSE_S, left))
-        if not self._poll_socket(deadline):
+                yield None, _QUEUE_PAUSE_S if left is None else min(_QUEUE_PAUSE_S, left)
+        if not (yield self._socket.fileno(), _left(deadline)):
             raise TimedOut(f"cannot connect to the mask socket {self.path}: no hello came in time (the daemon hangs, or another program "
                            "listens there)")
-
-    def _poll_socket(self, deadline: Optional[float]) -> bool:
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN | select.POLLRDHUP)
-        left = _left(deadline)
-        return bool(poll.poll(None if left is None else math.ceil(1000 * min(left, 86400.0))))
 
     def _adopt_event(self, event: int) -> None:
         # A timer and an eventfd belong to no file system and have no type.
@@ -339,7 +469,7 @@ class Subscriber:
             raise ProtocolError(f"the mask ring of {self.path} cannot be read: the event descriptor cannot be read")
         os.set_blocking(event, False)
 
-    def _parse_hello(self, data: bytes, cut: bool) -> np.void:
+    def _parse_hello(self, data: bytes, cut: bool) -> Any:
         if not data:
             raise ConnectError(f"the daemon at {self.path} hung up before its hello")
         if len(data) < 16 or struct.unpack_from("<Q", data)[0] != HELLO_MAGIC:
@@ -351,7 +481,7 @@ class Subscriber:
             raise ProtocolError(f"{self.path} is not a mask socket: a hello of {'more than ' if cut else ''}{len(data)} bytes")
         hello = np.frombuffer(data, HELLO)[0]
         if hello["status"] != HELLO_OK:
-            reason = data[HELLO.fields["message"][1]:].split(b"\0")[0].decode("utf-8", "replace")
+            reason = data[_at(HELLO, "message"):].split(b"\0")[0].decode("utf-8", "replace")
             raise ConnectError(f"the daemon at {self.path} refused this client: {_plain(reason)}")
         return hello
 
@@ -370,7 +500,7 @@ class Subscriber:
             # Aligned 64-bit items of a memoryview are read by a single load, which is what the seqlock needs.
             self._words = memoryview(self._map).cast("Q")
             info = np.frombuffer(bytes(self._map[:RING_INFO.itemsize]), RING_INFO)[0]
-            self._ring = {name: int(info[name]) for name in RING_INFO.names if name != "reserved_words"}
+            self._ring = {name: int(info[name]) for name in RING_INFO.names or () if name != "reserved_words"}
             if self._ring["abi_version"] == 1:
                 self._ring["row_bytes"] = SEGMENT_ROW.itemsize  # reserved there
             problem = _check_ring(self._ring, size)
@@ -388,7 +518,10 @@ class Subscriber:
         self._last = 0
 
     def close(self) -> None:
-        """Leaves the ring; frames already received stay valid."""
+        """Leaves the ring; frames already received stay valid, but those of ``copy=False``."""
+        self._leave()
+
+    def _leave(self) -> None:
         if self._epoll is not None:
             self._epoll.close()
             self._epoll = None
@@ -405,45 +538,33 @@ class Subscriber:
             try:
                 self._map.close()
             except BufferError:
-                pass  # a copy failed, and its traceback still looks at the memory: freed with it
+                pass  # arrays in it are still held (copy=False, or the traceback of a copy that failed): it goes with the last of them
             self._map = None
-
-    def __enter__(self) -> "Subscriber":
-        return self
-
-    def __exit__(self, *_exception) -> None:
-        self.close()
 
     def fileno(self) -> int:
         """Readable when there is a frame or an end; it changes when the subscriber reconnects."""
         if self._epoll is None:
             raise Closed("the subscriber is closed")
-        return self._epoll.fileno()
+        return int(self._epoll.fileno())
 
     # -- frames --------------------------------------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Frame]:
-        return self
-
-    def __next__(self) -> Frame:
-        deadline = _deadline(self.timeout)
+    def _following(self, deadline: Optional[float]) -> _Steps[Frame]:
         while True:
             try:
-                frame = self.next(_left(deadline))
+                frame = yield from self._newer(deadline)
             except Ended:
                 if not self.reconnect:
                     raise
-                self._connect_again(deadline)
+                yield from self._connecting_again(deadline)
                 continue
             if frame is None:
                 raise TimedOut(f"no frame from {self.path} within {self.timeout} s")
             return frame
 
-    def next(self, timeout: Optional[float] = None) -> Optional[Frame]:
-        """Waits for a frame newer than the last one; None when ``timeout`` (seconds) passed. Raises ``Ended``."""
+    def _newer(self, deadline: Optional[float]) -> _Steps[Optional[Frame]]:
         if self._map is None:
             raise Ended(self.path, clean=False)
-        deadline = _deadline(timeout)
         vain = 0
         while True:
             # The order matters: asking for the end first and for a frame second cannot miss the last frame.
@@ -456,18 +577,10 @@ class Subscriber:
             left = _left(deadline)
             if left is not None and left <= 0:
                 return None
-            vain += self._wait(left, ask_event=vain < _VAIN_WAKEUPS_MAX)
-
-    def _wait(self, left: Optional[float], ask_event: bool) -> bool:
-        """Whether the event became readable."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN | select.POLLRDHUP)
-        if ask_event and self._event >= 0:
-            poll.register(self._event, select.POLLIN)
-        pause = _RECHECK_S if ask_event else _VAIN_PAUSE_S
-        with self._own_errors(Error, f"waiting for masks of {self.path} failed"):
-            ready = poll.poll(math.ceil(1000 * (pause if left is None else min(left, pause))))
-        return any(fd == self._event for fd, _ in ready)
+            ask_event = vain < _VAIN_WAKEUPS_MAX
+            pause = _RECHECK_S if ask_event else _VAIN_PAUSE_S
+            with self._own_errors(Error, f"waiting for masks of {self.path} failed"):
+                vain += yield self.fileno() if ask_event else self._socket.fileno(), pause if left is None else min(left, pause)
 
     def latest(self) -> Optional[Frame]:
         """The newest frame if it is newer than the last one; never waits, does not notice the end."""
@@ -475,17 +588,17 @@ class Subscriber:
             return None
         return self._copy_newest(None)
 
-    def _connect_again(self, deadline: Optional[float]) -> None:
-        self.close()
+    def _connecting_again(self, deadline: Optional[float]) -> _Steps[None]:
+        self._leave()
         pause = 0.005
         while True:
             try:
-                return self._connect(deadline)
+                return (yield from self._connecting(deadline))
             except ConnectError as error:
                 left = _left(deadline)
                 if left is not None and left <= 0:
                     raise TimedOut(f"the daemon at {self.path} did not come back within {self.timeout} s ({error})") from None
-                time.sleep(pause if left is None else min(pause, left))
+                yield None, pause if left is None else min(pause, left)
                 pause = min(2 * pause, 0.2)
 
     def _drain(self) -> None:
@@ -522,11 +635,11 @@ class Subscriber:
             return True
         with self._own_errors(Error, f"waiting for masks of {self.path} failed"):
             # After the hello the server says nothing more: readable means end of file.
-            return self._closed() if self._poll_socket(time.monotonic()) else None
+            return self._closed() if _readable(self._socket.fileno(), 0.0) else None
 
     def _closed(self) -> bool:
         # The u32 `closed` shares its aligned word with reserved zeros.
-        closed = self._words[RING_HEADER.fields["closed"][1] // 8] & 0xFFFFFFFF
+        closed: int = self._words[_at(RING_HEADER, "closed") // 8] & 0xFFFFFFFF
         self._fence()
         return closed != 0
 
@@ -534,12 +647,11 @@ class Subscriber:
         """The reading half of the seqlock; crates/client/src/seqlock.rs explains the order."""
         self._drain()
         for _ in range(_COPY_ATTEMPTS):
-            sequence = self._words[RING_HEADER.fields["latest"][1] // 8]
+            sequence = self._words[_at(RING_HEADER, "latest") // 8]
             self._fence()
             if sequence <= self._last:
                 return None
-            slot = self._ring["slots_offset"] + sequence % self._ring["slot_count"] * self._ring["slot_stride"]
-            lock = (slot + SLOT_HEADER.fields["lock"][1]) // 8
+            slot, lock = self._slot_offset(sequence), self._lock_index(sequence)
             stable = 2 * sequence % 2**64
             if self._words[lock] == stable:
                 self._fence()
@@ -559,6 +671,12 @@ class Subscriber:
                 break
         return None
 
+    def _slot_offset(self, sequence: int) -> int:
+        return self._ring["slots_offset"] + sequence % self._ring["slot_count"] * self._ring["slot_stride"]
+
+    def _lock_index(self, sequence: int) -> int:
+        return (self._slot_offset(sequence) + _at(SLOT_HEADER, "lock")) // 8
+
     def _fence(self) -> None:
         """A memory barrier: loads before it happen before loads after it, which aarch64 does not do by itself.
 
@@ -571,7 +689,7 @@ class Subscriber:
         self._fence_lock.acquire()
         self._fence_lock.release()
 
-    def _copy_slot(self, slot: int, sequence: int):
+    def _copy_slot(self, slot: int, sequence: int) -> Tuple[Any, Any, Any, Any, Optional[str]]:
         ring = self._ring
         header_bytes = bytes(self._map[slot:slot + _slot_header_bytes(ring)]).ljust(SLOT_HEADER.itemsize, b"\0")
         header = np.frombuffer(bytearray(header_bytes), SLOT_HEADER)[0]
@@ -593,29 +711,27 @@ class Subscriber:
             return header, None, None, None, (f"frame {sequence} claims a picture of {picture_bytes} bytes in rows of "
                                               f"{info['frame_stride']}, which {width}x{height} pixels in this ring cannot have")
 
-        def area(offset, dtype, shape):
+        def area(offset: int, dtype: Any, shape: Tuple[int, ...]) -> npt.NDArray[Any]:
             items = int(np.prod(shape))
-            view = np.frombuffer(self._map, dtype, items, slot + offset)
-            return view.reshape(shape).copy()
+            view = np.frombuffer(self._map, dtype, items, slot + offset).reshape(shape)
+            return view.copy() if self._copies else view
 
         # A later daemon's rows may have more columns than we know.
-        rows = area(ring["table_offset"], "u1", (count, ring["row_bytes"]))[:, :SEGMENT_ROW.itemsize] if count else b""
-        rows = np.frombuffer(bytes(rows), SEGMENT_ROW)
+        table = area(ring["table_offset"], "u1", (count, ring["row_bytes"]))[:, :SEGMENT_ROW.itemsize].tobytes() if count else b""
+        rows = np.frombuffer(table, SEGMENT_ROW)
         ids = area(ring["ids_offset"], "<u2", (height, width))
         picture = area(ring["frame_offset"], "u1", (picture_bytes,)) if picture_bytes else np.empty(0, "u1") if has_frame else None
         return header, rows, ids, picture, None
 
-    def _build(self, info, rows, ids, picture) -> Frame:
+    def _build(self, info: Any, rows: npt.NDArray[np.void], ids: npt.NDArray[np.uint16], picture: Optional[npt.NDArray[np.uint8]]) -> Frame:
         flags = int(info["flags"])
         frame_format = None if picture is None else _fourcc(info)
-        rgb = picture.reshape(*ids.shape, 3) if frame_format == "RGB3" else None
+        rgb = picture.reshape(*ids.shape, 3) if picture is not None and frame_format == "RGB3" else None
         colour = int(info["frame_colour"])
-        checksum_ok = None
-        if flags & SLOT_HAS_CHECKSUM:
-            crc = zlib.crc32(ids, zlib.crc32(rows.tobytes()))
-            crc = crc if picture is None else zlib.crc32(picture, crc)
-            checksum_ok = crc == int(info["checksum"])
-        return Frame(
+        checksum = int(info["checksum"]) if flags & SLOT_HAS_CHECKSUM else None
+        checksum_ok = None if checksum is None or not self._copies else _checksum(rows, ids, picture) == checksum
+        make = Frame if self._copies else partial(_View, self, rows, checksum)
+        return make(
             sequence=int(info["sequence"]), frame_sequence=int(info["frame_sequence"]), captured_ns=int(info["captured_ns"]),
             published_ns=int(info["published_ns"]), dropped=int(info["dropped"]), source_id=int(info["source_id"]),
             model_hash=bytes(info["model_hash"]), stage_us=tuple(int(us) for us in info["stage_us"]),
@@ -627,16 +743,51 @@ class Subscriber:
             frame_full_range=bool(colour & FRAME_FULL_RANGE),
         )
 
-    def _segment(self, row) -> Segment:
+    def _segment(self, row: Any) -> Segment:
         category = int(row["class"])
+        x, y, width, height = (int(edge) for edge in row["bbox"])
         return Segment(
             id=int(row["id"]), category_id=category, label=self.labels[category] if category < len(self.labels) else None,
-            score=float(row["score"]), area=int(row["area"]), bbox=tuple(int(edge) for edge in row["bbox"]),
+            score=float(row["score"]), area=int(row["area"]), bbox=(x, y, width, height),
             track_id=int(row["track_id"]),
         )
 
 
-def _receive(connection: socket.socket, fds: List[int]):
+_S = TypeVar("_S", bound="Subscriber")
+
+
+class Subscriber(_Reader):
+    """A connection to a daemon and its mapped ring. Not for use by several threads at once.
+
+    ``timeout`` (seconds, None = forever) is how long iteration waits for a frame before it raises ``TimedOut`` (a ``TimeoutError``).
+    The constructor waits as long for a daemon that does not accept or say hello, five seconds when ``timeout`` is None.
+    ``reconnect=True`` makes iteration wait for the daemon's return instead of raising ``Ended``, within the same timeout.
+    ``copy=False`` leaves ``ids``, ``rgb`` and ``frame_bytes`` of a frame in shared memory; see ``Frame.valid``.
+    """
+
+    def __init__(self, path: Union[str, "os.PathLike[str]"] = DEFAULT_SOCKET, timeout: Optional[float] = None, reconnect: bool = False, *,
+                 copy: bool = True):
+        super().__init__(path, timeout, reconnect, copy=copy)
+        _drive(self._connecting(self._connect_deadline()))
+
+    def __enter__(self: _S) -> _S:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    def __next__(self) -> Frame:
+        return _drive(self._following(_deadline(self.timeout)))
+
+    def next(self, timeout: Optional[float] = None) -> Optional[Frame]:
+        """Waits for a frame newer than the last one; None when ``timeout`` (seconds) passed. Raises ``Ended``."""
+        return _drive(self._newer(_deadline(timeout)))
+
+
+def _receive(connection: socket.socket, fds: List[int]) -> Tuple[bytes, int]:
     """One message and its flags; the descriptors that came with it are the caller's from the start, so that it closes them in any case."""
     data, ancillary, flags, _address = connection.recvmsg(HELLO.itemsize, socket.CMSG_SPACE(4 * _FDS_MAX), socket.MSG_CMSG_CLOEXEC)
     for level, kind, content in ancillary:
@@ -645,17 +796,22 @@ def _receive(connection: socket.socket, fds: List[int]):
     return data, flags
 
 
-def _slot_header_bytes(ring: dict) -> int:
+def _checksum(rows: npt.NDArray[np.void], ids: npt.NDArray[np.uint16], picture: Optional[npt.NDArray[np.uint8]]) -> int:
+    crc = zlib.crc32(ids.data, zlib.crc32(rows.tobytes()))
+    return crc if picture is None else zlib.crc32(picture.data, crc)
+
+
+def _slot_header_bytes(ring: Dict[str, int]) -> int:
     return SLOT_HEADER_BYTES_V1 if ring["abi_version"] == 1 else SLOT_HEADER.itemsize
 
 
-def _fourcc(info) -> str:
+def _fourcc(info: Any) -> str:
     """The letters of a frame's format, without the spaces at their end; what is no letter is a question mark."""
     letters = int(info["frame_format"]).to_bytes(4, "little").rstrip(b" ")
     return "".join(chr(byte) if 0x20 < byte < 0x7F else "?" for byte in letters)
 
 
-def _picture_fits(info, has_frame: bool, room: int) -> bool:
+def _picture_fits(info: Any, has_frame: bool, room: int) -> bool:
     """Whether the camera frame lies in its area and has the bytes that its format gives it: programs index it by its size."""
     count, stride, width, height = (int(info[name]) for name in ("frame_bytes", "frame_stride", "width", "height"))
     name = _fourcc(info)
@@ -668,7 +824,7 @@ def _picture_fits(info, has_frame: bool, room: int) -> bool:
     return count <= room and (name != "MJPG" or stride == 0)
 
 
-def _check_rows(rows: np.ndarray, ids: np.ndarray) -> Optional[str]:
+def _check_rows(rows: npt.NDArray[np.void], ids: npt.NDArray[np.uint16]) -> Optional[str]:
     """What is wrong with the rows of a whole frame: programs index the id map by their boxes."""
     height, width = ids.shape
     box = rows["bbox"].astype(np.uint64)
@@ -687,7 +843,7 @@ def _plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _check_ring(ring: dict, size: int) -> Optional[str]:
+def _check_ring(ring: Dict[str, int], size: int) -> Optional[str]:
     """What is wrong with a ring's header, None if all that it describes lies inside of ``size`` bytes."""
     if ring["magic"] != RING_MAGIC or not ABI_OLDEST <= ring["abi_version"] <= ABI_VERSION:
         return f"magic {ring['magic']:#x}, ABI {ring['abi_version']}; this client reads ABI {ABI_OLDEST} to {ABI_VERSION}"
@@ -719,6 +875,31 @@ def _check_ring(ring: dict, size: int) -> Optional[str]:
     return None if aligned and ordered else "its header describes areas outside of it"
 
 
+def _drive(steps: _Steps[_T]) -> _T:
+    """Does all steps, and waits in between."""
+    try:
+        fd, seconds = next(steps)
+        while True:
+            try:
+                ready = _readable(fd, seconds)
+            except (OSError, MemoryError) as error:
+                fd, seconds = steps.throw(error)
+            else:
+                fd, seconds = steps.send(ready)
+    except StopIteration as end:
+        value: _T = end.value
+        return value
+    finally:
+        steps.close()  # an interrupted wait must not leave half a connection
+
+
+def _readable(fd: Optional[int], seconds: Optional[float]) -> bool:
+    poll = select.poll()
+    if fd is not None:
+        poll.register(fd, select.POLLIN | select.POLLRDHUP)
+    return bool(poll.poll(None if seconds is None else math.ceil(1000 * min(seconds, 86400.0))))
+
+
 def _deadline(timeout: Optional[float]) -> Optional[float]:
     return None if timeout is None else time.monotonic() + timeout
 
@@ -735,8 +916,8 @@ def _line(frame: Frame, skipped: int, as_json: bool) -> str:
         "sequence": frame.sequence, "frame_sequence": frame.frame_sequence, "captured_ns": frame.captured_ns,
         "published_ns": frame.published_ns, "dropped": frame.dropped, "width": frame.width, "height": frame.height,
         "source_id": frame.source_id, "stale": frame.stale, "no_signal": frame.no_signal, "truncated": frame.truncated,
-        "stage_us": frame.stage_us, "model_hash": frame.model_hash.hex(), "ids_crc32": zlib.crc32(frame.ids),
-        "frame_crc32": None if frame.frame_bytes is None else zlib.crc32(frame.frame_bytes), "stamp_ns": frame.stamp_ns or 0,
+        "stage_us": frame.stage_us, "model_hash": frame.model_hash.hex(), "ids_crc32": zlib.crc32(frame.ids.data),
+        "frame_crc32": None if frame.frame_bytes is None else zlib.crc32(frame.frame_bytes.data), "stamp_ns": frame.stamp_ns or 0,
         "dropped_busy": frame.drops.busy, "dropped_source": frame.drops.source, "dropped_corrupt": frame.drops.corrupt,
         "failed": frame.failed, "frame_format": frame.frame_format, "frame_stride": frame.frame_stride,
         "frame_bytes": 0 if frame.frame_bytes is None else frame.frame_bytes.size, "checksum_ok": frame.checksum_ok, "skipped": skipped,
@@ -769,7 +950,3 @@ def main(arguments: Optional[List[str]] = None) -> int:
         # Python flushes stdout once more at exit, which must not fail loudly on a closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
