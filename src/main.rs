@@ -9,7 +9,7 @@ use eomt_edge::cli::{Cli, Command, DoctorArgs, RunArgs, ViewArgs};
 use eomt_edge::config::{Config, ConfigError};
 use eomt_edge::daemon::{self, DaemonError};
 use eomt_edge::doctor::{DoctorOptions, doctor};
-use eomt_edge::sink::ring::reap_socket_main;
+use eomt_edge::socket::reap_socket_main;
 use eomt_edge::source::exec_source_main;
 use eomt_edge::view::{ViewOptions, view};
 use eomt_edge_host::bounds;

@@ -17,7 +17,8 @@ use serde_json::json;
 use super::DaemonError;
 use crate::config::{Config, ConfigError, ModelConfig};
 use crate::sink::RingSink;
-use crate::sink::ring::{self, ReaperCommand, RingError, ServerConfig};
+use crate::sink::ring::{self, RingError, ServerConfig};
+use crate::socket::ReaperCommand;
 use crate::source::{CameraRequest, FormatRequest, SourceKinds, SourceOptions, SourceUri};
 
 /// Of a thread that loads a model, bytes: the same at the start and at a reload.

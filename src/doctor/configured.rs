@@ -3,7 +3,7 @@
 use super::Report;
 use crate::config::{Config, DisplayConfig, DisplayKind};
 use crate::daemon::source_options;
-use crate::sink::ring::check_group;
+use crate::socket::check_group;
 use crate::source::SourceKinds;
 
 pub(super) fn configured(report: &mut Report, config: &Config) {

@@ -32,9 +32,10 @@ const MAY_IMPORT: &[(&str, &str, &[&str])] = &[
     ("eomt-edge", "config", &[]),
     ("eomt-edge", "cli", &["config"]),
     ("eomt-edge", "source", &[]),
-    ("eomt-edge", "sink", &["config"]),
-    ("eomt-edge", "daemon", &["config", "source", "sink"]),
-    ("eomt-edge", "doctor", &["config", "daemon", "source", "sink"]),
+    ("eomt-edge", "socket", &[]),
+    ("eomt-edge", "sink", &["config", "socket"]),
+    ("eomt-edge", "daemon", &["config", "source", "sink", "socket"]),
+    ("eomt-edge", "doctor", &["config", "daemon", "source", "sink", "socket"]),
     ("eomt-edge", "view", &[]),
 ];
 
@@ -51,6 +52,7 @@ const MAY_BE_UNSAFE: &[&str] = &[
     "fuzz/src/memory.rs",                    // an allocator with a bound
     "src/limits.rs",                         // an allocator
     "src/sink/ring/",                        // shared memory
+    "src/socket/",                           // a socket option, inherited descriptors
     "src/sink/display/framebuffer/ioctl.rs", // <linux/fb.h>
     "src/source/v4l2/sys/",                  // <linux/videodev2.h>, buffers that the driver maps
 ];
@@ -92,7 +94,7 @@ const MAY_READ: &[(&str, &[&str])] = &[
     ("src/daemon/last_good.rs", &["open", "options", "read_dir"]), // the daemon's own state, bounded there
     ("src/source/v4l2/identity.rs", &["read_dir"]),                // /dev and /sys
     ("src/sink/display/gpio.rs", &["read_dir"]),                   // /dev
-    ("src/sink/ring/reaper.rs", &["read_dir"]),                    // /proc/self/fd
+    ("src/socket/reaper.rs", &["read_dir"]),                       // /proc/self/fd
     ("src/source/replay.rs", &["read_dir"]),                       // counts
     ("crates/tools/src/datasets/find.rs", &["read_dir"]),          // counts
     ("crates/tools/src/convert/calibrate.rs", &["read_dir"]),      // counts
