@@ -13,8 +13,8 @@
 //! |---|---|
 //! | [`config`], [`socket`], [`source`], [`view`] | - |
 //! | [`cli`] | config |
-//! | [`sink`] | config, socket |
-//! | [`daemon`] | config, sink, socket, source |
+//! | [`control`], [`sink`] | config, socket |
+//! | [`daemon`] | config, control, sink, socket, source |
 //! | [`doctor`] | config, daemon, sink, socket, source |
 //!
 //! The commands of a desk (convert, segment, evaluate, bench, train) are the crates `eomt-edge-tools` and `eomt-edge-train`. Nothing here but
@@ -27,6 +27,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod doctor;
 pub mod sink;

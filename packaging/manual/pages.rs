@@ -1,4 +1,4 @@
-//! Manual pages of the commands, from clap's definitions: eomt-edge(1), and one page for each command that `--help` shows.
+//! Manual pages of the commands, from clap's definitions: eomt-edge(1), and one page for each command that `--help` shows, and for its parts.
 
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
@@ -29,6 +29,10 @@ pub fn all() -> std::io::Result<Vec<Page>> {
     let mut pages = vec![page(&program, "")?];
     for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
         pages.push(page(command, command.get_name())?);
+        // of `control`, whose overview names them
+        for part in command.get_subcommands().filter(|part| part.get_name() != "help") {
+            pages.push(page(part, part.get_name())?);
+        }
     }
     pages.push(Page { file: "eomt-edge.toml.5".to_owned(), text: config_page::render() });
     Ok(pages)

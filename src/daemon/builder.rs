@@ -1,6 +1,7 @@
 //! From the configuration to what the frame path is made of.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use eomt_edge_core::data::{Frame, View};
@@ -27,6 +28,8 @@ pub const LOAD_STACK: usize = 4 << 20;
 /// A network that has run once, and what readers must know about it.
 pub struct Network {
     pub pipeline: Pipeline,
+    /// The file: the configured one, or another.
+    pub path: PathBuf,
     /// What it was read from.
     pub contents: Contents,
 }
@@ -53,7 +56,7 @@ impl Network {
         first.map_err(|error| DaemonError::FirstInference { path: config.path.clone(), reason: error.to_string() })?;
         pipeline.reset(); // no camera saw the black frame
         log::info!("{described} in {:.1} s", started.elapsed().as_secs_f64());
-        Ok(Network { pipeline, contents })
+        Ok(Network { pipeline, path: config.path.clone(), contents })
     }
 
     /// [`Network::start`] on a thread with so many bytes of stack, whatever this one has.
@@ -158,8 +161,8 @@ pub fn start_sink(config: &Config, ring: ring::RingConfig, metadata: &Metadata, 
     Ok(sink)
 }
 
-/// The child that removes the socket after a `kill -9`.
-fn reaper_command() -> Option<ReaperCommand> {
+/// The child that removes a socket after a `kill -9`.
+pub fn reaper_command() -> Option<ReaperCommand> {
     ReaperCommand::current_exe().inspect_err(|error| log::warn!("no reaper for the socket: {error}")).ok()
 }
 

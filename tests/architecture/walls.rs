@@ -34,7 +34,8 @@ const MAY_IMPORT: &[(&str, &str, &[&str])] = &[
     ("eomt-edge", "source", &[]),
     ("eomt-edge", "socket", &[]),
     ("eomt-edge", "sink", &["config", "socket"]),
-    ("eomt-edge", "daemon", &["config", "source", "sink", "socket"]),
+    ("eomt-edge", "control", &["config", "socket"]),
+    ("eomt-edge", "daemon", &["config", "control", "source", "sink", "socket"]),
     ("eomt-edge", "doctor", &["config", "daemon", "source", "sink", "socket"]),
     ("eomt-edge", "view", &[]),
 ];
@@ -95,6 +96,7 @@ const MAY_READ: &[(&str, &[&str])] = &[
     ("src/source/v4l2/identity.rs", &["read_dir"]),                // /dev and /sys
     ("src/sink/display/gpio.rs", &["read_dir"]),                   // /dev
     ("src/socket/reaper.rs", &["read_dir"]),                       // /proc/self/fd
+    ("src/control/models.rs", &["read_dir"]),                      // counts
     ("src/source/replay.rs", &["read_dir"]),                       // counts
     ("crates/tools/src/datasets/find.rs", &["read_dir"]),          // counts
     ("crates/tools/src/convert/calibrate.rs", &["read_dir"]),      // counts
