@@ -8,6 +8,7 @@
 //! | `ring_server` | what hostile readers do | an honest reader is woken for each frame, and another one may come |
 //! | `jpeg`, `png` | a frame, a picture of a replay folder | no panic; whole pictures of the size that they say |
 //! | `config` | a configuration and `--set` items | no panic; what was accepted is in its range |
+//! | `control` | lines to the control socket | the same; a model's name is no path |
 //!
 //! The setup file of the disk images is Python's: `fuzz/setup_file.py`.
 //!
@@ -22,6 +23,7 @@
 mod checkpoint;
 mod child;
 mod config;
+mod control;
 pub mod engine;
 mod finding;
 mod input;
@@ -59,6 +61,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "jpeg", run: pictures::jpeg, bytes_max: 64 << 20 },
     Target { name: "png", run: pictures::png, bytes_max: 64 << 20 },
     Target { name: "config", run: config::run, bytes_max: 16 << 20 },
+    Target { name: "control", run: control::run, bytes_max: 16 << 20 },
 ];
 
 /// A target by its name.
