@@ -164,6 +164,22 @@ def pictures():
     write("png", "a-jpeg", (DATA / "jpeg/baseline.jpg").read_bytes())
 
 
+def requests():
+    write("control", "all", b"""{"do":"status"}
+{"do":"log","after":7}
+{"do":"thresholds","set":{"threshold":0.6,"mask_threshold":1,"overlap_threshold":0.25}}
+{"do":"reload"}
+{"do":"model","name":"x.onnx"}
+""")
+    write("control", "refused", b"""{"do":"halt"}
+["status"]
+{"do":"status","do":"reload"}
+{"do":"thresholds","set":{"threshold":1e308,"threshold":-0}}
+{"do":"model","name":"../x.onnx"}
+{"do":"log","after":18446744073709551616}
+""")
+
+
 def configurations():
     written = (HERE.parent / "config/eomt-edge.toml").read_bytes()
     write("config", "defaults", written)
@@ -239,6 +255,7 @@ if __name__ == "__main__":
     models()
     pictures()
     configurations()
+    requests()
     rings_and_setup()
     files = [path for path in CORPUS.rglob("*") if path.is_file()]
     print(f"{len(files)} files, {sum(path.stat().st_size for path in files)} bytes")

@@ -9,6 +9,7 @@
 //! | `jpeg`, `png` | a frame, a picture of a replay folder | no panic; whole pictures of the size that they say |
 //! | `bag`, `ros_image` | a bag's file, a picture's message in CDR | no panic; no message or picture beyond its bound; whole pictures |
 //! | `config` | a configuration and `--set` items | no panic; what was accepted is in its range |
+//! | `control` | lines to the control socket | the same; a model's name is no path |
 //! | `mqtt` | the MQTT bridge's configuration, a message of the broker | no panic; only topics of ours are emptied |
 //!
 //! The setup file of the disk images is Python's: `fuzz/setup_file.py`.
@@ -25,6 +26,7 @@ mod bags;
 mod checkpoint;
 mod child;
 mod config;
+mod control;
 pub mod engine;
 mod finding;
 mod input;
@@ -65,6 +67,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "bag", run: bags::bag, bytes_max: 64 << 20 },
     Target { name: "ros_image", run: bags::image, bytes_max: 64 << 20 },
     Target { name: "config", run: config::run, bytes_max: 16 << 20 },
+    Target { name: "control", run: control::run, bytes_max: 16 << 20 },
     Target { name: "mqtt", run: mqtt::run, bytes_max: 16 << 20 },
 ];
 

@@ -8,10 +8,10 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::RingError;
-use super::bind::{Address, SocketName};
+use super::SocketError;
+use super::bind::{Address, Bound, SocketName};
 use super::lock::Patience;
-use super::reaper::Reaper;
+use super::reaper::{Reaper, ReaperCommand};
 use super::throttle::Throttle;
 
 /// From look to look, at least.
@@ -21,7 +21,7 @@ const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
 /// Shared by the server's thread, which takes the name again, and the server's owner, who gives it up.
 #[derive(Debug)]
-pub(super) struct Place {
+pub struct Place {
     state: Mutex<State>,
 }
 
@@ -33,7 +33,18 @@ struct State {
 }
 
 impl Place {
-    pub fn new(name: SocketName, reaper: Option<Reaper>) -> Place {
+    /// Takes the name, and starts the child that removes the file if this process is killed; `None` leaves that to the next daemon.
+    pub fn take(address: &Address, reaper: Option<&ReaperCommand>) -> Result<(Arc<Place>, OwnedFd), SocketError> {
+        let Bound { listener, name } = address.listen(Patience::Long)?;
+        let path = address.path().display();
+        let reaper = reaper.and_then(|command| {
+            let started = Reaper::start(command, &name);
+            started.inspect_err(|error| log::warn!("no reaper for {path} ({error}): kill -9 would leave the file behind")).ok()
+        });
+        Ok((Arc::new(Place::new(name, reaper)), listener))
+    }
+
+    pub(crate) fn new(name: SocketName, reaper: Option<Reaper>) -> Place {
         Place { state: Mutex::new(State { name, reaper, released: false }) }
     }
 
@@ -46,7 +57,7 @@ impl Place {
                 // Every assignment leaves it valid.
                 Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                    return log::warn!("the mask socket stays: the server's thread is stuck while it takes the name");
+                    return log::warn!("a socket stays: its server's thread is stuck while it takes the name");
                 }
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
             }
@@ -61,7 +72,7 @@ impl Place {
     }
 
     /// A new listener if the name was lost and could be taken again.
-    fn keep(&self, address: &Address) -> Result<Option<OwnedFd>, RingError> {
+    fn keep(&self, address: &Address) -> Result<Option<OwnedFd>, SocketError> {
         // Locked by the other side: the name is about to be given up.
         let Ok(mut state) = self.state.try_lock() else { return Ok(None) };
         if state.released || state.name.is_there() {
@@ -70,7 +81,7 @@ impl Place {
         let bound = address.listen(Patience::None)?;
         state.name = bound.name;
         if let Some(Err(error)) = state.reaper.as_ref().map(|reaper| reaper.rename(&state.name)) {
-            log::warn!("the reaper does not know the new mask socket ({error}): kill -9 would leave the file behind");
+            log::warn!("the reaper does not know the new socket ({error}): kill -9 would leave the file behind");
         }
         Ok(Some(bound.listener))
     }
@@ -78,7 +89,7 @@ impl Place {
 
 /// The side of the server's thread.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub struct Keeper {
     place: Arc<Place>,
     address: Address,
     next_look: Instant,
@@ -102,15 +113,15 @@ impl Keeper {
         match self.place.keep(&self.address) {
             Ok(listener) => {
                 if listener.is_some() {
-                    self.taken_again.warn(now, || format!("somebody had removed the mask socket {path}; it is there again"));
+                    self.taken_again.warn(now, || format!("somebody had removed the socket {path}; it is there again"));
                 }
                 listener
             }
             // Somebody else looks at the name this very moment.
-            Err(RingError::Locked { .. }) => None,
+            Err(SocketError::Locked { .. }) => None,
             Err(error) => {
                 self.next_look = now + RETRY_PERIOD;
-                self.lost.warn(now, || format!("the mask socket {path} is gone, and new readers find no way in: {error}"));
+                self.lost.warn(now, || format!("the socket {path} is gone, and nobody new finds a way in: {error}"));
                 None
             }
         }

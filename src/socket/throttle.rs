@@ -6,11 +6,11 @@
 use std::time::{Duration, Instant};
 
 /// From line to line.
-pub(super) const PERIOD: Duration = Duration::from_secs(10);
+pub const PERIOD: Duration = Duration::from_secs(10);
 
 /// One kind of lines.
 #[derive(Debug, Default)]
-pub(super) struct Throttle {
+pub struct Throttle {
     last: Option<Instant>,
     left_out: u64,
 }

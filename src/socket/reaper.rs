@@ -53,7 +53,7 @@ impl ReaperCommand {
 
 /// A running reaper.
 #[derive(Debug)]
-pub(super) struct Reaper {
+pub struct Reaper {
     child: Child,
     /// Closed = the daemon is gone. No pipe: sending to a socket neither waits nor raises SIGPIPE, should the child have been killed.
     line: Option<UnixStream>,

@@ -20,13 +20,13 @@ use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat, flo
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use super::RingError;
+use super::SocketError;
 
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// How often [`NameLock::take`] tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
+pub enum Patience {
     /// For two seconds, as at the start and at the end of a daemon.
     Long,
     /// Once, as within a thread that has others to serve.
@@ -35,7 +35,7 @@ pub(super) enum Patience {
 
 /// The right to change what stands at a socket's path. Dropping it gives it up.
 #[derive(Debug)]
-pub(super) struct NameLock {
+pub struct NameLock {
     /// The directory of socket and lock.
     pub dir: OwnedFd,
     file: OsString,
@@ -45,8 +45,8 @@ pub(super) struct NameLock {
 
 impl NameLock {
     /// The lock of the socket `file` in `dir`.
-    pub fn take(dir: &Path, file: &OsStr, patience: Patience) -> Result<NameLock, RingError> {
-        let directory = |errno: Errno| RingError::Directory { dir: dir.into(), source: errno.into() };
+    pub fn take(dir: &Path, file: &OsStr, patience: Patience) -> Result<NameLock, SocketError> {
+        let directory = |errno: Errno| SocketError::Directory { dir: dir.into(), source: errno.into() };
         let dirfd = openat(CWD, dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(directory)?;
         let mut name = OsString::from(".");
         name.push(file);
@@ -64,7 +64,7 @@ impl NameLock {
                 Err(errno) => return Err(refuse(&path, format!("locking it failed: {errno}"))),
             }
         }
-        Err(RingError::Locked { file: path })
+        Err(SocketError::Locked { file: path })
     }
 }
 
@@ -77,12 +77,12 @@ impl Drop for NameLock {
 
 /// The lock file, made if there is none. Whatever else has its name is refused before it is used: opening must not wait either,
 /// should it be a FIFO or a device.
-fn open(dir: &OwnedFd, name: &OsStr, path: &Path) -> Result<OwnedFd, RingError> {
+fn open(dir: &OwnedFd, name: &OsStr, path: &Path) -> Result<OwnedFd, SocketError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let lock = openat(dir, name, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => refuse(path, flaw(&stat).unwrap_or_else(|| format!("opening it failed: {errno}"))),
         // Not even made: the directory is closed to us, read-only, or gone.
-        Err(_) => RingError::Directory { dir: path.parent().unwrap_or(path).into(), source: errno.into() },
+        Err(_) => SocketError::Directory { dir: path.parent().unwrap_or(path).into(), source: errno.into() },
     })?;
     let stat = fstat(&lock).map_err(|errno| refuse(path, format!("fstat failed: {errno}")))?;
     flaw(&stat).map_or(Ok(lock), |what| Err(refuse(path, what)))
@@ -109,6 +109,6 @@ fn is_at(dir: &OwnedFd, name: &OsStr, lock: &OwnedFd) -> bool {
     (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 }
 
-fn refuse(file: &Path, what: String) -> RingError {
-    RingError::LockFile { file: PathBuf::from(file), what }
+fn refuse(file: &Path, what: String) -> SocketError {
+    SocketError::LockFile { file: PathBuf::from(file), what }
 }
