@@ -124,8 +124,8 @@ pub struct ModelConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceConfig {
-    /// `v4l2:/dev/video0`, `v4l2:` (the one that works), `replay:DIR[@fps]`, `scenes[:seed]`, `pipe:-`, `pipe:FIFO` or
-    /// `exec:COMMAND`.
+    /// `v4l2:/dev/video0`, `v4l2:` (the one that works), `replay:DIR[@fps]`, `bag:FILE[:TOPIC][@fps]`,
+    /// `scenes[:seed]`, `pipe:-`, `pipe:FIFO` or `exec:COMMAND`.
     pub uri: String,
     /// Frames per second of replay, scenes; 0 = as fast as they are processed, none dropped.
     pub fps: f64,
@@ -141,7 +141,7 @@ pub struct SourceConfig {
     /// Of pipe and exec.
     #[serde(deserialize_with = "digits_from_str")]
     pub stride: Stride,
-    /// Of pipe and exec.
+    /// Of pipe, exec and bag.
     #[serde(deserialize_with = "from_str")]
     pub end: InputEnd,
     /// Larger pictures are refused.
