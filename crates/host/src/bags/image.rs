@@ -90,7 +90,7 @@ pub(super) fn raw(image: &Image, max_pixels: u64) -> Result<Frame, String> {
         None => (format, data),
         Some(mosaic) => (PixelFormat::Rgb24, demosaic(mosaic, format, &data, width)),
     };
-    Ok(frame(width, height, format, data))
+    Ok(Frame::new(width, height, format, data))
 }
 
 /// A picture in a file: JPEG stays as it is, for the frame's decoder; PNG is decoded.
@@ -108,7 +108,7 @@ pub(super) fn compressed(bytes: Vec<u8>, form: &str, max_pixels: u64) -> Result<
         return Err(format!("{width}x{height} pixels are more than the {max_pixels} allowed, or none"));
     }
     if is_jpeg {
-        return Ok(frame(width, height, PixelFormat::Mjpg, bytes));
+        return Ok(Frame::new(width, height, PixelFormat::Mjpg, bytes));
     }
     let (rgb, is_grey) = pictures::decode_png(&bytes)?;
     // a mosaic is packed as the grey picture that it is
@@ -121,11 +121,7 @@ pub(super) fn compressed(bytes: Vec<u8>, form: &str, max_pixels: u64) -> Result<
             demosaic(mosaic, PixelFormat::Grey, &levels, width)
         }
     };
-    Ok(frame(width, height, PixelFormat::Rgb24, data))
-}
-
-fn frame(width: u32, height: u32, format: PixelFormat, data: Vec<u8>) -> Frame {
-    Frame { width, height, format, data, ..Frame::rgb(0, 0, Vec::new()) }
+    Ok(Frame::new(width, height, PixelFormat::Rgb24, data))
 }
 
 fn demosaic(mosaic: Bayer, format: PixelFormat, data: &[u8], width: u32) -> Vec<u8> {

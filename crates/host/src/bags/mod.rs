@@ -127,8 +127,7 @@ impl BagPicture {
         if frame.format == PixelFormat::Rgb24 {
             return Ok(frame);
         }
-        let data = RgbConverter::new().rgb(&frame).to_vec();
-        Ok(Frame { data, ..Frame::rgb(frame.width, frame.height, vec![0; 3 * frame.width as usize * frame.height as usize]) })
+        Ok(Frame::rgb(frame.width, frame.height, RgbConverter::new().rgb(&frame).to_vec()))
     }
 }
 

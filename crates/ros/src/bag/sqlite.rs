@@ -91,6 +91,10 @@ impl SqliteFile {
             let Some((row, topic, timestamp)) = statement.query_row([self.row], head).optional().map_err(fault)? else {
                 return self.lost_log.take().map_or(Ok(None), |reason| Err(Fault::end(reason)));
             };
+            if row <= self.row {
+                // a damaged tree, which would go round
+                return Err(Fault::end(format!("row {row} comes after row {}", self.row)));
+            }
             self.row = row;
             let Some(topic) = self.topics.get(&topic) else { continue };
             if wanted.is_some_and(|wanted| wanted != topic.name) {

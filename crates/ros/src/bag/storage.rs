@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use eomt_edge_files::files;
+
 use super::mcap::McapFile;
 use super::sqlite::SqliteFile;
 use super::unpack;
@@ -12,6 +14,11 @@ use super::{BagError, Message, Topic, listing, sqlite};
 /// A SQLite file that is compressed as a whole, or was cut, is read from memory, since SQLite reads here and there: recorders split files far
 /// below.
 const UNPACKED_BYTES_MAX: u64 = 1 << 30;
+
+/// How many of these there is room for, once as it is read and once as SQLite keeps it.
+fn unpacked_bytes_max() -> u64 {
+    files::free_memory().map_or(UNPACKED_BYTES_MAX, |free| UNPACKED_BYTES_MAX.min(free / 3))
+}
 
 /// How MCAP files begin, and SQLite's.
 const MCAP_MAGIC: &[u8] = b"\x89MCAP0\r\n";
@@ -50,7 +57,7 @@ impl Storage {
         let head = head(path, &mut file)?;
         rewind(path, &mut file)?;
         if let Some(whole) = is_sqlite(&head).then(|| sqlite::cut_page(&mut file)).transpose().map_err(io(path))?.flatten() {
-            if whole > UNPACKED_BYTES_MAX {
+            if whole > unpacked_bytes_max() {
                 let reason = format!("it ends within a page; cut it to whole ones first: truncate -s {whole} {}", path.display());
                 return Err(damaged(path)(reason));
             }
@@ -82,10 +89,11 @@ impl Storage {
             Reader::Mcap(McapFile::of_stream(Box::new(BufReader::new(stream)), message_bytes_max))
         } else if is_sqlite(&head) {
             let mut bytes = Vec::new();
+            let most = unpacked_bytes_max();
             // what a cut file has before its end is kept
-            let cut = stream.take(UNPACKED_BYTES_MAX + 1).read_to_end(&mut bytes).err();
-            if bytes.len() as u64 > UNPACKED_BYTES_MAX {
-                let reason = format!("it has more than {UNPACKED_BYTES_MAX} bytes when unpacked; unpack it first (zstd -d, lz4 -d)");
+            let cut = stream.take(most + 1).read_to_end(&mut bytes).err();
+            if bytes.len() as u64 > most {
+                let reason = format!("it has more than the {most} bytes that memory has room for; unpack it first (zstd -d, lz4 -d)");
                 return Err(BagError::NoBag { path: path.to_owned(), reason });
             }
             let file = SqliteFile::of_bytes(&bytes, message_bytes_max);
