@@ -31,7 +31,11 @@ pub struct RingArgs {
 
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)] // would become help text
-pub enum Command {}
+pub enum Command {
+    /// Show picture, masks, latencies and log as a page in the browser
+    #[cfg(feature = "web")]
+    Web(crate::web::WebArgs),
+}
 
 impl Command {
     /// Runs until a signal ends it, or something that waiting does not mend.
@@ -39,6 +43,9 @@ impl Command {
     /// # Errors
     /// One sentence; [`Usage`] where the command line or a configuration is wrong.
     pub fn run(self) -> anyhow::Result<()> {
-        match self {}
+        match self {
+            #[cfg(feature = "web")]
+            Command::Web(args) => crate::web::run(args),
+        }
     }
 }

@@ -12,7 +12,10 @@
 
 pub mod cli;
 pub mod clock;
+pub mod control;
 pub mod logging;
 pub mod masks;
 pub mod picture;
 pub mod stop;
+#[cfg(feature = "web")]
+pub mod web;
