@@ -97,7 +97,8 @@ async function openPage(browser, url, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
   const page = await context.newPage();
   page.trouble = [];
-  page.on("console", (message) => { if (["error", "warning"].includes(message.type())) page.trouble.push(message.text()); });
+  // of reading the canvas, which only this script does
+  page.on("console", (message) => { if (["error", "warning"].includes(message.type()) && !message.text().includes("willReadFrequently")) page.trouble.push(message.text()); });
   page.on("pageerror", (error) => page.trouble.push(String(error)));
   await page.addInitScript(() => document.addEventListener("securitypolicyviolation", (event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`)));
   await page.goto(url);
@@ -328,8 +329,9 @@ async function main() {
   await becomes(page, "live");
   await moves(page, 60);
   const latencies = (await page.evaluate(() => [window.eomtEdge.latencies, window.eomtEdge.link.uncertainty()]));
-  const known = latencies[0].filter((one) => one !== null);
+  const times = latencies[0].filter((one) => one.latency !== null), known = times.map((one) => one.latency);
   console.log(`     capture to screen: median ${quantile(known, .5).toFixed(0)} ms, 95 % ${quantile(known, .95).toFixed(0)} ms, of ${known.length} frames; clocks to ±${latencies[1].toFixed(1)} ms`);
+  console.log(`     of it, medians: published ${["published", "received"].map((part) => quantile(times.map((one) => one[part]), .5).toFixed(0)).join(" ms, received ")} ms after capture; decoded in ${["decode", "draw"].map((part) => quantile(times.map((one) => one[part]), .5).toFixed(0)).join(" ms, drawn in ")} ms`);
   check("the latency is measured", known.length > 0 && known.every((one) => one > 0));
   check("without a control socket the page says why settings and log are absent", (await page.locator("#settings-reason").textContent()).includes("control.socket") && await page.locator("#settings").isHidden());
   await clicks(page, ask, await pausedPicture(page, ask));

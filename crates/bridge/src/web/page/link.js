@@ -137,6 +137,7 @@ export class Link {
 }
 
 async function decode(data) {
+  const received = performance.now();
   const length = new DataView(data).getUint32(0, true);
   const frame = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
   const jpeg = new Uint8Array(data, 4 + length, frame.jpeg), png = new Uint8Array(data, 4 + length + frame.jpeg, frame.ids);
@@ -146,5 +147,5 @@ async function decode(data) {
   ]);
   const segments = frame.segments.map(([id, category, score, area, track]) => ({ id, category, score, area, track }));
   measure(map, segments);
-  return { ...frame, bytes: { jpeg: frame.jpeg, ids: frame.ids }, picture, map, segments };
+  return { ...frame, times: { received, decoded: performance.now() }, bytes: { jpeg: frame.jpeg, ids: frame.ids }, picture, map, segments };
 }

@@ -57,6 +57,7 @@ function draw() {
   if (!frame) return;
   for (const segment of frame.segments) segment.key = segment.track ? `t${segment.track}` : `${segment.category}#${segment.id}`;
   view.show(frame);
+  frame.times.drawn = performance.now();
   now.last = frame;
   remember(frame);
   showState();
@@ -92,7 +93,8 @@ function measured(frame) {
   plots.latency.add(time, [latency, published]);
   plots.stages.add(time, stages);
   Object.assign(page, { frame, latency, rate });
-  page.latencies.push(latency);
+  const { received, decoded, drawn: painted } = frame.times;
+  page.latencies.push({ latency, published, received: latency === null ? null : latency - (time - received), decode: decoded - received, draw: painted - decoded });
   if (page.latencies.length > 1000) page.latencies.shift();
 }
 
@@ -207,7 +209,7 @@ function fullscreen() {
 function theme(choice) {
   if (choice === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = choice;
-  $("theme").textContent = { system: "Theme: system", dark: "Theme: dark", light: "Theme: light" }[choice];
+  $("theme").textContent = { system: "Auto", dark: "Dark", light: "Light" }[choice];
   $("theme").dataset.choice = choice;
   keep("theme", choice);
 }

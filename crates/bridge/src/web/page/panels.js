@@ -177,7 +177,7 @@ function duration(seconds) {
 const THRESHOLDS = [
   ["threshold", "score of a segment"],
   ["mask_threshold", "probability of a pixel"],
-  ["overlap_threshold", "share of a mask that is won"],
+  ["overlap_threshold", "share of its mask"],
 ];
 
 export class Settings {
@@ -242,14 +242,17 @@ export class Settings {
   }
 
   async apply() {
-    const changes = this.changes(), said = changes.map(([key, value]) => `${key} from ${this.values[key].toFixed(2)} to ${value.toFixed(2)}`);
-    await this.order({ do: "thresholds", set: Object.fromEntries(changes) }, `Set ${said.join(", ")}?`, "From the next frame on, until a reload, another model or a restart. All readers of the masks get it.");
-    this.dirty = false;
-    this.fill();
+    const changes = this.changes();
+    if (!changes.length) return;
+    const said = changes.map(([key, value]) => `${key} from ${this.values[key].toFixed(2)} to ${value.toFixed(2)}`);
+    const done = await this.order({ do: "thresholds", set: Object.fromEntries(changes) }, `Set ${said.join(", ")}?`, "From the next frame on, until a reload, another model or a restart. All readers of the masks get it.");
+    // else what was typed stays, to be tried again
+    if (done) this.values = { ...this.values, ...Object.fromEntries(changes) };
+    this.buttons();
   }
 
   async order(request, question, note) {
-    if (!await this.confirm(question, note)) return;
+    if (!await this.confirm(question, note)) return false;
     this.busy = true;
     this.buttons();
     $("settings-answer").textContent = "in work …";
@@ -257,6 +260,7 @@ export class Settings {
     this.busy = false;
     this.buttons();
     $("settings-answer").textContent = answer.ok ? `Done.${answer.lasts ? ` It lasts ${answer.lasts}.` : ""}` : `Refused: ${answer.error}`;
+    return answer.ok;
   }
 }
 

@@ -33,7 +33,7 @@ export class View {
     const { width, height } = frame;
     if (this.mask.width !== width || this.mask.height !== height) {
       for (const canvas of [this.camera, this.mask]) { canvas.width = width; canvas.height = height; }
-      this.layers.style.aspectRatio = `${width} / ${height}`;
+      this.layers.style.setProperty("--aspect", `${width} / ${height}`);
       this.pixels = null;
     }
     this.frame = frame;
