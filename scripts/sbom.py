@@ -1,5 +1,6 @@
-"""What the package is made of, as a CycloneDX 1.5 document: python3 scripts/sbom.py TARGET OUT.json
+"""What a package is made of, as a CycloneDX 1.5 document: python3 scripts/sbom.py TARGET OUT.json [CRATE]
 
+CRATE is the package's own crate, eomt-edge unless named.
 Which crates with which features: `cargo tree`, asked as the package's program is built (default features, this target). Their licences:
 `cargo metadata`; their SHA-256: Cargo.lock. What only compiles (macros, build scripts) is there with the scope "excluded". The models are those
 that the package's list of assets in Cargo.toml names. The same sources give the same document; SOURCE_DATE_EPOCH dates it.
@@ -27,10 +28,10 @@ def cargo(*words):
     return done.stdout
 
 
-def tree(target, edges):
+def tree(target, edges, program):
     """{(name, version): features}, and {(name, version): what it uses}, of what the program is built from."""
     features, uses, above = {}, collections.defaultdict(set), []
-    for line in cargo("tree", "--locked", "-p", "eomt-edge", "-e", edges, "--target", target, "--prefix", "depth", "-f", " {p}|{f}").splitlines():
+    for line in cargo("tree", "--locked", "-p", program, "-e", edges, "--target", target, "--prefix", "depth", "-f", " {p}|{f}").splitlines():
         depth, name, version, named = re.match(r"(\d+) (\S+) v(\S+)[^|]*\|(\S*)", line).groups()
         crate = (name, version)
         features[crate] = sorted(filter(None, named.split(",")))
@@ -83,14 +84,14 @@ def models(root):
                    "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(data).hexdigest()}]}
 
 
-def document(target):
-    features, uses = tree(target, "normal,build")
-    shipped, _ = tree(target, "normal,no-proc-macro")
+def document(target, program="eomt-edge"):
+    features, uses = tree(target, "normal,build", program)
+    shipped, _ = tree(target, "normal,no-proc-macro", program)
     features |= shipped  # of a crate that a macro uses too, those that are shipped
     listing = json.loads(cargo("metadata", "--locked", "--format-version", "1", "--filter-platform", target))["packages"]
     packages = {(package["name"], package["version"]): package for package in listing}
     checksums = locked()
-    root = next(crate for crate in features if crate[0] == "eomt-edge")
+    root = next(crate for crate in features if crate[0] == program)
     crates = sorted(crate for crate in features if crate != root)
     data = list(models(packages[root]))
     main = component(root, packages[root], features[root], None, True) | {"type": "application", "purl": f"pkg:generic/{root[0]}@{root[1]}"}
@@ -109,9 +110,9 @@ def document(target):
 
 
 def main():
-    if len(sys.argv) != 3:
-        sys.exit("usage: sbom.py TARGET OUT.json")
-    made = document(sys.argv[1])
+    if len(sys.argv) not in (3, 4):
+        sys.exit("usage: sbom.py TARGET OUT.json [CRATE]")
+    made = document(sys.argv[1], *sys.argv[3:])
     out = pathlib.Path(sys.argv[2])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

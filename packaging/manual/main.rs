@@ -7,31 +7,16 @@
 mod config_page;
 mod pages;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
-use clap_complete::Shell;
+use clap::CommandFactory;
+
+/// What no definition knows.
+const BY_HAND: &[(&str, &str)] = &[("", include_str!("eomt-edge.roff")), ("run", include_str!("run.roff"))];
 
 fn main() -> anyhow::Result<()> {
     let directory = PathBuf::from(std::env::args_os().nth(1).context("usage: manual DIR")?);
-    for page in pages::all()? {
-        write(&directory.join("man"), &page.file, page.text.as_bytes())?;
-    }
-    // as Debian's policies and the shells' own search paths name them
-    for (shell, file) in [(Shell::Bash, "bash/eomt-edge"), (Shell::Zsh, "zsh/_eomt-edge"), (Shell::Fish, "fish/eomt-edge.fish")] {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut pages::command(), "eomt-edge", &mut script);
-        write(&directory.join("completions"), file, &script)?;
-    }
-    Ok(())
-}
-
-/// A file under another name until it is whole.
-fn write(directory: &Path, file: &str, content: &[u8]) -> anyhow::Result<()> {
-    let path = directory.join(file);
-    let parent = path.parent().unwrap_or(directory);
-    std::fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))?;
-    let temporary = path.with_extension("partial");
-    std::fs::write(&temporary, content).with_context(|| format!("{}: cannot be written", temporary.display()))?;
-    std::fs::rename(&temporary, &path).with_context(|| format!("{}: cannot be renamed", temporary.display()))
+    pages::Program::new(eomt_edge::cli::Cli::command(), BY_HAND).write(&directory)?;
+    pages::write(&directory.join("man"), "eomt-edge.toml.5", config_page::render().as_bytes())
 }

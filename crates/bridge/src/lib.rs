@@ -17,5 +17,6 @@ pub mod logging;
 pub mod masks;
 pub mod picture;
 pub mod stop;
+pub mod topics;
 #[cfg(feature = "web")]
 pub mod web;

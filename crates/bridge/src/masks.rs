@@ -35,6 +35,8 @@ pub struct RingFacts {
     pub metadata: Value,
     /// Process id of the daemon.
     pub writer_pid: u32,
+    /// Of the ring: version 1 tells no causes of drops, and no failures.
+    pub abi_version: u32,
 }
 
 impl RingFacts {
@@ -96,6 +98,11 @@ impl Masks {
         }
     }
 
+    /// The frame that [`Masks::next`] found last, once it has found one: to be read together with the ring's facts.
+    pub fn frame(&self) -> &MaskFrame {
+        &self.frame
+    }
+
     /// What the newest ring said about itself; that of the last one while no daemon is there.
     pub fn facts(&self) -> &RingFacts {
         &self.facts
@@ -143,6 +150,7 @@ impl Masks {
             labels: subscriber.labels().to_vec(),
             metadata: serde_json::from_str(subscriber.metadata()).unwrap_or_default(),
             writer_pid: subscriber.ring().writer_pid,
+            abi_version: subscriber.ring().abi_version,
         };
         self.connections += 1;
         log::info!("masks of {}: {} classes of {}", self.socket.display(), self.facts.labels.len(), self.facts.text("name"));

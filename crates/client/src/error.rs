@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::layout::ABI_OLDEST;
+
 /// Most characters of a text of the daemon's that a sentence repeats.
 const TEXT_MAX: usize = 200;
 
@@ -42,13 +44,13 @@ pub enum ClientError {
         /// How many came.
         arrived: usize,
     },
-    /// The daemon writes another version of the ring than this crate reads: update the older of the two.
+    /// The daemon writes a version of the ring that this crate does not read: update the older of the two.
     Abi {
         /// The socket.
         path: PathBuf,
         /// The daemon's version.
         theirs: u32,
-        /// This crate's version, [`ABI_VERSION`](crate::layout::ABI_VERSION).
+        /// The newest that this crate reads, [`ABI_VERSION`](crate::layout::ABI_VERSION).
         ours: u32,
     },
     /// The shared memory cannot be mapped, or what it says about itself is impossible.
@@ -89,7 +91,7 @@ impl fmt::Display for ClientError {
                 )
             }
             ClientError::Abi { path, theirs, ours } => {
-                write!(f, "the daemon at {} speaks ABI {theirs} of the mask ring, this client {ours}", path.display())
+                write!(f, "the daemon at {} speaks ABI {theirs} of the mask ring, this client {ABI_OLDEST} to {ours}", path.display())
             }
             ClientError::Ring { path, what } => write!(f, "the mask ring of {} cannot be read: {what}", path.display()),
             ClientError::Wait { path, source } => write!(f, "waiting for masks of {} failed: {source}", path.display()),
@@ -134,7 +136,7 @@ mod tests {
             (ClientError::Refused { path: path(), reason: words() }, "the reason", false),
             (ClientError::Protocol { path: path(), what: words() }, "the reason", false),
             (ClientError::Descriptors { path: path(), arrived: 1 }, "(1 of 2): this process has no free descriptor", false),
-            (ClientError::Abi { path: path(), theirs: 2, ours: 1 }, "ABI 2 of the mask ring, this client 1", false),
+            (ClientError::Abi { path: path(), theirs: 3, ours: 2 }, "ABI 3 of the mask ring, this client 1 to 2", false),
             (ClientError::Ring { path: path(), what: words() }, "the reason", false),
             (ClientError::Wait { path: path(), source: system() }, "permission denied", true),
             (ClientError::Ended { path: path(), clean: true }, "closed this mask ring", false),

@@ -4,7 +4,38 @@ use std::collections::TryReserveError;
 use std::mem::size_of;
 
 use super::checksum::crc32;
-use super::layout::{SLOT_HAS_CHECKSUM, SLOT_HAS_FRAME, SLOT_NO_SIGNAL, SLOT_STALE, SLOT_TRUNCATED, SegmentRow, SlotInfo};
+use super::format::FrameFormat;
+use super::layout::{
+    FRAME_BT709, FRAME_FULL_RANGE, SLOT_HAS_CHECKSUM, SLOT_HAS_FRAME, SLOT_NO_SIGNAL, SLOT_STALE, SLOT_TRUNCATED, SegmentRow, SlotInfo,
+};
+
+/// Frames of the source that the daemon did not begin to process, since its start, by cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// All of them: [`SlotInfo::dropped`]. Of a daemon of ABI 1 nothing else is known.
+    pub total: u64,
+    /// A newer one took their place before the network was free.
+    pub busy: u64,
+    /// Lost before the daemon saw them.
+    pub source: u64,
+    /// They arrived damaged.
+    pub corrupt: u64,
+}
+
+/// The camera frame that a slot carries, of the id map's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CameraFrame<'a> {
+    /// How `bytes` are laid out.
+    pub format: FrameFormat,
+    /// Bytes from row to row of the first plane, without padding; 0 when it is compressed.
+    pub stride: u32,
+    /// Of YUV formats: BT.709 instead of BT.601.
+    pub bt709: bool,
+    /// Of YUV formats: samples of 0 to 255.
+    pub full_range: bool,
+    /// As many as format and size give; one JPEG picture; or, of [`FrameFormat::Other`], whatever the daemon says.
+    pub bytes: &'a [u8],
+}
 
 /// Masks of one frame. Buffers grow to the largest frame seen and stay.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -15,8 +46,8 @@ pub struct MaskFrame {
     pub segments: Vec<SegmentRow>,
     /// `[height, width]` ids, row-major; 0 = nothing.
     pub ids: Vec<u16>,
-    /// The camera frame, RGB24; empty when the slot carries none.
-    pub rgb: Vec<u8>,
+    /// The bytes of the camera frame; empty when the slot carries none. [`MaskFrame::frame`] says what they are.
+    pub frame_bytes: Vec<u8>,
 }
 
 impl MaskFrame {
@@ -50,9 +81,37 @@ impl MaskFrame {
         self.info.flags & SLOT_TRUNCATED != 0
     }
 
-    /// The camera frame, when the slot carries it.
+    /// The camera frame, when the slot carries it (`ring.include_frame` of the daemon).
+    pub fn frame(&self) -> Option<CameraFrame<'_>> {
+        let info = &self.info;
+        (info.flags & SLOT_HAS_FRAME != 0).then(|| CameraFrame {
+            format: FrameFormat::from_fourcc(info.frame_format),
+            stride: info.frame_stride,
+            bt709: info.frame_colour & FRAME_BT709 != 0,
+            full_range: info.frame_colour & FRAME_FULL_RANGE != 0,
+            bytes: &self.frame_bytes,
+        })
+    }
+
+    /// The camera frame when it is RGB24, as it is unless the daemon's `ring.frame_format` says otherwise: `[height, width, 3]`.
     pub fn rgb(&self) -> Option<&[u8]> {
-        (self.info.flags & SLOT_HAS_FRAME != 0).then_some(self.rgb.as_slice())
+        self.frame().filter(|frame| frame.format == FrameFormat::Rgb24).map(|frame| frame.bytes)
+    }
+
+    /// Frames that were not processed, since the daemon's start.
+    pub fn drops(&self) -> Drops {
+        let SlotInfo { dropped, dropped_busy, dropped_source, dropped_corrupt, .. } = self.info;
+        Drops { total: dropped, busy: dropped_busy, source: dropped_source, corrupt: dropped_corrupt }
+    }
+
+    /// Frames whose processing failed, since the daemon's start.
+    pub fn failed(&self) -> u64 {
+        self.info.failed
+    }
+
+    /// The source's own time stamp of the picture (a recording's, a ROS message's): nanoseconds since 1970, when it has one.
+    pub fn stamp_ns(&self) -> Option<u64> {
+        Some(self.info.stamp_ns).filter(|&stamp| stamp != 0)
     }
 
     /// Which source gave the frame: see [`SlotInfo::source_id`].
@@ -62,7 +121,7 @@ impl MaskFrame {
 
     /// Whether the bytes are the ones that the writer summed; `None` when the ring carries no checksums.
     pub fn checksum_ok(&self) -> Option<bool> {
-        let sum = crc32(crc32(crc32(0, rows_as_bytes(&self.segments)), ids_as_bytes(&self.ids)), &self.rgb);
+        let sum = crc32(crc32(crc32(0, rows_as_bytes(&self.segments)), ids_as_bytes(&self.ids)), &self.frame_bytes);
         (self.info.flags & SLOT_HAS_CHECKSUM != 0).then_some(sum == self.info.checksum)
     }
 
@@ -72,7 +131,7 @@ impl MaskFrame {
     }
 
     pub(super) fn areas_mut(&mut self) -> (&mut [u8], &mut [u8], &mut [u8]) {
-        (rows_as_bytes_mut(&mut self.segments), ids_as_bytes_mut(&mut self.ids), &mut self.rgb)
+        (rows_as_bytes_mut(&mut self.segments), ids_as_bytes_mut(&mut self.ids), &mut self.frame_bytes)
     }
 
     /// Resizes the buffers to what `info` announces; the caller has checked it against the ring's limits. Fails where memory does.
@@ -80,7 +139,7 @@ impl MaskFrame {
         let pixels = info.width as usize * info.height as usize;
         resize(&mut self.segments, info.segment_count as usize, SegmentRow::default())?;
         resize(&mut self.ids, pixels, 0)?;
-        resize(&mut self.rgb, if info.flags & SLOT_HAS_FRAME != 0 { 3 * pixels } else { 0 }, 0)
+        resize(&mut self.frame_bytes, info.frame_bytes as usize, 0)
     }
 }
 

@@ -2,21 +2,27 @@
 //!
 //! ```text
 //! memfd:  RingHeader | labels (NUL-terminated each) | metadata (JSON) | page boundary | slot 0 | slot 1 | …
-//! slot:   SlotHeader | segment table | id map (u16 a pixel) | camera frame (RGB24, when the ring has frames)
+//! slot:   SlotHeader | segment table | id map (u16 a pixel) | camera frame (when the ring has frames)
 //! ```
 //! Little-endian. Areas start at multiples of 64 bytes and are padded to them, so whole words may be copied.
 //! In the repository of eomt-edge, `clients/c/eomt_edge.h` and `clients/python/eomt_edge_client.py` repeat this file, and a test
 //! compares every offset. Publication `s` (counted from 1) lives in slot `s % slot_count`; its seqlock is `2 s - 1` while the slot is
 //! written and `2 s` once it may be read, so an even value also says which publication the slot holds.
 //!
-//! Invariants: a change of any offset or meaning raises [`ABI_VERSION`]; the first 16 bytes of [`Hello`] never change.
-//! This file imports nothing of the crate and does not know how memory is mapped.
+//! ABI 1, which the readers still take, is ABI 2 but for this: its slot headers end after [`SlotInfo::model_hash`] and two words of 0
+//! ([`SLOT_HEADER_BYTES_V1`]), the place of [`RingInfo::row_bytes`] is 0 where 32 is meant, and its camera frames are RGB24.
+//!
+//! Invariants: a change of any offset or meaning raises [`ABI_VERSION`]; the first 16 bytes of [`Hello`] never change. What grows without
+//! another ABI: table rows ([`RingInfo::row_bytes`]), and reserved words, whose 0 says nothing. This file imports nothing of the crate
+//! and does not know how memory is mapped.
 
 use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// The version of everything in this file.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
+/// The oldest version that the readers take.
+pub const ABI_OLDEST: u32 = 1;
 /// [`RingInfo::magic`].
 pub const RING_MAGIC: u64 = u64::from_le_bytes(*b"EOMTRING");
 /// [`Hello::magic`].
@@ -28,6 +34,11 @@ pub const SLOT_MAGIC: u32 = u32::from_le_bytes(*b"SLOT");
 pub const AREA_ALIGN: usize = 64;
 /// Bytes: the slots start at a multiple of this.
 pub const PAGE_ALIGN: usize = 4096;
+
+/// Bytes: [`SlotHeader`] of ABI 1.
+pub const SLOT_HEADER_BYTES_V1: usize = 128;
+/// Bytes: most of a row of the segment table.
+pub const MAX_ROW_BYTES: u32 = 4096;
 
 /// Fewest slots of a ring: one to read while the other is written.
 pub const MIN_SLOTS: u32 = 2;
@@ -56,10 +67,16 @@ pub const SLOT_STALE: u32 = 1;
 pub const SLOT_NO_SIGNAL: u32 = 2;
 /// [`SlotInfo::flags`]: the camera frame is filled.
 pub const SLOT_HAS_FRAME: u32 = 4;
-/// [`SlotInfo::flags`]: [`SlotInfo::checksum`] is the CRC-32 (IEEE) of segment table rows, id map and camera frame, if any.
+/// [`SlotInfo::flags`]: [`SlotInfo::checksum`] is the CRC-32 (IEEE) of the first 32 bytes of each segment table row, the id map, and the
+/// [`SlotInfo::frame_bytes`] of the camera frame, if any.
 pub const SLOT_HAS_CHECKSUM: u32 = 8;
 /// [`SlotInfo::flags`]: there were more segments than the table holds; the id map names some that have no row.
 pub const SLOT_TRUNCATED: u32 = 16;
+
+/// [`SlotInfo::frame_colour`]: BT.709 (high definition) leads from Y, U and V to RGB; without it BT.601.
+pub const FRAME_BT709: u32 = 1;
+/// [`SlotInfo::frame_colour`]: samples of 0 to 255; without it 16 to 235 (luma) and 240 (chroma).
+pub const FRAME_FULL_RANGE: u32 = 2;
 
 /// [`Hello::status`]: two descriptors come with this message: the memfd, and the event (a timer; of other daemons an eventfd or the read
 /// end of a pipe). The latter is readable when there is news, and says no more than that; a read of 8 bytes silences it.
@@ -118,7 +135,7 @@ pub struct RingInfo {
     pub table_offset: u64,
     /// The id map of a slot: one u16 a pixel, row by row.
     pub ids_offset: u64,
-    /// The camera frame of a slot, RGB24; 0 when the ring has no frames.
+    /// The camera frame of a slot, which has room up to the slot's end, three bytes a pixel at least; 0 when the ring has no frames.
     pub frame_offset: u64,
     /// The class names, each with a NUL at its end.
     pub labels_offset: u64,
@@ -134,8 +151,9 @@ pub struct RingInfo {
     pub flags: u32,
     /// Process id of the daemon.
     pub writer_pid: u32,
-    /// 0.
-    pub reserved: u32,
+    /// Bytes from row to row of the segment table: a multiple of 8, at least those of [`SegmentRow`], at most [`MAX_ROW_BYTES`]. A
+    /// reader ignores what follows the columns that it knows.
+    pub row_bytes: u32,
     /// When the ring was made: CLOCK_MONOTONIC, nanoseconds.
     pub created_ns: u64,
     /// 0.
@@ -169,7 +187,8 @@ pub struct SlotInfo {
     pub captured_ns: u64,
     /// When its masks were complete: CLOCK_MONOTONIC, nanoseconds.
     pub published_ns: u64,
-    /// Frames that the source produced and the daemon did not process, since its start.
+    /// Frames that the source produced and the daemon did not begin to process, since its start: [`SlotInfo::dropped_busy`] +
+    /// [`SlotInfo::dropped_source`] + [`SlotInfo::dropped_corrupt`]. (Daemons of ABI 1 leave the last of these out.)
     pub dropped: u64,
     /// Pixels.
     pub width: u32,
@@ -188,8 +207,27 @@ pub struct SlotInfo {
     pub stage_us: [u32; 4],
     /// First 16 bytes of the model file's SHA-256.
     pub model_hash: [u8; 16],
+    /// The source's own time stamp of the picture, as a recording or a ROS message has it: nanoseconds since 1970. 0 = it has none.
+    pub stamp_ns: u64,
+    /// Frames whose place a newer one took before the network was free, in the daemon or in the driver's queue, since the start.
+    pub dropped_busy: u64,
+    /// Frames lost before the daemon saw them, by the gaps in the source's numbers, since the start.
+    pub dropped_source: u64,
+    /// Frames that arrived damaged (the driver said so, no JPEG picture, another size), since the start.
+    pub dropped_corrupt: u64,
+    /// Frames that were processed and came to nothing (the network, the segments or their publication failed), since the start.
+    pub failed: u64,
+    /// With [`SLOT_HAS_FRAME`], how the camera frame is laid out: a V4L2 pixel format, see [`FrameFormat`](crate::FrameFormat); else 0.
+    /// The frame has the id map's size.
+    pub frame_format: u32,
+    /// Bytes from row to row of the camera frame's first plane, without padding; 0 when it is compressed.
+    pub frame_stride: u32,
+    /// Bytes of the camera frame.
+    pub frame_bytes: u32,
+    /// Of YUV formats: [`FRAME_BT709`] and [`FRAME_FULL_RANGE`].
+    pub frame_colour: u32,
     /// 0.
-    pub reserved: [u64; 2],
+    pub reserved: [u64; 11],
 }
 
 /// The start of a slot.
@@ -282,7 +320,7 @@ impl Geometry {
             label_count: 0,
             flags: if self.has_frame { RING_HAS_FRAME } else { 0 },
             writer_pid: 0,
-            reserved: 0,
+            row_bytes: size_of::<SegmentRow>() as u32,
             created_ns: 0,
             reserved_words: [0; 7],
         })
@@ -303,15 +341,16 @@ const _: () = {
     assert!(size_of::<RingInfo>() == 192);
     assert!(offset_of!(RingInfo, slots_offset) == 32 && offset_of!(RingInfo, table_offset) == 56);
     assert!(offset_of!(RingInfo, labels_offset) == 80 && offset_of!(RingInfo, metadata_offset) == 96);
-    assert!(offset_of!(RingInfo, label_count) == 112 && offset_of!(RingInfo, writer_pid) == 120);
+    assert!(offset_of!(RingInfo, label_count) == 112 && offset_of!(RingInfo, writer_pid) == 120 && offset_of!(RingInfo, row_bytes) == 124);
     assert!(offset_of!(RingInfo, created_ns) == 128 && offset_of!(RingInfo, reserved_words) == 136);
     assert!(size_of::<RingHeader>() == 256);
     assert!(offset_of!(RingHeader, latest) == 192 && offset_of!(RingHeader, heartbeat_ns) == 200);
     assert!(offset_of!(RingHeader, closed) == 208);
-    assert!(size_of::<SlotInfo>() == 112);
+    assert!(size_of::<SlotInfo>() == 240);
     assert!(offset_of!(SlotInfo, dropped) == 32 && offset_of!(SlotInfo, width) == 40 && offset_of!(SlotInfo, flags) == 52);
-    assert!(offset_of!(SlotInfo, stage_us) == 64 && offset_of!(SlotInfo, model_hash) == 80 && offset_of!(SlotInfo, reserved) == 96);
-    assert!(size_of::<SlotHeader>() == 128);
+    assert!(offset_of!(SlotInfo, stage_us) == 64 && offset_of!(SlotInfo, model_hash) == 80 && offset_of!(SlotInfo, stamp_ns) == 96);
+    assert!(offset_of!(SlotInfo, failed) == 128 && offset_of!(SlotInfo, frame_format) == 136 && offset_of!(SlotInfo, reserved) == 152);
+    assert!(size_of::<SlotHeader>() == 256);
     assert!(offset_of!(SlotHeader, lock) == 8 && offset_of!(SlotHeader, info) == 16);
     assert!(size_of::<SegmentRow>() == 32);
     assert!(offset_of!(SegmentRow, score) == 4 && offset_of!(SegmentRow, bbox) == 8 && offset_of!(SegmentRow, area) == 24);

@@ -27,6 +27,7 @@
 mod checksum;
 mod error;
 mod event;
+mod format;
 mod frame;
 pub mod layout;
 mod mapping;
@@ -47,7 +48,8 @@ use mapping::Mapping;
 
 pub use checksum::crc32;
 pub use error::ClientError;
-pub use frame::{MaskFrame, ids_as_bytes, rows_as_bytes};
+pub use format::FrameFormat;
+pub use frame::{CameraFrame, Drops, MaskFrame, ids_as_bytes, rows_as_bytes};
 use ring_map::{RingMap, SlotRead};
 
 /// Attempts to copy a frame in one call; each failure means that the writer published meanwhile.

@@ -10,10 +10,11 @@ use std::mem::{MaybeUninit, offset_of, size_of};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use super::format::FrameFormat;
 use super::frame::MaskFrame;
 use super::layout::{
-    ABI_VERSION, MAX_RING_BYTES, MAX_SEGMENTS, MAX_SIDE, MAX_SLOTS, MAX_TEXT_BYTES, MIN_SLOTS, RING_MAGIC, RingHeader, RingInfo,
-    SLOT_HAS_FRAME, SLOT_MAGIC, SegmentRow, SlotHeader, SlotInfo,
+    ABI_OLDEST, ABI_VERSION, MAX_RING_BYTES, MAX_ROW_BYTES, MAX_SEGMENTS, MAX_SIDE, MAX_SLOTS, MAX_TEXT_BYTES, MIN_SLOTS, RING_MAGIC,
+    RingHeader, RingInfo, SLOT_HAS_FRAME, SLOT_HEADER_BYTES_V1, SLOT_MAGIC, SegmentRow, SlotHeader, SlotInfo,
 };
 use super::seqlock::{self, Hardware};
 
@@ -45,7 +46,10 @@ impl<M: Deref<Target = [AtomicU64]>> RingMap<M> {
         copy_words(&words[..WORDS], &mut bytes);
         // SAFETY: `bytes` has the size of RingInfo, whose fields are integers: any bytes are a value; read_unaligned needs no
         // alignment.
-        let info = unsafe { bytes.as_ptr().cast::<RingInfo>().read_unaligned() };
+        let mut info = unsafe { bytes.as_ptr().cast::<RingInfo>().read_unaligned() };
+        if info.abi_version == 1 {
+            info.row_bytes = ROW_BYTES as u32;
+        }
         check(&info, 8 * words.len() as u64)?;
         Ok(RingMap { words, info })
     }
@@ -110,21 +114,29 @@ impl<M: Deref<Target = [AtomicU64]>> RingMap<M> {
     /// Copies what may be half overwritten: whether it makes sense counts only once the lock was looked at again.
     fn copy_slot(&self, slot: &[AtomicU64], sequence: u64, frame: &mut MaskFrame) -> Result<(), String> {
         let mut header = [0u8; size_of::<SlotHeader>()];
-        copy_words(slot, &mut header);
-        let (magic, info) = split_header(&header);
+        copy_words(slot, &mut header[..slot_header_bytes(self.info.abi_version)]);
+        let (magic, mut info) = split_header(&header);
+        if self.info.abi_version == 1 {
+            complete(&mut info);
+        }
         self.check_slot(magic, &info, sequence)?;
         frame.info = info;
         frame.resize_for(&info).map_err(|error| format!("no memory for a frame of {}x{} ({error})", info.width, info.height))?;
-        let (rows, ids, rgb) = frame.areas_mut();
-        copy_words(&slot[self.info.table_offset as usize / 8..], rows);
+        let (rows, ids, picture) = frame.areas_mut();
+        let (table, stride) = (&slot[self.info.table_offset as usize / 8..], self.info.row_bytes as usize);
+        match stride == ROW_BYTES {
+            true => copy_words(table, rows),
+            // a later daemon's rows have columns that we do not know
+            false => rows.chunks_exact_mut(ROW_BYTES).zip(table.chunks(stride / 8)).for_each(|(row, words)| copy_words(words, row)),
+        }
         copy_words(&slot[self.info.ids_offset as usize / 8..], ids);
-        copy_words(&slot[self.info.frame_offset as usize / 8..], rgb);
+        copy_words(&slot[self.info.frame_offset as usize / 8..], picture);
         Ok(())
     }
 
     fn check_slot(&self, magic: (u32, u32), slot: &SlotInfo, sequence: u64) -> Result<(), String> {
         let ring = &self.info;
-        if magic != (SLOT_MAGIC, ABI_VERSION) || slot.sequence != sequence {
+        if magic != (SLOT_MAGIC, ring.abi_version) || slot.sequence != sequence {
             return Err(format!("slot of frame {sequence} has magic {:#x}, ABI {} and sequence {}", magic.0, magic.1, slot.sequence));
         }
         let sized = (1..=ring.max_width).contains(&slot.width) && (1..=ring.max_height).contains(&slot.height);
@@ -134,7 +146,46 @@ impl<M: Deref<Target = [AtomicU64]>> RingMap<M> {
                 slot.width, slot.height, slot.segment_count, slot.flags
             ));
         }
+        if !self.picture_fits(slot) {
+            return Err(format!(
+                "frame {sequence} claims a picture of {} bytes in rows of {}, format {}, which {}x{} pixels in this ring cannot have",
+                slot.frame_bytes,
+                slot.frame_stride,
+                FrameFormat::from_fourcc(slot.frame_format).name(),
+                slot.width,
+                slot.height
+            ));
+        }
         Ok(())
+    }
+
+    /// Whether the camera frame lies in its area and has the bytes that its format gives it: programs index it by its size.
+    fn picture_fits(&self, slot: &SlotInfo) -> bool {
+        let (bytes, stride) = (slot.frame_bytes as usize, slot.frame_stride as usize);
+        if slot.flags & SLOT_HAS_FRAME == 0 {
+            return bytes == 0;
+        }
+        let format = FrameFormat::from_fourcc(slot.frame_format);
+        u64::from(slot.frame_bytes) <= self.info.slot_stride - self.info.frame_offset
+            && format.stride(slot.width).is_none_or(|needed| stride == needed)
+            && format.frame_bytes(slot.width, slot.height).is_none_or(|needed| bytes == needed)
+    }
+}
+
+/// What a reader knows of a row.
+const ROW_BYTES: usize = size_of::<SegmentRow>();
+
+fn slot_header_bytes(abi_version: u32) -> usize {
+    if abi_version == 1 { SLOT_HEADER_BYTES_V1 } else { size_of::<SlotHeader>() }
+}
+
+/// Says of a slot of ABI 1 what one of ABI 2 says itself.
+fn complete(info: &mut SlotInfo) {
+    (info.stamp_ns, info.dropped_busy) = (0, 0); // reserved words there
+    if info.flags & SLOT_HAS_FRAME != 0 {
+        info.frame_format = FrameFormat::Rgb24.fourcc();
+        info.frame_stride = info.width.saturating_mul(3);
+        info.frame_bytes = info.frame_stride.saturating_mul(info.height);
     }
 }
 
@@ -161,7 +212,7 @@ fn check_rows(frame: &MaskFrame) -> Result<(), String> {
 fn split_header(bytes: &[u8; size_of::<SlotHeader>()]) -> ((u32, u32), SlotInfo) {
     let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let mut info = MaybeUninit::<SlotInfo>::uninit();
-    // SAFETY: the info ends with the header (offset 16 + 112 = 128 bytes, asserted in the layout), so source and
+    // SAFETY: the info ends with the header (offset 16 + 240 = 256 bytes, asserted in the layout), so source and
     // destination hold `size_of::<SlotInfo>()` bytes and don't overlap.
     unsafe { info.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr().add(16), size_of::<SlotInfo>()) };
     // SAFETY: all bytes were just written, and any bytes are a value of its integer fields.
@@ -190,8 +241,15 @@ fn copy_words(src: &[AtomicU64], dst: &mut [u8]) {
 
 /// Whether everything that `info` describes lies inside a mapping of `len` bytes.
 fn check(info: &RingInfo, len: u64) -> Result<(), String> {
-    if info.magic != RING_MAGIC || info.abi_version != ABI_VERSION {
-        return Err(format!("ring magic {:#x}, ABI {}; this client reads ABI {ABI_VERSION}", info.magic, info.abi_version));
+    if info.magic != RING_MAGIC || !(ABI_OLDEST..=ABI_VERSION).contains(&info.abi_version) {
+        let (magic, abi) = (info.magic, info.abi_version);
+        return Err(format!("ring magic {magic:#x}, ABI {abi}; this client reads ABI {ABI_OLDEST} to {ABI_VERSION}"));
+    }
+    if !(ROW_BYTES as u32..=MAX_ROW_BYTES).contains(&info.row_bytes) || !info.row_bytes.is_multiple_of(8) {
+        return Err(format!(
+            "its header speaks of rows of {} bytes, which is no multiple of 8 from {ROW_BYTES} to {MAX_ROW_BYTES}",
+            info.row_bytes
+        ));
     }
     if len > MAX_RING_BYTES || info.total_bytes != len {
         return Err(format!("its header speaks of {} bytes, its memory has {len}", info.total_bytes));
@@ -216,13 +274,13 @@ fn check(info: &RingInfo, len: u64) -> Result<(), String> {
     let [table, ids, frame] = [info.table_offset, info.ids_offset, info.frame_offset].map(u128::from);
     let pixels = u128::from(info.max_width) * u128::from(info.max_height);
     let padded = |bytes: u128| bytes.next_multiple_of(64);
-    let table_end = table + u128::from(info.max_segments) * size_of::<SegmentRow>() as u128;
+    let table_end = table + u128::from(info.max_segments) * u128::from(info.row_bytes);
     let ids_end = ids + padded(2 * pixels);
     let areas = [(info.labels_offset, info.labels_bytes), (info.metadata_offset, info.metadata_bytes)];
     let aligned = [slots, stride, table, ids, frame].iter().all(|at| at % 64 == 0) && areas.iter().all(|(at, _)| at % 8 == 0);
     let ordered = header >= size_of::<RingHeader>() as u128
         && areas.iter().all(|&(at, bytes)| u128::from(at) >= header && u128::from(at) + u128::from(bytes) <= slots)
-        && table >= size_of::<SlotHeader>() as u128
+        && table >= slot_header_bytes(info.abi_version) as u128
         && ids >= table_end
         && stride >= ids_end
         && (frame == 0 || (frame >= ids_end && stride >= frame + padded(3 * pixels)))
@@ -342,7 +400,7 @@ mod tests {
             publish(&words, &info, 1, (3, 2));
             let slot = (info.slots_offset + info.slot_stride) as usize / 8;
             // a word of the header, or of the slot's header or table
-            let place = if round % 2 == 0 { 1 + random() as usize % 23 } else { slot + random() as usize % 20 };
+            let place = if round % 2 == 0 { 1 + random() as usize % 23 } else { slot + random() as usize % 36 };
             let value = [random(), random() << 32, u64::MAX, 0, info.total_bytes, words[place].load(Ordering::Relaxed) + 8];
             words[place].store(value[random() as usize % 6], Ordering::Relaxed);
             let Ok(map) = RingMap::new(&words[..]) else {
@@ -385,6 +443,85 @@ mod tests {
         assert!(matches!(map.read_slot(1, &mut MaskFrame::default()), SlotRead::Corrupt(what) if what.contains("area 33")));
     }
 
+    /// `SlotInfo` of the slot of publication 1, changed from a whole word on.
+    fn put_info(words: &[AtomicU64], ring: &RingInfo, offset: usize, values: &[u32]) {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        put(words, ring.slots_offset + ring.slot_stride + 16 + offset as u64, &bytes);
+    }
+
+    #[test]
+    fn rows_of_a_later_daemon_are_read_as_far_as_they_are_known() {
+        let info = RingInfo { row_bytes: 56, max_segments: 2, ..sound() };
+        let words = memory(&info);
+        publish(&words, &info, 1, (8, 4));
+        put_info(&words, &info, offset_of!(SlotInfo, segment_count), &[2, 0]);
+        let table = info.slots_offset + info.slot_stride + info.table_offset;
+        let row = |id: u32, track: u32| [id, 0.5f32.to_bits(), 0, 0, 1, 1, 1, track].map(u32::to_le_bytes).concat();
+        put(&words, table, &[row(1, 5), vec![0xFF; 24], row(2, 6), vec![0xFF; 24]].concat());
+        let mut frame = MaskFrame::default();
+        assert_eq!(RingMap::new(&words[..]).expect("a sound ring").read_slot(1, &mut frame), SlotRead::Done);
+        let rows: Vec<_> = frame.segments.iter().map(|row| (row.id, row.area, row.track_id)).collect();
+        assert_eq!(rows, [(1, 1, 5), (2, 1, 6)]);
+    }
+
+    #[test]
+    fn rings_of_abi_1_are_read() {
+        // what the reserved words of ABI 1 hold says nothing
+        let info = RingInfo { abi_version: 1, row_bytes: 0, ..sound() };
+        let words = memory(&info);
+        publish(&words, &info, 1, (8, 4));
+        put(&words, info.slots_offset + info.slot_stride, &[SLOT_MAGIC.to_le_bytes(), 1u32.to_le_bytes()].concat());
+        put_info(&words, &info, offset_of!(SlotInfo, source_id), &[9, SLOT_HAS_FRAME, 1, 0]);
+        put_info(&words, &info, offset_of!(SlotInfo, stamp_ns), &[7; 36]);
+        put(&words, info.slots_offset + info.slot_stride + info.frame_offset, &[9; 96]);
+        let (map, mut frame) = (RingMap::new(&words[..]).expect("a sound ring"), MaskFrame::default());
+        assert_eq!(map.read_slot(1, &mut frame), SlotRead::Done);
+        check_frame(&frame, 1);
+        assert_eq!((frame.rgb(), frame.stamp_ns(), frame.failed()), (Some(&[9; 96][..]), None, 0));
+        assert_eq!((map.info().row_bytes, frame.drops().total, frame.drops().busy), (32, 1, 0));
+        put(&words, info.slots_offset + info.slot_stride, &[SLOT_MAGIC.to_le_bytes(), 2u32.to_le_bytes()].concat());
+        assert!(matches!(map.read_slot(1, &mut frame), SlotRead::Corrupt(_)), "one ring has one ABI");
+    }
+
+    #[test]
+    fn pictures_have_the_bytes_that_their_format_gives_them() {
+        let info = sound();
+        let words = memory(&info);
+        let map = RingMap::new(&words[..]).expect("a sound ring");
+        publish(&words, &info, 1, (8, 4));
+        put_info(&words, &info, offset_of!(SlotInfo, source_id), &[9, SLOT_HAS_FRAME, 1, 0]);
+        let room = (info.slot_stride - info.frame_offset) as u32;
+        let code = |letters: &[u8; 4]| u32::from_le_bytes(*letters);
+        let (rgb, yuyv, jpeg, other) = (code(b"RGB3"), code(b"YUYV"), code(b"MJPG"), code(b"H264"));
+        for (format, stride, bytes, fine) in [
+            (rgb, 24, 96, true),
+            (rgb, 24, 95, false),
+            (rgb, 24, 0, false),
+            (rgb, 32, 128, false),
+            (yuyv, 16, 64, true),
+            (yuyv, 16, 96, false),
+            (yuyv, 8, 64, false),
+            (jpeg, 0, room, true),
+            (jpeg, 0, room + 1, false),
+            (jpeg, 1, 50, false),
+            (other, 5, 7, true),
+            (other, 5, u32::MAX, false),
+        ] {
+            put_info(&words, &info, offset_of!(SlotInfo, frame_format), &[format, stride, bytes, 0]);
+            let mut frame = MaskFrame::default();
+            let result = map.read_slot(1, &mut frame);
+            assert_eq!(result == SlotRead::Done, fine, "{format:#x} of {bytes} in rows of {stride}: {result:?}");
+            if fine {
+                let shown = frame.frame().expect("a picture");
+                assert_eq!((shown.bytes.len() as u32, shown.stride, shown.format.fourcc()), (bytes, stride, format));
+                assert_eq!(frame.rgb().is_some(), format == rgb);
+            }
+        }
+        put_info(&words, &info, offset_of!(SlotInfo, source_id), &[9, 0, 1, 0]);
+        put_info(&words, &info, offset_of!(SlotInfo, frame_format), &[rgb, 24, 96, 0]);
+        assert!(matches!(map.read_slot(1, &mut MaskFrame::default()), SlotRead::Corrupt(_)), "a picture that no flag announces");
+    }
+
     #[test]
     fn texts_are_split_as_they_are() {
         let info = sound();
@@ -411,9 +548,14 @@ mod tests {
     fn a_header_that_points_outside_is_refused() {
         let good = sound();
         assert_eq!(check(&good, good.total_bytes), Ok(()));
-        let breaks: [fn(&mut RingInfo); 16] = [
+        let breaks: [fn(&mut RingInfo); 21] = [
             |i| i.magic = 0,
-            |i| i.abi_version = 2,
+            |i| i.abi_version = 0,
+            |i| i.abi_version = 3,
+            |i| i.row_bytes = 24,
+            |i| i.row_bytes = 36,
+            |i| i.row_bytes = 4104,
+            |i| i.row_bytes = 96,
             |i| i.header_bytes = 8,
             |i| i.slot_count = 0,
             |i| i.slot_count = 4,

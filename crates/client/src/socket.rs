@@ -17,7 +17,7 @@ use rustix::net::{
 };
 
 use super::error::ClientError;
-use super::layout::{ABI_VERSION, HELLO_MAGIC, HELLO_OK, Hello};
+use super::layout::{ABI_OLDEST, ABI_VERSION, HELLO_MAGIC, HELLO_OK, Hello};
 
 /// Between two looks at a queue that is full: there is nothing to wait on.
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
@@ -145,7 +145,7 @@ fn parse(path: &Path, bytes: &[u8], cut: bool) -> Result<Hello, ClientError> {
         return Err(protocol(path, "the hello does not begin as one of eomt-edge"));
     }
     let (abi, status) = (second as u32, (second >> 32) as u32);
-    if abi != ABI_VERSION {
+    if !(ABI_OLDEST..=ABI_VERSION).contains(&abi) {
         return Err(ClientError::Abi { path: path.into(), theirs: abi, ours: ABI_VERSION });
     }
     if cut || bytes.len() != size_of::<Hello>() {
@@ -187,8 +187,8 @@ mod tests {
         good[40..46].copy_from_slice(b"a\x1b[2J\xff");
         let refused = sentence(&good, false);
         assert!(refused.contains("a\\u{1b}[2J") && !refused.contains('\x1b'), "{refused}");
-        good[8] = 2;
-        assert!(sentence(&good, true).contains("ABI 2"), "a longer hello of a later version names its version");
+        good[8] = 3;
+        assert!(sentence(&good, true).contains("ABI 3"), "a longer hello of a later version names its version");
         good[0] = 0;
         assert!(sentence(&good, false).contains("does not begin"));
     }

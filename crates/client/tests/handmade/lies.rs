@@ -47,7 +47,7 @@ impl Stage {
     fn new() -> Stage {
         let ring = Ring::new(SealFlags::SHRINK | SealFlags::GROW, Kind::Pipe);
         ring.publish(1);
-        let hello = hello(1, HELLO_OK, &ring, "");
+        let hello = hello(ABI_VERSION, HELLO_OK, &ring, "");
         let mut stage = Stage { ring, hello, descriptors: Vec::new() };
         stage.descriptors = vec![stage.memory(), stage.event()];
         stage
@@ -79,6 +79,18 @@ impl Stage {
         let mut info = self.ring.info;
         harm(&mut info);
         self.ring.put_header(&info);
+    }
+
+    /// A camera frame in the slot of frame 1 of another ring, which has room for it. What its bytes are does not matter.
+    fn put_picture(&mut self, format: &[u8; 4], stride: u32, bytes: u32) {
+        self.ring = Ring::with_frames(SealFlags::SHRINK, Kind::Pipe);
+        self.ring.publish(1);
+        let values = [u32::from_le_bytes(*format), stride, bytes];
+        let offsets = [offset_of!(SlotInfo, frame_format), offset_of!(SlotInfo, frame_stride), offset_of!(SlotInfo, frame_bytes)];
+        offsets.into_iter().zip(values).for_each(|(offset, value)| self.ring.put_slot_info(1, offset, value));
+        self.ring.put_slot_info(1, offset_of!(SlotInfo, flags), SLOT_HAS_FRAME);
+        self.hello = hello(ABI_VERSION, HELLO_OK, &self.ring, "");
+        self.descriptors = vec![self.memory(), self.event()];
     }
 
     fn harm_row(&self, harm: fn(&mut SegmentRow)) {
@@ -129,7 +141,8 @@ fn hellos() -> Vec<Lie> {
         say("cut", NOT_OURS, |stage| stage.hello.truncate(127)),
         say("longer", NOT_OURS, |stage| stage.hello.push(0)),
         say("other", NOT_OURS, |stage| stage.hello = b"220 mail.example ESMTP".to_vec()),
-        say("abi", ["ABI"; 3], |stage| stage.hello[8] = 2),
+        say("abi", ["ABI"; 3], |stage| stage.hello[8] = ABI_VERSION as u8 + 1),
+        say("abi-0", ["ABI"; 3], |stage| stage.hello[8] = 0),
         say("refuses", ["refused this client"; 3], |stage| {
             stage.hello[12] = 1;
             stage.hello[40..].fill(b'\x1b');
@@ -198,6 +211,11 @@ fn rings() -> Vec<Lie> {
             let other = std::fs::File::from(stage.descriptors[0].try_clone().expect("a descriptor"));
             Ring { memory: other, event: stage.event(), wake: pipe().1, info }.put_header(&info);
         }),
+        say("rows-too-short", BAD_HEADER, |stage| stage.harm_header(|info| info.row_bytes = 24)),
+        say("rows-not-aligned", BAD_HEADER, |stage| stage.harm_header(|info| info.row_bytes = 36)),
+        say("rows-too-long", BAD_HEADER, |stage| stage.harm_header(|info| info.row_bytes = u32::MAX - 7)),
+        say("rows-overlap-ids", BAD_HEADER, |stage| stage.harm_header(|info| info.row_bytes = 40)),
+        say("other-abi-inside", ["ABI 3", "header makes no sense", "ABI 3"], |stage| stage.harm_header(|info| info.abi_version = 3)),
         say("other-total", BAD_HEADER, |stage| stage.harm_header(|info| info.total_bytes -= 64)),
         // the clients in Rust and C hand the text on as it is
         say("metadata-is-no-json", ["no frame", "no frame", "its metadata is no JSON"], |stage| {
@@ -222,6 +240,16 @@ fn slots() -> Vec<Lie> {
         say("frame-empty", BAD_SIZE, |stage| stage.ring.put_slot_info(1, offset_of!(SlotInfo, height), 0)),
         say("too-many-rows", BAD_SIZE, |stage| stage.ring.put_slot_info(1, offset_of!(SlotInfo, segment_count), 3)),
         say("picture-without-room", BAD_SIZE, |stage| stage.ring.put_slot_info(1, offset_of!(SlotInfo, flags), SLOT_HAS_FRAME)),
+        say("picture-not-announced", BAD_SIZE, |stage| stage.ring.put_slot_info(1, offset_of!(SlotInfo, frame_bytes), 18)),
+        say("picture-too-large", BAD_SIZE, |stage| stage.put_picture(b"MJPG", 0, 1 << 16)),
+        say("picture-huge", BAD_SIZE, |stage| stage.put_picture(b"H264", 0, u32::MAX)),
+        say("picture-too-short", BAD_SIZE, |stage| stage.put_picture(b"RGB3", 9, 17)),
+        say("picture-of-other-rows", BAD_SIZE, |stage| stage.put_picture(b"YUYV", 6, 16)),
+        say("picture-of-unknown-format", NO_FRAME, |stage| stage.put_picture(b"\x1b[2J", 77, 5)),
+        say("picture-as-camera-gave-it", NO_FRAME, |stage| stage.put_picture(b"NV12", 3, 10)),
+        say("slot-of-another-abi", BAD_SLOT, |stage| {
+            stage.ring.put(stage.ring.slot(1) + 4, &1u32.to_le_bytes());
+        }),
         say("other-sequence", BAD_SLOT, |stage| {
             stage.ring.put_lock(3, 6);
             stage.ring.put_latest(3);

@@ -24,7 +24,7 @@ use rustix::net::{
 pub const LABELS: &[u8] = b"sky\0car\0";
 pub const METADATA: &[u8] = br#"{"task": "panoptic"}"#;
 
-/// How the daemon wakes its reader: ABI 1 has both.
+/// How the daemon wakes its reader: readers take both.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     Pipe,
@@ -44,16 +44,38 @@ pub struct Ring {
 impl Ring {
     /// Two slots of at most 4x2 pixels and two segments.
     pub fn new(seals: SealFlags, kind: Kind) -> Ring {
+        Ring::with_rows(2, seals, kind)
+    }
+
+    /// [`Ring::new`] with room for so many segments.
+    pub fn with_rows(max_segments: u32, seals: SealFlags, kind: Kind) -> Ring {
+        Ring::make(ABI_VERSION, max_segments, false, seals, kind)
+    }
+
+    /// [`Ring::new`] with room for the camera frame.
+    pub fn with_frames(seals: SealFlags, kind: Kind) -> Ring {
+        Ring::make(ABI_VERSION, 2, true, seals, kind)
+    }
+
+    /// [`Ring::new`] as a daemon of this ABI writes it.
+    pub fn of_abi(abi_version: u32, seals: SealFlags, kind: Kind) -> Ring {
+        Ring::make(abi_version, 2, false, seals, kind)
+    }
+
+    fn make(abi_version: u32, max_segments: u32, has_frame: bool, seals: SealFlags, kind: Kind) -> Ring {
         let geometry = Geometry {
             slot_count: 2,
             max_width: 4,
             max_height: 2,
-            max_segments: 2,
-            has_frame: false,
+            max_segments,
+            has_frame,
             labels_bytes: LABELS.len(),
             metadata_bytes: METADATA.len(),
         };
-        let info = geometry.place().expect("a small ring");
+        let mut info = geometry.place().expect("a small ring");
+        if abi_version == 1 {
+            (info.abi_version, info.row_bytes, info.table_offset) = (1, 0, SLOT_HEADER_BYTES_V1 as u64);
+        }
         let memory = memfd_create(c"ring", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("a memfd");
         ftruncate(&memory, info.total_bytes).expect("its size");
         fcntl_add_seals(&memory, seals).expect("its seals");
@@ -93,6 +115,7 @@ impl Ring {
         self.put(0, b"EOMTRING");
         self.put(8, &words.map(u32::to_le_bytes).concat());
         self.put(32, &offsets.map(u64::to_le_bytes).concat());
+        self.put(offset_of!(RingInfo, row_bytes) as u64, &info.row_bytes.to_le_bytes());
     }
 
     pub fn slot(&self, sequence: u64) -> u64 {
@@ -125,11 +148,14 @@ impl Ring {
         let slot = self.slot(sequence);
         let field = |offset: usize| slot + (offset_of!(SlotHeader, info) + offset) as u64;
         self.put(slot, b"SLOT");
-        self.put(slot + 4, &1u32.to_le_bytes());
+        self.put(slot + 4, &self.info.abi_version.to_le_bytes());
         let times = [sequence, 10 * sequence, 1000, 9000, 5];
         self.put(field(0), &times.map(u64::to_le_bytes).concat());
         let words = [3, 2, 0xC0FF_EE00, SLOT_STALE, 1, 0, 11, 12, 13, 14];
         self.put(field(offset_of!(SlotInfo, width)), &words.map(u32::to_le_bytes).concat());
+        if self.info.abi_version > 1 {
+            self.put(field(offset_of!(SlotInfo, stamp_ns)), &[1_700_000_000_000_000_000u64, 1, 2, 2, 6].map(u64::to_le_bytes).concat());
+        }
         self.put_row(sequence, &ROW);
         self.put(slot + self.info.ids_offset, &ids(sequence).map(u16::to_le_bytes).concat());
         self.put_lock(sequence, 2 * sequence);
