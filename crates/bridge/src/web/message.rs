@@ -15,7 +15,7 @@ use eomt_edge_client::MaskFrame;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::picture::{self, PictureError, Pictures};
+use crate::picture::{PictureError, Pictures, camera_jpeg};
 
 /// The largest message that a page may send.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
@@ -128,7 +128,8 @@ pub struct Encoded {
 /// [`PictureError`] for sizes that JPEG cannot have.
 pub fn encode(frame: &MaskFrame, pictures: &mut Pictures, quality: u8) -> Result<Encoded, PictureError> {
     let (width, height) = (frame.width(), frame.height());
-    let jpeg = frame.rgb().map(|rgb| picture::jpeg(rgb, width, height, quality)).transpose()?.unwrap_or_default();
+    let camera = frame.frame();
+    let jpeg = camera.map(|camera| camera_jpeg(&camera, width, height, quality)).transpose()?.flatten().unwrap_or_default();
     let ids = pictures.png16(&frame.ids, width, height)?;
     let header = header(frame, jpeg.len(), ids.len()).to_string();
     let mut bytes = Vec::with_capacity(4 + header.len() + jpeg.len() + ids.len());
@@ -140,7 +141,7 @@ pub fn encode(frame: &MaskFrame, pictures: &mut Pictures, quality: u8) -> Result
 }
 
 fn header(frame: &MaskFrame, jpeg: usize, ids: usize) -> Value {
-    let info = &frame.info;
+    let (info, drops) = (&frame.info, frame.drops());
     let segments: Vec<Value> = frame
         .segments
         .iter()
@@ -155,7 +156,9 @@ fn header(frame: &MaskFrame, jpeg: usize, ids: usize) -> Value {
         "frame": info.frame_sequence,
         "captured_us": info.captured_ns / 1000,
         "published_us": info.published_ns / 1000,
-        "dropped": info.dropped,
+        "dropped": drops.total,
+        "causes": { "busy": drops.busy, "source": drops.source, "corrupt": drops.corrupt },
+        "failed": frame.failed(),
         "width": info.width,
         "height": info.height,
         "source": info.source_id,
@@ -165,6 +168,7 @@ fn header(frame: &MaskFrame, jpeg: usize, ids: usize) -> Value {
         "stage_us": info.stage_us,
         "model": eomt_edge_files::files::hex(&info.model_hash),
         "segments": segments,
+        "format": frame.frame().map(|camera| camera.format.name()),
         "jpeg": jpeg,
         "ids": ids,
     })
@@ -172,6 +176,7 @@ fn header(frame: &MaskFrame, jpeg: usize, ids: usize) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use eomt_edge_client::FrameFormat;
     use eomt_edge_client::layout::{SLOT_HAS_FRAME, SLOT_STALE, SegmentRow, SlotInfo};
 
     use super::*;
@@ -183,7 +188,8 @@ mod tests {
         frame.ids = (0..32 * 16).map(|at| if at % 32 < 12 { 300 } else { 0 }).collect();
         frame.segments = vec![SegmentRow { id: 300, class: 4, score: f32::NAN, area: 192, ..SegmentRow::default() }];
         if with_picture {
-            frame.rgb = vec![90; 3 * 32 * 16];
+            frame.info.frame_format = FrameFormat::Rgb24.fourcc();
+            frame.frame_bytes = vec![90; 3 * 32 * 16];
         }
         frame
     }
@@ -220,6 +226,15 @@ mod tests {
         let (header, jpeg, ids) = split(&encoded.bytes);
         assert_eq!((header["jpeg"].as_u64(), jpeg.len()), (Some(0), 0));
         assert_eq!((encoded.jpeg, encoded.ids), (0, ids.len()));
+    }
+
+    #[test]
+    fn a_format_that_is_not_shown_is_named() {
+        let mut frame = frame(true);
+        frame.info.frame_format = FrameFormat::Yuyv.fourcc();
+        let encoded = encode(&frame, &mut Pictures::default(), 75).unwrap();
+        let (header, jpeg, _) = split(&encoded.bytes);
+        assert_eq!((header["format"].as_str(), jpeg.len()), (Some("YUYV"), 0));
     }
 
     #[test]

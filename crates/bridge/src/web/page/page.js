@@ -162,6 +162,7 @@ function showState() {
   $("notice").hidden = notice === "";
   const corner = !now.last ? ""
     : word === "stale" ? "Stale: this picture was old when its masks were published. The camera or the network lags behind."
+    : now.last.format && !now.last.picture ? `The ring carries the camera frame as ${now.last.format}, which is not shown here. Set ring.frame_format = "rgb" in eomt-edge.toml.`
     : !now.last.picture && !now.last.no_signal ? "The ring carries no camera frame. To see it here, set ring.include_frame = true in eomt-edge.toml." : "";
   $("corner").textContent = corner;
   $("corner").hidden = corner === "" || notice !== "";
@@ -209,7 +210,7 @@ function fullscreen() {
 function theme(choice) {
   if (choice === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = choice;
-  $("theme").textContent = { system: "Auto", dark: "Dark", light: "Light" }[choice];
+  $("theme").textContent = { system: "◐ Auto", dark: "◐ Dark", light: "◐ Light" }[choice];
   $("theme").dataset.choice = choice;
   keep("theme", choice);
 }

@@ -151,8 +151,8 @@ export function showFacts({ facts, control, last: frame }) {
     ["camera", frame && (frame.source ? `id ${frame.source.toString(16).padStart(8, "0")}` : "none yet")],
     ["frame", frame && `${frame.width} × ${frame.height}`],
     ["number", frame && number(frame.frame)],
-    ["dropped", frame && number(frame.dropped)],
-    ["failed", status && number(status.failed)],
+    ["dropped", frame && losses(frame)],
+    ["failed", frame && number(frame.failed)],
     rule,
     ["daemon", status ? `${status.version}, process ${status.pid}` : facts && `process ${facts.pid}`],
     ["up", status && duration(status.uptime_s)],
@@ -167,6 +167,12 @@ export function showFacts({ facts, control, last: frame }) {
     list.replaceChildren(...rows.map(([name]) => name === "" ? element("div", { className: "rule" }) : element("div", {}, element("dt", {}, name), element("dd", {}, ""))));
   }
   rows.forEach(([name, value], at) => { if (name !== "") put(list.children[at].lastChild.firstChild ?? list.children[at].lastChild.appendChild(new Text()), String(value)); });
+}
+
+// Frames that were not processed, and why, where the daemon tells.
+function losses({ dropped, causes }) {
+  const known = Object.entries(causes ?? {}).filter(([, count]) => count > 0).map(([cause, count]) => `${cause} ${number(count)}`);
+  return `${number(dropped)}${known.length ? ` (${known.join(", ")})` : ""}`;
 }
 
 function duration(seconds) {
