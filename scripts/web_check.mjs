@@ -14,7 +14,7 @@ const root = process.argv[2], out = path.join(root, "web-check-output"), dir = f
 const DAEMON = process.env.EOMT_EDGE ?? `${root}/target/release/eomt-edge`, BRIDGE = process.env.EOMT_EDGE_BRIDGE ?? `${root}/target/release/eomt-edge-bridge`;
 const CHROMIUM = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 const PATIENCE = 120000, MEMORY_MAX_KIB = 60 * 1024, TOKEN = "correct horse battery";
-const socket = `${dir}/masks.sock`, controlSocket = `${dir}/control.sock`;
+const socket = `${dir}/masks.sock`, controlSocket = `${dir}/control.sock`, models = `${dir}/models`, BROKEN = "<b>broken<b>.onnx";
 const children = new Set();
 let failed = 0;
 
@@ -50,36 +50,15 @@ const freePort = () => new Promise((done) => {
 });
 
 const daemonLog = `${dir}/daemon.log`, bridgeLog = `${dir}/bridge.log`;
-const startDaemon = (frame = true) => start(DAEMON, ["run", "--model", `${root}/models/eomt-nano-scenes.onnx`, "--source", "scenes:7", "--set", `ring.socket=${socket}`, "--set", `ring.include_frame=${frame}`], daemonLog, { spawn: { env: { ...process.env, RUST_LOG: "info" } } });
+const startDaemon = (...more) => start(DAEMON, ["run", "--model", `${models}/nano.onnx`, "--source", "scenes:7", ...["source.size=640x480", `ring.socket=${socket}`, ...more].flatMap((item) => ["--set", item])], daemonLog, { spawn: { env: { ...process.env, RUST_LOG: "info" } } });
+const FRAMES = "ring.include_frame=true", CONTROL = [`control.socket=${controlSocket}`, `control.models=${models}`];
 const startBridge = (...args) => start(BRIDGE, ["web", "--socket", socket, ...args], bridgeLog);
 
-// The daemon's side of the control socket, as its protocol is written; it keeps what it was asked.
-function fakeControl(model) {
-  const asked = [], thresholds = { threshold: .8, mask_threshold: .5, overlap_threshold: .8 };
-  let current = "eomt-nano-scenes.onnx";
-  const server = net.createServer((peer) => {
-    readline.createInterface({ input: peer }).on("line", (line) => {
-      const request = JSON.parse(line), say = (answer) => peer.write(`${JSON.stringify(answer)}\n`);
-      if (!["status", "log"].includes(request.do)) asked.push(request);
-      if (request.do === "status") {
-        say({ ok: true, version: "0.1.0", pid: 4711, uptime_s: 93784.2, frames: 1406, fps: 15, dropped: 3, failed: 0, source: { uri: "scenes:7", no_signal: false },
-          model: { path: `/usr/share/eomt-edge/${current}`, name: model, sha256: "0".repeat(64), precision: "int8", size: [320, 240], task: "panoptic", classes: 9, labels: [], fallback: false, configured: true },
-          thresholds, loading: false, isa: "avx2", threads: 2, memory_bytes: 61865984, models: ["eomt-nano-scenes.onnx", "workshop.onnx"] });
-      } else if (request.do === "log") {
-        const lines = [["info", "model eomt-nano-scenes: 9 classes"], ["info", "source scenes:7: 320x240"], ["warn", "<b>not markup</b>"]].map(([level, text], at) => ({ n: at + 1, time: 1764512345 + at, level, text }));
-        say({ ok: true, next: 3, more: false, lines: lines.filter(({ n }) => n > request.after) });
-      } else if (request.do === "thresholds") {
-        Object.assign(thresholds, request.set);
-        say({ ok: true, thresholds, lasts: "until a reload, another model or a restart" });
-      } else if (request.do === "model") {
-        current = request.name;
-        say({ ok: true, model: {}, lasts: "until a reload or a restart, which go back to the configured model" });
-      } else say({ ok: false, error: "workshop.onnx: no such file; the old model goes on" });
-    });
-    peer.on("error", () => {});
-  });
-  return new Promise((done) => server.listen(controlSocket, () => done({ asked, server })));
-}
+// A question at the daemon's control socket, past bridge and page.
+const askDaemon = (request) => new Promise((done, fail) => {
+  const peer = net.connect(controlSocket, () => peer.write(`${JSON.stringify(request)}\n`)).on("error", fail);
+  readline.createInterface({ input: peer }).on("line", (line) => { peer.destroy(); done(JSON.parse(line)); }).on("error", () => {});
+});
 
 function tape() {
   const child = start("/usr/bin/python3", [`${root}/scripts/web_tape.py`, socket], `${dir}/tape.log`, { stdin: "pipe", stdout: "pipe" });
@@ -176,13 +155,13 @@ async function restarts(page, parts, ask) {
   await end(parts.daemon, "SIGKILL");
   await becomes(page, "daemon away");
   check("a daemon that is killed is told", (await page.locator("#notice").textContent()).startsWith("No daemon"));
-  parts.daemon = startDaemon(false);
+  parts.daemon = startDaemon();
   await becomes(page, "live");
   await until("the key to set", async () => (await page.locator("#corner").textContent()).includes("ring.include_frame"));
   await moves(page);
   check("without a camera frame the page says which key to set, and shows masks", true);
   await end(parts.daemon);
-  parts.daemon = startDaemon();
+  parts.daemon = startDaemon(FRAMES);
   await until("a picture again", () => page.evaluate(() => Boolean(window.eomtEdge.view.frame?.picture)));
   await becomes(page, "live");
   check("a daemon that comes back is shown, without a reload of the page", true);
@@ -252,36 +231,48 @@ async function login(page) {
   page.trouble = page.trouble.filter((text) => !text.includes("403"));
 }
 
-async function orders(page, control) {
+async function orders(page) {
+  const threshold = async () => (await askDaemon({ do: "status" })).thresholds.threshold, first = await threshold();
   await page.locator("#settings").waitFor({ state: "visible" });
-  await page.locator("#threshold").fill("0.6");
+  await page.locator("#threshold").fill("0.37");
   await page.locator("#apply").click();
-  check("an order is asked for", (await page.locator("#confirm-text").textContent()) === "Set threshold from 0.80 to 0.60?");
+  check("an order is asked for", (await page.locator("#confirm-text").textContent()) === `Set threshold from ${first.toFixed(2)} to 0.37?`);
   await page.locator("#confirm-no").click();
-  check("and not given when refused", control.asked.length === 0);
+  check("and not given when refused", await threshold() === first);
   await page.locator("#apply").click();
   await page.locator("#confirm-yes").click();
-  await until("the order", () => control.asked.length === 1);
-  check("a threshold reaches the daemon", JSON.stringify(control.asked[0]) === '{"do":"thresholds","set":{"threshold":0.6}}', JSON.stringify(control.asked[0]));
-  await until("the answer", async () => (await page.locator("#settings-answer").textContent()).startsWith("Done. It lasts until a reload"));
-  await page.locator("#model").selectOption("workshop.onnx");
+  const says = (words) => until(`the answer "${words}"`, async () => (await page.locator("#settings-answer").textContent()).startsWith(words));
+  await says("Done. It lasts until a reload");
+  check("a threshold reaches the daemon", await threshold() === .37);
+  await page.locator("#model").selectOption("other.onnx");
   await page.locator("#switch").click();
   await page.locator("#confirm-yes").click();
-  await until("the switch", () => control.asked.some((one) => one.do === "model" && one.name === "workshop.onnx"));
+  await says("Done. It lasts until a reload");
+  const { model } = await askDaemon({ do: "status" });
+  check("another model runs", model.path.endsWith("/other.onnx") && model.configured === false, model.path);
+  await moves(page);
+  await page.locator("#model").selectOption(BROKEN);
+  await page.locator("#switch").click();
+  await page.locator("#confirm-yes").click();
+  await says("Refused: ");
+  check("a refusal of the daemon is shown in its words", true, await page.locator("#settings-answer").textContent());
   await page.locator("#reload").click();
   await page.keyboard.press("Tab");
   await page.keyboard.press("Enter");
-  await until("the daemon's refusal", async () => (await page.locator("#settings-answer").textContent()) === "Refused: workshop.onnx: no such file; the old model goes on");
-  check("a refusal of the daemon is shown in its words", true);
-  check("log lines are text", (await page.locator("#log li").allTextContents()).some((line) => line.includes("<b>not markup</b>")) && await page.locator("#log b").count() === 0);
+  await says("Done.");
+  check("a reload goes back to the configured model", (await askDaemon({ do: "status" })).model.path.endsWith("/nano.onnx"));
+  await until("the daemon's log", async () => (await page.locator("#log li").allTextContents()).some((line) => line.includes(BROKEN)));
+  check("log lines are text", await page.locator("#log b").count() === 0);
 }
 
-async function secured(browser) {
+async function secured(browser, parts) {
+  await end(parts.daemon);
+  parts.daemon = startDaemon(FRAMES, ...CONTROL);
   const tokenFile = `${dir}/token`, open = await freePort();
   fs.writeFileSync(tokenFile, `${TOKEN}\n`, { mode: 0o600 });
   const refused = spawnSync(BRIDGE, ["web", "--listen", `0.0.0.0:${open}`, "--socket", socket], { encoding: "utf8" });
   check("others are not let in without a token", refused.status === 2 && refused.stderr.includes("needs --token-file"), refused.stderr.trim());
-  const control = await fakeControl("eomt-nano-scenes"), port = await freePort(), before = fs.readFileSync(bridgeLog, "utf8").length;
+  const port = await freePort(), before = fs.readFileSync(bridgeLog, "utf8").length;
   const bridge = startBridge("--listen", `0.0.0.0:${port}`, "--token-file", tokenFile, "--state-dir", `${dir}/state`, "--control", controlSocket);
   await until("the bridge listens", () => fs.readFileSync(bridgeLog, "utf8").slice(before).includes("SHA-256"));
   const told = fs.readFileSync(bridgeLog, "utf8").slice(before).match(/SHA-256: ([0-9A-F:]+)/)[1];
@@ -293,14 +284,13 @@ async function secured(browser) {
   check("there is no plain HTTP", typeof plain === "string", String(plain));
   const page = await openPage(browser, `https://localhost:${port}/`, { ignoreHTTPSErrors: true });
   await login(page);
-  await orders(page, control);
+  await orders(page);
   await page.locator("#logout").click();
   await page.locator("#login").waitFor({ state: "visible" });
   check("logged out is outside", true);
   check("no complaint of the browser", page.trouble.length === 0, page.trouble.join(" | "));
   await page.context().close();
   await end(bridge);
-  control.server.close();
 }
 
 async function pictures(browser, url) {
@@ -320,8 +310,12 @@ async function pictures(browser, url) {
 }
 
 async function main() {
+  fs.mkdirSync(models);
+  for (const name of ["nano.onnx", "other.onnx"]) fs.copyFileSync(`${root}/models/eomt-nano-scenes.onnx`, `${models}/${name}`);
+  fs.writeFileSync(`${models}/${BROKEN}`, "no network");
   const port = await freePort(), url = `http://127.0.0.1:${port}/`, bridgeArgs = ["--listen", `127.0.0.1:${port}`, "--control", controlSocket];
-  const parts = { port, bridgeArgs, daemon: startDaemon(), bridge: startBridge(...bridgeArgs) };
+  const parts = { port, bridgeArgs, daemon: startDaemon(FRAMES), bridge: startBridge(...bridgeArgs) };
+  await until("the daemon listens", () => fs.existsSync(socket));
   const ask = tape();
   const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: CHROMIUM });
   await until("the bridge listens", () => fetch(url).then(() => true, () => false));
@@ -339,10 +333,8 @@ async function main() {
   check("no complaint of the browser", page.trouble.length === 0, page.trouble.join(" | "));
   await crowd(browser, page, parts, url);
   await page.context().close();
-  await secured(browser);
-  const shown = await fakeControl("eomt-nano-scenes");
+  await secured(browser, parts);
   await pictures(browser, url);
-  shown.server.close();
   await browser.close();
 }
 

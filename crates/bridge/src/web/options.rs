@@ -219,6 +219,20 @@ mod tests {
     }
 
     #[test]
+    fn documented_commands_are_taken() {
+        let pages = [include_str!("../../../../docs/web.md"), include_str!("../../../../systemd/eomt-edge-web.service")];
+        let mut taken = 0;
+        for line in pages.iter().flat_map(|page| page.lines()) {
+            let line = line.strip_prefix("ExecStart=/usr/bin/").unwrap_or(line);
+            if let Some(words) = line.strip_prefix("eomt-edge-bridge web") {
+                args(words).tls().unwrap();
+                taken += 1;
+            }
+        }
+        assert!(taken >= 4, "{taken} commands");
+    }
+
+    #[test]
     fn names_are_names() {
         let names = args("--host Robot.example --host cam_1").names().unwrap();
         assert!(names.contains(&"localhost".into()) && names.contains(&"robot.example".into()) && names.contains(&"cam_1".into()));
