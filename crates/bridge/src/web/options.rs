@@ -225,7 +225,9 @@ mod tests {
         for line in pages.iter().flat_map(|page| page.lines()) {
             let line = line.strip_prefix("ExecStart=/usr/bin/").unwrap_or(line);
             if let Some(words) = line.strip_prefix("eomt-edge-bridge web") {
-                args(words).tls().unwrap();
+                let mut args = args(words);
+                args.state_dir.get_or_insert("/s".into()); // as systemd gives it to the unit
+                args.tls().unwrap();
                 taken += 1;
             }
         }
