@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check c-check python-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check metrics-check mqtt-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
+.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check c-check python-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check web-check metrics-check mqtt-check ros2-check zenoh-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
 
 # Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
@@ -101,11 +101,22 @@ pipes-check: build
 	sh scripts/pipes-check.sh
 
 # Metrics before promtool, a Prometheus and twenty scrapers; MQTT before a mosquitto: passwords, TLS, restarts of each part.
-metrics-check: build
+metrics-check: build bridge
 	sh scripts/metrics-check.sh
 
-mqtt-check: build
+mqtt-check: build bridge
 	sh scripts/mqtt-check.sh
+
+# ROS 2 nodes of two distributions, and Zenoh as rmw_zenoh configures it, read what the bridge publishes.
+ros2-check: build bridge
+	sh scripts/ros2-check.sh
+
+zenoh-check: build bridge
+	sh scripts/zenoh-check.sh
+
+# The page of the bridge in Chromium, with the daemon. Pictures of it in web-check-output/.
+web-check: build bridge
+	sh scripts/web-check.sh
 
 # Our files in OpenVINO, rten, ncnn, MNN and ONNX Runtime: makes the table of docs/engines.md. LITERT=1: in LiteRT too.
 engines-check: build

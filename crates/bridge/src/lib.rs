@@ -12,6 +12,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod control;
 pub mod logging;
 pub mod masks;
 #[cfg(feature = "web")]
@@ -26,5 +27,7 @@ pub mod publishing;
 pub mod ros2;
 pub mod stop;
 pub mod topics;
+#[cfg(feature = "web")]
+pub mod web;
 #[cfg(feature = "zenoh")]
 pub mod zenoh;
