@@ -32,7 +32,9 @@ impl Program {
         }
         let name = self.command.get_name().to_owned();
         // as Debian's policies and the shells' own search paths name them
-        for (shell, file) in [(Shell::Bash, format!("bash/{name}")), (Shell::Zsh, format!("zsh/_{name}")), (Shell::Fish, format!("fish/{name}.fish"))] {
+        for (shell, file) in
+            [(Shell::Bash, format!("bash/{name}")), (Shell::Zsh, format!("zsh/_{name}")), (Shell::Fish, format!("fish/{name}.fish"))]
+        {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut self.command.clone(), &name, &mut script);
             write(&directory.join("completions"), &file, &script)?;

@@ -16,3 +16,4 @@ pub mod logging;
 pub mod masks;
 pub mod picture;
 pub mod stop;
+pub mod topics;

@@ -40,6 +40,18 @@ pub struct Pictures {
 }
 
 impl Pictures {
+    /// A 16-bit grey PNG of [`Pictures::classes`].
+    ///
+    /// # Errors
+    /// As [`Pictures::png16`].
+    pub fn png_of_classes(&mut self, frame: &MaskFrame) -> Result<Vec<u8>, PictureError> {
+        self.classes(frame);
+        let classes = std::mem::take(&mut self.classes);
+        let written = self.png16(&classes, frame.width(), frame.height());
+        self.classes = classes;
+        written
+    }
+
     /// A 16-bit grey PNG of `values`, `[height, width]`.
     ///
     /// # Errors
@@ -48,14 +60,7 @@ impl Pictures {
         // PNG is big-endian
         self.words.clear();
         self.words.extend(values.iter().flat_map(|value| value.to_be_bytes()));
-        let mut bytes = Vec::with_capacity(values.len() / 32);
-        let mut encoder = png::Encoder::new(&mut bytes, width, height);
-        encoder.set_color(png::ColorType::Grayscale);
-        encoder.set_depth(png::BitDepth::Sixteen);
-        encoder.set_compression(png::Compression::Fast);
-        let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(&self.words));
-        written.map_err(|source| PictureError::Png { width, height, source })?;
-        Ok(bytes)
+        png(&self.words, png::BitDepth::Sixteen, width, height)
     }
 
     /// The class of each pixel plus one, 0 = nothing: `[height, width]`. Where masks overlap, the topmost segment's.
@@ -82,6 +87,25 @@ impl Pictures {
         paint_with(&mut self.rgb, width, &frame.ids, &table, labels, style);
         &self.rgb
     }
+}
+
+/// An 8-bit grey PNG of `values`, `[height, width]`.
+///
+/// # Errors
+/// [`PictureError::Png`] for a picture without pixels.
+pub fn png8(values: &[u8], width: u32, height: u32) -> Result<Vec<u8>, PictureError> {
+    png(values, png::BitDepth::Eight, width, height)
+}
+
+fn png(bytes: &[u8], depth: png::BitDepth, width: u32, height: u32) -> Result<Vec<u8>, PictureError> {
+    let mut file = Vec::with_capacity(bytes.len() / 64);
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_depth(depth);
+    encoder.set_compression(png::Compression::Fast);
+    let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(bytes));
+    written.map_err(|source| PictureError::Png { width, height, source })?;
+    Ok(file)
 }
 
 /// A row of the ring as the overlay takes it.
