@@ -34,10 +34,11 @@ const MAY_IMPORT: &[(&str, &str, &[&str])] = &[
     ("eomt-edge", "config", &[]),
     ("eomt-edge", "cli", &["config"]),
     ("eomt-edge", "source", &[]),
-    ("eomt-edge", "sink", &["config"]),
+    ("eomt-edge", "picture", &[]),
+    ("eomt-edge", "sink", &["config", "picture"]),
     ("eomt-edge", "daemon", &["config", "source", "sink"]),
     ("eomt-edge", "doctor", &["config", "daemon", "source", "sink"]),
-    ("eomt-edge", "view", &[]),
+    ("eomt-edge", "view", &["picture"]),
 ];
 
 /// Modules of the program on the board that may use the tools: the one that turns arguments into options.
