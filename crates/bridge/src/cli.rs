@@ -31,7 +31,14 @@ pub struct RingArgs {
 
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)] // would become help text
-pub enum Command {}
+pub enum Command {
+    /// Record masks to MCAP files, which Foxglove, Rerun and ROS 2 open
+    #[cfg(feature = "record")]
+    Record(crate::record::RecordArgs),
+    /// Write a cut or damaged recording whole again, as far as it can be read
+    #[cfg(feature = "record")]
+    Recover(crate::record::RecoverArgs),
+}
 
 impl Command {
     /// Runs until a signal ends it, or something that waiting does not mend.
@@ -39,6 +46,11 @@ impl Command {
     /// # Errors
     /// One sentence; [`Usage`] where the command line or a configuration is wrong.
     pub fn run(self) -> anyhow::Result<()> {
-        match self {}
+        match self {
+            #[cfg(feature = "record")]
+            Command::Record(args) => args.run(),
+            #[cfg(feature = "record")]
+            Command::Recover(args) => args.run(),
+        }
     }
 }

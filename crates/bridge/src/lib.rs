@@ -15,5 +15,7 @@ pub mod clock;
 pub mod logging;
 pub mod masks;
 pub mod picture;
+#[cfg(feature = "record")]
+pub mod record;
 pub mod stop;
 pub mod topics;
