@@ -50,6 +50,12 @@ pub enum Command {
     /// Publish classes, counts and areas to an MQTT broker, for Home Assistant and others
     #[cfg(feature = "mqtt")]
     Mqtt(crate::mqtt::MqttArgs),
+    /// Record masks to MCAP files, which Foxglove, Rerun and ROS 2 open
+    #[cfg(feature = "record")]
+    Record(crate::record::RecordArgs),
+    /// Write a cut or damaged recording whole again, as far as it can be read
+    #[cfg(feature = "record")]
+    Recover(crate::record::RecoverArgs),
 }
 
 impl Command {
@@ -74,6 +80,10 @@ impl Command {
                 wrong @ crate::mqtt::MqttError::Config { .. } => Usage(wrong.to_string()).into(),
                 other => other.into(),
             }),
+            #[cfg(feature = "record")]
+            Command::Record(args) => args.run(),
+            #[cfg(feature = "record")]
+            Command::Recover(args) => args.run(),
         }
     }
 }

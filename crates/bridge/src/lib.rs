@@ -23,6 +23,8 @@ pub mod node;
 pub mod picture;
 #[cfg(any(feature = "ros2", feature = "zenoh"))]
 pub mod publishing;
+#[cfg(feature = "record")]
+pub mod record;
 #[cfg(feature = "ros2")]
 pub mod ros2;
 pub mod stop;
