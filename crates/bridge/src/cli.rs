@@ -47,6 +47,12 @@ pub enum Command {
     /// Be a ROS 2 node that publishes the masks, over Zenoh (rmw_zenoh)
     #[cfg(feature = "zenoh")]
     Zenoh(crate::zenoh::ZenohArgs),
+    /// Record masks to MCAP files, which Foxglove, Rerun and ROS 2 open
+    #[cfg(feature = "record")]
+    Record(crate::record::RecordArgs),
+    /// Write a cut or damaged recording whole again, as far as it can be read
+    #[cfg(feature = "record")]
+    Recover(crate::record::RecoverArgs),
 }
 
 impl Command {
@@ -69,6 +75,10 @@ impl Command {
             Command::Images(args) => args.run(),
             #[cfg(feature = "zenoh")]
             Command::Zenoh(args) => args.run(),
+            #[cfg(feature = "record")]
+            Command::Record(args) => args.run(),
+            #[cfg(feature = "record")]
+            Command::Recover(args) => args.run(),
         }
     }
 }

@@ -24,6 +24,8 @@ pub mod picture;
 pub mod publishing;
 #[cfg(feature = "ros2")]
 pub mod ros2;
+#[cfg(feature = "record")]
+pub mod record;
 pub mod stop;
 pub mod topics;
 #[cfg(feature = "zenoh")]

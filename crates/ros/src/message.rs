@@ -338,6 +338,14 @@ impl<T: Field + Copy + Default, const N: usize> Field for [T; N] {
     }
 }
 
+/// A field's name as ROS knows it: `type`, which Rust must write as `r#type`.
+pub(crate) const fn plain(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', ..] => name.split_at(2).1,
+        _ => name,
+    }
+}
+
 /// Defines a message: `/// doc  Name = "package/msg/Name" { /// doc  field: Type, ... }`, in the order of the .msg file. A field whose .msg
 /// type the Rust type does not tell has it in brackets: `level: u8 [Base::Byte]`.
 macro_rules! message {
@@ -365,7 +373,7 @@ macro_rules! message {
             const DEFINITION: &'static $crate::Definition = &$crate::Definition {
                 name: $ros,
                 fields: &[$($crate::FieldDefinition {
-                    name: stringify!($field),
+                    name: $crate::message::plain(stringify!($field)),
                     kind: message!(@kind $type $(, $base)?),
                 },)*],
             };

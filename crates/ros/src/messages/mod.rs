@@ -2,6 +2,7 @@
 
 pub mod builtin_interfaces;
 pub mod diagnostic_msgs;
+pub mod foxglove_msgs;
 pub mod geometry_msgs;
 pub mod rmw_dds_common;
 pub mod sensor_msgs;
