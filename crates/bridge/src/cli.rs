@@ -53,6 +53,9 @@ pub enum Command {
     /// Write a cut or damaged recording whole again, as far as it can be read
     #[cfg(feature = "record")]
     Recover(crate::record::RecoverArgs),
+    /// Show picture, masks, latencies and log as a page in the browser
+    #[cfg(feature = "web")]
+    Web(crate::web::WebArgs),
 }
 
 impl Command {
@@ -79,6 +82,8 @@ impl Command {
             Command::Record(args) => args.run(),
             #[cfg(feature = "record")]
             Command::Recover(args) => args.run(),
+            #[cfg(feature = "web")]
+            Command::Web(args) => crate::web::run(args),
         }
     }
 }

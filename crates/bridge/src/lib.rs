@@ -12,6 +12,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod control;
 pub mod logging;
 pub mod masks;
 #[cfg(feature = "web")]
@@ -22,11 +23,13 @@ pub mod node;
 pub mod picture;
 #[cfg(any(feature = "ros2", feature = "zenoh"))]
 pub mod publishing;
-#[cfg(feature = "ros2")]
-pub mod ros2;
 #[cfg(feature = "record")]
 pub mod record;
+#[cfg(feature = "ros2")]
+pub mod ros2;
 pub mod stop;
 pub mod topics;
+#[cfg(feature = "web")]
+pub mod web;
 #[cfg(feature = "zenoh")]
 pub mod zenoh;

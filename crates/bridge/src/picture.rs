@@ -2,7 +2,9 @@
 //!
 //! Invariants: buffers are kept from frame to frame; an id map is compressed without loss (16-bit PNG, never JPEG).
 
-use eomt_edge_client::MaskFrame;
+use std::borrow::Cow;
+
+use eomt_edge_client::{CameraFrame, FrameFormat, MaskFrame};
 use eomt_edge_overlay::{Segment, Style, paint_with};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
@@ -113,16 +115,77 @@ fn segment(row: &eomt_edge_client::layout::SegmentRow) -> Segment {
     Segment { id: row.id, category_id: row.class, score: row.score, area: row.area, bbox: row.bbox, track_id: row.track_id }
 }
 
+/// The camera frame as JPEG: as the camera made it, or compressed here. `None` in formats that would have to be converted first.
+///
+/// # Errors
+/// As [`jpeg`].
+pub fn camera_jpeg<'a>(camera: &CameraFrame<'a>, width: u32, height: u32, quality: u8) -> Result<Option<Cow<'a, [u8]>>, PictureError> {
+    let colours = match camera.format {
+        FrameFormat::Mjpeg => return Ok(Some(Cow::Borrowed(camera.bytes))),
+        FrameFormat::Rgb24 => ColorType::Rgb,
+        FrameFormat::Bgr24 => ColorType::Bgr,
+        FrameFormat::Rgbx => ColorType::Rgba,
+        FrameFormat::Bgrx => ColorType::Bgra,
+        FrameFormat::Grey => ColorType::Luma,
+        _ => return Ok(None),
+    };
+    compress(camera.bytes, width, height, quality, colours).map(|bytes| Some(Cow::Owned(bytes)))
+}
+
 /// A JPEG of `rgb`, `[height, width, 3]`, with colours at half the resolution (4:2:0); `quality` 1 to 100.
 ///
 /// # Errors
 /// [`PictureError::Jpeg`] for a picture without pixels, or larger than JPEG can be.
 pub fn jpeg(rgb: &[u8], width: u32, height: u32, quality: u8) -> Result<Vec<u8>, PictureError> {
-    let mut bytes = Vec::with_capacity(rgb.len() / 16);
+    compress(rgb, width, height, quality, ColorType::Rgb)
+}
+
+fn compress(pixels: &[u8], width: u32, height: u32, quality: u8, colours: ColorType) -> Result<Vec<u8>, PictureError> {
+    let mut bytes = Vec::with_capacity(pixels.len() / 16);
     let mut encoder = Encoder::new(&mut bytes, quality);
     encoder.set_sampling_factor(SamplingFactor::F_2_2);
     let side = |pixels: u32| u16::try_from(pixels).unwrap_or(0); // 0 is refused by the encoder
-    let written = encoder.encode(rgb, side(width), side(height), ColorType::Rgb);
+    let written = encoder.encode(pixels, side(width), side(height), colours);
     written.map_err(|source| PictureError::Jpeg { width, height, source })?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn camera_frames_of_all_orders_of_colours_look_the_same() {
+        let (width, height) = (16, 8);
+        let look = |format: FrameFormat, pixel: &[u8]| {
+            let bytes = pixel.repeat(width * height);
+            let camera = CameraFrame { format, stride: 0, bt709: false, full_range: false, bytes: &bytes };
+            let made = camera_jpeg(&camera, width as u32, height as u32, 90).unwrap().unwrap();
+            let read = image::load_from_memory_with_format(&made, image::ImageFormat::Jpeg).unwrap().to_rgb8();
+            assert_eq!(read.dimensions(), (width as u32, height as u32));
+            read.get_pixel(3, 3).0
+        };
+        let near = |a: [u8; 3], b: [u8; 3]| a.iter().zip(b).all(|(a, b)| a.abs_diff(b) <= 3);
+        let (rgb, grey) = ([200, 90, 40], [77; 3]);
+        for (format, pixel) in [
+            (FrameFormat::Rgb24, &[200, 90, 40][..]),
+            (FrameFormat::Bgr24, &[40, 90, 200]),
+            (FrameFormat::Rgbx, &[200, 90, 40, 0]),
+            (FrameFormat::Bgrx, &[40, 90, 200, 0]),
+        ] {
+            let seen = look(format, pixel);
+            assert!(near(seen, rgb), "{format:?}: {seen:?}");
+        }
+        assert!(near(look(FrameFormat::Grey, &[77]), grey));
+    }
+
+    #[test]
+    fn a_camera_s_own_jpeg_is_passed_on_and_yuv_is_not_guessed() {
+        let look = |format| {
+            let camera = CameraFrame { format, stride: 0, bt709: false, full_range: false, bytes: b"as it came" };
+            camera_jpeg(&camera, 4, 4, 75).unwrap().map(Cow::into_owned)
+        };
+        assert_eq!(look(FrameFormat::Mjpeg).as_deref(), Some(&b"as it came"[..]));
+        assert_eq!((look(FrameFormat::Yuyv), look(FrameFormat::Other(7))), (None, None));
+    }
 }
