@@ -34,7 +34,7 @@ use stride_check::StrideCheck;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A FIFO whose name is gone, or belongs to another one, is noticed after so long.
-const LOOK_NS: u64 = 1_000_000_000;
+pub(super) const LOOK_NS: u64 = 1_000_000_000;
 
 /// What the frames of a pipe are.
 #[derive(Debug, Clone, PartialEq)]

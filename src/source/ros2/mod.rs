@@ -17,7 +17,7 @@ use eomt_edge_host::MonotonicClock;
 use eomt_edge_host::bags::{picture_bytes_max, streamed};
 use eomt_edge_ros::stream::{FrameHeader, HEADER_BYTES};
 
-use super::pipe::{Attempts, Got, Input, PAUSE_MAX_NS, Stream, told};
+use super::pipe::{Attempts, Got, Input, LOOK_NS, PAUSE_MAX_NS, Stream, told};
 
 pub use uri::ROS2;
 
@@ -51,6 +51,8 @@ pub struct Ros2Source {
     sequence: u64,
     losses: Losses,
     opened_ns: u64,
+    /// When the FIFO's name was looked at last.
+    looked_ns: u64,
     attempts: Attempts,
 }
 
@@ -70,6 +72,7 @@ impl Ros2Source {
             sequence: 0,
             losses: Losses::default(),
             opened_ns: 0,
+            looked_ns: 0,
         }
     }
 
@@ -96,6 +99,16 @@ impl Ros2Source {
             Some((status, words)) => self.give_up(now_ns, told(&format!("the bridge ended with {status}; it is started again"), &words)),
             None => self.give_up(now_ns, "its writer has gone; waiting for the next one".to_owned()),
         }
+    }
+
+    /// Nothing comes: a FIFO may have been replaced under its name.
+    fn idle(&mut self, now_ns: u64) -> Result<(), SourceError> {
+        let (Input::Fifo(path), Some(stream)) = (&self.input, &self.stream) else { return Ok(()) };
+        if now_ns < self.looked_ns.saturating_add(LOOK_NS) {
+            return Ok(());
+        }
+        self.looked_ns = now_ns;
+        if stream.is_still(path) { Ok(()) } else { self.open(now_ns) }
     }
 
     /// Reads what is there of a header or a picture. True when it is whole.
@@ -186,6 +199,7 @@ impl Source for Ros2Source {
             self.body = buffer;
         }
         if !self.fill(now_ns)? {
+            self.idle(now_ns)?;
             return Ok(Captured::NotYet(Vec::new()));
         }
         match self.header.take() {

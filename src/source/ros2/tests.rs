@@ -84,3 +84,24 @@ fn what_announces_too_much_takes_no_memory() {
     }
     assert_eq!(source.body.capacity(), 0);
 }
+
+#[test]
+fn a_fifo_that_is_replaced_before_anybody_wrote_is_found() {
+    let directory = std::env::temp_dir().join(format!("eomt-ros2-fifo-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a temporary directory");
+    let path = directory.join("frames");
+    let make = || assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("coreutils").success());
+    make();
+    let mut source = Ros2Source::new("ros2:fifo:frames".to_owned(), Input::Fifo(path.clone()), options());
+    assert!(matches!(source.next(MonotonicClock.now_ns(), Vec::new()), Ok(Captured::NotYet(_))));
+    std::fs::remove_file(&path).expect("ours");
+    make();
+    let writer = std::thread::spawn({
+        let path = path.clone();
+        // waits for its reader
+        move || std::fs::write(path, message(&header("mono8", 1, 1, 1), &[9]))
+    });
+    assert_eq!(next(&mut source).expect("the new one's").data, [9]);
+    writer.join().expect("no panic").expect("a reader");
+    std::fs::remove_dir_all(directory).expect("ours");
+}
