@@ -76,22 +76,23 @@ impl BagSource {
     /// When there is no such bag or topic, no picture of it can be read, or the view leaves nothing of its pictures.
     pub fn open(name: BagName, options: BagOptions) -> Result<BagSource, SourceError> {
         let fatal = |reason: String| SourceError::fatal(format!("bag:{name}"), reason);
-        let mut pictures = BagPictures::open(&name, options.max_pixels).map_err(|error| fatal(error.to_string()))?;
+        // these sentences name the file themselves
+        let mut pictures = BagPictures::open(&name, options.max_pixels).map_err(|error| SourceError::fatal("bag", error))?;
         let (mut losses, mut failed) = (Losses::default(), None);
         let first = loop {
             match pictures.next() {
                 Some(Ok(picture)) if has_sides_of_a_frame(picture.frame.width, picture.frame.height) => break picture,
                 Some(Ok(picture)) => {
                     let Frame { width, height, .. } = picture.frame;
-                    failed = failed.or(Some(format!("{width}x{height} pixels are too many for a frame in width or height")));
+                    failed = failed.or(Some(fatal(format!("{width}x{height} pixels are too many for a frame in width or height"))));
                 }
-                Some(Err(error)) => failed = failed.or(Some(error.to_string())),
-                None => return Err(fatal(failed.unwrap_or_else(|| format!("there is no picture in {}", pictures.topic())))),
+                Some(Err(error)) => failed = failed.or(Some(SourceError::fatal("bag", error))),
+                None => return Err(failed.unwrap_or_else(|| fatal(format!("there is no picture in {}", pictures.topic())))),
             }
             losses.broken += 1;
         };
-        if let Some(reason) = failed {
-            log::warn!("bag:{name}: it begins with {} pictures that cannot be played: {reason}", losses.broken);
+        if let Some(error) = failed {
+            log::warn!("{error} ({} such pictures at the beginning are passed over)", losses.broken);
         }
         let size = (first.frame.width, first.frame.height);
         if options.view.size(size.0, size.1).is_none() {
@@ -116,7 +117,7 @@ impl BagSource {
             }
             Some(Err(error)) => {
                 self.losses.broken += u64::from(matches!(error, BagPictureError::Picture { .. }));
-                Err(self.passing(error))
+                Err(SourceError::passing("bag", error))
             }
         }
     }

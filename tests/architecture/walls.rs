@@ -16,7 +16,7 @@ const DEPENDS_ON: &[(&str, &[&str])] = &[
     ("ros", &["files"]),
     ("tools", &["core", "host"]),
     ("train", &["core", "host", "tools"]),
-    ("eomt-edge", &["client", "core", "host", "tools", "train"]),
+    ("eomt-edge", &["client", "core", "host", "ros", "tools", "train"]),
 ];
 
 /// Crates that compute or read only what they are handed may not use these at all.
