@@ -33,7 +33,7 @@ pub fn run(args: &RecordArgs, mut messages: Messages, series: Series, stop: &Sto
     let mut recorder = Recorder::start(series, limits, Instant::now())?;
     let mut masks = Masks::new(&args.ring.socket);
     let mut clock = StampClock::default();
-    let (mut described, mut first, mut told) = (0, None, Instant::now());
+    let (mut described, mut first, mut told) = (None, None, Instant::now());
     stop::ready();
     while !stop.requested() {
         let is_frame = matches!(masks.next(PATIENCE), News::Frame(_));
@@ -44,12 +44,14 @@ pub fn run(args: &RecordArgs, mut messages: Messages, series: Series, stop: &Sto
         // without signal there is no picture; its health tells of it
         if is_frame && !masks.frame().no_signal() {
             let (frame, facts) = (masks.frame(), masks.facts());
-            let is_new = recorder.turn_page(now)? || described != masks.connections();
+            // a reload that keeps labels and sizes keeps the ring
+            let whose = Some((masks.connections(), frame.info.model_hash));
+            let is_new = recorder.turn_page(now)? || described != whose;
             let times = Times::of(frame, &mut clock);
             if is_new && !recorder.is_paused() {
                 recorder.describe(&metadata(facts, &frame.info.model_hash))?;
                 messages.classes(facts, times, |sample| recorder.note(sample, now))?;
-                described = masks.connections();
+                described = whose;
             }
             messages.frame(frame, facts, times, |samples| recorder.frame(&samples, now))?;
             first.get_or_insert(now);
