@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
+.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check c-check python-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check web-check metrics-check mqtt-check ros2-check zenoh-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
 
 # Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
@@ -55,6 +55,14 @@ aarch64-test-all:
 client-check: setup
 	sh scripts/client-check.sh
 
+# The C header by pkg-config and CMake, against the daemon.
+c-check: build
+	sh scripts/c-check.sh
+
+# The Python client's wheel, types and helpers, and GStreamer's pipelines, against the daemon.
+python-check: build
+	sh scripts/python-check.sh
+
 # The seqlock and the wake-up in all interleavings of a writer, the server and two readers, under loom.
 model-check: setup
 	sh scripts/sanitizers.sh loom
@@ -91,6 +99,24 @@ onnxruntime-check: build
 # GStreamer and ffmpeg, live, into the daemon.
 pipes-check: build
 	sh scripts/pipes-check.sh
+
+# Metrics before promtool, a Prometheus and twenty scrapers; MQTT before a mosquitto: passwords, TLS, restarts of each part.
+metrics-check: build bridge
+	sh scripts/metrics-check.sh
+
+mqtt-check: build bridge
+	sh scripts/mqtt-check.sh
+
+# ROS 2 nodes of two distributions, and Zenoh as rmw_zenoh configures it, read what the bridge publishes.
+ros2-check: build bridge
+	sh scripts/ros2-check.sh
+
+zenoh-check: build bridge
+	sh scripts/zenoh-check.sh
+
+# The page of the bridge in Chromium, with the daemon. Pictures of it in web-check-output/.
+web-check: build bridge
+	sh scripts/web-check.sh
 
 # Our files in OpenVINO, rten, ncnn, MNN and ONNX Runtime: makes the table of docs/engines.md. LITERT=1: in LiteRT too.
 engines-check: build

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use eomt_edge::sink::ring::{MaskServer, ReaperCommand, RingConfig, RingWriter, ServerConfig, reap_socket_main};
+use eomt_edge::sink::ring::{MaskServer, RingConfig, RingWriter, ServerConfig};
+use eomt_edge::socket::{ReaperCommand, reap_socket_main};
 use eomt_edge_client::FrameFormat;
 use eomt_edge_core::data::{FrameReport, Segment, StageTimes, Unpublished};
 use rustix::time::{ClockId, clock_gettime};

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 . ./scripts/env.sh
 seconds=${1:?usage: fuzz.sh SECONDS [TARGET...]}
 shift
-all=(model torch_zip pickle safetensors json ring_client ring_server jpeg png config setup)
+all=(model torch_zip pickle safetensors json ring_client ring_server jpeg png bag ros_image recover stream config control mqtt setup)
 targets=("$@")
 [ $# -gt 0 ] || targets=("${all[@]}")
 for target in "${targets[@]}"; do
@@ -38,7 +38,7 @@ python() {
 }
 
 # Inputs are no longer than what exercises the code; slow ones, and what takes memory, are findings.
-length() { case $1 in model | pickle | torch_zip | safetensors) echo 65536 ;; config | json | setup) echo 16384 ;; ring_*) echo 512 ;; *) echo 32768 ;; esac; }
+length() { case $1 in model | pickle | torch_zip | safetensors) echo 65536 ;; config | control | json | setup) echo 16384 ;; ring_*) echo 512 ;; bag | recover) echo 16384 ;; *) echo 32768 ;; esac; }
 
 fuzz() { # fuzz TARGET
     local target=$1 out=fuzz-output/$1 options program status=0

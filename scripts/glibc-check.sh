@@ -1,7 +1,7 @@
 #!/bin/bash
-# Both packages run from glibc 2.31 on: scripts/glibc-check.sh [arm64] [amd64]. Reads what their programs need of glibc and what they say of it, lets
-# Debian 11's own apt (glibc 2.31) install each in a fresh root, and runs the program there, arm64 under an emulator: `doctor`, `segment`
-# and `run` with the shipped model. Needs root, and `make deb deb-arm64` before.
+# The packages run from glibc 2.31 on: scripts/glibc-check.sh [arm64] [amd64]. Reads what their programs need of glibc and what they say of it, lets
+# Debian 11's own apt (glibc 2.31) install both of an architecture in a fresh root, and runs the programs there, arm64 under an emulator: `doctor`,
+# `segment` and `run` with the shipped model, and the bridge's `metrics`. Needs root, and `make deb deb-arm64` before.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . ./scripts/env.sh
@@ -19,6 +19,7 @@ want mmdebstrap mmdebstrap
 want qemu-aarch64-static qemu-user-static
 want objdump binutils
 want dpkg-architecture dpkg-dev
+want curl curl
 [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || needs+=(debian-archive-keyring)
 [ ${#needs[@]} = 0 ] || apt_install "${needs[@]}"
 at_most() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | tail -n 1)" = "$2" ]; }
@@ -43,16 +44,16 @@ check_words() {
     echo "ok $(basename "$deb"): needs glibc $newest ($(paste -sd' ' <<<"$libraries")), Depends: $depends"
 }
 
-# check_start DEB ARCHITECTURE: in a root of that suite, in which apt has found everything that Depends names
+# check_start DEB BRIDGE ARCHITECTURE: in a root of that suite, in which apt has found everything that Depends names
 check_start() {
-    local deb=$1 arch=$2 triple root=$work/root-$2 sources emulator="" labels="" start=$SECONDS
+    local deb=$1 bridge=$2 arch=$3 triple root=$work/root-$3 sources emulator="" labels="" start=$SECONDS
     triple=$(dpkg-architecture -a "$arch" -q DEB_HOST_MULTIARCH)
     # Debian's mirror as this machine knows it, or mmdebstrap's own choice
     sources=$(grep -hoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list.d/debian*.sources /etc/apt/sources.list 2>/dev/null | grep -v snapshot | head -n 1) || true
     # unpacked, not configured: that takes no emulator; apt looks for the file within the root too
     as_root env TMPDIR="$work" mmdebstrap --quiet --variant=extract --architectures="$arch" --mode=root --format=directory --skip=check/qemu \
-        --aptopt='APT::Install-Recommends "false"' --setup-hook="mkdir -p \"\$1/$work\" && cp \"$deb\" \"\$1/$work/\"" \
-        --include="$deb" $suite "$root" ${sources:+"deb $sources $suite main"} ||
+        --aptopt='APT::Install-Recommends "false"' --setup-hook="mkdir -p \"\$1/$work\" && cp \"$deb\" \"$bridge\" \"\$1/$work/\"" \
+        --include="$deb,$bridge" $suite "$root" ${sources:+"deb $sources $suite main"} ||
         fail "$deb: Debian 11's apt cannot install it (or its mirror is gone: then say in scripts/glibc-check.sh where $suite is now)"
     if [ "$arch" != "$(dpkg --print-architecture)" ]; then
         emulator="/qemu -cpu max"
@@ -75,7 +76,26 @@ check_start() {
         grep -q '3 frames in .* 0 failed' "$root/check/run.txt" || fail "$deb: run: $(cat "$root/check/run.txt")"
     labels=$(grep -o '"label":"[a-z]*"' "$root/check/picture.json" | cut -d '"' -f 4 | sort | paste -sd' ')
     [ "$labels" = "$expected" ] || fail "$deb: segment finds '$labels', not '$expected'"
+    check_bridge "$bridge"
     echo "ok $(basename "$deb"): with $suite's glibc $limit, $(sed -n 's/^kernels *//p' "$root/check/doctor.txt") kernels: doctor, run, segment ($labels); $((SECONDS - start)) s"
+}
+
+# check_bridge BRIDGE: in check_start's root
+check_bridge() {
+    local process
+    in_root version /usr/bin/eomt-edge-bridge --version || fail "$1: $(cat "$root/check/version.txt")"
+    in_root metrics /usr/bin/eomt-edge-bridge metrics --socket /check/none --listen 127.0.0.1:9469 &
+    process=$!
+    # until it listens; a program that ends instead has said why
+    for _ in $(seq 240); do
+        ! curl --silent --output "$work/metrics.txt" http://127.0.0.1:9469/metrics || break
+        kill -0 $process 2>/dev/null || fail "$1: metrics: $(cat "$root/check/metrics.txt")"
+        sleep 0.5
+    done
+    as_root kill "$(pgrep --parent $process)"
+    wait $process || fail "$1: metrics: $(cat "$root/check/metrics.txt")"
+    grep -qx 'eomt_up 0' "$work/metrics.txt" || fail "$1: metrics without a daemon: $(cat "$work/metrics.txt")"
+    echo "ok $(basename "$1"): with $suite's glibc $limit, $(cat "$root/check/version.txt"): metrics"
 }
 
 work=$(mktemp -d)
@@ -83,11 +103,15 @@ chmod 755 "$work" # apt reads it as its own user
 trap 'as_root rm -rf "$work"' EXIT
 [ $# -gt 0 ] || set -- arm64 amd64
 for arch; do
-    found=$(ls -t target/debian/eomt-edge_*_$arch.deb 2>/dev/null | head -n 1)
-    [ -n "$found" ] || fail "no $arch package in target/debian/; 'make deb deb-arm64' makes them"
-    deb=$work/$(basename "$found")
-    cp "$found" "$deb"
-    dpkg-deb -x "$deb" "$work/$arch"
-    check_words "$deb" "$work/$arch/usr/bin/eomt-edge"
-    check_start "$deb" $arch
+    debs=()
+    for package in eomt-edge eomt-edge-bridge; do
+        found=$(ls -t target/debian/${package}_*_$arch.deb 2>/dev/null | head -n 1)
+        [ -n "$found" ] || fail "no $arch package of $package in target/debian/; 'make deb deb-arm64' makes them"
+        deb=$work/$(basename "$found")
+        cp "$found" "$deb"
+        dpkg-deb -x "$deb" "$work/$arch"
+        check_words "$deb" "$work/$arch/usr/bin/$package"
+        debs+=("$deb")
+    done
+    check_start "${debs[@]}" $arch
 done

@@ -31,7 +31,7 @@ cargo run --quiet --release --target $target $BRIDGE --example bridge_manual -- 
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 export SOURCE_DATE_EPOCH
 "$EOMT_EDGE_TEST_PYTHON" scripts/sbom.py $target target/sbom/eomt-edge.cdx.json
-"$EOMT_EDGE_TEST_PYTHON" scripts/sbom.py $target target/sbom/eomt-edge-bridge.cdx.json eomt-edge-bridge
+"$EOMT_EDGE_TEST_PYTHON" scripts/sbom.py $target target/sbom/eomt-edge-bridge.cdx.json eomt-edge-bridge "${BRIDGE##* }"
 # with our dpkg-shlibdeps
 for package in eomt-edge eomt-edge-bridge; do
     PATH="$PWD/packaging/bin:$PATH" cargo deb -p $package --no-build --target $target --output target/debian/

@@ -1,7 +1,7 @@
-"""What a package is made of, as a CycloneDX 1.5 document: python3 scripts/sbom.py TARGET OUT.json [CRATE]
+"""What a package is made of, as a CycloneDX 1.5 document: python3 scripts/sbom.py TARGET OUT.json [CRATE [FEATURES]]
 
-CRATE is the package's own crate, eomt-edge unless named.
-Which crates with which features: `cargo tree`, asked as the package's program is built (default features, this target). Their licences:
+CRATE is the package's own crate, eomt-edge unless named; FEATURES are on besides its default ones.
+Which crates with which features: `cargo tree`, asked as the package's program is built (these features, this target). Their licences:
 `cargo metadata`; their SHA-256: Cargo.lock. What only compiles (macros, build scripts) is there with the scope "excluded". The models are those
 that the package's list of assets in Cargo.toml names. The same sources give the same document; SOURCE_DATE_EPOCH dates it.
 `scripts/supply_test.py` checks it.
@@ -28,10 +28,10 @@ def cargo(*words):
     return done.stdout
 
 
-def tree(target, edges, program):
+def tree(target, edges, program, more):
     """{(name, version): features}, and {(name, version): what it uses}, of what the program is built from."""
     features, uses, above = {}, collections.defaultdict(set), []
-    for line in cargo("tree", "--locked", "-p", program, "-e", edges, "--target", target, "--prefix", "depth", "-f", " {p}|{f}").splitlines():
+    for line in cargo("tree", "--locked", "-p", program, "--features", more, "-e", edges, "--target", target, "--prefix", "depth", "-f", " {p}|{f}").splitlines():
         depth, name, version, named = re.match(r"(\d+) (\S+) v(\S+)[^|]*\|(\S*)", line).groups()
         crate = (name, version)
         features[crate] = sorted(filter(None, named.split(",")))
@@ -84,11 +84,11 @@ def models(root):
                    "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(data).hexdigest()}]}
 
 
-def document(target, program="eomt-edge"):
-    features, uses = tree(target, "normal,build", program)
-    shipped, _ = tree(target, "normal,no-proc-macro", program)
+def document(target, program="eomt-edge", more=""):
+    features, uses = tree(target, "normal,build", program, more)
+    shipped, _ = tree(target, "normal,no-proc-macro", program, more)
     features |= shipped  # of a crate that a macro uses too, those that are shipped
-    listing = json.loads(cargo("metadata", "--locked", "--format-version", "1", "--filter-platform", target))["packages"]
+    listing = json.loads(cargo("metadata", "--locked", "--all-features", "--format-version", "1", "--filter-platform", target))["packages"]
     packages = {(package["name"], package["version"]): package for package in listing}
     checksums = locked()
     root = next(crate for crate in features if crate[0] == program)
@@ -110,8 +110,8 @@ def document(target, program="eomt-edge"):
 
 
 def main():
-    if len(sys.argv) not in (3, 4):
-        sys.exit("usage: sbom.py TARGET OUT.json [CRATE]")
+    if len(sys.argv) not in (3, 4, 5):
+        sys.exit("usage: sbom.py TARGET OUT.json [CRATE [FEATURES]]")
     made = document(sys.argv[1], *sys.argv[3:])
     out = pathlib.Path(sys.argv[2])
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ The answers expected here are those of Cargo's and SPDX's documentation, and of 
 cyclonedx-python-lib (2026-11-30), which needs too much to be asked each time.
 """
 
+import copy
 import hashlib
 import json
 import pathlib
@@ -20,6 +21,10 @@ import sbom  # noqa: E402
 
 ROOT = sbom.ROOT
 HOST = "x86_64-unknown-linux-gnu"
+# What a package's program is not without, by package.
+PARTS = {"eomt-edge": {"tract-core": "required", "eomt-edge-core": "required"},
+         "eomt-edge-bridge": {"rustdds": "required", "zenoh": "required", "mcap": "required", "axum": "required", "rumqttc-v4-next": "required", "ring": "required"}}
+PACKAGES = {"eomt-edge": "", "eomt-edge-bridge": "eomt-edge-bridge/zenoh"}  # as scripts/env.sh builds them
 READS_TOML = "NOT checked: reading TOML takes Python 3.11"
 
 
@@ -48,15 +53,25 @@ def faults(made):
     for entry in made["dependencies"]:
         if missing := {entry["ref"], *entry["dependsOn"]} - references:
             yield f"no component {missing}"
-    for name, scope in {"tract-core": "required", "rustix": "required", "eomt-edge-core": "required", "image": "required", "syn": "excluded"}.items():
+    of = made["metadata"]["component"]["name"]
+    for name, scope in (PARTS[of] | {"rustix": "required", "image": "required", "syn": "excluded"}).items():
         if names.get(name, {}).get("scope") != scope:
             yield f"{name} is not there as {scope}"
     for name in ("eomt-edge-train", "proptest", "loom", "libfuzzer-sys", "clap_mangen"):
         if name in names:
             yield f"{name} is there, which no package has"
     model = names.get("eomt-nano-scenes.onnx", {})
-    if model.get("type") != "machine-learning-model" or model["hashes"][0]["content"] != sha256("models/eomt-nano-scenes.onnx"):
+    if of == "eomt-edge" and (model.get("type") != "machine-learning-model" or model["hashes"][0]["content"] != sha256("models/eomt-nano-scenes.onnx")):
         yield "the model is not there, or its SHA-256 is not the file's"
+    if of == "eomt-edge-bridge" and (there := {"tract-core", "eomt-nano-scenes.onnx"} & set(names)):
+        yield f"{there} is there, which belongs to the daemon"
+
+
+def noted(documents):
+    """The crates in these documents that may not be used under MIT or Apache-2.0 alone: packaging/copyright has to name them."""
+    parts = [part for made in documents for part in made["components"] if part["scope"] == "required"]
+    asking = {part["name"] for part in parts if not deny.allowed(part["licenses"][0]["expression"], ["MIT", "Apache-2.0"])}
+    return asking | {"lz4-sys"} & {part["name"] for part in parts}  # says MIT of itself; the C library in it is under BSD's
 
 
 def sha256(path):
@@ -64,17 +79,31 @@ def sha256(path):
 
 
 class Document(unittest.TestCase):
-    def test_the_packages_document(self):
-        made = sbom.document(HOST)
-        self.assertEqual(list(faults(made)), [])
-        self.assertEqual(made, sbom.document(HOST))
+    @classmethod
+    def setUpClass(cls):
+        cls.made = {program: sbom.document(HOST, program, features) for program, features in PACKAGES.items()}
+
+    def test_the_packages_documents(self):
+        for made in self.made.values():
+            self.assertEqual(list(faults(made)), [])
+        self.assertEqual(self.made["eomt-edge"], sbom.document(HOST))
 
     def test_faults_are_found(self):
-        made = sbom.document(HOST)
+        made = copy.deepcopy(self.made["eomt-edge"])
         made["components"][3]["hashes"][0]["content"] = "0" * 64
         made["dependencies"][0]["dependsOn"].append("pkg:cargo/nothing@1.0.0")
         made["specVersion"] = "1.4"
         self.assertEqual(len(list(faults(made))), 3)
+        self.assertEqual(len(list(faults(sbom.document(HOST, "eomt-edge-bridge")))), 1)  # without zenoh
+
+    def test_the_licences_that_ask_for_more_are_told(self):
+        text = (ROOT / "packaging/copyright").read_text(encoding="utf-8")
+        self.assertEqual(noted(self.made.values()), set(re.findall(r"vendor/([^/]+)/\*", text)))
+        used = {licence for line in re.findall(r"^License: (.*)", text, re.MULTILINE) for licence in re.split(" and | or ", line)}
+        self.assertEqual(used, set(re.findall(r"^License: (\S+)\n ", text, re.MULTILINE)))
+
+    def test_the_script_builds_these(self):
+        self.assertIn(f'--features {PACKAGES["eomt-edge-bridge"]}"', (ROOT / "scripts/env.sh").read_text(encoding="utf-8"))
 
     def test_the_model_is_the_documented_one(self):
         self.assertIn(sha256("models/eomt-nano-scenes.onnx"), (ROOT / "models/README.md").read_text(encoding="utf-8"))

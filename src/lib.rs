@@ -11,26 +11,29 @@
 //!
 //! | module | may import |
 //! |---|---|
-//! | [`config`], `picture`, [`source`] | - |
+//! | [`config`], `picture`, [`socket`], [`source`] | - |
 //! | [`cli`] | config |
-//! | [`sink`] | config, picture |
+//! | [`control`] | config, socket |
+//! | [`sink`] | config, picture, socket |
 //! | [`view`] | picture |
-//! | [`daemon`] | config, source, sink |
-//! | [`doctor`] | config, daemon, source, sink |
+//! | [`daemon`] | config, control, sink, socket, source |
+//! | [`doctor`] | config, daemon, sink, socket, source |
 //!
 //! The commands of a desk (convert, segment, evaluate, bench, train) are the crates `eomt-edge-tools` and `eomt-edge-train`. Nothing here but
 //! `main`'s commands and the definitions of their arguments may use them, and they know nothing of this crate: a build for a board can leave
-//! them out. `tests/architecture` checks the table. `unsafe` code lives in [`sink::ring`], `source::v4l2::sys` and the display's framebuffer
-//! ioctls only.
+//! them out. `tests/architecture` checks the table. `unsafe` code lives in [`sink::ring`], [`socket`], `source::v4l2::sys` and the
+//! display's framebuffer ioctls only.
 //!
 //! Absent on purpose: a network protocol. Bridges are clients of the ring, in processes of their own.
 #![warn(missing_docs)]
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod doctor;
 mod picture;
 pub mod sink;
+pub mod socket;
 pub mod source;
 pub mod view;

@@ -1,8 +1,10 @@
-//! Log lines: for a person on a terminal, with priorities under systemd's journal.
+//! Log lines: for a person on a terminal, with priorities under systemd's journal, and for the control socket. URLs lose their passwords.
 
 use std::io::Write;
+use std::time::SystemTime;
 
-use eomt_edge_host::output::sentence;
+use eomt_edge::control::LOG;
+use eomt_edge_host::output::{sentence, without_passwords};
 use log::Level;
 
 /// Starts the log on standard error. `verbose` counts `-v`; the daemon tells more by itself. `RUST_LOG` overrides both.
@@ -14,9 +16,14 @@ pub fn start(verbose: u8, daemon: bool) {
     };
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
     let journald = under_journald();
+    if daemon {
+        LOG.open(); // the daemon closes it again if nobody may ask
+    }
     builder.format(move |buffer, record| {
         // labels, names and paths come from outside
-        let (text, level) = (sentence(&record.args().to_string()), record.level());
+        let (said, level) = (record.args().to_string(), record.level());
+        LOG.add(SystemTime::now(), level, &said);
+        let text = sentence(&without_passwords(&said));
         if journald {
             // the journal has its own clock; a line's rank is its prefix (sd-daemon(3))
             return writeln!(buffer, "<{}>{text}", priority(level));

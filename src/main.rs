@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use eomt_edge::cli::{Cli, Command, DoctorArgs, RunArgs, ViewArgs};
+use eomt_edge::cli::{Cli, Command, ControlArgs, ControlCommand, DoctorArgs, RunArgs, ViewArgs};
 use eomt_edge::config::{Config, ConfigError};
+use eomt_edge::control::{Ask, ControlOptions, control};
 use eomt_edge::daemon::{self, DaemonError};
 use eomt_edge::doctor::{DoctorOptions, doctor};
-use eomt_edge::sink::ring::reap_socket_main;
+use eomt_edge::socket::reap_socket_main;
 use eomt_edge::source::exec_source_main;
 use eomt_edge::view::{ViewOptions, view};
 use eomt_edge_host::bounds;
@@ -56,6 +57,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             view(&ViewOptions { socket, frames, save, json, timeout: Duration::from_secs(timeout) })?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Control(ControlArgs { ask, socket, json, timeout }) => {
+            control(&asked(ask), &ControlOptions { socket, json, timeout: Duration::from_secs(timeout) })?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Doctor(DoctorArgs { config, model, socket }) => {
             let problems = doctor(&DoctorOptions { config, model, socket })?;
             Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -71,6 +76,19 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::ExecSource { parent, command } => Err(exec_source_main(parent, &command).into()),
         #[cfg(feature = "tools")]
         command => commands::run(command),
+    }
+}
+
+fn asked(command: ControlCommand) -> Ask {
+    match command {
+        ControlCommand::Status => Ask::Status,
+        ControlCommand::Log { after } => Ask::Log(after),
+        ControlCommand::Thresholds { threshold, mask_threshold, overlap_threshold } => {
+            let values = [("threshold", threshold), ("mask_threshold", mask_threshold), ("overlap_threshold", overlap_threshold)];
+            Ask::Thresholds(values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
+        }
+        ControlCommand::Reload => Ask::Reload,
+        ControlCommand::Model { name } => Ask::Model(name),
     }
 }
 

@@ -119,7 +119,7 @@ fn another_kind_of_source_takes_one_entry() {
     assert_eq!(numbers.collect::<Vec<_>>(), [(1, 4, 7), (2, 4, 7)]);
     // errors and help of the larger table name it, too
     assert!(kinds.parse("counter:x").unwrap_err().contains("counter:END"));
-    assert!(kinds.parse("nonsense").unwrap_err().ends_with("exec:COMMAND or counter:END"));
+    assert!(kinds.parse("nonsense").unwrap_err().ends_with("ros2:fifo:PATH or counter:END"));
 }
 
 #[test]

@@ -20,12 +20,17 @@ struct Hanging {
 impl Hanging {
     /// A daemon that waits for frames that do not come; systemd's watchdog, if it has one, allows `watchdog`.
     fn start(scratch: &Scratch, thread: &str, watchdog: Option<Duration>) -> Hanging {
+        Hanging::start_with(scratch, thread, watchdog, &[])
+    }
+
+    fn start_with(scratch: &Scratch, thread: &str, watchdog: Option<Duration>, settings: &[&str]) -> Hanging {
         let (fifo, notify) = (scratch.path("frames"), scratch.path("notify.sock"));
         assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
         let manager = UnixDatagram::bind(&notify).expect("a socket");
         manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let source = format!("pipe:{}", fifo.display());
-        let wanted = run(&scratch.path("masks.sock"), &source, &["source.size=64x48", "source.no_signal_after=0.1"]);
+        let settings = [&["source.size=64x48", "source.no_signal_after=0.1"], settings].concat();
+        let wanted = run(&scratch.path("masks.sock"), &source, &settings);
         let mut command = python();
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/device/guest/hang.py")).arg(thread);
         command.arg(wanted.get_program()).args(wanted.get_args()).env("NOTIFY_SOCKET", notify).env_remove("WATCHDOG_PID");
@@ -119,6 +124,19 @@ fn a_supervisor_that_hangs_feeds_nobody_and_ends_the_daemon_without_systemd_too(
     let (code, log) = daemon.end();
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("eomt-edge: the supervisor: it has made no progress for 30 s; a new process takes its place"), "{log}");
+}
+
+#[test]
+fn a_control_socket_that_hangs_is_left_behind_and_frames_go_on() {
+    let scratch = Scratch::new("hang-control");
+    let socket = scratch.path("control.sock");
+    let mut daemon = Hanging::start_with(&scratch, "eomt-control", None, &[&format!("control.socket={}", socket.display())]);
+    let mut subscriber = connect(&scratch.path("masks.sock"));
+    assert!(next(&mut subscriber).no_signal() && socket.exists());
+    daemon.hang();
+    while !daemon.hear().contains("the control socket: it has made no progress for 3") {}
+    assert!(!socket.exists(), "nobody is to wait there");
+    assert!((0..3).all(|_| next(&mut subscriber).no_signal()));
 }
 
 #[test]

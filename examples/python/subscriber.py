@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints what an eomt-edge daemon publishes, a line per frame, and where the largest segment's centre is.
 
-Needs numpy and the client: `pip install ./clients/python`, or the file itself on PYTHONPATH:
+Needs numpy and the client: `pip install ./clients/python`, or its folder on PYTHONPATH:
 
     PYTHONPATH=clients/python python3 examples/python/subscriber.py --socket /run/eomt-edge/masks.sock --frames 10
 """

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use eomt_edge::config::{Config, THREADS_MAX};
-use eomt_edge::sink::ring::check_group;
+use eomt_edge::socket::check_group;
 use eomt_edge::source::SourceKinds;
 
 use super::assert_sentence;

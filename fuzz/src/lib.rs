@@ -7,7 +7,12 @@
 //! | `ring_client` | a server's hello and its shared memory | no panic, no wait, no frame that contradicts itself |
 //! | `ring_server` | what hostile readers do | an honest reader is woken for each frame, and another one may come |
 //! | `jpeg`, `png` | a frame, a picture of a replay folder | no panic; whole pictures of the size that they say |
+//! | `bag`, `ros_image` | a bag's file, a picture's message in CDR | no panic; no message or picture beyond its bound; whole pictures |
+//! | `recover` | a cut recording | no panic; what is written reads whole |
+//! | `stream` | pictures that the bridge pipes to the daemon | no panic; no picture beyond its bound |
 //! | `config` | a configuration and `--set` items | no panic; what was accepted is in its range |
+//! | `control` | lines to the control socket | the same; a model's name is no path |
+//! | `mqtt` | the MQTT bridge's configuration, a message of the broker | no panic; only topics of ours are emptied |
 //!
 //! The setup file of the disk images is Python's: `fuzz/setup_file.py`.
 //!
@@ -19,15 +24,19 @@
 //! a hang, or one allocation beyond [`Target::bytes_max`]. Refuses: to be an engine. That is libFuzzer ([`engine`]).
 #![warn(missing_docs)]
 
+mod bags;
 mod checkpoint;
 mod child;
 mod config;
+mod control;
 pub mod engine;
 mod finding;
 mod input;
 mod memory;
 mod model;
+mod mqtt;
 mod pictures;
+mod recordings;
 mod ring_client;
 mod ring_server;
 mod scratch;
@@ -58,7 +67,13 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ring_server", run: ring_server::run, bytes_max: 64 << 20 },
     Target { name: "jpeg", run: pictures::jpeg, bytes_max: 64 << 20 },
     Target { name: "png", run: pictures::png, bytes_max: 64 << 20 },
+    Target { name: "bag", run: bags::bag, bytes_max: 64 << 20 },
+    Target { name: "ros_image", run: bags::image, bytes_max: 64 << 20 },
+    Target { name: "recover", run: recordings::recovered, bytes_max: 64 << 20 },
+    Target { name: "stream", run: recordings::stream, bytes_max: 64 << 20 },
     Target { name: "config", run: config::run, bytes_max: 16 << 20 },
+    Target { name: "control", run: control::run, bytes_max: 16 << 20 },
+    Target { name: "mqtt", run: mqtt::run, bytes_max: 16 << 20 },
 ];
 
 /// A target by its name.

@@ -1,4 +1,5 @@
-//! Manual pages and completions of a program, from clap's definitions: NAME(1), and one page for each command that `--help` shows.
+//! Manual pages and completions of a program, from clap's definitions: NAME(1), and one page for each command that `--help` shows, and
+//! for its parts.
 
 use std::path::Path;
 
@@ -48,6 +49,10 @@ impl Program {
         let mut pages = vec![self.page(&program, "")?];
         for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
             pages.push(self.page(command, command.get_name())?);
+            // of `control`, whose overview names them
+            for part in command.get_subcommands().filter(|part| part.get_name() != "help") {
+                pages.push(self.page(part, part.get_name())?);
+            }
         }
         Ok(pages)
     }

@@ -56,6 +56,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Follow the masks of a running daemon
     View(ViewArgs),
+    /// Ask a running daemon how it is, and change what may be changed while it runs
+    Control(ControlArgs),
     /// What this machine offers, and what is wrong with it
     Doctor(DoctorArgs),
     /// Remove a dead daemon's socket; started by the daemon itself
@@ -83,7 +85,7 @@ pub struct RunArgs {
     #[arg(
         long,
         value_name = "SOURCE",
-        help = "v4l2:/dev/video0, v4l2: (the one that works), replay:DIR[@fps], scenes[:seed], pipe:-, pipe:FIFO or exec:COMMAND: source.uri",
+        help = "v4l2:/dev/video0, v4l2: (the one that works), replay:DIR[@fps], scenes[:seed], pipe:-, pipe:FIFO, exec:COMMAND, ros2:/TOPIC or ros2:fifo:PATH: source.uri",
         long_help = None
     )]
     pub source: Option<String>,
@@ -116,6 +118,55 @@ pub struct ViewArgs {
     /// Seconds for the daemon to appear and give its first frame, together; then for each frame
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub timeout: u64,
+}
+
+/// Arguments of `control`.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// What to ask for.
+    #[command(subcommand)]
+    pub ask: ControlCommand,
+    /// The daemon's control socket: control.socket
+    #[arg(long, default_value = "/run/eomt-edge/control.sock", value_name = "PATH", global = true)]
+    pub socket: PathBuf,
+    /// The daemon's own answers, a JSON object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Seconds that an answer may take; trying a model takes its time
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", global = true)]
+    pub timeout: u64,
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)] // would become help text
+pub enum ControlCommand {
+    /// How it is: rate, model, thresholds, memory
+    Status,
+    /// The last lines of its log
+    Log {
+        /// Only those after this number
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        after: u64,
+    },
+    /// Other thresholds, from the next frame on until a reload, another model or a restart
+    Thresholds {
+        /// A segment needs this score, 0 to 1
+        #[arg(long, value_name = "X")]
+        threshold: Option<f64>,
+        /// A pixel belongs to a mask from this probability on
+        #[arg(long, value_name = "X")]
+        mask_threshold: Option<f64>,
+        /// A panoptic segment must win more than this share of its mask
+        #[arg(long, value_name = "X")]
+        overlap_threshold: Option<f64>,
+    },
+    /// Read configuration and model again, as SIGHUP does, and say whether that went well
+    Reload,
+    /// Switch to another model of control.models, until a reload or a restart
+    Model {
+        /// The file's name, without a directory
+        name: String,
+    },
 }
 
 /// Arguments of `doctor`.

@@ -11,6 +11,7 @@
 //! out and a test parses it. Refuses: reading files, looking at the machine.
 
 mod camera;
+mod control;
 mod display;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use eomt_edge_core::data::{Colour, InputEnd, Normalization, PixelFormat, RawLayo
 use serde::Deserialize;
 
 pub use camera::{CameraConfig, Flip};
+pub use control::ControlConfig;
 pub use display::{Controller, DisplayConfig, DisplayKind};
 
 /// CPU numbers that sched_setaffinity(2) can name.
@@ -86,6 +88,8 @@ pub struct Config {
     pub ring: RingConfig,
     /// `[display]`
     pub display: DisplayConfig,
+    /// `[control]`
+    pub control: ControlConfig,
 }
 
 /// `[model]`
@@ -124,8 +128,8 @@ pub struct ModelConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceConfig {
-    /// `v4l2:/dev/video0`, `v4l2:` (the one that works), `replay:DIR[@fps]`, `scenes[:seed]`, `pipe:-`, `pipe:FIFO` or
-    /// `exec:COMMAND`.
+    /// `v4l2:/dev/video0`, `v4l2:` (the one that works), `replay:DIR[@fps]`, `bag:FILE[:TOPIC][@fps]`,
+    /// `scenes[:seed]`, `pipe:-`, `pipe:FIFO`, `exec:COMMAND`, `ros2:/TOPIC` or `ros2:fifo:PATH`.
     pub uri: String,
     /// Frames per second of replay, scenes; 0 = as fast as they are processed, none dropped.
     pub fps: f64,
@@ -141,7 +145,7 @@ pub struct SourceConfig {
     /// Of pipe and exec.
     #[serde(deserialize_with = "digits_from_str")]
     pub stride: Stride,
-    /// Of pipe and exec.
+    /// Of pipe, exec and bag.
     #[serde(deserialize_with = "from_str")]
     pub end: InputEnd,
     /// Larger pictures are refused.
@@ -301,7 +305,7 @@ impl ModelConfig {
 impl RingConfig {
     /// `mode` as a number.
     pub fn mode_bits(&self) -> u32 {
-        u32::from_str_radix(&self.mode, 8).expect("checked when the configuration was parsed")
+        mode_bits(&self.mode).expect("checked when the configuration was parsed")
     }
 
     /// Clients of one user at the same time, at least one.
@@ -334,8 +338,8 @@ impl Config {
             ("model.overlap_threshold", self.model.overlap_threshold),
         ];
         for (key, value) in thresholds {
-            if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
-                return refuse(key, value.to_string(), "it must lie between 0 and 1");
+            if let Some((value, reason)) = value.and_then(|value| Some((value, check_threshold(value).err()?))) {
+                return refuse(key, value.to_string(), reason);
             }
         }
         let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -386,11 +390,24 @@ impl Config {
             return refuse("ring.max_clients_per_user", self.ring.max_clients_per_user.to_string(), "0 to 4096");
         }
         self.display.check()?;
-        match u32::from_str_radix(&self.ring.mode, 8) {
-            Ok(mode) if mode <= 0o777 => Ok(()),
-            _ => refuse("ring.mode", format!("'{}'", self.ring.mode), "it must be octal permission bits such as 660"),
+        if mode_bits(&self.ring.mode).is_none() {
+            return refuse("ring.mode", format!("'{}'", self.ring.mode), "it must be octal permission bits such as 660");
         }
+        self.control.check(&self.ring)
     }
+}
+
+/// Whether a threshold may have this value.
+///
+/// # Errors
+/// The end of a sentence: what it may have.
+pub fn check_threshold(value: f64) -> Result<(), &'static str> {
+    if (0.0..=1.0).contains(&value) { Ok(()) } else { Err("it must lie between 0 and 1") }
+}
+
+/// Permission bits of a file, written in octal digits.
+fn mode_bits(digits: &str) -> Option<u32> {
+    u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777)
 }
 
 fn one_line(error: &toml::de::Error, text: Option<&str>) -> String {
@@ -503,6 +520,10 @@ mod tests {
             ("", &["ring.frame_format=yuyv"], "ring.frame_format"),
             ("", &["ring.frame_format=source"], "ring.include_frame = true"),
             ("", &["ring.max_clients_per_user=5000"], "ring.max_clients_per_user"),
+            ("", &["control.mode=rw"], "control.mode = 'rw'"),
+            ("", &["control.socket=/run/eomt-edge/masks.sock"], "control.socket"),
+            ("", &["control.models=models"], "control.models"),
+            ("", &["control.token=x"], "token"),
         ];
         for &(text, overrides, expected) in cases {
             let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();

@@ -1,6 +1,7 @@
 //! From the configuration to what the frame path is made of.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use eomt_edge_core::data::{Frame, Thresholds, Unpublished, View};
@@ -17,7 +18,8 @@ use serde_json::json;
 use super::DaemonError;
 use crate::config::{Config, ConfigError, ModelConfig, RingFrame};
 use crate::sink::RingSink;
-use crate::sink::ring::{self, ReaperCommand, RingError, ServerConfig};
+use crate::sink::ring::{self, RingError, ServerConfig};
+use crate::socket::ReaperCommand;
 use crate::source::{CameraRequest, FormatRequest, SourceKinds, SourceOptions, SourceUri};
 
 /// Of a thread that loads a model, bytes: the same at the start and at a reload.
@@ -26,6 +28,8 @@ pub const LOAD_STACK: usize = 4 << 20;
 /// A network that has run once, and what readers must know about it.
 pub struct Network {
     pub pipeline: Pipeline,
+    /// The file: the configured one, or another.
+    pub path: PathBuf,
     /// What it was read from.
     pub contents: Contents,
     /// For readers: what runs, and how.
@@ -55,7 +59,7 @@ impl Network {
         first.map_err(|error| DaemonError::FirstInference { path: config.path.clone(), reason: error.to_string() })?;
         pipeline.reset(); // no camera saw the black frame
         log::info!("{described} in {:.1} s", started.elapsed().as_secs_f64());
-        Ok(Network { pipeline, contents, facts })
+        Ok(Network { pipeline, path: config.path.clone(), contents, facts })
     }
 
     /// [`Network::start`] on a thread with so many bytes of stack, whatever this one has.
@@ -66,6 +70,12 @@ impl Network {
             let result = thread.map_err(|source| DaemonError::NoThread { of: "the model", source })?.join();
             result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// Other thresholds from the next frame on, also in what readers are told.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.pipeline.set_thresholds(thresholds);
+        self.facts["thresholds"] = described(thresholds);
     }
 
     /// First 16 bytes of the file's SHA-256.
@@ -161,15 +171,15 @@ pub fn start_sink(config: &Config, ring: ring::RingConfig, network: &Network, fa
     Ok(sink)
 }
 
-/// The child that removes the socket after a `kill -9`.
-fn reaper_command() -> Option<ReaperCommand> {
+/// The child that removes a socket after a `kill -9`.
+pub fn reaper_command() -> Option<ReaperCommand> {
     ReaperCommand::current_exe().inspect_err(|error| log::warn!("no reaper for the socket: {error}")).ok()
 }
 
 /// What of a network's work depends on the configuration too.
 fn facts(config: &ModelConfig, model: &Model, post_process: &PostProcessConfig, contents: &Contents) -> serde_json::Value {
     let metadata = model.metadata();
-    let ((height, width), Thresholds { score, mask, overlap }) = (metadata.input_size, post_process.thresholds);
+    let (height, width) = metadata.input_size;
     let file = config.path.file_name().unwrap_or_default().to_string_lossy();
     json!({
         "name": metadata.name,
@@ -177,11 +187,15 @@ fn facts(config: &ModelConfig, model: &Model, post_process: &PostProcessConfig, 
         "labels": metadata.labels,
         "stuff_classes": metadata.stuff_classes,
         "source_sha256": metadata.source_sha256,
-        "thresholds": { "score": score, "mask": mask, "overlap": overlap },
+        "thresholds": described(post_process.thresholds),
         "model": { "file": file, "sha256": contents.model, "precision": metadata.precision.name(), "input_size": [height, width] },
         "isa": model.isa().name(),
         "threads": threads_or_cores(config.threads),
     })
+}
+
+fn described(Thresholds { score, mask, overlap }: Thresholds) -> serde_json::Value {
+    json!({ "score": score, "mask": mask, "overlap": overlap })
 }
 
 /// What readers need to understand the ids, and who makes them from what. `fallback`: this is the last good model, not the configured one.

@@ -9,8 +9,8 @@
 //! # }
 //! ```
 //!
-//! Threads: capture (owns the source), inference (this one: pipeline and ring writer), mask server, supervisor, display. A mailbox of one joins
-//! the first two; `supervisor.rs` says who watches whom. Invariants: SIGTERM and SIGINT end the program within a second; SIGHUP reads the configuration again, and what
+//! Threads: capture (owns the source), inference (this one: pipeline and ring writer), mask server, control socket, supervisor, display. A
+//! mailbox of one joins the first two; `supervisor.rs` says who watches whom. Invariants: SIGTERM and SIGINT end the program within a second; SIGHUP reads the configuration again, and what
 //! does not work leaves the old one in force; what is dropped is counted; one bad frame is counted and skipped. Refuses: computing
 //! (the pipeline does), talking to clients (the ring's server does).
 
@@ -18,6 +18,7 @@ mod builder;
 mod capture;
 mod last_good;
 mod loader;
+mod orders;
 mod reload;
 mod rhythm;
 mod screen;
@@ -25,6 +26,7 @@ mod serve;
 mod service;
 mod signals;
 mod start;
+mod steering;
 mod supervisor;
 mod trial;
 mod trial_child;
@@ -45,6 +47,7 @@ pub use supervisor::Stopped;
 pub use trial_child::{Tried, try_model_main};
 
 use crate::config::{Config, ConfigError, ModelConfig};
+use crate::control::{ControlError, LOG};
 use crate::sink::RingSink;
 use crate::sink::State;
 use crate::sink::ring::RingError;
@@ -58,6 +61,7 @@ use serve::Server;
 use service::Service;
 use signals::{Signals, TIME_IS_UP};
 use start::{Started, Starter};
+use steering::{Steering, hide_command};
 use supervisor::Supervisor;
 use trial::TrialError;
 
@@ -101,6 +105,9 @@ pub enum DaemonError {
     /// The mask ring or its socket cannot be made.
     #[error(transparent)]
     Ring(#[from] RingError),
+    /// The control socket cannot be made.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The signal handlers cannot be installed.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -202,6 +209,11 @@ pub struct Counters {
 /// When something needed is missing or broken at the start, or the source fails for good.
 pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonError> {
     let config = read()?;
+    if config.control.is_on() {
+        hide_command(&config)
+    } else {
+        LOG.close()
+    }
     let uri = source_uri(&config)?;
     let signals = Signals::install().map_err(DaemonError::Signals)?;
     let clock: Arc<dyn Clock> = Arc::new(MonotonicClock);
@@ -212,7 +224,7 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
     let mut last_good = LastGood::from_environment(&config.model);
     let starter = Starter { last_good: &last_good, signals: &signals, service: &service };
     let started = starter.start(&config.model).and_then(|started| start_path(&config, &uri, &clock, started));
-    let (Started { network, fallback }, sink, capture) = match started {
+    let (Started { network, fallback }, sink, steering, capture) = match started {
         Ok(parts) => parts,
         Err(DaemonError::Trial(TrialError::Stopped)) => {
             last_good.withdraw_start();
@@ -243,6 +255,7 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
         last_good,
         fallback,
         screen,
+        steering,
         clock,
         service,
         signals,
@@ -265,10 +278,11 @@ fn start_path(
     uri: &SourceUri,
     clock: &Arc<dyn Clock>,
     started: Started,
-) -> Result<(Started, RingSink, Capture), DaemonError> {
+) -> Result<(Started, RingSink, Steering, Capture), DaemonError> {
     let source = open_source(uri, config)?;
     let ring = ring_config(config, &started.network, source.max_size());
     let sink = start_sink(config, ring, &started.network, started.fallback.is_some())?;
+    let steering = Steering::start(&config.control)?;
     let capture = Capture::start(source, &config.source.uri, Arc::clone(clock))?;
-    Ok((started, sink, capture))
+    Ok((started, sink, steering, capture))
 }

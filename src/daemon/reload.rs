@@ -1,7 +1,9 @@
-//! SIGHUP: the configuration is read again, and what does not work leaves the old one in force.
+//! SIGHUP, or the control socket: the configuration is read again, or another model takes its place, and what does not work leaves the old
+//! one in force.
 //!
 //! Frames go on while a model is tried and loaded and a source is opened; one that takes too long is given up.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,8 @@ use super::capture::Capture;
 use super::loader::Loaded;
 use super::screen::check;
 use super::serve::Server;
-use crate::config::Config;
+use super::steering::hide_command;
+use crate::config::{Config, ModelConfig};
 use crate::sink::State;
 
 /// While a model is loaded: the loader is asked this often.
@@ -21,15 +24,34 @@ const LOAD_PATIENCE: Duration = Duration::from_millis(20);
 /// A trial that has run out of time is ended within this.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How a change is told: done, not done, and what stays then.
+type Words = [&'static str; 3];
+
 impl Server {
     /// Reads the configuration again; whatever fails leaves everything as it was.
-    pub fn reload(&mut self) {
+    ///
+    /// # Errors
+    /// Why it was refused, which the log has too.
+    pub fn reload(&mut self) -> Result<(), String> {
+        self.change(["reloaded", "reload refused", "the old configuration stays"], Server::try_reload)
+    }
+
+    /// Another model file takes the place of the one that runs, until the configuration is read again; everything else stays.
+    ///
+    /// # Errors
+    /// As [`Server::reload`].
+    pub fn switch_model(&mut self, path: PathBuf) -> Result<(), String> {
+        self.change(["another model runs", "model refused", "the old one stays"], |server| server.try_switch(path))
+    }
+
+    fn change(&mut self, [done, refused, stays]: Words, change: impl FnOnce(&mut Server) -> Result<(), String>) -> Result<(), String> {
         self.service.reloading();
-        let mut status = match self.try_reload() {
-            Ok(()) => "reloaded".to_owned(),
+        let result = change(self);
+        let mut status = match &result {
+            Ok(()) => done.to_owned(),
             Err(reason) => {
-                log::error!("reload refused, the old configuration stays: {reason}");
-                let status = format!("reload refused: {reason}");
+                log::error!("{refused}, {stays}: {reason}");
+                let status = format!("{refused}: {reason}");
                 self.screen.show(State::Failure(status.clone()));
                 status
             }
@@ -39,11 +61,19 @@ impl Server {
         }
         self.service.ready(&status);
         self.last_status = Instant::now();
+        result
     }
 
     /// The network of a new configuration, after its trial, and its source, if that has changed. Frames go on meanwhile, and so do signs of
     /// life, for as long as all of it may take.
     fn load(&mut self, config: &Config) -> Result<Loaded, String> {
+        self.steering.loading = true;
+        let result = self.load_beside_frames(config);
+        self.steering.loading = false;
+        result
+    }
+
+    fn load_beside_frames(&mut self, config: &Config) -> Result<Loaded, String> {
         let limit = config.model.load_timeout() * 2 + END_PATIENCE;
         self.service.extend_start(limit);
         self.loaders.order(config, (&config.source, &config.camera) != (&self.config.source, &self.config.camera))?;
@@ -51,6 +81,7 @@ impl Server {
         loop {
             // what is wrong with another thread comes up again in the main loop
             let _ = self.supervise();
+            self.steer();
             if let Some(result) = self.loaders.take() {
                 return result;
             }
@@ -74,8 +105,31 @@ impl Server {
 
     fn try_reload(&mut self) -> Result<(), String> {
         let mut config = (self.read)().map_err(|error| error.to_string())?;
-        // the ring's own settings take a restart
+        hide_command(&config);
+        // the sockets' own settings take a restart
         let ring_wanted = std::mem::replace(&mut config.ring, self.config.ring.clone());
+        let control_wanted = std::mem::replace(&mut config.control, self.config.control.clone());
+        self.adopt(config)?;
+        self.steering.chosen = false;
+        for (section, is_same) in [("ring", ring_wanted == self.config.ring), ("control", control_wanted == self.config.control)] {
+            if !is_same {
+                log::warn!("[{section}] has changed: that takes a restart");
+            }
+        }
+        log::info!("the configuration was read again");
+        Ok(())
+    }
+
+    fn try_switch(&mut self, path: PathBuf) -> Result<(), String> {
+        let model = ModelConfig { path, ..self.config.model.clone() };
+        self.adopt(Config { model, ..self.config.clone() })?;
+        self.steering.chosen = true;
+        log::info!("control: {} runs until the configuration is read again", self.network.path.display());
+        Ok(())
+    }
+
+    /// Does as `config` says, whose sockets are those that there are.
+    fn adopt(&mut self, config: Config) -> Result<(), String> {
         let uri = source_uri(&config).map_err(|error| error.to_string())?;
         check(&config).map_err(|error| error.to_string())?;
         // the file may have changed under the same name, so the model is always loaded anew
@@ -106,11 +160,7 @@ impl Server {
         self.last_good.serves(&config.model, &network.contents, self.counters.published, Instant::now());
         self.fallback = None;
         self.network = network;
-        if ring_wanted != config.ring {
-            log::warn!("[ring] has changed: that takes a restart");
-        }
         self.config = config;
-        log::info!("the configuration was read again");
         Ok(())
     }
 }

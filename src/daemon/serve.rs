@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! until a signal, the end of the source, or enough frames:
+//!     asked?    at the control socket: status, thresholds, a reload, another model
 //!     SIGHUP?   read the configuration; model, thresholds and source change if the new ones work, else the old ones stay;
 //!               frames go on while a model is loaded
 //!     a frame:  pipeline → ring; a sign of life
@@ -22,6 +23,7 @@ use super::loader::Loaders;
 use super::screen::Screen;
 use super::service::Service;
 use super::signals::Signals;
+use super::steering::Steering;
 use super::supervisor::Supervisor;
 use super::{Counters, DaemonError, ReadConfig};
 use crate::config::Config;
@@ -53,6 +55,7 @@ pub(super) struct Server {
     /// Why the last good model serves, if it does.
     pub fallback: Option<String>,
     pub screen: Screen,
+    pub steering: Steering,
     pub clock: Arc<dyn Clock>,
     pub service: Service,
     pub signals: Signals,
@@ -81,8 +84,9 @@ impl Server {
                 break Err(fatal);
             }
             if self.signals.take_reload() {
-                self.reload();
+                let _ = self.reload(); // the log has why not
             }
+            self.steer();
             match self.capture.mailbox.take(PATIENCE) {
                 Taken::Value(tagged) => {
                     if let Err(fatal) = self.process(tagged) {
@@ -101,6 +105,7 @@ impl Server {
         self.service.stopping();
         self.capture.stop();
         self.count_losses();
+        drop(self.steering);
         self.sink.stop();
         self.screen.end(result.as_ref().err());
         let seconds = started.elapsed().as_secs_f64();
@@ -114,7 +119,9 @@ impl Server {
         if self.signals.time_is_up() {
             return Err(DaemonError::TimeIsUp);
         }
-        self.service.trouble(self.screen.supervise(self.clock.now_ns()));
+        let now_ns = self.clock.now_ns();
+        let (screen, steering) = (self.screen.supervise(now_ns), self.steering.supervise(self.counters.published, now_ns));
+        self.service.trouble(screen.or(steering));
         self.supervisor.turn(&self.config.source.uri, self.capture.turns(), self.sink.server_turns())
     }
 
@@ -125,7 +132,7 @@ impl Server {
         Unpublished { busy: busy + self.capture.mailbox.dropped() + stale, source: source + missed, corrupt: corrupt + broken, failed }
     }
 
-    fn count_losses(&mut self) -> Unpublished {
+    pub(super) fn count_losses(&mut self) -> Unpublished {
         let unpublished = self.unpublished();
         (self.counters.dropped, self.counters.failed) = (unpublished.dropped(), unpublished.failed);
         unpublished

@@ -1,7 +1,7 @@
 //! Who watches whom, so that no thread can stop without being noticed.
 //!
 //! ```text
-//! systemd ──▶ supervisor thread ──▶ main thread ──▶ capture, mask server, display
+//! systemd ──▶ supervisor thread ──▶ main thread ──▶ capture, mask server, control socket, display
 //!    (watchdog)       (turns)           │
 //!                     ◀─────────────────┘ (turns)
 //! ```

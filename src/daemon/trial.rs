@@ -21,7 +21,7 @@ use rustix::process::getpid;
 
 use super::trial_child::{Answer, Request, Tried};
 use crate::config::ModelConfig;
-use crate::sink::ring::ReaperCommand;
+use crate::socket::ReaperCommand;
 
 /// The longest answer, bytes: a digest for each of 20,000 tensors in files of weights.
 const ANSWER_BYTES_MAX: usize = 4 << 20;

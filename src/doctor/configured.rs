@@ -3,16 +3,22 @@
 use super::Report;
 use crate::config::{Config, DisplayConfig, DisplayKind};
 use crate::daemon::source_options;
-use crate::sink::ring::check_group;
+use crate::socket::check_group;
 use crate::source::SourceKinds;
 
 pub(super) fn configured(report: &mut Report, config: &Config) {
     source(report, config);
     display(report, config);
-    if !config.ring.group.is_empty()
-        && let Err(error) = check_group(&config.ring.group)
-    {
-        report.problem("config", format!("ring.group: {error}"));
+    for (key, group) in [("ring.group", &config.ring.group), ("control.group", &config.control.group)] {
+        if !group.is_empty()
+            && let Err(error) = check_group(group)
+        {
+            report.problem("config", format!("{key}: {error}"));
+        }
+    }
+    let models = &config.control.models;
+    if !models.as_os_str().is_empty() && !models.is_dir() {
+        report.problem("config", format!("control.models: {} is no directory", models.display()));
     }
 }
 

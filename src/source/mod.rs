@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `v4l2:/dev/video0`, `v4l2:` | a camera: the named one, or the one that works (feature `camera`) |
 //! | `replay:DIR[@fps]` | the PNG and JPEG files of a directory in the order of their names, over and over |
+//! | `bag:FILE[:TOPIC][@fps]` | the pictures of a ROS 2 bag, at the rate at which they were recorded (feature `bag`) |
 //! | `scenes[:seed]` | moving procedural scenes with known ground truth |
 //! | `pipe:-`, `pipe:FIFO` | raw frames from standard input, or from a FIFO |
 //! | `exec:COMMAND` | raw frames from a shell command that is started here |
+//! | `ros2:/TOPIC`, `ros2:fifo:PATH` | images of a ROS 2 topic, by `eomt-edge-bridge` (feature `bag`) |
 //!
 //! [`registry`] has the table of kinds and opens a source by its URI; a kind describes itself by one [`SourceKind`].
 //!
@@ -14,11 +16,16 @@
 //! Sources of files and scenes take that time as an argument; cameras and pipes wait for frames inside of a call, so they read
 //! CLOCK_MONOTONIC after it. No source knows what becomes of a frame.
 
+#[cfg(feature = "bag")]
+pub mod bag;
+mod bag_kind;
 mod kind;
 mod options;
 mod pipe;
 pub mod registry;
 mod replay;
+#[cfg(feature = "bag")]
+mod ros2;
 mod scenes;
 #[cfg(feature = "camera")]
 pub mod v4l2;

@@ -26,7 +26,7 @@ bash "$here/stage.sh" "$payload" "${PROGRAM:-}"
 
 cp "$here/guest/install.sh" "$payload/test/script.sh"
 python3 "$here/lab.py" "$WORK" "$payload" "$output/install" --limit 180
-rm -f "$payload/test/eomt-edge.deb"
+rm -f "$payload"/test/eomt-edge*.deb
 tar -C "$payload" -xf "$output/install/installed.tar"
 rm "$output/install/installed.tar"
 (echo "only='${ONLY:-}' page_size=$((${pages%k} * 1024))"; cat "$here/guest/$part.sh"; echo 'exit $((failures > 0))') > "$payload/test/script.sh"

@@ -327,7 +327,7 @@ fn builds_cpp() -> bool {
 #[test]
 fn the_python_client_has_rusts_layout() {
     let script = "\
-import json, sys, eomt_edge_client as c
+import json, sys, eomt_edge_client._client as c
 names, constants = json.loads(sys.argv[1])
 shapes = {n: [getattr(c, n).itemsize, {f: getattr(c, n).fields[f][1] for f in getattr(c, n).names}] for n in names}
 print(json.dumps([shapes, {n: getattr(c, n) for n in constants}]))

@@ -127,7 +127,7 @@ fn whoever_takes_the_name_keeps_it_and_the_readers_stay() {
     process.signal(Signal::TERM);
     process.end(PATIENCE);
     let log = process.stderr();
-    assert!(log.contains("is gone, and new readers find no way in"), "{log}");
+    assert!(log.contains("is gone, and nobody new finds a way in"), "{log}");
     assert!(!socket.exists());
 }
 

@@ -32,6 +32,24 @@ pub struct RingArgs {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)] // would become help text
 pub enum Command {
+    /// Be a ROS 2 node that publishes the masks, over DDS
+    #[cfg(feature = "ros2")]
+    Ros2(crate::ros2::Ros2Args),
+    /// Be a ROS 2 node that publishes the masks, over Zenoh (rmw_zenoh)
+    #[cfg(feature = "zenoh")]
+    Zenoh(crate::zenoh::ZenohArgs),
+    /// Write the pictures of a ROS 2 topic to standard output, for a program without ROS
+    #[cfg(feature = "ros2")]
+    Images(crate::ros2::ImagesArgs),
+    /// Show picture, masks, latencies and log as a page in the browser
+    #[cfg(feature = "web")]
+    Web(crate::web::WebArgs),
+    /// Serve counters, latencies and temperatures to Prometheus
+    #[cfg(feature = "web")]
+    Metrics(crate::metrics::MetricsArgs),
+    /// Publish classes, counts and areas to an MQTT broker, for Home Assistant and others
+    #[cfg(feature = "mqtt")]
+    Mqtt(crate::mqtt::MqttArgs),
     /// Record masks to MCAP files, which Foxglove, Rerun and ROS 2 open
     #[cfg(feature = "record")]
     Record(crate::record::RecordArgs),
@@ -47,6 +65,21 @@ impl Command {
     /// One sentence; [`Usage`] where the command line or a configuration is wrong.
     pub fn run(self) -> anyhow::Result<()> {
         match self {
+            #[cfg(feature = "ros2")]
+            Command::Ros2(args) => args.run(),
+            #[cfg(feature = "zenoh")]
+            Command::Zenoh(args) => args.run(),
+            #[cfg(feature = "ros2")]
+            Command::Images(args) => args.run(),
+            #[cfg(feature = "web")]
+            Command::Web(args) => crate::web::run(args),
+            #[cfg(feature = "web")]
+            Command::Metrics(args) => args.run().map_err(Into::into),
+            #[cfg(feature = "mqtt")]
+            Command::Mqtt(args) => args.run().map_err(|error| match error {
+                wrong @ crate::mqtt::MqttError::Config { .. } => Usage(wrong.to_string()).into(),
+                other => other.into(),
+            }),
             #[cfg(feature = "record")]
             Command::Record(args) => args.run(),
             #[cfg(feature = "record")]

@@ -3,6 +3,7 @@
 //! Invariants: both clocks are read within [`BRACKET_NS`], or as close together as several attempts give; a step of the wall clock (NTP's first, a
 //! person's) is told once and changes no stamp that was given before.
 
+use eomt_edge_client::MaskFrame;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Two readings of the monotonic clock this close around one of the wall clock are close enough: nanoseconds.
@@ -18,6 +19,16 @@ pub struct StampClock {
 }
 
 impl StampClock {
+    /// When a frame's picture was taken: the source's own stamp where it has one (a recording's), else by the wall clock. A frame without a
+    /// picture (no signal) tells about the moment of its publication.
+    pub fn of(&mut self, frame: &MaskFrame) -> u64 {
+        let info = &frame.info;
+        match frame.stamp_ns() {
+            Some(stamp) if !frame.no_signal() => stamp,
+            _ => self.stamp(if frame.no_signal() { info.published_ns } else { info.captured_ns }),
+        }
+    }
+
     /// The wall clock's time of `monotonic_ns`: nanoseconds since 1970. To be called once for each frame.
     pub fn stamp(&mut self, monotonic_ns: u64) -> u64 {
         let offset = self.take(read_offset());
@@ -80,6 +91,17 @@ mod tests {
         let high = realtime_ns();
         // the middle of the bracket is off by half its width at most
         assert!(stamp + BRACKET_NS * 1000 >= low && stamp <= high + BRACKET_NS * 1000, "{low} {stamp} {high}");
+    }
+
+    #[test]
+    fn a_source_s_own_stamp_stays() {
+        let mut clock = StampClock::default();
+        let mut frame = MaskFrame::default();
+        (frame.info.stamp_ns, frame.info.published_ns) = (1_600_000_000_000_000_000, monotonic_ns());
+        assert_eq!(clock.of(&frame), 1_600_000_000_000_000_000);
+        // nothing was taken: now
+        frame.info.flags = eomt_edge_client::layout::SLOT_NO_SIGNAL;
+        assert!(clock.of(&frame) > 1_600_000_000_000_000_000);
     }
 
     #[test]

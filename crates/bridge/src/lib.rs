@@ -12,10 +12,24 @@
 
 pub mod cli;
 pub mod clock;
+pub mod control;
 pub mod logging;
 pub mod masks;
+#[cfg(feature = "web")]
+pub mod metrics;
+#[cfg(feature = "mqtt")]
+pub mod mqtt;
+pub mod node;
 pub mod picture;
+#[cfg(any(feature = "ros2", feature = "zenoh"))]
+pub mod publishing;
 #[cfg(feature = "record")]
 pub mod record;
+#[cfg(feature = "ros2")]
+pub mod ros2;
 pub mod stop;
 pub mod topics;
+#[cfg(feature = "web")]
+pub mod web;
+#[cfg(feature = "zenoh")]
+pub mod zenoh;

@@ -2,10 +2,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::clock::monotonic_ns;
+
+/// A thread without a sign of life for so long hangs.
+const BEAT_NS: u64 = 10_000_000_000;
 
 /// Whether it is time to end.
 #[derive(Debug, Clone, Default)]
@@ -46,4 +51,26 @@ pub fn ready() {
 /// Feeds systemd's watchdog, and shows `status` in `systemctl status`.
 pub fn alive(status: &str) {
     let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(status)]);
+}
+
+/// A thread's sign of life, for the thread that feeds systemd's watchdog.
+#[derive(Debug)]
+pub struct Beat(AtomicU64);
+
+impl Default for Beat {
+    fn default() -> Beat {
+        Beat(AtomicU64::new(monotonic_ns()))
+    }
+}
+
+impl Beat {
+    /// It lives.
+    pub fn beat(&self) {
+        self.0.store(monotonic_ns(), Ordering::Relaxed);
+    }
+
+    /// Whether it lived within the last ten seconds.
+    pub fn is_recent(&self) -> bool {
+        monotonic_ns().saturating_sub(self.0.load(Ordering::Relaxed)) < BEAT_NS
+    }
 }

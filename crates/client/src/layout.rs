@@ -5,7 +5,7 @@
 //! slot:   SlotHeader | segment table | id map (u16 a pixel) | camera frame (when the ring has frames)
 //! ```
 //! Little-endian. Areas start at multiples of 64 bytes and are padded to them, so whole words may be copied.
-//! In the repository of eomt-edge, `clients/c/eomt_edge.h` and `clients/python/eomt_edge_client.py` repeat this file, and a test
+//! In the repository of eomt-edge, `clients/c/eomt_edge.h` and `clients/python/eomt_edge_client/_client.py` repeat this file, and a test
 //! compares every offset. Publication `s` (counted from 1) lives in slot `s % slot_count`; its seqlock is `2 s - 1` while the slot is
 //! written and `2 s` once it may be read, so an even value also says which publication the slot holds.
 //!

@@ -29,6 +29,31 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
+/// `text` without what URLs may carry to be let in: what stands before `@`, and behind `?`. Rather too much than too little.
+pub fn without_passwords(text: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>');
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, url) = rest.split_at(at + "://".len());
+        let (url, after) = url.split_at(url.find(ends).unwrap_or(url.len()));
+        out.push_str(before);
+        let (path, query) = url.split_once('?').map_or((url, None), |(path, query)| (path, Some(query)));
+        let host = path.rsplit_once('@').map(|(_, host)| host);
+        // a '?' that belongs to the password comes before the '@'
+        let (host, query) = match query.and_then(|query| query.rsplit_once('@')) {
+            Some((_, host)) => (Some(host), None),
+            None => (host, query),
+        };
+        out.push_str(if host.is_some() { "***@" } else { "" });
+        out.push_str(host.unwrap_or(path));
+        out.push_str(if query.is_some() { "?***" } else { "" });
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
 /// At most `most` characters: two thirds of the beginning, then the end.
 fn without_middle(text: &str, most: usize) -> String {
     let count = text.chars().count();
@@ -96,6 +121,21 @@ mod tests {
         assert!(said.starts_with("key = many") && said.ends_with(": take another"), "{said}");
         assert_eq!(said.chars().count(), 1000);
         assert!(sentence(&"\u{1b}".repeat(5000)).chars().count() <= 200);
+    }
+
+    #[test]
+    fn urls_lose_their_passwords() {
+        for (text, expected) in [
+            ("exec:ffmpeg -i rtsp://me:my@pass/word@camera:554/1 -f x", "exec:ffmpeg -i rtsp://***@camera:554/1 -f x"),
+            ("a 'http://h/p?token=1&x=2' and \"ftp://token@h\"", "a 'http://h/p?***' and \"ftp://***@h\""),
+            ("rtsp://me:what?@h/1", "rtsp://***@h/1"),
+            ("http://h/a://u:p@i", "http://***@i"),
+            ("tcp://localhost:5000 and replay:/data@12.5", "tcp://localhost:5000 and replay:/data@12.5"),
+            ("://", "://"),
+            ("", ""),
+        ] {
+            assert_eq!(without_passwords(text), expected);
+        }
     }
 
     #[test]

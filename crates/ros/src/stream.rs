@@ -15,7 +15,8 @@
 //! | 40 | 8 | stamp, nanoseconds since 1970; 0 = none |
 //! | 48 | 64 | encoding as the ROS message has it (`rgb8`, `rgb8; jpeg compressed bgr8`), zeros behind it |
 //!
-//! Invariants: a header that was decoded announces no more bytes than its reader allowed, and as many as its rows take. Refuses: to know encodings.
+//! Invariants: a header that was decoded announces no more bytes than its reader allowed, and as many as its rows, or rows and planes of
+//! colour, may take. Refuses: to know encodings.
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 112;
@@ -145,7 +146,9 @@ impl FrameHeader {
             return Err(StreamError::Encoding);
         }
         let rows = u64::from(self.step) * u64::from(self.height);
-        let fits = if self.is_file { (self.width, self.height, self.step) == (0, 0, 0) } else { rows == self.bytes };
+        // planes of colour follow the rows that the height counts: twice as much at most (4:4:4)
+        let pixels = rows > 0 && self.width > 0 && (rows..=3 * rows).contains(&self.bytes);
+        let fits = if self.is_file { (self.width, self.height, self.step) == (0, 0, 0) } else { pixels };
         if fits { Ok(()) } else { Err(StreamError::Rows { height: self.height, step: self.step, bytes: self.bytes }) }
     }
 }
@@ -197,7 +200,7 @@ mod tests {
         assert_eq!(bad(8, 2), StreamError::Version(2));
         assert_eq!(bad(12, 4), StreamError::Reserved);
         assert_eq!(bad(28, 1), StreamError::Reserved);
-        assert_eq!(bad(32, 1), StreamError::Rows { height: 480, step: 1920, bytes: 921_601 });
+        assert_eq!(bad(34, 1), StreamError::Rows { height: 480, step: 1920, bytes: 69_632 });
         assert_eq!(bad(12, 1), StreamError::Rows { height: 480, step: 1920, bytes: 921_600 });
         assert_eq!(bad(49, 7), StreamError::Encoding);
         assert_eq!(bad(49, 0xff), StreamError::Encoding);

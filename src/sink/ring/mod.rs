@@ -16,9 +16,8 @@
 //! # }
 //! ```
 //!
-//! Three parts. [`RingWriter`] owns a sealed memfd of slots, each behind a seqlock; [`MaskServer`] is a thread that gives the
-//! memfd and an event descriptor to each client of its Unix socket, and rings these after each publication; the reaper is a
-//! child that removes the socket's name if the daemon is killed. The bytes are described in `crates/client/src/layout.rs`.
+//! Two parts. [`RingWriter`] owns a sealed memfd of slots, each behind a seqlock; [`MaskServer`] is a thread that gives the
+//! memfd and an event descriptor to each client of its Unix socket ([`crate::socket`] has its name), and rings these after each publication. The bytes are described in `crates/client/src/layout.rs`.
 //!
 //! Invariants: the frame path (`begin` to `finish`) allocates nothing, takes no lock, and makes one system call, a write to an
 //! eventfd that readers never see; so nothing a reader does, or fails to do, can delay it. The server's thread makes no call that a
@@ -26,26 +25,20 @@
 //! Refuses: to wait for a reader, to queue frames for one, to delete a path that is not a dead socket, to know what masks mean.
 #![allow(unsafe_code)]
 
-mod bind;
 mod closing;
-mod lock;
 mod notify;
-mod place;
-mod reaper;
 mod server;
 mod service;
 mod shm;
-mod throttle;
 mod wake;
 mod writer;
 
 use std::io;
-use std::path::PathBuf;
 
-pub use bind::check_group;
-pub use reaper::{ReaperCommand, reap_socket_main};
 pub use server::{MaskServer, ServerConfig};
 pub use writer::{RingWriter, SlotWriter};
+
+use crate::socket::SocketError;
 
 /// How large a ring is and what its slots carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,58 +142,9 @@ pub enum RingError {
         /// What the system said.
         source: io::Error,
     },
-    /// The socket's directory is missing or closed.
-    #[error("the directory {} of the mask socket cannot be used: {source}", dir.display())]
-    Directory {
-        /// The directory.
-        dir: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Another daemon serves this socket.
-    #[error("{} is taken by a running daemon{}", path.display(), pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
-    Taken {
-        /// The socket.
-        path: PathBuf,
-        /// The other daemon, if the kernel tells.
-        pid: Option<i32>,
-    },
-    /// The path is taken by something else, which stays.
-    #[error("{} exists and is no socket; it stays untouched, choose another path for the mask socket", path.display())]
-    NotASocket {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// Another daemon of this user keeps the lock beside the socket.
-    #[error("another daemon holds the lock {} and does not let go", file.display())]
-    Locked {
-        /// The lock file.
-        file: PathBuf,
-    },
-    /// What is at the lock file's path is none of ours.
-    #[error("{} cannot be the mask socket's lock file: {what}; it stays untouched, remove it or choose another path for the socket", file.display())]
-    LockFile {
-        /// The lock file.
-        file: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// The socket cannot be made.
-    #[error("the mask socket {} cannot be made: {step} failed: {source}", path.display())]
-    Socket {
-        /// The socket.
-        path: PathBuf,
-        /// The step that failed.
-        step: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// `ring.group` does not exist.
-    #[error("the group '{group}' of the mask socket is neither in /etc/group nor a number")]
-    Group {
-        /// The name.
-        group: String,
-    },
+    /// The socket's name cannot be taken.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
 }
 
 #[cfg(test)]

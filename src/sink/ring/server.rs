@@ -1,23 +1,26 @@
 //! The server's owner's side: starting, stopping and asking after the thread between the ring and its readers.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, eventfd};
+use eomt_edge_client::layout::{HELLO_MAGIC, Hello};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, SocketType, recv};
 use rustix::process::{Resource, getrlimit};
 
 use super::RingError;
-use super::bind::Address;
 use super::closing::Closer;
-use super::lock::Patience;
-use super::place::{Keeper, Place};
-use super::reaper::{Reaper, ReaperCommand};
 use super::service::{Command, Limits, Service, Shared};
 use super::writer::RingWriter;
+use crate::socket::{Address, Keeper, Kind, Place, ReaperCommand};
+
+/// The socket at which readers find the ring: messages keep their bounds, and descriptors come with them.
+pub(super) const MASK_SOCKET: Kind = Kind { socket_type: SocketType::SEQPACKET, ask_pid };
 
 /// A clean stop takes about a millisecond; an overloaded machine gets longer.
 const STOP_PATIENCE: Duration = Duration::from_millis(400);
@@ -66,21 +69,16 @@ impl MaskServer {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(fail("eventfd"))?;
         let shared = Shared { commands: Arc::default(), wake: Arc::new(wake), clients: Arc::default(), turns: Arc::default() };
         warn_of_few_descriptors(config.clients_max);
-        let address = Address::new(&config.path, config.mode, config.group)?;
-        let bound = address.listen(Patience::Long)?;
+        let address = Address::new(&config.path, MASK_SOCKET, config.mode, config.group)?;
+        let (place, listener) = Place::take(&address, config.reaper.as_ref())?;
         let path = address.path().to_owned();
-        let reaper = config.reaper.as_ref().and_then(|command| {
-            let started = Reaper::start(command, &bound.name);
-            started.inspect_err(|error| log::warn!("no reaper for {} ({error}): kill -9 would leave the file behind", path.display())).ok()
-        });
         // From here on a failure must release the name, which dropping the server does.
-        let place = Arc::new(Place::new(bound.name, reaper));
         let mut server = MaskServer { path, place, shared, thread: None };
         let keeper = Keeper::new(Arc::clone(&server.place), address, Instant::now());
         let limits = Limits { clients_max: config.clients_max, clients_per_user_max: config.clients_per_user_max };
         let no_thread = |source| RingError::Server { step: "starting its thread", source };
         let closer = Closer::start(limits.waiting_max()).map_err(no_thread)?;
-        let service = Service::new(server.shared.clone(), bound.listener, keeper, share, limits, closer).map_err(fail("epoll"))?;
+        let service = Service::new(server.shared.clone(), listener, keeper, share, limits, closer).map_err(fail("epoll"))?;
         let thread = std::thread::Builder::new().name("mask-server".into()).spawn(move || service.run());
         server.thread = Some(thread.map_err(no_thread)?);
         Ok(server)
@@ -142,6 +140,17 @@ impl Drop for MaskServer {
             }
         }
     }
+}
+
+/// The process that writes the ring, from its hello (SO_PEERCRED would say 0 across PID namespaces); `None` if it says nothing.
+fn ask_pid(probe: &OwnedFd) -> Option<i32> {
+    let patience = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
+    poll(&mut [PollFd::new(probe, PollFlags::IN)], Some(&patience)).ok()?;
+    let mut hello = [0u8; size_of::<Hello>()];
+    let (_, len) = recv(probe, &mut hello, RecvFlags::DONTWAIT).ok()?;
+    const AT: usize = std::mem::offset_of!(Hello, writer_pid);
+    let known = len == hello.len() && hello[..8] == HELLO_MAGIC.to_le_bytes();
+    known.then(|| i32::from_le_bytes([hello[AT], hello[AT + 1], hello[AT + 2], hello[AT + 3]]))
 }
 
 /// Each reader takes two, and the daemon needs some for itself.

@@ -19,10 +19,9 @@ use rustix::net::{SocketFlags, accept_with};
 
 use super::closing::{Closer, freeze};
 use super::notify::{Reader, refuse};
-use super::place::Keeper;
-use super::throttle::Throttle;
 use super::wake::pass_on;
 use super::writer::RingShare;
+use crate::socket::{Keeper, Throttle};
 
 /// The longest that the thread sleeps: a supervisor sees that it lives.
 const TURN: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };

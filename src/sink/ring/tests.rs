@@ -210,7 +210,7 @@ fn a_path_that_cannot_be_used_is_named() {
     let ring = ring_of(&small());
     let start = |config: ServerConfig| MaskServer::start(config, &ring).expect_err("must not start").to_string();
     let error = start(ServerConfig::new(scratch.0.join("none/masks.sock")));
-    assert!(error.contains("none of the mask socket cannot be used: No such file"), "{error}");
+    assert!(error.contains("none of the socket cannot be used: No such file"), "{error}");
     let error = start(ServerConfig::new(scratch.0.join("x".repeat(120))));
     assert!(error.contains("it may be too long"), "{error}");
     let error = start(ServerConfig { group: Some("no-such-group".into()), ..ServerConfig::new(scratch.socket()) });

@@ -24,7 +24,7 @@ const LINE_MAX: u64 = 400;
 
 /// What is opened.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Input {
+pub(in crate::source) enum Input {
     Standard,
     Fifo(PathBuf),
     /// A shell command; `launcher` is a program and its arguments that starts it so that it ends with us, or empty.
@@ -36,7 +36,7 @@ pub(super) enum Input {
 
 /// What a read gave.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Got {
+pub(in crate::source) enum Got {
     Bytes(usize),
     /// Nothing within the time.
     Nothing,
@@ -46,7 +46,7 @@ pub(super) enum Got {
 
 /// An opened input.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(in crate::source) struct Stream {
     bytes: OwnedFd,
     running: Option<Running>,
 }

@@ -9,6 +9,7 @@
 //! log line per change of state; incomplete frames are counted as broken. No compressed frames, and no guess at what is not configured
 //! ([`stride_check`] warns when the rows seem to have another stride).
 
+mod attempts;
 mod input;
 mod stride_check;
 mod uri;
@@ -25,17 +26,15 @@ use eomt_edge_host::MonotonicClock;
 pub use input::exec_source_main;
 pub use uri::{EXEC, PIPE};
 
-use input::{Got, Input, Stream};
+pub(super) use attempts::{Attempts, PAUSE_MAX_NS, told};
+pub(super) use input::{Got, Input, Stream};
 use stride_check::StrideCheck;
 
 /// The longest stay in one call of `next`.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-const PAUSE_MIN_NS: u64 = 100_000_000;
-const PAUSE_MAX_NS: u64 = 2_000_000_000;
-
 /// A FIFO whose name is gone, or belongs to another one, is noticed after so long.
-const LOOK_NS: u64 = 1_000_000_000;
+pub(super) const LOOK_NS: u64 = 1_000_000_000;
 
 /// What the frames of a pipe are.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,10 +67,7 @@ pub struct PipeSource {
     sequence: u64,
     losses: Losses,
     opened_ns: u64,
-    retry_at_ns: u64,
-    pause_ns: u64,
-    /// The problem that was last logged, until frames come again.
-    problem: Option<String>,
+    attempts: Attempts,
 }
 
 impl PipeSource {
@@ -115,9 +111,7 @@ impl PipeSource {
             sequence: 0,
             losses: Losses::default(),
             opened_ns: 0,
-            retry_at_ns: 0,
-            pause_ns: PAUSE_MIN_NS,
-            problem: None,
+            attempts: Attempts::new(name(&input)),
             input,
             options,
             layout,
@@ -136,20 +130,6 @@ impl PipeSource {
         SourceError::fatal(name(&self.input), reason)
     }
 
-    /// One line for as long as the reason stays the same.
-    fn complain(&mut self, reason: String) {
-        if self.problem.as_ref() != Some(&reason) {
-            log::warn!("{}: {reason}", name(&self.input));
-            self.problem = Some(reason);
-        }
-    }
-
-    /// The next attempt comes after a pause that grows.
-    fn pause(&mut self, now_ns: u64) {
-        self.retry_at_ns = now_ns + self.pause_ns;
-        self.pause_ns = (2 * self.pause_ns).min(PAUSE_MAX_NS);
-    }
-
     fn open(&mut self, now_ns: u64) -> Result<(), SourceError> {
         self.filled = 0;
         self.opened_ns = now_ns;
@@ -158,11 +138,11 @@ impl PipeSource {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput || self.input == Input::Standard => return Err(self.fatal(error)),
             Err(error) => {
                 self.stream = None;
-                self.complain(match error.kind() {
+                self.attempts.complain(match error.kind() {
                     io::ErrorKind::NotFound => "it is not there; waiting for it".to_owned(),
                     _ => format!("it cannot be opened: {error}"),
                 });
-                self.pause(now_ns);
+                self.attempts.pause(now_ns);
             }
         }
         Ok(())
@@ -171,10 +151,10 @@ impl PipeSource {
     /// Nothing comes: a FIFO may have been replaced under its name.
     fn idle(&mut self, now_ns: u64) -> Result<(), SourceError> {
         let (Input::Fifo(path), Some(stream)) = (&self.input, &self.stream) else { return Ok(()) };
-        if now_ns < self.retry_at_ns {
+        if now_ns < self.attempts.retry_at_ns {
             return Ok(());
         }
-        self.retry_at_ns = now_ns + LOOK_NS;
+        self.attempts.retry_at_ns = now_ns + LOOK_NS;
         if stream.is_still(path) { Ok(()) } else { self.open(now_ns) }
     }
 
@@ -201,11 +181,11 @@ impl PipeSource {
         self.losses.broken += u64::from(filled > 0);
         match outcome {
             Some((status, words)) => {
-                self.complain(told(&format!("the command ended with {status}; it is started again"), &words));
-                self.pause(now_ns);
+                self.attempts.complain(told(&format!("the command ended with {status}; it is started again"), &words));
+                self.attempts.pause(now_ns);
             }
             None => {
-                self.complain(partial.unwrap_or_else(|| "its writer has gone; waiting for the next one".to_owned()));
+                self.attempts.complain(partial.unwrap_or_else(|| "its writer has gone; waiting for the next one".to_owned()));
                 self.open(now_ns)?;
             }
         }
@@ -226,13 +206,11 @@ impl PipeSource {
         } else {
             self.layout.tighten(&self.raw, &mut buffer);
         }
-        if self.problem.take().is_some() {
-            log::info!("{}: frames come", name(&self.input));
-        }
+        self.attempts.came();
         let captured_ns = self.clock.now_ns();
         // a command that gives a few frames and ends, again and again, is not started at once each time
         if captured_ns.saturating_sub(self.opened_ns) >= PAUSE_MAX_NS {
-            self.pause_ns = PAUSE_MIN_NS;
+            self.attempts.start_over();
         }
         self.sequence += 1;
         let PipeOptions { size: (width, height), format, colour, .. } = self.options;
@@ -247,11 +225,6 @@ fn name(input: &Input) -> String {
         Input::Fifo(path) => format!("pipe:{}", path.display()),
         Input::Command { command, .. } => format!("exec:{command}"),
     }
-}
-
-/// With the last words of a command, if it had any.
-fn told(reason: &str, words: &str) -> String {
-    if words.is_empty() { reason.to_owned() } else { format!("{reason} (it said: {words})") }
 }
 
 impl Source for PipeSource {
@@ -279,8 +252,8 @@ impl Source for PipeSource {
 
     fn next(&mut self, now_ns: u64, buffer: Vec<u8>) -> Result<Captured, SourceError> {
         if self.stream.is_none() {
-            if now_ns < self.retry_at_ns {
-                std::thread::sleep(PATIENCE.min(Duration::from_nanos(self.retry_at_ns - now_ns)));
+            if now_ns < self.attempts.retry_at_ns {
+                std::thread::sleep(PATIENCE.min(Duration::from_nanos(self.attempts.retry_at_ns - now_ns)));
                 return Ok(Captured::NotYet(buffer));
             }
             self.open(now_ns)?;
@@ -293,9 +266,9 @@ impl Source for PipeSource {
                 Ok(Got::End) => return self.ended(now_ns),
                 Err(error) if self.input == Input::Standard => return Err(self.fatal(error)),
                 Err(error) => {
-                    self.complain(error.to_string());
+                    self.attempts.complain(error.to_string());
                     self.stream = None;
-                    self.pause(now_ns);
+                    self.attempts.pause(now_ns);
                 }
                 Ok(Got::Nothing) => {
                     self.idle(now_ns)?;

@@ -225,7 +225,7 @@ size = "160x120"'
     dpkg --force-confdef --force-confold -i /test/next.deb > "$out/upgrade.txt" 2>&1
     until_true 120 other_pid "$pid" && until_true 60 picture_comes && grep -q 'size = "160x120"' "$config" &&
         ok upgrade "$(dpkg-query -W -f '${Version}' eomt-edge), restarted, the configuration is kept" || fail upgrade "see upgrade.txt; $(property ActiveState)"
-    dpkg -P eomt-edge > "$out/purge.txt" 2>&1
+    dpkg -P eomt-edge eomt-edge-bridge > "$out/purge.txt" 2>&1
     local left # but for the private /tmp that check_disk's mount has hidden from systemd
     left=$(find / -xdev \( -path /proc -o -path /sys -o -path /test -o -path /var/log \) -prune -o -name '*eomt*edge*' ! -name 'systemd-private-*' -print; ls -d /run/eomt-edge 2> /dev/null)
     [ -z "$left" ] && ! systemctl is-active -q eomt-edge && ok purge "nothing is left" || fail purge "left: $left"

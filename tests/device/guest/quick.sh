@@ -20,7 +20,7 @@ check_scenes() {
 check_ring() {
     local who
     for who in pilot outsider; do
-        runuser -u $who -- timeout 120 python3 /test/clients/eomt_edge_client.py --frames 1 --json > "$out/python-$who.json" 2> "$out/python-$who.txt"
+        runuser -u $who -- env PYTHONPATH=/test/clients timeout 120 python3 -m eomt_edge_client --frames 1 --json > "$out/python-$who.json" 2> "$out/python-$who.txt"
         python_result=$?
         runuser -u $who -- timeout 90 /test/clients/subscriber --frames 1 --json > "$out/c-$who.json" 2> "$out/c-$who.txt"
         c_result=$?
@@ -54,5 +54,16 @@ uri = "v4l2:/dev/video0"'
         ok camera "frames of vivid after a reload: $(journalctl -u eomt-edge --since "@$since" --no-pager -o cat | grep -i 'frames:' | tail -n 1)" ||
         fail camera "$(journalctl -u eomt-edge --since "@$since" --no-pager -o cat | tail -n 3)"
 }
+# The bridge within its unit's sandbox: as another user, through the socket's group, with an address of its own.
+metrics_say() { python3 -c "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9464/metrics', timeout=20).read().decode())" > "$out/metrics.txt" 2>&1 && grep -qx "$1" "$out/metrics.txt"; }
+check_bridge() {
+    local enabled
+    enabled=$(systemctl list-unit-files 'eomt-edge-*' --state=enabled --no-legend | wc -l)
+    systemctl enable --now eomt-edge-metrics 2> "$out/bridge.txt"
+    until_true 60 metrics_say 'eomt_up 1' && [ "$enabled" = 0 ] && grep -q '^eomt_frames_published_total [1-9]' "$out/metrics.txt" &&
+        ok bridge "off until enabled; then: $(systemctl show eomt-edge-metrics --property=StatusText --value)" ||
+        fail bridge "$enabled enabled before; $(systemctl show eomt-edge-metrics --property=StatusText --value): $(journalctl -u eomt-edge-metrics --no-pager -o cat | tail -n 3)"
+    systemctl disable --now eomt-edge-metrics 2> "$out/bridge.txt"
+}
 # $only: some checks instead of all, for development
-[ -n "${only:-}" ] || for check in check_boot check_pages check_scenes check_ring check_container check_camera; do $check; done
+[ -n "${only:-}" ] || for check in check_boot check_pages check_scenes check_ring check_container check_bridge check_camera; do $check; done

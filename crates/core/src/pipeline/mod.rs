@@ -40,7 +40,7 @@ pub use pool::Pool;
 pub use ports::{Captured, Clock, FixedClock, Losses, NullSink, Publication, Sink, SinkError, Source, SourceError};
 pub use temporal::{SegmentedFrame, TemporalStage};
 
-use crate::data::{ClassLogits, Frame, FrameReport, Logits, Segments, StageTimes, Tensor, Unpublished, Windows};
+use crate::data::{ClassLogits, Frame, FrameReport, Logits, Segments, StageTimes, Tensor, Thresholds, Unpublished, Windows};
 use crate::model::{Model, ModelError};
 use crate::preprocess::{FrameDecoder, Preprocessor};
 use crate::segment::{
@@ -84,6 +84,16 @@ impl<N: Network> Pipeline<N> {
     /// The network.
     pub fn model(&self) -> &N {
         &self.network
+    }
+
+    /// How logits become segments.
+    pub fn post_process(&self) -> &PostProcessConfig {
+        self.segmenter.config()
+    }
+
+    /// Other thresholds, from the next frame on; the network and its buffers stay.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.segmenter.set_thresholds(thresholds);
     }
 
     /// The network alone, with its warm buffers.

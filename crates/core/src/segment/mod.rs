@@ -132,9 +132,14 @@ impl Segmenter {
         self
     }
 
-    /// The configuration given to [`Segmenter::new`].
+    /// The configuration given to [`Segmenter::new`], with the thresholds that were set last.
     pub fn config(&self) -> &PostProcessConfig {
         &self.config
+    }
+
+    /// Other thresholds, from the next frame on.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.config.thresholds = thresholds;
     }
 
     /// Writes the id map of the frame into `ids` (`[height, width]`, all of it) and returns the table, in the reference's order.

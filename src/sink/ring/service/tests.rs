@@ -1,4 +1,4 @@
-//! Clients that leave descriptors behind which take long to close. Since Linux 6.16 a client cannot send any to [`super::super::bind`]'s
+//! Clients that leave descriptors behind which take long to close. Since Linux 6.16 a client cannot send any to [`crate::socket`]'s
 //! listener, so this one is made without that option, as older kernels would have it. All sockets are this process's own.
 
 use std::io::{IoSlice, Write};
@@ -15,10 +15,10 @@ use rustix::net::{
     socket_with,
 };
 
-use super::super::bind::{Address, SocketName};
-use super::super::place::Place;
+use super::super::server::MASK_SOCKET;
 use super::super::{RingConfig, RingWriter};
 use super::*;
+use crate::socket::{Address, Place, SocketName};
 
 /// Waiting for so long means that it never comes. A close that lingers does so for longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,7 +60,7 @@ impl Fixture {
         listen(&listener, 128).expect("a bound socket");
         let stat = rustix::fs::stat(&path).expect("the socket");
         let name = SocketName { path: path.clone(), dev: stat.st_dev, ino: stat.st_ino };
-        let address = Address::new(&path, 0o600, None).expect("an absolute path");
+        let address = Address::new(&path, MASK_SOCKET, 0o600, None).expect("an absolute path");
         let keeper = Keeper::new(Arc::new(Place::new(name, None)), address, Instant::now());
         let closer = Closer::start(limits.waiting_max()).expect("a thread");
         let service = Service::new(shared, listener, keeper, ring.share().expect("descriptors"), limits, closer).expect("epoll");
