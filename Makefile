@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check c-check python-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check web-check metrics-check mqtt-check ros2-check zenoh-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
+.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check c-check python-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check web-check metrics-check mqtt-check record-check ros2-check zenoh-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
 
 # Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
@@ -113,6 +113,10 @@ ros2-check: build bridge
 
 zenoh-check: build bridge
 	sh scripts/zenoh-check.sh
+
+# Recordings of the bridge in rosbags, mcap, @mcap/core and Rerun; cut, damaged, on a full disk.
+record-check: build bridge
+	sh scripts/record-check.sh
 
 # The page of the bridge in Chromium, with the daemon. Pictures of it in web-check-output/.
 web-check: build bridge
