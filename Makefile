@@ -39,7 +39,8 @@ deny: setup
 	. ./scripts/env.sh && "$$EOMT_EDGE_TEST_PYTHON" scripts/deny.py
 	@. ./scripts/env.sh && if command -v cargo-deny >/dev/null; then cargo deny check; else echo "deny: cargo-deny is not installed; 'cargo install --locked cargo-deny' and it asks, too"; fi
 
-# How exposed the service is; fails above 1.1, and above 2.5 with a drop-in of docs/pipes.md. Needs systemd's own tool, not a running systemd.
+# The units, and how exposed each service is; fails above a limit for each, and above 2.5 with a drop-in of docs/pipes.md. Needs systemd's own tool,
+# not a running systemd.
 unit-check:
 	sh scripts/unit-check.sh
 
@@ -132,18 +133,18 @@ SIZE ?= 160
 bench-aarch64:
 	bash benches/aarch64.sh $(MODEL) $(SIZE)
 
-# The Debian package in target/debian/, for this machine and for arm64 boards.
+# The Debian packages, program and bridge, in target/debian/, for this machine and for arm64 boards.
 deb: setup
 	sh scripts/package.sh
 
 deb-arm64: setup
 	sh scripts/package.sh arm64
 
-# Both packages run from glibc 2.31 on: what their programs need, what they say, and a start in Debian 11 (arm64 under an emulator).
+# The packages run from glibc 2.31 on: what their programs need, what they say, and a start in Debian 11 (arm64 under an emulator).
 glibc-check: deb deb-arm64
 	bash scripts/glibc-check.sh
 
-# What is in this machine's package, what Debian's policy says of it, and that installing, upgrading and purging it leave what they should.
+# What is in this machine's packages, what Debian's policy says of them, and that installing, upgrading and purging them leave what they should.
 package-check: deb
 	sh scripts/package-check.sh
 

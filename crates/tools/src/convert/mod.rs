@@ -181,7 +181,7 @@ fn prepare_int8(checkpoint: &mut Checkpoint, size: (usize, usize), pictures: &[P
 
 fn calibration_pictures(options: &ConvertOptions) -> Result<calibrate::Pictures> {
     match &options.calibrate {
-        None => Ok(Vec::new()),
+        None => Ok(calibrate::Pictures::default()),
         Some(directory) if options.precision == Precision::F32 => {
             usage(format!("--calibrate {}: only --precision int8 is calibrated", directory.display()))
         }
