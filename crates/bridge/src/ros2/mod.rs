@@ -9,6 +9,7 @@
 
 mod dds;
 mod images;
+mod returns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -60,8 +61,9 @@ impl Ros2Args {
         let node = self.node.node()?;
         let messages = Messages::new(&self.topics)?;
         let stop = Stop::install()?;
-        let mut bridge = Bridge::open(self, &node, messages)?;
-        log::info!("node {} in domain {}: {} topics", node.full_name(), node.domain, bridge.writers.len());
+        let mut bridge = Bridge::new(self, &node, messages);
+        let mut link = Link::join(self, &node)?;
+        log::info!("node {} in domain {}: {} topics", node.full_name(), node.domain, link.writers.len());
         log::debug!("DDS announces no type hashes: ros2 topic info -v shows them as invalid; the data are not affected");
         if self.topics.raw {
             log::warn!(
@@ -71,87 +73,97 @@ impl Ros2Args {
         }
         stop::ready();
         while !stop.requested() {
-            bridge.turn()?;
+            bridge.turn(&mut link)?;
+            if link.is_over {
+                drop(link);
+                link = Link::join(self, &node)?;
+                bridge.labels_of = 0;
+            }
         }
         log::info!("node {} ends after {} frames", node.full_name(), bridge.frames);
         Ok(())
     }
 }
 
-/// What the node has and knows.
-struct Bridge {
-    masks: Masks,
-    clock: StampClock,
-    health: Health,
-    messages: Messages,
+/// The node in its domain, until it must join anew.
+struct Link {
     // before `dds`: writers are gone before their participant
     writers: BTreeMap<Topic, Writer>,
+    /// Topics that somebody reads.
     wanted: BTreeSet<String>,
-    /// Of the connection whose labels were sent last.
-    labels_of: u64,
-    frames: u64,
-    left_out: BTreeMap<Topic, u64>,
+    is_over: bool,
     dds: Dds,
 }
 
-impl Bridge {
-    fn open(args: &Ros2Args, node: &Node, messages: Messages) -> anyhow::Result<Bridge> {
+impl Link {
+    fn join(args: &Ros2Args, node: &Node) -> anyhow::Result<Link> {
         let mut dds = Dds::join(node, args.node.distro, &args.interface)?;
         let mut writers = BTreeMap::new();
         for topic in args.topics.topics() {
             writers.insert(topic, dds.writer(&node.topic(topic), topic.definition(), quality(topic))?);
         }
         dds.announce()?;
-        Ok(Bridge {
+        Ok(Link { writers, wanted: BTreeSet::new(), is_over: false, dds })
+    }
+
+    fn listens(&self, topic: Topic) -> bool {
+        self.writers.get(&topic).is_some_and(|writer| !topic.is_on_demand() || self.wanted.contains(writer.name()))
+    }
+}
+
+/// What the node knows.
+struct Bridge {
+    masks: Masks,
+    clock: StampClock,
+    health: Health,
+    messages: Messages,
+    /// Of the connection whose labels were sent last.
+    labels_of: u64,
+    frames: u64,
+    left_out: BTreeMap<Topic, u64>,
+}
+
+impl Bridge {
+    fn new(args: &Ros2Args, node: &Node, messages: Messages) -> Bridge {
+        Bridge {
             masks: Masks::new(&args.ring.socket),
             clock: StampClock::default(),
             health: Health::new(&node.full_name()[1..], &args.ring.socket),
             messages,
-            writers,
-            wanted: BTreeSet::new(),
             labels_of: 0,
             frames: 0,
             left_out: BTreeMap::new(),
-            dds,
-        })
+        }
     }
 
     /// Waits for a frame, a second, or a signal, and tells what there is to tell.
-    fn turn(&mut self) -> anyhow::Result<()> {
-        let came = matches!(self.masks.next(PATIENCE), News::Frame(_));
-        if came {
-            self.frame()?;
+    fn turn(&mut self, link: &mut Link) -> anyhow::Result<()> {
+        if matches!(self.masks.next(PATIENCE), News::Frame(_)) {
+            self.frame(link)?;
         }
         let now_ns = monotonic_ns();
-        if self.health.is_due(now_ns) {
-            self.second(now_ns)?;
-        }
-        Ok(())
+        if self.health.is_due(now_ns) { self.second(link, now_ns) } else { Ok(()) }
     }
 
-    fn frame(&mut self) -> anyhow::Result<()> {
+    fn frame(&mut self, link: &Link) -> anyhow::Result<()> {
         let (frame, facts) = (self.masks.frame(), self.masks.facts());
         let stamp_ns = self.clock.of(frame);
         self.frames += 1;
         self.health.frame(frame, monotonic_ns());
-        let (writers, wanted) = (&self.writers, &self.wanted);
-        let listens = |topic: Topic| writers.get(&topic).is_some_and(|writer| !topic.is_on_demand() || wanted.contains(writer.name()));
-        let mut messages = self.messages.of_frame(frame, facts, stamp_ns, listens)?;
+        let mut messages = self.messages.of_frame(frame, facts, stamp_ns, |topic| link.listens(topic))?;
         if self.labels_of != self.masks.connections() {
             self.labels_of = self.masks.connections();
             messages.push((Topic::LabelInfo, self.messages.label_info(facts, stamp_ns)));
         }
-        for (topic, message) in messages {
-            self.write(topic, message)?;
-        }
-        Ok(())
+        messages.into_iter().try_for_each(|(topic, message)| self.write(link, topic, message))
     }
 
     /// What is due once a second: who listens, how the daemon is doing.
-    fn second(&mut self, now_ns: u64) -> anyhow::Result<()> {
-        self.wanted = self.dds.wanted();
+    fn second(&mut self, link: &mut Link, now_ns: u64) -> anyhow::Result<()> {
+        link.wanted = link.dds.wanted();
+        link.is_over = link.dds.must_join_again();
         let report = self.health.report(&self.masks, now_ns, realtime_ns());
-        self.write(Topic::Diagnostics, report)?;
+        self.write(link, Topic::Diagnostics, report)?;
         for (topic, count) in std::mem::take(&mut self.left_out) {
             log::warn!("{}: {count} messages left out, as a subscriber acknowledges nothing", topic.name());
         }
@@ -160,9 +172,10 @@ impl Bridge {
         Ok(())
     }
 
-    fn write(&mut self, topic: Topic, message: Vec<u8>) -> anyhow::Result<()> {
-        let Some(writer) = self.writers.get(&topic) else { return Ok(()) };
-        if !writer.write(message)? {
+    fn write(&mut self, link: &Link, topic: Topic, message: Vec<u8>) -> anyhow::Result<()> {
+        if let Some(writer) = link.writers.get(&topic)
+            && !writer.write(message)?
+        {
             *self.left_out.entry(topic).or_default() += 1;
         }
         Ok(())
