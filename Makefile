@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
+.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
 
 # Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
@@ -13,6 +13,10 @@ test: setup
 build: setup
 	. ./scripts/env.sh && cargo build --release $$FEATURES
 
+# The bridge: ROS 2, recordings, the page in the browser, metrics, MQTT.
+bridge: setup
+	. ./scripts/env.sh && cargo build --release $$BRIDGE
+
 # Installs what is missing and says so.
 setup:
 	@sh scripts/setup.sh
@@ -23,9 +27,12 @@ fmt:
 # Formatting, lints of the whole program and of the smallest one, and documentation whose links lead somewhere.
 lint: setup
 	. ./scripts/env.sh && cargo fmt --all --check
-	. ./scripts/env.sh && cargo clippy --release --workspace --all-targets $$FEATURES -- -D warnings
-	. ./scripts/env.sh && cargo clippy --release --workspace --no-default-features -- -D warnings
-	. ./scripts/env.sh && RUSTDOCFLAGS="-D warnings" cargo doc --quiet --release --no-deps --workspace $$FEATURES
+	. ./scripts/env.sh && cargo clippy --release --all-targets $$PROGRAM -- -D warnings
+	. ./scripts/env.sh && cargo clippy --release --workspace --exclude eomt-edge-bridge --no-default-features -- -D warnings
+	. ./scripts/env.sh && RUSTDOCFLAGS="-D warnings" cargo doc --quiet --release --no-deps $$PROGRAM
+	. ./scripts/env.sh && cargo clippy --release --all-targets $$BRIDGE -- -D warnings
+	. ./scripts/env.sh && cargo clippy --release -p eomt-edge-bridge --no-default-features -- -D warnings
+	. ./scripts/env.sh && RUSTDOCFLAGS="-D warnings" cargo doc --quiet --release --no-deps $$BRIDGE
 
 # Licences, second versions, sources and advisories of all dependencies, by deny.toml. ADVISORY_DB=DIR: a clone of rustsec/advisory-db.
 deny: setup

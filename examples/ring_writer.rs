@@ -4,9 +4,10 @@
 //! ```text
 //! cargo run --example ring_writer -- --socket /tmp/masks.sock --fps 30
 //! ```
-//! `--width W --height H --slots N --frames N --max-clients N --max-per-user N --rgb --no-reaper`; without `--fps` at full speed. Everything in
-//! a frame follows from its sequence, and every slot carries a checksum. `--flat N` writes faster than anybody reads: all ids
-//! are the low half of the sequence, there is no checksum, and only after N frames comes a pause. Stops on SIGTERM and SIGINT.
+//! `--width W --height H --slots N --frames N --max-clients N --max-per-user N --rgb --formats --no-reaper`; without `--fps` at full
+//! speed. `--formats` puts a camera frame of every format in turn into the slots. Everything in a frame follows from its sequence, and
+//! every slot carries a checksum. `--flat N` writes faster than anybody reads: all ids are the low half of the sequence, there is no
+//! checksum, and only after N frames comes a pause. Stops on SIGTERM and SIGINT.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -16,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use eomt_edge::sink::ring::{MaskServer, ReaperCommand, RingConfig, RingWriter, ServerConfig, reap_socket_main};
-use eomt_edge_core::data::{FrameReport, Segment, StageTimes};
+use eomt_edge_client::FrameFormat;
+use eomt_edge_core::data::{FrameReport, Segment, StageTimes, Unpublished};
 use rustix::time::{ClockId, clock_gettime};
 
 const METADATA: &str =
@@ -33,6 +35,7 @@ struct Options {
     max_clients: usize,
     max_per_user: usize,
     rgb: bool,
+    formats: bool,
     flat: Option<u64>,
     reaper: bool,
 }
@@ -54,10 +57,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let config = RingConfig {
         slots: options.slots,
-        max_width: options.width,
+        // some formats take four bytes a pixel
+        max_width: if options.formats { 2 * options.width } else { options.width },
         max_height: options.height,
         max_segments: 16,
-        include_frame: options.rgb,
+        include_frame: options.rgb || options.formats,
+        source_format: false,
         checksum: options.flat.is_none(),
         model_hash: *b"0123456789abcdef",
     };
@@ -99,6 +104,7 @@ fn parse(args: &[OsString]) -> Result<Options, Box<dyn Error>> {
         max_clients: 64,
         max_per_user: usize::MAX,
         rgb: false,
+        formats: false,
         flat: None,
         reaper: true,
     };
@@ -117,6 +123,7 @@ fn parse(args: &[OsString]) -> Result<Options, Box<dyn Error>> {
             "--max-per-user" => options.max_per_user = value()?.parse()?,
             "--flat" => options.flat = Some(value()?.parse()?),
             "--rgb" => options.rgb = true,
+            "--formats" => options.formats = true,
             "--no-reaper" => options.reaper = false,
             _ => return Err(format!("unknown option {flag}").into()),
         }
@@ -144,7 +151,13 @@ fn publish(ring: &mut RingWriter, options: &Options) -> Result<(), Box<dyn Error
         run.fill(value as u16);
         value = if value == count { 0 } else { value + 1 };
     }
-    if let Some(frame) = slot.frame() {
+    if options.formats {
+        let formats: Vec<FrameFormat> = FrameFormat::all().collect();
+        let format = formats[(sequence % formats.len() as u64) as usize];
+        let count = format.frame_bytes(options.width, options.height).unwrap_or((sequence % 100) as usize);
+        let bytes: Vec<u8> = (0..count).map(|at| (at as u64 * 7 + sequence) as u8).collect();
+        assert!(slot.put_frame(format, (sequence % 4) as u32, &bytes), "{format:?} fits");
+    } else if let Some(frame) = slot.frame() {
         let mut byte = (sequence * 3) as u8;
         for value in frame {
             *value = byte;
@@ -166,7 +179,8 @@ fn publish(ring: &mut RingWriter, options: &Options) -> Result<(), Box<dyn Error
         sequence: 2 * sequence,
         captured_ns: 1000 * sequence,
         published_ns: now_ns(),
-        dropped: sequence,
+        stamp_ns: 1_700_000_000_000_000_000 + sequence,
+        unpublished: Unpublished { busy: sequence, source: sequence / 2, corrupt: sequence / 4, failed: sequence / 8 },
         times: StageTimes { micros: [1, 2, 3, sequence as u32] },
         stale: sequence % 2 == 1,
         no_signal: sequence.is_multiple_of(3),

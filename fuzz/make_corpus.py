@@ -203,7 +203,37 @@ def rings_and_setup():
     write("ring_server", "closes", bytes([0, 0, 10, 0, 10, 0, 6, 32, 5, 0]))
 
 
+def cdr(*fields):
+    """Little-endian CDR of a header and of texts, numbers and bytes."""
+    data = struct.pack("<iII", 1_700_000_000, 1, 7) + b"camera\0"
+    for field in fields:
+        if isinstance(field, tuple):  # one byte
+            data += bytes(field)
+            continue
+        data += bytes(-len(data) % 4)
+        if isinstance(field, int):
+            data += struct.pack("<I", field)
+        elif isinstance(field, str):
+            data += struct.pack("<I", len(field) + 1) + field.encode() + b"\0"
+        else:
+            data += struct.pack("<I", len(field)) + field
+    return b"\0\1\0\0" + data
+
+
+def bags():
+    for name in ["plain.mcap", "chunk-zstd.mcap", "chunk-lz4.mcap", "message-zstd.mcap", "file-zstd.mcap.zstd", "plain.db3", "file-lz4.db3.lz4"]:
+        write("bag", name, (DATA / "bags" / name).read_bytes())
+    for name, bits in [("rgb8", 24), ("bgra8", 32), ("mono16", 16), ("uyvy", 16), ("nv12", 12), ("bayer_grbg8", 8), ("bayer_rggb16", 16)]:
+        step = 6 * (8 if name == "nv12" else bits) // 8 + 2
+        data = bytes(range(37, 37 + step * (6 if name == "nv12" else 4)))
+        write("ros_image", name, cdr(4, 6, name, (1,), step, data))
+    for name in ["jpeg/baseline.jpg", "bags/expected/mono16.png"]:
+        kind = "jpeg" if name.endswith("jpg") else "bayer_rggb8; png compressed "
+        write("ros_image", pathlib.Path(name).name, cdr(kind, (DATA / name).read_bytes()))
+
+
 if __name__ == "__main__":
+    bags()
     checkpoints()
     own_models()
     models()

@@ -19,5 +19,8 @@ if [ -z "${EOMT_EDGE_TEST_PYTHON:-}" ]; then
     done
 fi
 export PATH EOMT_EDGE_TEST_PYTHON
-# Desks train, boards do not. One choice for all scripts, so that a fresh machine compiles tract once.
+# Desks train, boards do not. One choice for all scripts, so that a fresh machine compiles tract once: of the workspace, all but the bridge, whose
+# dependencies would change the features of tract's. The bridge is compiled by itself.
 FEATURES="--features train"
+PROGRAM="--workspace --exclude eomt-edge-bridge $FEATURES"
+BRIDGE="-p eomt-edge-bridge --features eomt-edge-bridge/zenoh"

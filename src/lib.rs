@@ -11,8 +11,10 @@
 //!
 //! | module | may import |
 //! |---|---|
-//! | [`config`], [`source`], [`view`] | - |
-//! | [`cli`], [`sink`] | config |
+//! | [`config`], `picture`, [`source`] | - |
+//! | [`cli`] | config |
+//! | [`sink`] | config, picture |
+//! | [`view`] | picture |
 //! | [`daemon`] | config, source, sink |
 //! | [`doctor`] | config, daemon, source, sink |
 //!
@@ -28,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod doctor;
+mod picture;
 pub mod sink;
 pub mod source;
 pub mod view;

@@ -10,9 +10,12 @@ use anyhow::Result;
 use eomt_edge_client::{ClientError, MaskFrame, Subscriber};
 use eomt_edge_core::data::Segment;
 use eomt_edge_core::overlay;
+use eomt_edge_core::preprocess::{FrameDecoder, RgbConverter};
 use eomt_edge_host::files;
 use eomt_edge_host::output::{say, sentence};
 use serde_json::json;
+
+use crate::picture::as_frame;
 
 /// What `view` can be told.
 #[derive(Debug, Clone)]
@@ -93,7 +96,9 @@ fn show(frame: &MaskFrame, labels: &[String], skipped: u64, json: bool) -> Resul
         let line = json!({
             "sequence": info.sequence, "frame_sequence": info.frame_sequence, "width": info.width, "height": info.height,
             "captured_ns": info.captured_ns, "published_ns": info.published_ns, "stage_us": info.stage_us, "skipped": skipped,
-            "no_signal": frame.no_signal(), "stale": frame.stale(), "ids_crc32": frame.ids_crc32(), "segments": segments,
+            "stamp_ns": info.stamp_ns, "dropped": info.dropped, "dropped_busy": info.dropped_busy, "dropped_source": info.dropped_source,
+            "dropped_corrupt": info.dropped_corrupt, "failed": info.failed, "frame_format": frame.frame().map(|frame| frame.format.name()),
+            "frame_stride": info.frame_stride, "frame_bytes": info.frame_bytes, "no_signal": frame.no_signal(), "stale": frame.stale(), "ids_crc32": frame.ids_crc32(), "segments": segments,
         });
         return say(line);
     }
@@ -102,10 +107,17 @@ fn show(frame: &MaskFrame, labels: &[String], skipped: u64, json: bool) -> Resul
     say(format_args!("#{:<6} {}x{}  {latency_ms:6.1} ms  {}", info.sequence, info.width, info.height, segments.join(", ")))
 }
 
+/// The camera frame as RGB; `None` where there is none, its format is unknown, or its JPEG picture is damaged.
+fn camera_rgb(frame: &MaskFrame) -> Option<Vec<u8>> {
+    let ours = as_frame(&frame.frame()?, (frame.width(), frame.height()))?;
+    let decoded = FrameDecoder::default().decode(ours).ok()?;
+    Some(RgbConverter::new().rgb(&decoded).to_vec())
+}
+
 /// `000017.overlay.png`: over the camera frame when the ring carries it, else over black.
 fn save(directory: &Path, frame: &MaskFrame, labels: &[String]) -> Result<()> {
     let (width, height) = (frame.width(), frame.height());
-    let mut rgb = frame.rgb().map_or_else(|| vec![0; 3 * width as usize * height as usize], <[u8]>::to_vec);
+    let mut rgb = camera_rgb(frame).unwrap_or_else(|| vec![0; 3 * width as usize * height as usize]);
     let table: Vec<Segment> = frame
         .segments
         .iter()

@@ -4,7 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use eomt_edge_core::data::{ClassLogits, Frame, Logits, PixelFormat, Task, Tensor, Thresholds};
+use eomt_edge_core::data::{ClassLogits, Frame, Logits, PixelFormat, Task, Tensor, Thresholds, Unpublished};
 use eomt_edge_core::model::{LoadOptions, Model};
 use eomt_edge_core::pipeline::{NullSink, Publication, Sink};
 use eomt_edge_core::preprocess::Preprocessor;
@@ -250,12 +250,14 @@ fn the_whole_path_allocates_nothing_after_warm_up() {
     let socket = std::env::temp_dir().join(format!("eomt-edge-allocations-{}.sock", std::process::id()));
     let crop = Some(Crop { x: 10, y: 20, width: 250, height: 200 });
     let turned = View { crop, turns: 1, mirrored: true, upside_down: false };
-    for (format, view) in [
-        (PixelFormat::Mjpg, View::default()),
-        (PixelFormat::Mjpg, turned),
-        (PixelFormat::Yuyv, turned),
-        (PixelFormat::Rgb24, turned),
-        (PixelFormat::Nv12, View::default()),
+    for (format, view, source_format) in [
+        (PixelFormat::Mjpg, View::default(), false),
+        (PixelFormat::Mjpg, View::default(), true),
+        (PixelFormat::Mjpg, turned, true),
+        (PixelFormat::Yuyv, turned, false),
+        (PixelFormat::Rgb24, turned, false),
+        (PixelFormat::Nv12, View::default(), false),
+        (PixelFormat::Nv12, View::default(), true),
     ] {
         let mut captured = frames(if format == PixelFormat::Mjpg { PixelFormat::Rgb24 } else { format });
         if format == PixelFormat::Mjpg {
@@ -272,6 +274,7 @@ fn the_whole_path_allocates_nothing_after_warm_up() {
             max_height: 320,
             max_segments: model.queries() as u32,
             include_frame: true,
+            source_format,
             checksum: true,
             model_hash: [0; 16],
         };
@@ -287,7 +290,7 @@ fn the_whole_path_allocates_nothing_after_warm_up() {
             spare.copy_from(picture);
             mailbox.put(spare);
             let Taken::Value(frame) = mailbox.take(Duration::ZERO) else { panic!("the frame that was put in") };
-            let (result, mut frame) = pipeline.process_captured(frame, &mut decoder, 0, &mut sink, &MonotonicClock);
+            let (result, mut frame) = pipeline.process_captured(frame, &mut decoder, Unpublished::default(), &mut sink, &MonotonicClock);
             pool.give_back(std::mem::take(&mut frame.data));
             spare = frame;
             let allocations = ALLOCATIONS.get();

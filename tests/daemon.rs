@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use eomt_edge_client::{ClientError, MaskFrame};
+use eomt_edge_client::{ClientError, Drops, FrameFormat, MaskFrame};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -139,6 +139,7 @@ fn help_and_the_shipped_configuration_name_every_kind_of_source() {
 #[test]
 fn scenes_are_segmented_rightly() {
     use eomt_edge::source::ScenesSource;
+    use eomt_edge_core::data::Unpublished;
     use eomt_edge_core::pipeline::{Captured, NullSink, Pipeline, Source};
     use eomt_edge_core::segment::PostProcessConfig;
     use eomt_edge_host::MonotonicClock;
@@ -152,7 +153,7 @@ fn scenes_are_segmented_rightly() {
     for seed in 0..6 {
         let drawn = ScenesSource::new(seed, (192, 160), Duration::ZERO).next(0, Vec::new()).expect("drawn");
         let Captured::Frame(frame) = drawn else { panic!("scenes never end") };
-        pipeline.process(&frame, 0, &mut sink, &MonotonicClock).expect("processed");
+        pipeline.process(&frame, Unpublished::default(), &mut sink, &MonotonicClock).expect("processed");
         let truth = frame.truth.expect("scenes know");
         let class_of = |id: u16| truth.classes.iter().find(|(truth_id, _)| *truth_id == id).map(|(_, class)| *class);
         for (&truth_id, &id) in truth.ids.iter().zip(&sink.ids) {
@@ -212,8 +213,72 @@ fn the_newest_frame_wins_and_what_is_late_is_counted() {
         captured - (frame.sequence() - first.sequence())
     };
     // what the sequence lacks has been counted, in every frame; how soon there is something depends on the machine
-    let late = std::iter::repeat_with(|| next(&mut subscriber)).inspect(|frame| assert!(frame.info.dropped >= missing(frame)));
+    let late = std::iter::repeat_with(|| next(&mut subscriber)).inspect(|frame| {
+        assert!(frame.info.dropped >= missing(frame));
+        assert_eq!(frame.drops(), Drops { total: frame.info.dropped, busy: frame.info.dropped, ..Drops::default() });
+    });
     assert!(late.take(100_000).any(|frame| missing(&frame) > 0), "a thousand frames a second are not too many for this machine");
+}
+
+#[test]
+fn damaged_pictures_are_counted_as_such() {
+    let scratch = Scratch::new("corrupt");
+    let socket = scratch.path("masks.sock");
+    // 9 good pictures and 10 damaged ones, over and over, as fast as they are processed
+    let _daemon = start(&socket, &format!("replay:{}@0", data("jpeg").display()), &["source.no_signal_after=0"]);
+    let mut subscriber = connect(&socket);
+    let frame = std::iter::repeat_with(|| next(&mut subscriber)).find(|frame| frame.sequence() >= 18).expect("they never end");
+    // the source may have read on while this frame was in work
+    let Drops { total, busy, source, corrupt } = frame.drops();
+    assert_eq!((total, busy, source, frame.failed(), frame.stamp_ns()), (corrupt, 0, 0, 0, None));
+    let missing = frame.info.frame_sequence - frame.sequence();
+    assert!(missing > 0 && (missing..missing + 20).contains(&corrupt), "{missing} of the source's frames are missing, {corrupt} counted");
+}
+
+#[test]
+fn the_ring_says_what_makes_the_masks() {
+    let scratch = Scratch::new("facts");
+    let socket = scratch.path("masks.sock");
+    let _daemon = start(&socket, "scenes:3", &["model.threshold=0.25", "model.threads=1", "model.task=semantic"]);
+    let facts: Value = serde_json::from_str(connect(&socket).metadata()).unwrap();
+    let model = std::fs::read(shipped_model()).unwrap();
+    let expected = serde_json::json!({
+        "file": "eomt-nano-scenes.onnx", "sha256": eomt_edge_host::files::sha256(&model), "precision": "int8",
+        "input_size": facts["model"]["input_size"],
+    });
+    assert_eq!(facts["model"], expected);
+    assert!(facts["model"]["input_size"].as_array().is_some_and(|size| size.len() == 2 && size.iter().all(|side| side.as_u64() > Some(0))));
+    assert_eq!((&facts["thresholds"]["score"], &facts["threads"], &facts["task"]), (&0.25.into(), &1.into(), &"semantic".into()));
+    assert_eq!((&facts["source"], &facts["version"]), (&"scenes:3".into(), &env!("CARGO_PKG_VERSION").into()));
+    assert!(facts["isa"].is_string() && facts["thresholds"]["mask"].is_f64() && facts["labels"].is_array());
+}
+
+#[test]
+fn the_camera_frame_comes_as_the_source_gave_it_unless_it_was_changed() {
+    let scratch = Scratch::new("formats");
+    let socket = scratch.path("masks.sock");
+    let sent: Vec<u8> = (0..64 * 48 * 2).map(|at| (at * 31 % 249) as u8).collect();
+    for (settings, size, format, full_range) in [
+        (&["ring.frame_format=source", "source.colour=bt601-full"][..], (64, 48), FrameFormat::Yuyv, true),
+        (&["ring.frame_format=source", "camera.rotate=90"], (48, 64), FrameFormat::Rgb24, false),
+        (&["ring.frame_format=rgb"], (64, 48), FrameFormat::Rgb24, false),
+    ] {
+        let plain = ["source.size=64x48", "source.no_signal_after=0", "source.end=stop", "source.format=yuyv", "ring.include_frame=true"];
+        let settings = [&plain, settings].concat();
+        let mut daemon = Daemon(run(&socket, "pipe:-", &settings).stdin(Stdio::piped()).spawn().unwrap());
+        let mut input = daemon.0.stdin.take().unwrap();
+        let mut subscriber = connect(&socket);
+        input.write_all(&sent).unwrap();
+        let frame = next(&mut subscriber);
+        let picture = frame.frame().expect("it was asked for");
+        assert_eq!((frame.width(), frame.height(), picture.format, picture.full_range), (size.0, size.1, format, full_range));
+        match format {
+            FrameFormat::Yuyv => assert_eq!((picture.bytes, frame.rgb()), (&sent[..], None)),
+            _ => assert_eq!(frame.rgb().map(<[u8]>::len), Some(64 * 48 * 3)),
+        }
+        drop(input);
+        assert_eq!(daemon.wait(), Some(0));
+    }
 }
 
 #[test]

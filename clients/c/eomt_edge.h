@@ -54,10 +54,13 @@ extern "C" {
 
 /* ---- layout ---------------------------------------------------------------------------------------------------------- */
 
-#define EOMT_EDGE_ABI_VERSION 1u
+#define EOMT_EDGE_ABI_VERSION 2u /* rings of ABI 1 are read as well */
+#define EOMT_EDGE_ABI_OLDEST 1u
 #define EOMT_EDGE_RING_MAGIC UINT64_C(0x474e4952544d4f45)  /* "EOMTRING" */
 #define EOMT_EDGE_HELLO_MAGIC UINT64_C(0x4f4c4548544d4f45) /* "EOMTHELO" */
 #define EOMT_EDGE_SLOT_MAGIC UINT32_C(0x544f4c53)          /* "SLOT" */
+#define EOMT_EDGE_SLOT_HEADER_BYTES_V1 128u /* of ABI 1 */
+#define EOMT_EDGE_MAX_ROW_BYTES 4096u
 #define EOMT_EDGE_MIN_SLOTS 2u
 #define EOMT_EDGE_MAX_SLOTS 64u
 #define EOMT_EDGE_MAX_SIDE 16384u
@@ -70,8 +73,16 @@ extern "C" {
 #define EOMT_EDGE_STALE 1u        /* published_ns - captured_ns exceeds the daemon's source.no_signal_after (2 s; 0 = no limit) */
 #define EOMT_EDGE_NO_SIGNAL 2u    /* the source gives no frames; the id map is empty, captured_ns that of the last frame */
 #define EOMT_EDGE_HAS_FRAME 4u    /* the camera frame is filled */
-#define EOMT_EDGE_HAS_CHECKSUM 8u /* checksum is the CRC-32 of segment rows, id map and camera frame */
+#define EOMT_EDGE_HAS_CHECKSUM 8u /* checksum is the CRC-32 of 32 bytes of each segment row, id map and camera frame */
 #define EOMT_EDGE_TRUNCATED 16u   /* there were more segments than the table holds */
+
+/* eomt_edge_slot_info.frame_format: a V4L2 pixel format, without padding, whose first letter is the lowest byte */
+#define EOMT_EDGE_FOURCC(a, b, c, d) ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
+#define EOMT_EDGE_RGB24 EOMT_EDGE_FOURCC('R', 'G', 'B', '3')
+#define EOMT_EDGE_MJPEG EOMT_EDGE_FOURCC('M', 'J', 'P', 'G') /* one JPEG picture, perhaps without Huffman tables */
+/* eomt_edge_slot_info.frame_colour, of YUV formats: */
+#define EOMT_EDGE_BT709 1u      /* else BT.601 */
+#define EOMT_EDGE_FULL_RANGE 2u /* samples of 0 to 255, else 16 to 235 and 240 */
 
 typedef struct eomt_edge_hello {
     uint64_t magic;
@@ -86,7 +97,7 @@ typedef struct eomt_edge_ring_info {
     uint32_t abi_version, header_bytes, slot_count, max_segments, max_width, max_height;
     uint64_t slots_offset, slot_stride, total_bytes, table_offset, ids_offset, frame_offset; /* frame_offset 0: no frames */
     uint64_t labels_offset, labels_bytes, metadata_offset, metadata_bytes;
-    uint32_t label_count, flags, writer_pid, reserved;
+    uint32_t label_count, flags, writer_pid, row_bytes; /* row_bytes: from row to row of the segment table */
     uint64_t created_ns, reserved_words[7];
 } eomt_edge_ring_info;
 
@@ -100,13 +111,20 @@ typedef struct eomt_edge_slot_info {
     uint64_t sequence;                   /* counts publications of the ring from 1 */
     uint64_t frame_sequence;             /* the source's own frame counter */
     uint64_t captured_ns, published_ns;  /* CLOCK_MONOTONIC */
-    uint64_t dropped;                    /* frames captured and never processed since the start */
+    uint64_t dropped;                    /* frames whose processing never began, since the start: busy + source + corrupt */
     uint32_t width, height;              /* pixels */
     uint32_t source_id;                  /* another one for another source or camera, the same after a restart; 0 = no frame yet */
     uint32_t flags, segment_count, checksum;
     uint32_t stage_us[4];                /* microseconds of preprocess, infer, segment, publish */
     uint8_t model_hash[16];
-    uint64_t reserved[2];
+    uint64_t stamp_ns;                   /* the source's own time stamp (a recording, ROS): since 1970; 0 = none */
+    uint64_t dropped_busy;               /* a newer one took their place before the network was free (this and below: since the start) */
+    uint64_t dropped_source;             /* lost before the daemon saw them */
+    uint64_t dropped_corrupt;            /* arrived damaged */
+    uint64_t failed;                     /* processed, and came to nothing */
+    uint32_t frame_format, frame_stride; /* with HAS_FRAME: see EOMT_EDGE_FOURCC; bytes from row to row of plane 0, 0 = compressed */
+    uint32_t frame_bytes, frame_colour;
+    uint64_t reserved[11];
 } eomt_edge_slot_info;
 
 typedef struct eomt_edge_slot_header {
@@ -130,9 +148,10 @@ EOMT_EDGE_ASSERT(sizeof(eomt_edge_ring_info) == 192 && offsetof(eomt_edge_ring_i
 EOMT_EDGE_ASSERT(offsetof(eomt_edge_ring_info, labels_offset) == 80 && offsetof(eomt_edge_ring_info, created_ns) == 128);
 EOMT_EDGE_ASSERT(sizeof(eomt_edge_ring_header) == 256 && offsetof(eomt_edge_ring_header, latest) == 192);
 EOMT_EDGE_ASSERT(offsetof(eomt_edge_ring_header, closed) == 208);
-EOMT_EDGE_ASSERT(sizeof(eomt_edge_slot_info) == 112 && offsetof(eomt_edge_slot_info, width) == 40);
+EOMT_EDGE_ASSERT(sizeof(eomt_edge_slot_info) == 240 && offsetof(eomt_edge_slot_info, width) == 40);
 EOMT_EDGE_ASSERT(offsetof(eomt_edge_slot_info, stage_us) == 64 && offsetof(eomt_edge_slot_info, model_hash) == 80);
-EOMT_EDGE_ASSERT(sizeof(eomt_edge_slot_header) == 128 && offsetof(eomt_edge_slot_header, lock) == 8);
+EOMT_EDGE_ASSERT(offsetof(eomt_edge_slot_info, stamp_ns) == 96 && offsetof(eomt_edge_slot_info, frame_format) == 136);
+EOMT_EDGE_ASSERT(sizeof(eomt_edge_slot_header) == 256 && offsetof(eomt_edge_slot_header, lock) == 8);
 EOMT_EDGE_ASSERT(sizeof(eomt_edge_segment) == 32 && offsetof(eomt_edge_segment, bbox) == 8);
 
 /* ---- what a program uses --------------------------------------------------------------------------------------------- */
@@ -147,10 +166,11 @@ typedef struct eomt_edge_frame {
     eomt_edge_slot_info info;
     eomt_edge_segment *segments; /* info.segment_count */
     uint16_t *ids;               /* height x width, 0 = nothing */
-    uint8_t *rgb;                /* height x width x 3, or NULL */
+    uint8_t *picture;            /* the camera frame, info.frame_bytes of info.frame_format, or NULL */
+    uint8_t *rgb;                /* the same if it is RGB24, height x width x 3; else NULL */
     /* room in the buffers, which grow to the largest frame and stay */
-    size_t segments_room, ids_room, rgb_room;
-    uint8_t *rgb_buffer;
+    size_t segments_room, ids_room, picture_room;
+    uint8_t *picture_buffer;
 } eomt_edge_frame;
 
 #ifdef __cplusplus
@@ -246,12 +266,17 @@ static inline void eomt_edge_copy_(void *to, const uint8_t *from, size_t bytes) 
     }
 }
 
+static inline size_t eomt_edge_slot_header_bytes_(const eomt_edge_ring_info *ring) {
+    return ring->abi_version == 1 ? EOMT_EDGE_SLOT_HEADER_BYTES_V1 : sizeof(eomt_edge_slot_header);
+}
+
 /* Whether everything that the header describes lies inside `bytes` bytes. Sides are at most 2^14 and the offsets at most 2^40
  * (checked first), so no sum or product wraps. */
 static inline int eomt_edge_ring_is_sound_(const eomt_edge_ring_info *r, uint64_t bytes) {
     const uint64_t big = UINT64_C(1) << 40;
     uint64_t pixels, ids_end, rgb_bytes;
-    if (r->magic != EOMT_EDGE_RING_MAGIC || r->abi_version != EOMT_EDGE_ABI_VERSION) return 0;
+    if (r->magic != EOMT_EDGE_RING_MAGIC || r->abi_version < EOMT_EDGE_ABI_OLDEST || r->abi_version > EOMT_EDGE_ABI_VERSION) return 0;
+    if (r->row_bytes < sizeof(eomt_edge_segment) || r->row_bytes > EOMT_EDGE_MAX_ROW_BYTES || r->row_bytes % 8 != 0) return 0;
     if (r->slot_count < EOMT_EDGE_MIN_SLOTS || r->slot_count > EOMT_EDGE_MAX_SLOTS || r->max_segments > EOMT_EDGE_MAX_SEGMENTS)
         return 0;
     if (r->max_width < 1 || r->max_width > EOMT_EDGE_MAX_SIDE || r->max_height < 1 || r->max_height > EOMT_EDGE_MAX_SIDE) return 0;
@@ -266,8 +291,8 @@ static inline int eomt_edge_ring_is_sound_(const eomt_edge_ring_info *r, uint64_
     if (r->header_bytes < sizeof(eomt_edge_ring_header) || r->labels_offset < r->header_bytes || r->metadata_offset < r->header_bytes)
         return 0;
     if (r->labels_offset + r->labels_bytes > r->slots_offset || r->metadata_offset + r->metadata_bytes > r->slots_offset) return 0;
-    if (r->table_offset < sizeof(eomt_edge_slot_header)) return 0;
-    if (r->ids_offset < r->table_offset + r->max_segments * sizeof(eomt_edge_segment) || r->slot_stride < ids_end) return 0;
+    if (r->table_offset < eomt_edge_slot_header_bytes_(r)) return 0;
+    if (r->ids_offset < r->table_offset + (uint64_t)r->max_segments * r->row_bytes || r->slot_stride < ids_end) return 0;
     if (r->frame_offset != 0 && (r->frame_offset < ids_end || r->slot_stride < r->frame_offset + rgb_bytes)) return 0;
     return r->slots_offset + r->slot_stride * r->slot_count <= bytes;
 }
@@ -376,6 +401,7 @@ static inline int eomt_edge_map_(eomt_edge_subscriber *sub, int memfd, uint64_t 
     map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, memfd, 0);
     if (map == MAP_FAILED) return eomt_edge_fail_(sub, "mmap failed", strerror(errno));
     eomt_edge_copy_(&sub->ring, (const uint8_t *)map, sizeof sub->ring);
+    if (sub->ring.abi_version == 1) sub->ring.row_bytes = sizeof(eomt_edge_segment); /* reserved there */
     if (sub->ring.total_bytes != bytes || !eomt_edge_ring_is_sound_(&sub->ring, bytes)) {
         munmap(map, bytes);
         return eomt_edge_fail_(sub, "the ring's header makes no sense to this client", "");
@@ -445,8 +471,8 @@ static inline int eomt_edge_greet_(eomt_edge_subscriber *sub, const eomt_edge_gr
     }
     if (got->bytes < 16 || hello->magic != EOMT_EDGE_HELLO_MAGIC)
         return eomt_edge_fail_(sub, "this is not a mask socket: what it says does not begin as a hello of eomt-edge", "");
-    if (hello->abi_version != EOMT_EDGE_ABI_VERSION) {
-        snprintf(text, sizeof text, "%u, this client %u", hello->abi_version, EOMT_EDGE_ABI_VERSION);
+    if (hello->abi_version < EOMT_EDGE_ABI_OLDEST || hello->abi_version > EOMT_EDGE_ABI_VERSION) {
+        snprintf(text, sizeof text, "%u, this client %u to %u", hello->abi_version, EOMT_EDGE_ABI_OLDEST, EOMT_EDGE_ABI_VERSION);
         return eomt_edge_fail_(sub, "the daemon speaks another ABI of the mask ring", text);
     }
     if (got->cut || got->bytes != (ssize_t)sizeof *hello) return eomt_edge_fail_(sub, "this is not a mask socket: its hello has a wrong length", "");
@@ -548,32 +574,65 @@ static inline int eomt_edge_grow_(void **buffer, size_t *room, size_t bytes) {
     return 0;
 }
 
+/* Says of a slot of ABI 1 what one of ABI 2 says itself. The size was checked. */
+static inline void eomt_edge_complete_(eomt_edge_slot_info *info) {
+    info->stamp_ns = info->dropped_busy = 0; /* reserved words there */
+    if ((info->flags & EOMT_EDGE_HAS_FRAME) == 0) return;
+    info->frame_format = EOMT_EDGE_RGB24;
+    info->frame_stride = 3 * info->width;
+    info->frame_bytes = 3 * info->width * info->height;
+}
+
+/* Whether the camera frame lies in its area and has the bytes that its format gives it: programs index it by its size. */
+static inline int eomt_edge_picture_fits_(const eomt_edge_ring_info *ring, const eomt_edge_slot_info *info) {
+    static const char known[] = "RGB3BGR3XB24BX24XR24RX24RGBPY16 YUYVUYVYYVYUVYUYGREYNV12NV21YU12NV16NV61NV24NV42MJPG";
+    uint64_t width = info->width, height = info->height, half = (width + 1) / 2, stride = width, bytes;
+    size_t at = 0;
+    if ((info->flags & EOMT_EDGE_HAS_FRAME) == 0) return info->frame_bytes == 0;
+    if (info->frame_bytes > ring->slot_stride - ring->frame_offset) return 0;
+    while (at < sizeof known / 4 && info->frame_format != EOMT_EDGE_FOURCC((uint8_t)known[4 * at], (uint8_t)known[4 * at + 1],
+                                                                           (uint8_t)known[4 * at + 2], (uint8_t)known[4 * at + 3]))
+        at++;
+    if (at == 20) return info->frame_stride == 0; /* compressed */
+    if (at > 20) return 1;                        /* of a later daemon */
+    if (at < 12) stride = at < 2 ? 3 * width : at < 6 ? 4 * width : at < 8 ? 2 * width : 4 * half;
+    bytes = stride * height;
+    if (at >= 13) bytes += at < 16 ? 2 * half * ((height + 1) / 2) : at < 18 ? 2 * half * height : 2 * width * height;
+    return info->frame_stride == stride && info->frame_bytes == bytes;
+}
+
 /* Copies a slot whose seqlock was even; 0, -1 (the slot makes no sense), -2 (out of memory). What it makes of a slot that is
  * being overwritten is discarded by the caller, so it only has to stay inside the buffers. */
 static inline int eomt_edge_copy_slot_(const eomt_edge_subscriber *sub, const uint8_t *slot, uint64_t sequence, eomt_edge_frame *frame) {
     eomt_edge_slot_header header;
     const eomt_edge_slot_info *info = &header.info;
-    size_t pixels, rows;
-    void *segments = frame->segments, *ids = frame->ids, *rgb = frame->rgb_buffer;
+    const eomt_edge_ring_info *ring = &sub->ring;
+    size_t pixels, rows, row;
+    void *segments = frame->segments, *ids = frame->ids, *picture = frame->picture_buffer;
     int grown;
-    eomt_edge_copy_(&header, slot, sizeof header);
-    if (header.magic != EOMT_EDGE_SLOT_MAGIC || header.abi_version != EOMT_EDGE_ABI_VERSION || info->sequence != sequence) return -1;
+    memset(&header, 0, sizeof header);
+    eomt_edge_copy_(&header, slot, eomt_edge_slot_header_bytes_(ring));
+    if (header.magic != EOMT_EDGE_SLOT_MAGIC || header.abi_version != ring->abi_version || info->sequence != sequence) return -1;
     if (info->width < 1 || info->width > sub->ring.max_width || info->height < 1 || info->height > sub->ring.max_height) return -1;
     if (info->segment_count > sub->ring.max_segments || ((info->flags & EOMT_EDGE_HAS_FRAME) != 0 && sub->ring.frame_offset == 0))
         return -1;
+    if (ring->abi_version == 1) eomt_edge_complete_(&header.info);
+    if (!eomt_edge_picture_fits_(ring, info)) return -1;
     pixels = (size_t)info->width * info->height;
     rows = info->segment_count * sizeof(eomt_edge_segment);
     grown = eomt_edge_grow_(&segments, &frame->segments_room, rows) == 0 && eomt_edge_grow_(&ids, &frame->ids_room, 2 * pixels) == 0 &&
-            ((info->flags & EOMT_EDGE_HAS_FRAME) == 0 || eomt_edge_grow_(&rgb, &frame->rgb_room, 3 * pixels) == 0);
+            eomt_edge_grow_(&picture, &frame->picture_room, info->frame_bytes) == 0;
     frame->segments = (eomt_edge_segment *)segments;
     frame->ids = (uint16_t *)ids;
-    frame->rgb_buffer = (uint8_t *)rgb;
+    frame->picture_buffer = (uint8_t *)picture;
     if (!grown) return -2;
     frame->info = *info;
-    frame->rgb = (info->flags & EOMT_EDGE_HAS_FRAME) != 0 ? frame->rgb_buffer : NULL;
-    eomt_edge_copy_(frame->segments, slot + sub->ring.table_offset, rows);
-    eomt_edge_copy_(frame->ids, slot + sub->ring.ids_offset, 2 * pixels);
-    if (frame->rgb != NULL) eomt_edge_copy_(frame->rgb, slot + sub->ring.frame_offset, 3 * pixels);
+    frame->picture = (info->flags & EOMT_EDGE_HAS_FRAME) != 0 ? frame->picture_buffer : NULL;
+    frame->rgb = info->frame_format == EOMT_EDGE_RGB24 ? frame->picture : NULL;
+    for (row = 0; row < info->segment_count; row++) /* a later daemon's rows may have more columns */
+        eomt_edge_copy_(&frame->segments[row], slot + ring->table_offset + row * ring->row_bytes, sizeof(eomt_edge_segment));
+    eomt_edge_copy_(frame->ids, slot + ring->ids_offset, 2 * pixels);
+    eomt_edge_copy_(frame->picture_buffer, slot + ring->frame_offset, info->frame_bytes);
     return 0;
 }
 
@@ -692,14 +751,14 @@ static inline int eomt_edge_checksum_ok(const eomt_edge_frame *frame) {
     uint32_t crc = eomt_edge_crc32(0, frame->segments, frame->info.segment_count * sizeof(eomt_edge_segment));
     if ((frame->info.flags & EOMT_EDGE_HAS_CHECKSUM) == 0) return -1;
     crc = eomt_edge_crc32(crc, frame->ids, 2 * pixels);
-    if (frame->rgb != NULL) crc = eomt_edge_crc32(crc, frame->rgb, 3 * pixels);
+    if (frame->picture != NULL) crc = eomt_edge_crc32(crc, frame->picture, frame->info.frame_bytes);
     return crc == frame->info.checksum;
 }
 
 static inline void eomt_edge_frame_free(eomt_edge_frame *frame) {
     free(frame->segments);
     free(frame->ids);
-    free(frame->rgb_buffer);
+    free(frame->picture_buffer);
     memset(frame, 0, sizeof *frame);
 }
 

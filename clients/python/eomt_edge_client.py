@@ -42,20 +42,24 @@ from typing import Iterator, List, Optional
 
 import numpy as np
 
-__all__ = ["Closed", "ConnectError", "DescriptorsLost", "Ended", "Error", "Frame", "ProtocolError", "Segment", "Subscriber", "TimedOut"]
+__all__ = ["Closed", "ConnectError", "DescriptorsLost", "Drops", "Ended", "Error", "Frame", "ProtocolError", "Segment", "Subscriber", "TimedOut"]
 __version__ = "0.1.0"
 
 DEFAULT_SOCKET = "/run/eomt-edge/masks.sock"
 
-ABI_VERSION = 1
+ABI_VERSION = 2
+ABI_OLDEST = 1
+"""Rings of this version are read as well; what they do not say is None or 0."""
 RING_MAGIC = int.from_bytes(b"EOMTRING", "little")
 HELLO_MAGIC = int.from_bytes(b"EOMTHELO", "little")
 SLOT_MAGIC = int.from_bytes(b"SLOT", "little")
 MIN_SLOTS, MAX_SLOTS, MAX_SIDE, MAX_SEGMENTS = 2, 64, 16384, 65535
 # Bytes: no more is mapped, whatever a hello announces; no more labels, and no more metadata, are copied.
 MAX_RING_BYTES, MAX_TEXT_BYTES = 4 << 30, 16 << 20
+SLOT_HEADER_BYTES_V1, MAX_ROW_BYTES = 128, 4096
 RING_HAS_FRAME = 1
 SLOT_STALE, SLOT_NO_SIGNAL, SLOT_HAS_FRAME, SLOT_HAS_CHECKSUM, SLOT_TRUNCATED = 1, 2, 4, 8, 16
+FRAME_BT709, FRAME_FULL_RANGE = 1, 2
 HELLO_OK = 0
 
 HELLO = np.dtype([
@@ -67,7 +71,7 @@ RING_INFO = np.dtype([
     ("max_width", "<u4"), ("max_height", "<u4"), ("slots_offset", "<u8"), ("slot_stride", "<u8"), ("total_bytes", "<u8"),
     ("table_offset", "<u8"), ("ids_offset", "<u8"), ("frame_offset", "<u8"), ("labels_offset", "<u8"), ("labels_bytes", "<u8"),
     ("metadata_offset", "<u8"), ("metadata_bytes", "<u8"), ("label_count", "<u4"), ("flags", "<u4"), ("writer_pid", "<u4"),
-    ("reserved", "<u4"), ("created_ns", "<u8"), ("reserved_words", "<u8", (7,)),
+    ("row_bytes", "<u4"), ("created_ns", "<u8"), ("reserved_words", "<u8", (7,)),
 ])
 RING_HEADER = np.dtype([
     ("info", RING_INFO), ("latest", "<u8"), ("heartbeat_ns", "<u8"), ("closed", "<u4"), ("reserved", "<u4", (11,)),
@@ -75,15 +79,34 @@ RING_HEADER = np.dtype([
 SLOT_INFO = np.dtype([
     ("sequence", "<u8"), ("frame_sequence", "<u8"), ("captured_ns", "<u8"), ("published_ns", "<u8"), ("dropped", "<u8"),
     ("width", "<u4"), ("height", "<u4"), ("source_id", "<u4"), ("flags", "<u4"), ("segment_count", "<u4"), ("checksum", "<u4"),
-    ("stage_us", "<u4", (4,)), ("model_hash", "V16"), ("reserved", "<u8", (2,)),
+    ("stage_us", "<u4", (4,)), ("model_hash", "V16"), ("stamp_ns", "<u8"), ("dropped_busy", "<u8"), ("dropped_source", "<u8"),
+    ("dropped_corrupt", "<u8"), ("failed", "<u8"), ("frame_format", "<u4"), ("frame_stride", "<u4"), ("frame_bytes", "<u4"),
+    ("frame_colour", "<u4"), ("reserved", "<u8", (11,)),
 ])
 SLOT_HEADER = np.dtype([("magic", "<u4"), ("abi_version", "<u4"), ("lock", "<u8"), ("info", SLOT_INFO)])
 SEGMENT_ROW = np.dtype([
     ("id", "<u2"), ("class", "<u2"), ("score", "<f4"), ("bbox", "<u4", (4,)), ("area", "<u4"), ("track_id", "<u4"),
 ])
-for _dtype, _size in ((HELLO, 128), (RING_INFO, 192), (RING_HEADER, 256), (SLOT_INFO, 112), (SLOT_HEADER, 128), (SEGMENT_ROW, 32)):
+for _dtype, _size in ((HELLO, 128), (RING_INFO, 192), (RING_HEADER, 256), (SLOT_INFO, 240), (SLOT_HEADER, 256), (SEGMENT_ROW, 32)):
     if _dtype.itemsize != _size:
         raise ImportError(f"layout of {_dtype} is {_dtype.itemsize} bytes, not {_size}")
+
+
+def _even(side: int) -> int:
+    return (side + 1) // 2 * 2  # chroma that pixels share is rounded up
+
+
+# V4L2 pixel formats without padding: bytes from row to row of the first plane, and of all planes, for a width and a height.
+_SIZES = {
+    **dict.fromkeys(["RGB3", "BGR3"], (lambda w: 3 * w, lambda w, h: 3 * w * h)),
+    **dict.fromkeys(["XB24", "BX24", "XR24", "RX24"], (lambda w: 4 * w, lambda w, h: 4 * w * h)),
+    **dict.fromkeys(["RGBP", "Y16"], (lambda w: 2 * w, lambda w, h: 2 * w * h)),
+    **dict.fromkeys(["YUYV", "UYVY", "YVYU", "VYUY"], (lambda w: 2 * _even(w), lambda w, h: 2 * _even(w) * h)),
+    "GREY": (lambda w: w, lambda w, h: w * h),
+    **dict.fromkeys(["NV12", "NV21", "YU12"], (lambda w: w, lambda w, h: w * h + _even(w) * _even(h) // 2)),
+    **dict.fromkeys(["NV16", "NV61"], (lambda w: w, lambda w, h: (w + _even(w)) * h)),
+    **dict.fromkeys(["NV24", "NV42"], (lambda w: w, lambda w, h: 3 * w * h)),
+}
 
 # linux/fcntl.h; the fcntl module has names for them only since Python 3.8 on some builds.
 _F_GET_SEALS, _F_SEAL_SHRINK = 1034, 0x0002
@@ -146,6 +169,19 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Drops:
+    """Frames whose processing never began, since the daemon's start, by cause. Of a daemon of ABI 1 only ``total`` is known."""
+
+    total: int
+    busy: int
+    """A newer one took their place before the network was free."""
+    source: int
+    """Lost before the daemon saw them."""
+    corrupt: int
+    """They arrived damaged."""
+
+
+@dataclass(frozen=True)
 class Frame:
     """Masks of one camera frame. Arrays are this reader's own."""
 
@@ -175,10 +211,26 @@ class Frame:
     ids: np.ndarray
     """(height, width) uint16, 0 = nothing."""
     rgb: Optional[np.ndarray]
-    """(height, width, 3) uint8 when the daemon publishes the camera frame, else None."""
+    """(height, width, 3) uint8 when the daemon publishes the camera frame as RGB, else None."""
     labels: List[str]
     checksum_ok: Optional[bool]
     """Whether the daemon's checksum fits; None when it sends none."""
+    drops: Drops
+    """What ``dropped`` counts, by cause."""
+    failed: int
+    """Frames that were processed and came to nothing, since the daemon's start."""
+    stamp_ns: Optional[int]
+    """The source's own time stamp (a recording's, a ROS message's), nanoseconds since 1970; None when it has none."""
+    frame_format: Optional[str]
+    """V4L2 pixel format of ``frame_bytes``, such as ``RGB3``, ``YUYV`` or ``MJPG`` (one JPEG picture); None without a camera frame."""
+    frame_stride: int
+    """Bytes from row to row of its first plane, without padding; 0 = compressed."""
+    frame_bytes: Optional[np.ndarray]
+    """The camera frame, uint8 in one dimension, of the id map's width and height; None when the daemon publishes none."""
+    frame_bt709: bool
+    """Of YUV formats: BT.709 instead of BT.601."""
+    frame_full_range: bool
+    """Of YUV formats: samples of 0 to 255 instead of 16 to 235 (luma) and 240 (chroma)."""
 
     @property
     def width(self) -> int:
@@ -293,8 +345,8 @@ class Subscriber:
         if len(data) < 16 or struct.unpack_from("<Q", data)[0] != HELLO_MAGIC:
             raise ProtocolError(f"{self.path} is not a mask socket: it does not begin as one of eomt-edge")
         abi = struct.unpack_from("<I", data, 8)[0]
-        if abi != ABI_VERSION:
-            raise ProtocolError(f"the daemon at {self.path} speaks ABI {abi} of the mask ring, this client {ABI_VERSION}")
+        if not ABI_OLDEST <= abi <= ABI_VERSION:
+            raise ProtocolError(f"the daemon at {self.path} speaks ABI {abi} of the mask ring, this client {ABI_OLDEST} to {ABI_VERSION}")
         if cut or len(data) != HELLO.itemsize:
             raise ProtocolError(f"{self.path} is not a mask socket: a hello of {'more than ' if cut else ''}{len(data)} bytes")
         hello = np.frombuffer(data, HELLO)[0]
@@ -319,6 +371,8 @@ class Subscriber:
             self._words = memoryview(self._map).cast("Q")
             info = np.frombuffer(bytes(self._map[:RING_INFO.itemsize]), RING_INFO)[0]
             self._ring = {name: int(info[name]) for name in RING_INFO.names if name != "reserved_words"}
+            if self._ring["abi_version"] == 1:
+                self._ring["row_bytes"] = SEGMENT_ROW.itemsize  # reserved there
             problem = _check_ring(self._ring, size)
         if problem is not None:
             raise ProtocolError(f"the mask ring of {self.path} cannot be read: {problem}")
@@ -490,7 +544,7 @@ class Subscriber:
             if self._words[lock] == stable:
                 self._fence()
                 with self._own_errors(Error, f"no memory for a frame of {self.path}"):
-                    header, rows, ids, rgb, problem = self._copy_slot(slot, sequence)
+                    header, rows, ids, picture, problem = self._copy_slot(slot, sequence)
                 self._fence()
                 if self._words[lock] == stable:
                     problem = problem or _check_rows(rows, ids)
@@ -499,7 +553,7 @@ class Subscriber:
                     if self._last:
                         self.skipped += sequence - self._last - 1
                     self._last = sequence
-                    return self._build(header["info"], rows, ids, rgb)
+                    return self._build(header["info"], rows, ids, picture)
             self.retries += 1
             if deadline is not None and time.monotonic() >= deadline:
                 break
@@ -519,32 +573,47 @@ class Subscriber:
 
     def _copy_slot(self, slot: int, sequence: int):
         ring = self._ring
-        header = np.frombuffer(bytes(self._map[slot:slot + SLOT_HEADER.itemsize]), SLOT_HEADER)[0]
+        header_bytes = bytes(self._map[slot:slot + _slot_header_bytes(ring)]).ljust(SLOT_HEADER.itemsize, b"\0")
+        header = np.frombuffer(bytearray(header_bytes), SLOT_HEADER)[0]
         info = header["info"]
         width, height, count = int(info["width"]), int(info["height"]), int(info["segment_count"])
         has_frame = bool(int(info["flags"]) & SLOT_HAS_FRAME)
-        if int(header["magic"]) != SLOT_MAGIC or int(header["abi_version"]) != ABI_VERSION or int(info["sequence"]) != sequence:
+        if int(header["magic"]) != SLOT_MAGIC or int(header["abi_version"]) != ring["abi_version"] or int(info["sequence"]) != sequence:
             return header, None, None, None, f"the slot of frame {sequence} is not one"
         if not (1 <= width <= ring["max_width"] and 1 <= height <= ring["max_height"] and count <= ring["max_segments"]) or (
                 has_frame and not ring["frame_offset"]):
             return header, None, None, None, f"frame {sequence} claims {width}x{height} with {count} segments"
+        if ring["abi_version"] == 1:
+            info["stamp_ns"] = info["dropped_busy"] = 0  # reserved words there
+            if has_frame:
+                info["frame_format"], info["frame_stride"] = int.from_bytes(b"RGB3", "little"), 3 * width
+                info["frame_bytes"] = 3 * width * height
+        picture_bytes = int(info["frame_bytes"])
+        if not _picture_fits(info, has_frame, ring["slot_stride"] - ring["frame_offset"]):
+            return header, None, None, None, (f"frame {sequence} claims a picture of {picture_bytes} bytes in rows of "
+                                              f"{info['frame_stride']}, which {width}x{height} pixels in this ring cannot have")
 
         def area(offset, dtype, shape):
             items = int(np.prod(shape))
             view = np.frombuffer(self._map, dtype, items, slot + offset)
             return view.reshape(shape).copy()
 
-        rows = area(ring["table_offset"], SEGMENT_ROW, (count,)) if count else np.empty(0, SEGMENT_ROW)
+        # A later daemon's rows may have more columns than we know.
+        rows = area(ring["table_offset"], "u1", (count, ring["row_bytes"]))[:, :SEGMENT_ROW.itemsize] if count else b""
+        rows = np.frombuffer(bytes(rows), SEGMENT_ROW)
         ids = area(ring["ids_offset"], "<u2", (height, width))
-        rgb = area(ring["frame_offset"], "u1", (height, width, 3)) if has_frame else None
-        return header, rows, ids, rgb, None
+        picture = area(ring["frame_offset"], "u1", (picture_bytes,)) if picture_bytes else np.empty(0, "u1") if has_frame else None
+        return header, rows, ids, picture, None
 
-    def _build(self, info, rows, ids, rgb) -> Frame:
+    def _build(self, info, rows, ids, picture) -> Frame:
         flags = int(info["flags"])
+        frame_format = None if picture is None else _fourcc(info)
+        rgb = picture.reshape(*ids.shape, 3) if frame_format == "RGB3" else None
+        colour = int(info["frame_colour"])
         checksum_ok = None
         if flags & SLOT_HAS_CHECKSUM:
             crc = zlib.crc32(ids, zlib.crc32(rows.tobytes()))
-            crc = crc if rgb is None else zlib.crc32(rgb, crc)
+            crc = crc if picture is None else zlib.crc32(picture, crc)
             checksum_ok = crc == int(info["checksum"])
         return Frame(
             sequence=int(info["sequence"]), frame_sequence=int(info["frame_sequence"]), captured_ns=int(info["captured_ns"]),
@@ -552,6 +621,10 @@ class Subscriber:
             model_hash=bytes(info["model_hash"]), stage_us=tuple(int(us) for us in info["stage_us"]),
             stale=bool(flags & SLOT_STALE), no_signal=bool(flags & SLOT_NO_SIGNAL), truncated=bool(flags & SLOT_TRUNCATED),
             segments=[self._segment(row) for row in rows], ids=ids, rgb=rgb, labels=self.labels, checksum_ok=checksum_ok,
+            drops=Drops(int(info["dropped"]), int(info["dropped_busy"]), int(info["dropped_source"]), int(info["dropped_corrupt"])),
+            failed=int(info["failed"]), stamp_ns=int(info["stamp_ns"]) or None, frame_format=frame_format,
+            frame_stride=int(info["frame_stride"]), frame_bytes=picture, frame_bt709=bool(colour & FRAME_BT709),
+            frame_full_range=bool(colour & FRAME_FULL_RANGE),
         )
 
     def _segment(self, row) -> Segment:
@@ -570,6 +643,29 @@ def _receive(connection: socket.socket, fds: List[int]):
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.extend(array.array("i", content[:len(content) - len(content) % 4]))
     return data, flags
+
+
+def _slot_header_bytes(ring: dict) -> int:
+    return SLOT_HEADER_BYTES_V1 if ring["abi_version"] == 1 else SLOT_HEADER.itemsize
+
+
+def _fourcc(info) -> str:
+    """The letters of a frame's format, without the spaces at their end; what is no letter is a question mark."""
+    letters = int(info["frame_format"]).to_bytes(4, "little").rstrip(b" ")
+    return "".join(chr(byte) if 0x20 < byte < 0x7F else "?" for byte in letters)
+
+
+def _picture_fits(info, has_frame: bool, room: int) -> bool:
+    """Whether the camera frame lies in its area and has the bytes that its format gives it: programs index it by its size."""
+    count, stride, width, height = (int(info[name]) for name in ("frame_bytes", "frame_stride", "width", "height"))
+    name = _fourcc(info)
+    if not has_frame:
+        return count == 0
+    if name in _SIZES:
+        of_row, of_frame = _SIZES[name]
+        if stride != of_row(width) or count != of_frame(width, height):
+            return False
+    return count <= room and (name != "MJPG" or stride == 0)
 
 
 def _check_rows(rows: np.ndarray, ids: np.ndarray) -> Optional[str]:
@@ -593,8 +689,10 @@ def _plain(text: str) -> str:
 
 def _check_ring(ring: dict, size: int) -> Optional[str]:
     """What is wrong with a ring's header, None if all that it describes lies inside of ``size`` bytes."""
-    if ring["magic"] != RING_MAGIC or ring["abi_version"] != ABI_VERSION:
-        return f"magic {ring['magic']:#x}, ABI {ring['abi_version']}; this client reads ABI {ABI_VERSION}"
+    if ring["magic"] != RING_MAGIC or not ABI_OLDEST <= ring["abi_version"] <= ABI_VERSION:
+        return f"magic {ring['magic']:#x}, ABI {ring['abi_version']}; this client reads ABI {ABI_OLDEST} to {ABI_VERSION}"
+    if not SEGMENT_ROW.itemsize <= ring["row_bytes"] <= MAX_ROW_BYTES or ring["row_bytes"] % 8:
+        return f"its header speaks of rows of {ring['row_bytes']} bytes, no multiple of 8 from {SEGMENT_ROW.itemsize} to {MAX_ROW_BYTES}"
     if not (MIN_SLOTS <= ring["slot_count"] <= MAX_SLOTS and 1 <= ring["max_width"] <= MAX_SIDE
             and 1 <= ring["max_height"] <= MAX_SIDE and ring["max_segments"] <= MAX_SEGMENTS):
         return "its slots are beyond the limits"
@@ -612,8 +710,8 @@ def _check_ring(ring: dict, size: int) -> Optional[str]:
     ordered = (
         ring["header_bytes"] >= RING_HEADER.itemsize
         and all(at >= ring["header_bytes"] and at + length <= slots for at, length in blobs)
-        and ring["table_offset"] >= SLOT_HEADER.itemsize
-        and ring["ids_offset"] >= ring["table_offset"] + ring["max_segments"] * SEGMENT_ROW.itemsize
+        and ring["table_offset"] >= _slot_header_bytes(ring)
+        and ring["ids_offset"] >= ring["table_offset"] + ring["max_segments"] * ring["row_bytes"]
         and stride >= ids_end
         and (frame == 0 or (frame >= ids_end and stride >= frame + padded(3 * pixels)))
         and slots + stride * ring["slot_count"] <= size
@@ -638,7 +736,10 @@ def _line(frame: Frame, skipped: int, as_json: bool) -> str:
         "published_ns": frame.published_ns, "dropped": frame.dropped, "width": frame.width, "height": frame.height,
         "source_id": frame.source_id, "stale": frame.stale, "no_signal": frame.no_signal, "truncated": frame.truncated,
         "stage_us": frame.stage_us, "model_hash": frame.model_hash.hex(), "ids_crc32": zlib.crc32(frame.ids),
-        "rgb_crc32": None if frame.rgb is None else zlib.crc32(frame.rgb), "checksum_ok": frame.checksum_ok, "skipped": skipped,
+        "frame_crc32": None if frame.frame_bytes is None else zlib.crc32(frame.frame_bytes), "stamp_ns": frame.stamp_ns or 0,
+        "dropped_busy": frame.drops.busy, "dropped_source": frame.drops.source, "dropped_corrupt": frame.drops.corrupt,
+        "failed": frame.failed, "frame_format": frame.frame_format, "frame_stride": frame.frame_stride,
+        "frame_bytes": 0 if frame.frame_bytes is None else frame.frame_bytes.size, "checksum_ok": frame.checksum_ok, "skipped": skipped,
         "segments": [asdict(segment) for segment in frame.segments],
     })
 

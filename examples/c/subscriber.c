@@ -29,6 +29,21 @@ static void print_json_text(const char *text) {
     putchar('"');
 }
 
+/* The four letters of a V4L2 pixel format, without the spaces at their end. */
+static void print_format(const eomt_edge_frame *frame) {
+    char letters[5] = {0};
+    int at, count = 4;
+    if (frame->picture == NULL) {
+        printf("null");
+        return;
+    }
+    for (at = 0; at < 4; at++) letters[at] = (char)(frame->info.frame_format >> 8 * at & 0xff);
+    while (count > 0 && letters[count - 1] == ' ') letters[--count] = '\0';
+    for (at = 0; at < count; at++)
+        if (letters[at] <= ' ' || letters[at] > '~') letters[at] = '?';
+    print_json_text(letters);
+}
+
 static const char *truth(uint32_t value) { return value != 0 ? "true" : "false"; }
 
 static void print_json(const eomt_edge_subscriber *sub, const eomt_edge_frame *frame) {
@@ -39,15 +54,21 @@ static void print_json(const eomt_edge_subscriber *sub, const eomt_edge_frame *f
     printf("{\"sequence\": %llu, \"frame_sequence\": %llu, \"captured_ns\": %llu, \"published_ns\": %llu, \"dropped\": %llu, ",
            (unsigned long long)info->sequence, (unsigned long long)info->frame_sequence, (unsigned long long)info->captured_ns,
            (unsigned long long)info->published_ns, (unsigned long long)info->dropped);
+    printf("\"stamp_ns\": %llu, \"dropped_busy\": %llu, \"dropped_source\": %llu, \"dropped_corrupt\": %llu, \"failed\": %llu, ",
+           (unsigned long long)info->stamp_ns, (unsigned long long)info->dropped_busy, (unsigned long long)info->dropped_source,
+           (unsigned long long)info->dropped_corrupt, (unsigned long long)info->failed);
+    printf("\"frame_format\": ");
+    print_format(frame);
+    printf(", \"frame_stride\": %u, \"frame_bytes\": %u, ", info->frame_stride, info->frame_bytes);
     printf("\"width\": %u, \"height\": %u, \"source_id\": %u, \"stale\": %s, \"no_signal\": %s, \"truncated\": %s, ", info->width,
            info->height, info->source_id, truth(info->flags & EOMT_EDGE_STALE), truth(info->flags & EOMT_EDGE_NO_SIGNAL),
            truth(info->flags & EOMT_EDGE_TRUNCATED));
     printf("\"stage_us\": [%u, %u, %u, %u], \"model_hash\": \"", info->stage_us[0], info->stage_us[1], info->stage_us[2],
            info->stage_us[3]);
     for (i = 0; i < sizeof info->model_hash; i++) printf("%02x", info->model_hash[i]);
-    printf("\", \"ids_crc32\": %u, \"rgb_crc32\": ", eomt_edge_crc32(0, frame->ids, 2 * pixels));
-    if (frame->rgb != NULL)
-        printf("%u", eomt_edge_crc32(0, frame->rgb, 3 * pixels));
+    printf("\", \"ids_crc32\": %u, \"frame_crc32\": ", eomt_edge_crc32(0, frame->ids, 2 * pixels));
+    if (frame->picture != NULL)
+        printf("%u", eomt_edge_crc32(0, frame->picture, info->frame_bytes));
     else
         printf("null");
     printf(", \"checksum_ok\": %s, \"skipped\": %llu, \"segments\": [", checksum_ok < 0 ? "null" : truth((uint32_t)checksum_ok),

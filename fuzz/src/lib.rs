@@ -7,6 +7,7 @@
 //! | `ring_client` | a server's hello and its shared memory | no panic, no wait, no frame that contradicts itself |
 //! | `ring_server` | what hostile readers do | an honest reader is woken for each frame, and another one may come |
 //! | `jpeg`, `png` | a frame, a picture of a replay folder | no panic; whole pictures of the size that they say |
+//! | `bag`, `ros_image` | a bag's file, a picture's message in CDR | no panic; no message or picture beyond its bound; whole pictures |
 //! | `config` | a configuration and `--set` items | no panic; what was accepted is in its range |
 //!
 //! The setup file of the disk images is Python's: `fuzz/setup_file.py`.
@@ -19,6 +20,7 @@
 //! a hang, or one allocation beyond [`Target::bytes_max`]. Refuses: to be an engine. That is libFuzzer ([`engine`]).
 #![warn(missing_docs)]
 
+mod bags;
 mod checkpoint;
 mod child;
 mod config;
@@ -58,6 +60,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ring_server", run: ring_server::run, bytes_max: 64 << 20 },
     Target { name: "jpeg", run: pictures::jpeg, bytes_max: 64 << 20 },
     Target { name: "png", run: pictures::png, bytes_max: 64 << 20 },
+    Target { name: "bag", run: bags::bag, bytes_max: 64 << 20 },
+    Target { name: "ros_image", run: bags::image, bytes_max: 64 << 20 },
     Target { name: "config", run: config::run, bytes_max: 16 << 20 },
 ];
 

@@ -18,7 +18,7 @@ use eomt_edge_client::layout::{
     ABI_VERSION, Geometry, HELLO_MAGIC, Hello, MAX_SEGMENTS, RingHeader, RingInfo, SLOT_HAS_FRAME, SLOT_MAGIC, SegmentRow, SlotHeader,
     SlotInfo,
 };
-use eomt_edge_client::{MaskFrame, Subscriber};
+use eomt_edge_client::{FrameFormat, MaskFrame, Subscriber};
 use eomt_edge_core::data::Segment;
 use eomt_edge_core::overlay;
 use rustix::event::{EventfdFlags, eventfd};
@@ -212,6 +212,14 @@ impl Ring {
         patch(&mut info, offset_of!(SlotInfo, height), &height.to_le_bytes());
         patch(&mut info, offset_of!(SlotInfo, segment_count), &rows.to_le_bytes());
         patch(&mut info, offset_of!(SlotInfo, flags), &flags.to_le_bytes());
+        if flags & SLOT_HAS_FRAME != 0 {
+            let formats: Vec<FrameFormat> = FrameFormat::all().collect();
+            let format = if kind & 16 == 16 { formats[usize::from(input.u8()) % formats.len()] } else { FrameFormat::Rgb24 };
+            let bytes = format.frame_bytes(width, height).map_or_else(|| u32::from(input.u16()), |bytes| bytes as u32);
+            let numbers = [format.fourcc(), format.stride(width).unwrap_or_default() as u32, bytes];
+            let numbers = if kind & 32 == 32 { numbers.map(|number| number ^ input.u32()) } else { numbers };
+            patch(&mut info, offset_of!(SlotInfo, frame_format), &numbers.map(u32::to_le_bytes).concat());
+        }
         self.put(slot + offset_of!(SlotHeader, magic) as u64, &SLOT_MAGIC.to_le_bytes());
         self.put(slot + offset_of!(SlotHeader, abi_version) as u64, &ABI_VERSION.to_le_bytes());
         self.put(slot + offset_of!(SlotHeader, info) as u64, &info);

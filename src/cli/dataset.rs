@@ -23,8 +23,8 @@ fn suffixes(text: &str) -> Result<[String; 2], String> {
 /// Annotated pictures, for `train` and `evaluate`.
 #[derive(Debug, Args)]
 pub struct DatasetArgs {
-    /// The pictures (`evaluate` with --predictions needs them only for --report; --yolo names its own)
-    #[arg(long, value_name = "DIR")]
+    /// The pictures; for `evaluate` a ROS 2 bag, too (with --predictions it needs them only for --report; --yolo names its own)
+    #[arg(long, value_name = "DIR|BAG")]
     pub images: Option<PathBuf>,
     /// Annotations: COCO panoptic, also as cityscapesScripts or datumaro write it
     #[arg(long, value_name = "FILE", requires = "panoptic_dir")]

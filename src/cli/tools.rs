@@ -44,8 +44,8 @@ pub struct ConvertArgs {
     /// Directory with the DINOv3 weights that a delta checkpoint builds on
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
-    /// Pictures like those to come, to calibrate int8 with; of many, 16 are used, few are filled up to 11 [default: procedural scenes]
-    #[arg(long, value_name = "DIR")]
+    /// Pictures like those to come, or a ROS 2 bag of them, to calibrate int8 with; of many, 16 are used, few are filled up to 11 [default: procedural scenes]
+    #[arg(long, value_name = "DIR|BAG")]
     pub calibrate: Option<PathBuf>,
     /// Thresholds.
     #[command(flatten)]
@@ -75,7 +75,7 @@ pub struct SegmentArgs {
     /// ONNX file
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
-    /// PNG or JPEG pictures
+    /// PNG or JPEG pictures, or ROS 2 bags of pictures (BAG or BAG:/TOPIC)
     #[arg(required = true)]
     pub images: Vec<PathBuf>,
     /// Directory of the results

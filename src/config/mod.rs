@@ -124,8 +124,8 @@ pub struct ModelConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceConfig {
-    /// `v4l2:/dev/video0`, `v4l2:` (the one that works), `replay:DIR[@fps]`, `scenes[:seed]`, `pipe:-`, `pipe:FIFO` or
-    /// `exec:COMMAND`.
+    /// `v4l2:/dev/video0`, `v4l2:` (the one that works), `replay:DIR[@fps]`, `bag:FILE[:TOPIC][@fps]`,
+    /// `scenes[:seed]`, `pipe:-`, `pipe:FIFO` or `exec:COMMAND`.
     pub uri: String,
     /// Frames per second of replay, scenes; 0 = as fast as they are processed, none dropped.
     pub fps: f64,
@@ -141,7 +141,7 @@ pub struct SourceConfig {
     /// Of pipe and exec.
     #[serde(deserialize_with = "digits_from_str")]
     pub stride: Stride,
-    /// Of pipe and exec.
+    /// Of pipe, exec and bag.
     #[serde(deserialize_with = "from_str")]
     pub end: InputEnd,
     /// Larger pictures are refused.
@@ -164,14 +164,27 @@ pub struct RingConfig {
     pub group: String,
     /// Frames that the ring holds, 2 to 64.
     pub slots: u32,
-    /// Also publish the camera frame, as RGB.
+    /// Also publish the camera frame.
     pub include_frame: bool,
+    /// How the camera frame is laid out.
+    pub frame_format: RingFrame,
     /// Also publish a checksum of each id map.
     pub checksum: bool,
     /// Clients served at the same time.
     pub max_clients: usize,
     /// Of these, clients of one user; 0 = half of them, at least one.
     pub max_clients_per_user: usize,
+}
+
+/// How the ring's camera frame is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RingFrame {
+    /// RGB24.
+    #[default]
+    Rgb,
+    /// As the source gave it, its JPEG pictures included; RGB24 where it was cropped or turned, or is larger than RGB24 would be.
+    Source,
 }
 
 /// Width and height in pixels.
@@ -258,6 +271,7 @@ impl Default for RingConfig {
             group: String::new(),
             slots: 8,
             include_frame: false,
+            frame_format: RingFrame::Rgb,
             checksum: false,
             max_clients: 64,
             max_clients_per_user: 0,
@@ -361,6 +375,9 @@ impl Config {
         }
         if !(2..=64).contains(&self.ring.slots) {
             return refuse("ring.slots", self.ring.slots.to_string(), "2 to 64");
+        }
+        if self.ring.frame_format == RingFrame::Source && !self.ring.include_frame {
+            return refuse("ring.frame_format", "source".to_owned(), "it needs ring.include_frame = true");
         }
         if self.ring.max_clients == 0 || self.ring.max_clients > 4096 {
             return refuse("ring.max_clients", self.ring.max_clients.to_string(), "1 to 4096");
@@ -483,6 +500,8 @@ mod tests {
             ("", &["source.stride=100", "source.size=64x48"], "source.stride = 100"),
             ("", &["source.stride=pi5"], "yuv420"),
             ("", &["source.end=maybe"], "maybe"),
+            ("", &["ring.frame_format=yuyv"], "ring.frame_format"),
+            ("", &["ring.frame_format=source"], "ring.include_frame = true"),
             ("", &["ring.max_clients_per_user=5000"], "ring.max_clients_per_user"),
         ];
         for &(text, overrides, expected) in cases {

@@ -3,19 +3,19 @@
 use std::ffi::OsString;
 use std::time::Instant;
 
-use eomt_edge_core::data::{Frame, View};
-use eomt_edge_core::model::Metadata;
+use eomt_edge_core::data::{Frame, Thresholds, Unpublished, View};
+use eomt_edge_core::model::Model;
 use eomt_edge_core::pipeline::{NullSink, Pipeline, Source};
 use eomt_edge_core::preprocess::FrameDecoder;
 use eomt_edge_core::segment::PostProcessConfig;
 use eomt_edge_host::MonotonicClock;
 use eomt_edge_host::contents::Contents;
-use eomt_edge_host::model_file::{self, Compute, Expected, Loaded};
+use eomt_edge_host::model_file::{self, Compute, Expected, Loaded, threads_or_cores};
 use rustix::process::getpid;
 use serde_json::json;
 
 use super::DaemonError;
-use crate::config::{Config, ConfigError, ModelConfig};
+use crate::config::{Config, ConfigError, ModelConfig, RingFrame};
 use crate::sink::RingSink;
 use crate::sink::ring::{self, ReaperCommand, RingError, ServerConfig};
 use crate::source::{CameraRequest, FormatRequest, SourceKinds, SourceOptions, SourceUri};
@@ -28,6 +28,8 @@ pub struct Network {
     pub pipeline: Pipeline,
     /// What it was read from.
     pub contents: Contents,
+    /// For readers: what runs, and how.
+    facts: serde_json::Value,
 }
 
 impl Network {
@@ -45,14 +47,15 @@ impl Network {
             thresholds: config.thresholds(metadata.thresholds),
             ..PostProcessConfig::default()
         };
+        let facts = facts(config, &model, &post_process, &contents);
         let mut pipeline = Pipeline::new(model, post_process.with_stuff(&metadata.stuff_classes));
         let (height, width) = metadata.input_size;
         let black = Frame::rgb(width as u32, height as u32, vec![0; height * width * 3]);
-        let first = pipeline.process(&black, 0, &mut NullSink::default(), &MonotonicClock);
+        let first = pipeline.process(&black, Unpublished::default(), &mut NullSink::default(), &MonotonicClock);
         first.map_err(|error| DaemonError::FirstInference { path: config.path.clone(), reason: error.to_string() })?;
         pipeline.reset(); // no camera saw the black frame
         log::info!("{described} in {:.1} s", started.elapsed().as_secs_f64());
-        Ok(Network { pipeline, contents })
+        Ok(Network { pipeline, contents, facts })
     }
 
     /// [`Network::start`] on a thread with so many bytes of stack, whatever this one has.
@@ -138,20 +141,21 @@ pub fn ring_config(config: &Config, network: &Network, max_size: (u32, u32)) -> 
         max_height: max_size.1,
         max_segments: (model.queries() as u32).max(model.metadata().labels.len() as u32),
         include_frame: config.ring.include_frame,
+        source_format: config.ring.frame_format == RingFrame::Source,
         checksum: config.ring.checksum,
         model_hash: network.hash(),
     }
 }
 
 /// Creates ring and socket.
-pub fn start_sink(config: &Config, ring: ring::RingConfig, metadata: &Metadata, fallback: bool) -> Result<RingSink, RingError> {
+pub fn start_sink(config: &Config, ring: ring::RingConfig, network: &Network, fallback: bool) -> Result<RingSink, RingError> {
     let mut server = ServerConfig::new(&config.ring.socket);
     server.mode = config.ring.mode_bits();
     server.group = (!config.ring.group.is_empty()).then(|| config.ring.group.clone());
     server.clients_max = config.ring.max_clients;
     server.clients_per_user_max = config.ring.clients_per_user_max();
     server.reaper = reaper_command();
-    let mut sink = RingSink::start(ring, ring_metadata(metadata, fallback), server, Box::new(MonotonicClock))?;
+    let mut sink = RingSink::start(ring, ring_metadata(network, &config.source.uri, fallback), server, Box::new(MonotonicClock))?;
     sink.set_stale_after(config.source.no_signal_after());
     log::info!("masks: {}", config.ring.socket.display());
     Ok(sink)
@@ -162,17 +166,63 @@ fn reaper_command() -> Option<ReaperCommand> {
     ReaperCommand::current_exe().inspect_err(|error| log::warn!("no reaper for the socket: {error}")).ok()
 }
 
-/// What readers need to understand the ids. `fallback`: this is the last good model, not the configured one.
-pub fn ring_metadata(metadata: &Metadata, fallback: bool) -> String {
+/// What of a network's work depends on the configuration too.
+fn facts(config: &ModelConfig, model: &Model, post_process: &PostProcessConfig, contents: &Contents) -> serde_json::Value {
+    let metadata = model.metadata();
+    let ((height, width), Thresholds { score, mask, overlap }) = (metadata.input_size, post_process.thresholds);
+    let file = config.path.file_name().unwrap_or_default().to_string_lossy();
     json!({
         "name": metadata.name,
-        "task": metadata.task.name(),
+        "task": post_process.task.name(),
         "labels": metadata.labels,
         "stuff_classes": metadata.stuff_classes,
         "source_sha256": metadata.source_sha256,
-        "fallback": fallback,
-        "program": concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")),
-        "pid": getpid().as_raw_nonzero().get(),
+        "thresholds": { "score": score, "mask": mask, "overlap": overlap },
+        "model": { "file": file, "sha256": contents.model, "precision": metadata.precision.name(), "input_size": [height, width] },
+        "isa": model.isa().name(),
+        "threads": threads_or_cores(config.threads),
     })
-    .to_string()
+}
+
+/// What readers need to understand the ids, and who makes them from what. `fallback`: this is the last good model, not the configured one.
+pub fn ring_metadata(network: &Network, source_uri: &str, fallback: bool) -> String {
+    let mut metadata = network.facts.clone();
+    metadata["source"] = without_secrets(source_uri).into();
+    metadata["fallback"] = fallback.into();
+    metadata["program"] = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).into();
+    metadata["version"] = env!("CARGO_PKG_VERSION").into();
+    metadata["pid"] = getpid().as_raw_nonzero().get().into();
+    metadata.to_string()
+}
+
+/// A source's URI as every reader may see it: of a command its program alone, and no user and password in front of a host.
+fn without_secrets(uri: &str) -> String {
+    if let Some(command) = uri.strip_prefix("exec:") {
+        // NAME=value in front of a command sets a variable
+        let program = command.split_whitespace().find(|word| !word.contains('='));
+        return format!("exec:{}", program.unwrap_or_default());
+    }
+    let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
+    let host = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let user = rest[..host].rfind('@').map_or(0, |at| at + 1);
+    format!("{scheme}://{}", &rest[user..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_secrets;
+
+    #[test]
+    fn no_reader_learns_a_password() {
+        for (uri, shown) in [
+            ("v4l2:/dev/video0", "v4l2:/dev/video0"),
+            ("scenes:7", "scenes:7"),
+            ("rtsp://me:secret@camera.local:554/stream@2", "rtsp://camera.local:554/stream@2"),
+            ("rtsp://me:sec@ret@camera.local", "rtsp://camera.local"),
+            ("exec:TOKEN=secret  gst-launch-1.0 rtspsrc location=rtsp://me:secret@host/", "exec:gst-launch-1.0"),
+            ("exec:", "exec:"),
+        ] {
+            assert_eq!(without_secrets(uri), shown, "{uri}");
+        }
+    }
 }

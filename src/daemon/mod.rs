@@ -34,6 +34,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use eomt_edge_core::data::Unpublished;
 use eomt_edge_core::model::Agreement;
 use eomt_edge_core::pipeline::{Clock, SourceError};
 use eomt_edge_host::MonotonicClock;
@@ -53,7 +54,7 @@ use capture::Capture;
 use last_good::LastGood;
 use loader::Loaders;
 use screen::Screen;
-use serve::{Lost, Server};
+use serve::Server;
 use service::Service;
 use signals::{Signals, TIME_IS_UP};
 use start::{Started, Starter};
@@ -189,9 +190,9 @@ pub fn check(config: &ModelConfig) -> Result<String, DaemonError> {
 pub struct Counters {
     /// Frames whose masks were published.
     pub published: u64,
-    /// Frames that newer ones replaced, or that the device lost.
+    /// Frames that newer ones replaced, that the device lost, or that arrived damaged.
     pub dropped: u64,
-    /// Frames that could not be decoded or processed. Of these, pictures that the camera sent broken are no reason to end, however many.
+    /// Frames that could not be processed.
     pub failed: u64,
 }
 
@@ -247,10 +248,9 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
         signals,
         supervisor,
         counters: Counters::default(),
-        failed: 0,
+        unpublished: Unpublished::default(),
         told_of_broken: false,
         failed_in_a_row: 0,
-        lost_before: Lost::default(),
         last_frame: Instant::now(),
         last_no_signal: None,
         last_status: Instant::now(),
@@ -268,7 +268,7 @@ fn start_path(
 ) -> Result<(Started, RingSink, Capture), DaemonError> {
     let source = open_source(uri, config)?;
     let ring = ring_config(config, &started.network, source.max_size());
-    let sink = start_sink(config, ring, started.network.pipeline.model().metadata(), started.fallback.is_some())?;
+    let sink = start_sink(config, ring, &started.network, started.fallback.is_some())?;
     let capture = Capture::start(source, &config.source.uri, Arc::clone(clock))?;
     Ok((started, sink, capture))
 }

@@ -81,7 +81,7 @@ impl Server {
         // the file may have changed under the same name, so the model is always loaded anew
         let Loaded { mut network, source } = self.load(&config)?;
         let ring = ring_config(&config, &network, source.as_ref().map_or(self.sink.max_size(), |source| source.max_size()));
-        let metadata = ring_metadata(network.pipeline.model().metadata(), false);
+        let metadata = ring_metadata(&network, &config.source.uri, false);
         // what the system may refuse comes first: from here on the old configuration cannot come back
         let waiting = source.map(|source| Capture::prepare(source, &config.source.uri, Arc::clone(&self.clock))).transpose();
         let waiting = waiting.map_err(|error| error.to_string())?;
@@ -89,7 +89,7 @@ impl Server {
         if let Some(waiting) = waiting {
             // first: two cannot stream from one camera
             self.capture.stop();
-            self.lost_before = self.lost();
+            self.unpublished = self.unpublished();
             self.capture = waiting.begin();
             self.sink.set_source_id(0);
             self.decoder = decoder(&uri, &config);

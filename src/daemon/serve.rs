@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use eomt_edge_core::data::Unpublished;
 use eomt_edge_core::pipeline::{Clock, Losses, PipelineError, Taken};
 use eomt_edge_core::preprocess::FrameDecoder;
 
@@ -39,15 +40,6 @@ const NO_SIGNAL_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two status lines for the service manager.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Frames that never reached the pipeline.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Lost {
-    /// Newer ones took their place.
-    pub dropped: u64,
-    /// The driver gave them damaged.
-    pub broken: u64,
-}
-
 /// Everything that the inference thread owns.
 pub(super) struct Server {
     pub config: Config,
@@ -66,12 +58,10 @@ pub(super) struct Server {
     pub signals: Signals,
     pub supervisor: Supervisor,
     pub counters: Counters,
-    /// Frames that reached this thread and came to nothing.
-    pub failed: u64,
+    /// Frames that this thread took and that came to nothing, and what sources lost that a reload has replaced.
+    pub unpublished: Unpublished,
     pub told_of_broken: bool,
     pub failed_in_a_row: u64,
-    /// By sources that a reload has replaced.
-    pub lost_before: Lost,
     pub last_frame: Instant,
     pub last_no_signal: Option<Instant>,
     pub last_status: Instant,
@@ -128,33 +118,32 @@ impl Server {
         self.supervisor.turn(&self.config.source.uri, self.capture.turns(), self.sink.server_turns())
     }
 
-    /// Frames that never reached the pipeline, from all sources so far.
-    pub(super) fn lost(&self) -> Lost {
+    /// What became of frames without masks, from all sources so far.
+    pub(super) fn unpublished(&self) -> Unpublished {
         let Losses { missed, stale, broken } = self.capture.losses();
-        let Lost { dropped, broken: broken_before } = self.lost_before;
-        Lost { dropped: dropped + self.capture.mailbox.dropped() + missed + stale, broken: broken_before + broken }
+        let Unpublished { busy, source, corrupt, failed } = self.unpublished;
+        Unpublished { busy: busy + self.capture.mailbox.dropped() + stale, source: source + missed, corrupt: corrupt + broken, failed }
     }
 
-    fn count_losses(&mut self) {
-        let Lost { dropped, broken } = self.lost();
-        self.counters.dropped = dropped;
-        self.counters.failed = self.failed + broken;
+    fn count_losses(&mut self) -> Unpublished {
+        let unpublished = self.unpublished();
+        (self.counters.dropped, self.counters.failed) = (unpublished.dropped(), unpublished.failed);
+        unpublished
     }
 
     pub(super) fn process(&mut self, tagged: TaggedFrame) -> Result<(), DaemonError> {
-        self.count_losses();
+        let unpublished = self.count_losses();
         let silent_for = self.last_frame.elapsed();
         self.sink.set_source_id(tagged.source_id);
-        let Server { network, decoder, screen, sink, clock, counters, .. } = self;
-        let dropped = counters.dropped;
+        let Server { network, decoder, screen, sink, clock, .. } = self;
         let (result, frame) =
-            screen.through(sink, |sink| network.pipeline.process_captured(tagged.frame, decoder, dropped, sink, clock.as_ref()));
+            screen.through(sink, |sink| network.pipeline.process_captured(tagged.frame, decoder, unpublished, sink, clock.as_ref()));
         self.capture.pool.give_back(frame.data);
         if let Err(PipelineError::Decode(error)) = result {
             if !std::mem::replace(&mut self.told_of_broken, true) {
                 log::warn!("{error} (logged once, counted from now on)");
             }
-            self.failed += 1;
+            self.unpublished.corrupt += 1;
             self.idle();
             return Ok(());
         }
@@ -173,7 +162,7 @@ impl Server {
                 Ok(())
             }
             Err(error) => {
-                self.failed += 1;
+                self.unpublished.failed += 1;
                 self.failed_in_a_row += 1;
                 check_failures(&error, self.failed_in_a_row)
             }
@@ -194,7 +183,7 @@ impl Server {
             self.service.status("no signal: waiting for frames");
             self.screen.show(State::NoSignal);
         }
-        if let Err(error) = self.sink.publish_no_signal(self.lost().dropped) {
+        if let Err(error) = self.sink.publish_no_signal(self.unpublished()) {
             log::debug!("{error}");
         }
     }

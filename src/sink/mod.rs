@@ -12,12 +12,14 @@ mod tests;
 
 use std::time::Duration;
 
-use eomt_edge_core::data::{Frame, FrameReport, NO_SEGMENT};
+use eomt_edge_client::FrameFormat;
+use eomt_edge_core::data::{Frame, FrameReport, NO_SEGMENT, Unpublished};
 use eomt_edge_core::pipeline::{Clock, Publication, Sink, SinkError};
 use eomt_edge_core::preprocess::RgbConverter;
 
 pub use state::State;
 
+use crate::picture::as_given;
 use ring::{MaskServer, RingConfig, RingError, RingWriter, ServerConfig};
 
 /// The mask ring with its server.
@@ -106,7 +108,7 @@ impl RingSink {
     }
 
     /// Tells the readers that no frames come: an empty id map of the last frame's size, flagged "no signal".
-    pub fn publish_no_signal(&mut self, dropped: u64) -> Result<(), SinkError> {
+    pub fn publish_no_signal(&mut self, unpublished: Unpublished) -> Result<(), SinkError> {
         let now = self.clock.now_ns();
         let (width, height) = self.last_size;
         let last = self.publication.report;
@@ -118,7 +120,7 @@ impl RingSink {
             sequence: last.sequence,
             captured_ns: last.captured_ns,
             published_ns: now,
-            dropped,
+            unpublished,
             stale,
             no_signal: true,
             ..FrameReport::default()
@@ -147,8 +149,11 @@ impl Sink for RingSink {
         let mut slot = self.writer.begin(frame.width, frame.height).map_err(failed)?;
         fill(slot.ids(), &mut self.publication);
         let Publication { report, table } = &mut self.publication;
-        if let Some(target) = slot.frame() {
-            target.copy_from_slice(self.converter.rgb(frame));
+        if self.config.include_frame {
+            let (format, colour, bytes) = as_given(frame);
+            if !(self.config.source_format && slot.put_frame(format, colour, bytes)) {
+                slot.put_frame(FrameFormat::Rgb24, 0, self.converter.rgb(frame));
+            }
         }
         let now = self.clock.now_ns();
         report.times.micros[3] = (now.saturating_sub(report.published_ns) / 1000) as u32;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `v4l2:/dev/video0`, `v4l2:` | a camera: the named one, or the one that works (feature `camera`) |
 //! | `replay:DIR[@fps]` | the PNG and JPEG files of a directory in the order of their names, over and over |
+//! | `bag:FILE[:TOPIC][@fps]` | the pictures of a ROS 2 bag, at the rate at which they were recorded (feature `bag`) |
 //! | `scenes[:seed]` | moving procedural scenes with known ground truth |
 //! | `pipe:-`, `pipe:FIFO` | raw frames from standard input, or from a FIFO |
 //! | `exec:COMMAND` | raw frames from a shell command that is started here |
@@ -14,6 +15,9 @@
 //! Sources of files and scenes take that time as an argument; cameras and pipes wait for frames inside of a call, so they read
 //! CLOCK_MONOTONIC after it. No source knows what becomes of a frame.
 
+#[cfg(feature = "bag")]
+pub mod bag;
+mod bag_kind;
 mod kind;
 mod options;
 mod pipe;

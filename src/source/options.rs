@@ -19,13 +19,13 @@ pub struct SourceOptions {
     pub colour: Colour,
     /// Of pipe and exec.
     pub stride: Stride,
-    /// Of pipe and exec: what the end of the input means.
+    /// Of pipe, exec and bag: what the end of the input means.
     pub end: InputEnd,
     /// What starts a command so that it ends with this process: a program and its arguments; empty = the shell alone.
     pub launcher: Vec<OsString>,
     /// Larger pictures are refused.
     pub max_pixels: u64,
-    /// `[camera]`: crop, rotate and flip of pipe and exec, too.
+    /// `[camera]`: crop, rotate and flip of pipe, exec and bag, too.
     pub camera: CameraRequest,
 }
 

@@ -15,10 +15,10 @@ use eomt_edge_core::pipeline::{Source, SourceError};
 
 use super::kind::{SourceKind, SourceSpec};
 use super::options::SourceOptions;
-use super::{pipe, replay, scenes, v4l2_kind};
+use super::{bag_kind, pipe, replay, scenes, v4l2_kind};
 
 /// The kinds that come with the program.
-pub const BUILT_IN: &[&SourceKind] = &[&v4l2_kind::V4L2, &replay::REPLAY, &scenes::SCENES, &pipe::PIPE, &pipe::EXEC];
+pub const BUILT_IN: &[&SourceKind] = &[&v4l2_kind::V4L2, &replay::REPLAY, &bag_kind::BAG, &scenes::SCENES, &pipe::PIPE, &pipe::EXEC];
 
 /// The kinds of which a URI may be.
 #[derive(Debug, Clone)]
@@ -107,6 +107,8 @@ mod tests {
         for (uri, expected) in [
             ("replay:/a/b@12.5", r#"replay Replay { directory: "/a/b", fps: Some(12.5) }"#),
             ("replay:/mail@home", r#"replay Replay { directory: "/mail@home", fps: None }"#),
+            ("bag:/a/b.mcap:/camera/image_raw@0", r#"bag BagUri { name: "/a/b.mcap:/camera/image_raw", fps: Some(0.0) }"#),
+            ("bag:/a/b.mcap", r#"bag BagUri { name: "/a/b.mcap", fps: None }"#),
             ("v4l2:/dev/video2", r#"v4l2 V4l2 { device: Some("/dev/video2") }"#),
             ("v4l2:", "v4l2 V4l2 { device: None }"),
             ("v4l2:auto", "v4l2 V4l2 { device: None }"),
@@ -124,6 +126,8 @@ mod tests {
             ("v4l2", "v4l2:/dev/video0"),
             ("replay:", "replay:DIR[@fps]"),
             ("replay:/a@-1", "between 0 and 1000"),
+            ("bag:", "bag:FILE[:TOPIC][@fps]"),
+            ("bag:/a@2000", "between 0 and 1000"),
             ("pipe", "pipe:FIFO"),
             ("pipe:", "pipe:FIFO"),
             ("exec: ", "exec:COMMAND"),

@@ -32,15 +32,20 @@ struct Replay {
 }
 
 impl Replay {
-    /// What follows an `@` is a rate if it is a number: a directory may have an `@` in its name.
     fn parse(text: &str) -> Result<Replay, String> {
-        let named = text.rsplit_once('@').filter(|(directory, _)| !directory.is_empty());
-        let rated = named.and_then(|(directory, rate)| Some((directory, rate.parse::<f64>().ok()?)));
-        match rated {
-            None => Ok(Replay { directory: text.into(), fps: None }),
-            Some((directory, fps)) if (0.0..=1000.0).contains(&fps) => Ok(Replay { directory: directory.into(), fps: Some(fps) }),
-            Some(_) => Err("the rate must lie between 0 and 1000".to_owned()),
-        }
+        let (directory, fps) = rate(text)?;
+        Ok(Replay { directory: directory.into(), fps })
+    }
+}
+
+/// What follows an `@` is a rate if it is a number: a directory may have an `@` in its name.
+pub(super) fn rate(text: &str) -> Result<(&str, Option<f64>), String> {
+    let named = text.rsplit_once('@').filter(|(name, _)| !name.is_empty());
+    let rated = named.and_then(|(name, rate)| Some((name, rate.parse::<f64>().ok()?)));
+    match rated {
+        None => Ok((text, None)),
+        Some((name, fps)) if (0.0..=1000.0).contains(&fps) => Ok((name, Some(fps))),
+        Some(_) => Err("the rate must lie between 0 and 1000".to_owned()),
     }
 }
 
@@ -119,7 +124,7 @@ impl ReplaySource {
 /// Pixels, the longest side of a frame: the mask ring has no larger ones.
 const SIDE_MAX: u32 = 16384;
 
-fn has_sides_of_a_frame(width: u32, height: u32) -> bool {
+pub(super) fn has_sides_of_a_frame(width: u32, height: u32) -> bool {
     width.max(height) <= SIDE_MAX
 }
 

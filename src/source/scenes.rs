@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use eomt_edge_core::data::{Colour, Frame, GroundTruth, PixelFormat};
+use eomt_edge_core::data::{Frame, GroundTruth};
 use eomt_edge_core::pipeline::{Captured, Source, SourceError};
 use eomt_edge_core::scenes::Scene;
 
@@ -77,14 +77,10 @@ impl Source for ScenesSource {
         let classes = self.scene.render(self.sequence as f64 * step, &mut buffer, &mut ids);
         self.sequence += 1;
         Ok(Captured::Frame(Frame {
-            width,
-            height,
-            format: PixelFormat::Rgb24,
-            colour: Colour::default(),
-            data: buffer,
             sequence: self.sequence,
             captured_ns: now_ns,
             truth: Some(Box::new(GroundTruth { ids, classes })),
+            ..Frame::rgb(width, height, buffer)
         }))
     }
 }

@@ -1,14 +1,16 @@
 //! The C and Python clients against the Rust one: same layout, same frames.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::mem::{offset_of, size_of};
 use std::process::Command;
 
 use eomt_edge_client::layout::*;
 use eomt_edge_client::{MaskFrame, Subscriber, crc32};
+use rustix::fs::SealFlags;
 use serde_json::{Value, json};
 
+use super::handmade::{self, Kind};
 use super::support::{Process, Scratch, c_subscriber, compile, compiled, examples, python, writer};
 use super::{check_content, next};
 
@@ -26,7 +28,10 @@ fn as_json(frame: &MaskFrame, labels: &[String]) -> Value {
            "published_ns": info.published_ns, "dropped": info.dropped, "width": info.width, "height": info.height,
            "source_id": info.source_id, "stale": frame.stale(), "no_signal": frame.no_signal(), "truncated": frame.truncated(),
            "stage_us": info.stage_us, "model_hash": hash, "ids_crc32": frame.ids_crc32(),
-           "rgb_crc32": frame.rgb().map(|rgb| crc32(0, rgb)), "checksum_ok": frame.checksum_ok(), "segments": segments})
+           "stamp_ns": info.stamp_ns, "dropped_busy": info.dropped_busy, "dropped_source": info.dropped_source,
+           "dropped_corrupt": info.dropped_corrupt, "failed": info.failed, "frame_stride": info.frame_stride,
+           "frame_bytes": info.frame_bytes, "frame_format": frame.frame().map(|frame| frame.format.name()),
+           "frame_crc32": frame.frame().map(|frame| crc32(0, frame.bytes)), "checksum_ok": frame.checksum_ok(), "segments": segments})
 }
 
 /// A client's line as `as_json` writes it: scores are single precision, however they are printed.
@@ -40,8 +45,10 @@ fn parse(line: &str) -> Value {
     value
 }
 
+/// More than there are formats.
+const FRAMES: usize = 25;
+
 fn same_frames_as_rust(options: &[&str], client: impl FnOnce(&Scratch) -> Command) {
-    const FRAMES: usize = 15;
     let scratch = Scratch::new();
     let _writer = writer(&scratch.socket(), options);
     let mut reader = Subscriber::connect(scratch.socket()).expect("a live writer");
@@ -63,26 +70,78 @@ fn same_frames_as_rust(options: &[&str], client: impl FnOnce(&Scratch) -> Comman
         }
     }
     assert!(compared >= FRAMES / 2, "only {compared} frames were seen by both");
+    let formats: BTreeSet<&str> = theirs.iter().filter_map(|frame| frame["frame_format"].as_str()).collect();
+    assert!(formats.len() > 5, "{formats:?}: one after the other, but for frames that were skipped");
     assert!(theirs.iter().all(|frame| frame["checksum_ok"] == true));
     assert_eq!(client.end(super::PATIENCE).code(), Some(0), "--frames ends cleanly");
 }
 
 #[test]
 fn the_python_client_reads_what_rust_reads() {
-    same_frames_as_rust(&["--fps", "25", "--rgb"], |scratch| {
+    same_frames_as_rust(&["--fps", "25", "--width", "33", "--height", "17", "--formats"], |scratch| {
         let mut command = python();
-        command.args(["-m", "eomt_edge_client", "--frames", "15", "--json", "--socket"]).arg(scratch.socket());
+        command.args(["-m", "eomt_edge_client", "--frames", "25", "--json", "--socket"]).arg(scratch.socket());
         command
     });
 }
 
 #[test]
 fn the_c_client_reads_what_rust_reads() {
-    same_frames_as_rust(&["--fps", "25", "--width", "33", "--height", "17"], |scratch| {
+    same_frames_as_rust(&["--fps", "25", "--width", "35", "--height", "19", "--formats"], |scratch| {
         let mut command = c_subscriber();
-        command.args(["--frames", "15", "--json", "--socket"]).arg(scratch.socket());
+        command.args(["--frames", "25", "--json", "--socket"]).arg(scratch.socket());
         command
     });
+}
+
+/// The one frame of a daemon made by hand, as the Rust, C and Python clients tell it.
+fn told_by_all(name: &str, ring: &handmade::Ring) -> [Value; 3] {
+    let greeting = handmade::hello(ring.info.abi_version, HELLO_OK, ring, "");
+    let (path, daemon) = handmade::serve(name, ring, &greeting);
+    let mut reader = Subscriber::connect(&path).expect("a daemon");
+    let rust = as_json(&next(&mut reader), reader.labels());
+    daemon.join().expect("it greeted");
+    let mut c = c_subscriber();
+    c.arg("--json");
+    let mut py = python();
+    py.args(["-m", "eomt_edge_client", "--json"]);
+    let [c, py] = [c, py].map(|mut command| {
+        let (path, daemon) = handmade::serve(name, ring, &greeting);
+        let output = command.args(["--frames", "1", "--timeout", "60", "--socket"]).arg(&path).output().expect("a client");
+        daemon.join().expect("it greeted");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        parse(&String::from_utf8_lossy(&output.stdout))
+    });
+    [rust, c, py]
+}
+
+#[test]
+fn all_clients_read_a_ring_of_abi_1() {
+    let ring = handmade::Ring::of_abi(1, SealFlags::SHRINK, Kind::Eventfd);
+    ring.publish(1);
+    // reserved words of ABI 1
+    ring.put(ring.slot(1) + (offset_of!(SlotHeader, info) + offset_of!(SlotInfo, stamp_ns)) as u64, &[7; 16]);
+    let [rust, c, py] = told_by_all("abi-1", &ring);
+    assert_eq!((&rust["dropped"], &rust["dropped_busy"], &rust["failed"], &rust["stamp_ns"]), (&json!(5), &json!(0), &json!(0), &json!(0)));
+    assert_eq!(rust["segments"][0]["bbox"], json!([1, 0, 2, 2]));
+    assert_eq!((&rust, &rust), (&c, &py));
+}
+
+#[test]
+fn all_clients_step_over_columns_that_they_do_not_know() {
+    let mut ring = handmade::Ring::with_rows(4, SealFlags::SHRINK, Kind::Eventfd);
+    (ring.info.max_segments, ring.info.row_bytes) = (2, 56);
+    ring.put_header(&ring.info);
+    ring.publish(1);
+    ring.put_slot_info(1, offset_of!(SlotInfo, segment_count), 2);
+    let table = ring.slot(1) + ring.info.table_offset;
+    ring.put(table + 32, &[0xFF; 24]);
+    let second = [0x0001_0003, 0.25f32.to_bits(), 2, 1, 1, 1, 1, 9];
+    ring.put(table + 56, &second.map(u32::to_le_bytes).concat());
+    let [rust, c, py] = told_by_all("long-rows", &ring);
+    let rows: Vec<_> = rust["segments"].as_array().expect("rows").iter().map(|row| (row["id"].as_u64(), row["bbox"].clone())).collect();
+    assert_eq!(rows, [(Some(7), json!([1, 0, 2, 2])), (Some(3), json!([2, 1, 1, 1]))]);
+    assert_eq!((&rust, &rust), (&c, &py));
 }
 
 #[test]
@@ -186,10 +245,11 @@ fn shapes() -> Vec<Shape> {
         shape!(Hello, "eomt_edge_hello", "HELLO": magic abi_version status generation ring_bytes writer_pid reserved message),
         shape!(RingInfo, "eomt_edge_ring_info", "RING_INFO": magic abi_version header_bytes slot_count max_segments max_width
                max_height slots_offset slot_stride total_bytes table_offset ids_offset frame_offset labels_offset labels_bytes
-               metadata_offset metadata_bytes label_count flags writer_pid reserved created_ns reserved_words),
+               metadata_offset metadata_bytes label_count flags writer_pid row_bytes created_ns reserved_words),
         shape!(RingHeader, "eomt_edge_ring_header", "RING_HEADER": info latest heartbeat_ns closed reserved),
         shape!(SlotInfo, "eomt_edge_slot_info", "SLOT_INFO": sequence frame_sequence captured_ns published_ns dropped width height
-               source_id flags segment_count checksum stage_us model_hash reserved),
+               source_id flags segment_count checksum stage_us model_hash stamp_ns dropped_busy dropped_source dropped_corrupt failed
+               frame_format frame_stride frame_bytes frame_colour reserved),
         shape!(SlotHeader, "eomt_edge_slot_header", "SLOT_HEADER": magic abi_version lock info),
         shape!(SegmentRow, "eomt_edge_segment", "SEGMENT_ROW": id class score bbox area track_id),
     ]
@@ -199,6 +259,11 @@ fn shapes() -> Vec<Shape> {
 fn constants() -> Vec<(&'static str, &'static str, u64)> {
     vec![
         ("EOMT_EDGE_ABI_VERSION", "ABI_VERSION", ABI_VERSION.into()),
+        ("EOMT_EDGE_ABI_OLDEST", "ABI_OLDEST", ABI_OLDEST.into()),
+        ("EOMT_EDGE_SLOT_HEADER_BYTES_V1", "SLOT_HEADER_BYTES_V1", SLOT_HEADER_BYTES_V1 as u64),
+        ("EOMT_EDGE_MAX_ROW_BYTES", "MAX_ROW_BYTES", MAX_ROW_BYTES.into()),
+        ("EOMT_EDGE_BT709", "FRAME_BT709", FRAME_BT709.into()),
+        ("EOMT_EDGE_FULL_RANGE", "FRAME_FULL_RANGE", FRAME_FULL_RANGE.into()),
         ("EOMT_EDGE_RING_MAGIC", "RING_MAGIC", RING_MAGIC),
         ("EOMT_EDGE_HELLO_MAGIC", "HELLO_MAGIC", HELLO_MAGIC),
         ("EOMT_EDGE_SLOT_MAGIC", "SLOT_MAGIC", SLOT_MAGIC.into()),

@@ -38,6 +38,9 @@ pub enum Command {
     /// Write the pictures of a ROS 2 topic to standard output, for a program without ROS
     #[cfg(feature = "ros2")]
     Images(crate::ros2::ImagesArgs),
+    /// Be a ROS 2 node that publishes the masks, over Zenoh (rmw_zenoh)
+    #[cfg(feature = "zenoh")]
+    Zenoh(crate::zenoh::ZenohArgs),
 }
 
 impl Command {
@@ -51,6 +54,8 @@ impl Command {
             Command::Ros2(args) => args.run(),
             #[cfg(feature = "ros2")]
             Command::Images(args) => args.run(),
+            #[cfg(feature = "zenoh")]
+            Command::Zenoh(args) => args.run(),
         }
     }
 }

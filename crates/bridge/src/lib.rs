@@ -16,7 +16,11 @@ pub mod logging;
 pub mod masks;
 pub mod node;
 pub mod picture;
+#[cfg(any(feature = "ros2", feature = "zenoh"))]
+pub mod publishing;
 #[cfg(feature = "ros2")]
 pub mod ros2;
 pub mod stop;
 pub mod topics;
+#[cfg(feature = "zenoh")]
+pub mod zenoh;

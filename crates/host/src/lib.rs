@@ -1,4 +1,4 @@
-//! What the daemon and the tools both ask of the operating system: model files, pictures, the clock, output.
+//! What the daemon and the tools both ask of the operating system: model files, pictures, bags (feature `bag`), the clock, output.
 //!
 //! ```no_run
 //! use eomt_edge_host::model_file::{Compute, load};
@@ -12,6 +12,8 @@
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "bag")]
+pub mod bags;
 mod clock;
 pub mod contents;
 pub mod model_file;

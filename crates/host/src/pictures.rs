@@ -189,6 +189,23 @@ fn other(path: &Path, bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Or
     Ok((DynamicImage::from_decoder(decoder).map_err(format)?, orientation))
 }
 
+/// (width, height) of a picture in memory as it is stored, and whether it is JPEG; `None` for what is neither JPEG nor PNG.
+#[cfg(feature = "bag")]
+pub(crate) fn stored_size(bytes: &[u8]) -> Option<((u32, u32), bool)> {
+    let format = image::guess_format(bytes).ok()?;
+    let size = size_of_head(bytes, Exif::Ignore).ok()?;
+    Some((size.shown, format == ImageFormat::Jpeg))
+}
+
+/// RGB of a PNG picture in memory, and whether it is grey. Its size is the caller's to check before.
+#[cfg(feature = "bag")]
+pub(crate) fn decode_png(bytes: &[u8]) -> Result<(Vec<u8>, bool), String> {
+    let decoder = reader(bytes).and_then(ImageReader::into_decoder);
+    let picture = decoder.and_then(DynamicImage::from_decoder).map_err(|error| first_line(&error))?;
+    let is_grey = !picture.color().has_color();
+    Ok((picture.into_rgb8().into_raw(), is_grey))
+}
+
 /// A reader that takes little memory until pixels are decoded, whatever the bytes say.
 fn reader(bytes: &[u8]) -> image::ImageResult<ImageReader<Cursor<&[u8]>>> {
     // the decoder needs a line of at most 8 bytes a pixel; IHDR, which has the width, comes first (PNG specification, 11.2.1)

@@ -17,6 +17,8 @@
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "bag")]
+pub mod bag;
 pub mod cdr;
 mod message;
 pub mod messages;

@@ -1,4 +1,5 @@
-//! `segment`: segments pictures and writes an overlay, a COCO panoptic PNG and a JSON file for each.
+//! `segment`: segments pictures and writes an overlay, a COCO panoptic PNG and a JSON file for each. A bag stands for its pictures, which are
+//! written too: they are no files otherwise.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use eomt_edge_core::model::Model;
 use eomt_edge_core::overlay;
 use eomt_edge_core::pipeline::Pipeline;
 use eomt_edge_core::segment::PostProcessConfig;
+use eomt_edge_host::bags::{self, BagName, UnpackedBag};
 use eomt_edge_host::files;
 use eomt_edge_host::model_file::{self, Compute};
 use eomt_edge_host::output::{say, usage};
@@ -44,12 +46,13 @@ pub struct SegmentOptions {
 /// The most windows of one picture: the logits of all are in memory at the same time.
 const WINDOWS_MAX: u32 = 64;
 
-/// Segments each image into `directory`: `NAME.overlay.png`, `NAME.panoptic.png`, `NAME.json`.
+/// Segments each image into `directory`: `NAME.overlay.png`, `NAME.panoptic.png`, `NAME.json`, and of a bag's pictures `NAME.png`.
 ///
 /// # Errors
 /// When the model, the directory or a picture is unusable; pictures before the bad one keep their results.
 pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &SegmentOptions) -> Result<()> {
-    let names = output_names(images)?;
+    let (images, bags) = unpacked(images, options.max_pixels)?;
+    let names = output_names(&images)?;
     let (model, _) = model_file::load_checked(model, &Compute::threads(options.threads).with_normalization(options.normalization))?;
     let mut pipeline = pipeline(model, options)?;
     let bar = progress::bar(images.len() as u64, "segmenting");
@@ -61,10 +64,14 @@ pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &Seg
         let segments = if options.windows { pipeline.segments_of_windows(&frame) } else { pipeline.segments(&frame) };
         let segments = segments.with_context(|| format!("{}: cannot be segmented", image.display()))?;
         let labels = &pipeline.model().metadata().labels;
+        files::make_directory(directory)?;
+        if bags.iter().any(|bag| image.starts_with(bag.path())) {
+            let png = files::png_rgb(&frame.data, frame.width, frame.height)?;
+            files::write(&directory.join(format!("{name}.png")), &png)?;
+        }
         let mut picture = frame.data;
         overlay::paint(&mut picture, frame.width as usize, &segments.ids, &segments.table, labels);
         let (width, height) = (segments.width, segments.height);
-        files::make_directory(directory)?;
         files::write(&directory.join(format!("{name}.overlay.png")), &files::png_rgb(&picture, width, height)?)?;
         let panoptic = annotations::coco_panoptic(&segments.ids);
         files::write(&directory.join(format!("{name}.panoptic.png")), &files::png_rgb(&panoptic, width, height)?)?;
@@ -75,6 +82,22 @@ pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &Seg
     bar.finish_and_clear();
     let pictures = if images.len() == 1 { "1 picture".to_owned() } else { format!("{} pictures", images.len()) };
     say(format_args!("{pictures} segmented into {}", directory.display()))
+}
+
+/// The pictures with those of bags in their places, and the bags, with which their pictures go.
+fn unpacked(images: &[PathBuf], max_pixels: u64) -> Result<(Vec<PathBuf>, Vec<UnpackedBag>)> {
+    let (mut pictures, mut bags) = (Vec::new(), Vec::new());
+    for image in images {
+        match BagName::at(image) {
+            None => pictures.push(image.clone()),
+            Some(name) => {
+                let bag = bags::unpack(&name, max_pixels, |_| true)?;
+                pictures.extend(bag.names.iter().map(|name| bag.path().join(name)));
+                bags.push(bag);
+            }
+        }
+    }
+    Ok((pictures, bags))
 }
 
 /// File stems; two pictures of one name would overwrite each other.

@@ -58,8 +58,10 @@ pub struct RingConfig {
     pub max_height: u32,
     /// Rows of the segment table.
     pub max_segments: u32,
-    /// Slots have room for the camera frame (RGB24).
+    /// Slots have room for the camera frame: three bytes a pixel.
     pub include_frame: bool,
+    /// The camera frame as its source gave it, where that is possible; else RGB24. For whoever fills the slots.
+    pub source_format: bool,
     /// Every slot carries a CRC-32 of its content: for tests, costs a pass over the data.
     pub checksum: bool,
     /// First 16 bytes of the model file's SHA-256.
@@ -74,6 +76,7 @@ impl Default for RingConfig {
             max_height: 720,
             max_segments: 256,
             include_frame: false,
+            source_format: false,
             checksum: false,
             model_hash: [0; 16],
         }

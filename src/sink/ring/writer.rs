@@ -96,7 +96,7 @@ impl RingWriter {
         let sequence = self.published + 1;
         let slot = self.slot(sequence);
         seqlock::begin::<Hardware>(lock_of(&slot), sequence);
-        Ok(SlotWriter { ring: self, slot, sequence, width, height, frame_filled: false })
+        Ok(SlotWriter { ring: self, slot, sequence, width, height, picture: None })
     }
 
     /// A sign of life when no frame comes; every published frame is one too. CLOCK_MONOTONIC, nanoseconds.
@@ -191,7 +191,16 @@ pub struct SlotWriter<'ring> {
     sequence: u64,
     width: u32,
     height: u32,
-    frame_filled: bool,
+    picture: Option<Picture>,
+}
+
+/// What a slot says of its camera frame.
+#[derive(Debug, Clone, Copy)]
+struct Picture {
+    format: FrameFormat,
+    colour: u32,
+    stride: u32,
+    bytes: u32,
 }
 
 impl SlotWriter<'_> {
@@ -206,15 +215,36 @@ impl SlotWriter<'_> {
 
     /// The camera frame, RGB24, `None` when the ring has no frames. Calling it announces the frame: write every byte.
     pub fn frame(&mut self) -> Option<&mut [u8]> {
-        if self.ring.info.frame_offset == 0 {
+        self.announce(FrameFormat::Rgb24, 0, 3 * self.width as usize * self.height as usize)
+    }
+
+    /// Copies the camera frame into the slot, of its size and in this format; `colour` as [`SlotInfo::frame_colour`]. False when the ring
+    /// has no frames, or no room for so many bytes.
+    pub fn put_frame(&mut self, format: FrameFormat, colour: u32, bytes: &[u8]) -> bool {
+        debug_assert!(format.frame_bytes(self.width, self.height).is_none_or(|needed| needed == bytes.len()));
+        self.announce(format, colour, bytes.len()).map(|target| target.copy_from_slice(bytes)).is_some()
+    }
+
+    /// Room for a camera frame of so many bytes, which must all be written.
+    fn announce(&mut self, format: FrameFormat, colour: u32, bytes: usize) -> Option<&mut [u8]> {
+        let RingInfo { frame_offset, slot_stride, .. } = self.ring.info;
+        if frame_offset == 0 || bytes as u64 > slot_stride - frame_offset {
             return None;
         }
-        self.frame_filled = true;
-        let start = self.slot.0.wrapping_add(self.ring.info.frame_offset as usize);
-        // SAFETY: the area lies inside the slot, behind the id map, and has room for 3 x max_width x max_height bytes, which bound
-        // 3 x width x height; it is initialized (zero pages or older frames). In this process only `self` reaches it, exclusively;
-        // other processes can only read it and discard what they read while the lock is odd.
-        Some(unsafe { std::slice::from_raw_parts_mut(start, 3 * self.width as usize * self.height as usize) })
+        let stride = format.stride(self.width).unwrap_or(0) as u32;
+        self.picture = Some(Picture { format, colour, stride, bytes: u32::try_from(bytes).ok()? });
+        Some(self.picture_area(bytes))
+    }
+
+    /// `bytes` must not exceed the area: [`SlotWriter::announce`] has checked it.
+    fn picture_area(&mut self, bytes: usize) -> &mut [u8] {
+        let RingInfo { frame_offset, slot_stride, .. } = self.ring.info;
+        debug_assert!(frame_offset > 0 && frame_offset + bytes as u64 <= slot_stride);
+        let start = self.slot.0.wrapping_add(frame_offset as usize);
+        // SAFETY: the area lies inside the slot, behind the id map, and reaches to the slot's end, which bounds `bytes`; it is
+        // initialized (zero pages or older frames). In this process only `self` reaches it, exclusively; other processes can only read
+        // it and discard what they read while the lock is odd.
+        unsafe { std::slice::from_raw_parts_mut(start, bytes) }
     }
 
     /// Publishes the slot and wakes the server; returns the ring sequence. Segments beyond `max_segments` are left out of the
@@ -223,28 +253,35 @@ impl SlotWriter<'_> {
         let kept = &segments[..segments.len().min(self.ring.info.max_segments as usize)];
         let flag = |on: bool, bit: u32| if on { bit } else { 0 };
         let checksum = self.write_table(kept);
+        let (picture, unpublished) = (self.picture, report.unpublished);
         let info = SlotInfo {
             sequence: self.sequence,
             frame_sequence: report.sequence,
             captured_ns: report.captured_ns,
             published_ns: report.published_ns,
-            dropped: report.dropped,
+            dropped: report.unpublished.dropped(),
             width: self.width,
             height: self.height,
             source_id: self.ring.source_id,
             flags: flag(report.stale, SLOT_STALE)
                 | flag(report.no_signal, SLOT_NO_SIGNAL)
-                | flag(self.frame_filled, SLOT_HAS_FRAME)
+                | flag(picture.is_some(), SLOT_HAS_FRAME)
                 | flag(checksum.is_some(), SLOT_HAS_CHECKSUM)
                 | flag(kept.len() < segments.len(), SLOT_TRUNCATED),
             segment_count: kept.len() as u32,
             checksum: checksum.unwrap_or(0),
             stage_us: report.times.micros,
             model_hash: self.ring.config.model_hash,
-            frame_format: if self.frame_filled { FrameFormat::Rgb24.fourcc() } else { 0 },
-            frame_stride: if self.frame_filled { 3 * self.width } else { 0 },
-            frame_bytes: if self.frame_filled { 3 * self.width * self.height } else { 0 },
-            ..SlotInfo::default()
+            stamp_ns: report.stamp_ns,
+            dropped_busy: unpublished.busy,
+            dropped_source: unpublished.source,
+            dropped_corrupt: unpublished.corrupt,
+            failed: unpublished.failed,
+            frame_format: picture.map_or(0, |picture| picture.format.fourcc()),
+            frame_stride: picture.map_or(0, |picture| picture.stride),
+            frame_bytes: picture.map_or(0, |picture| picture.bytes),
+            frame_colour: picture.map_or(0, |picture| picture.colour),
+            reserved: [0; 11],
         };
         let header = self.slot.0;
         // SAFETY: the header starts the slot, 64-aligned and inside the mapping; only this process writes it, and these three
@@ -282,7 +319,7 @@ impl SlotWriter<'_> {
             return None;
         }
         let crc = crc32(crc32(0, rows_as_bytes(rows)), ids_as_bytes(self.ids()));
-        if self.frame_filled { self.frame().map(|frame| crc32(crc, frame)) } else { Some(crc) }
+        Some(self.picture.map_or(crc, |picture| crc32(crc, self.picture_area(picture.bytes as usize))))
     }
 }
 

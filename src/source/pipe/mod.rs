@@ -236,7 +236,7 @@ impl PipeSource {
         }
         self.sequence += 1;
         let PipeOptions { size: (width, height), format, colour, .. } = self.options;
-        Frame { width, height, format, colour, data: buffer, sequence: self.sequence, captured_ns, truth: None }
+        Frame { colour, sequence: self.sequence, captured_ns, ..Frame::new(width, height, format, buffer) }
     }
 }
 

@@ -328,14 +328,10 @@ impl Source for V4l2Source {
                 self.delivered += 1;
                 let Losses { missed, stale, broken } = self.losses;
                 let frame = Frame {
-                    width: layout.width,
-                    height: layout.height,
-                    format: layout.format,
                     colour: layout.colour,
-                    data: buffer,
                     sequence: self.delivered + missed + stale + broken,
                     captured_ns,
-                    truth: None,
+                    ..Frame::new(layout.width, layout.height, layout.format, buffer)
                 };
                 return Ok(self.deliver(frame));
             }

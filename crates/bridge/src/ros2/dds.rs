@@ -31,7 +31,7 @@ const FAREWELL: std::time::Duration = std::time::Duration::from_millis(300);
 #[derive(Debug, thiserror::Error)]
 pub enum DdsError {
     /// No sockets, no threads, no network.
-    #[error("DDS cannot start in domain {domain}: {source}")]
+    #[error("DDS cannot start in domain {domain}")]
     Start {
         /// ROS_DOMAIN_ID.
         domain: u16,
@@ -39,7 +39,7 @@ pub enum DdsError {
         source: CreateError,
     },
     /// A topic.
-    #[error("DDS cannot make the topic {name}: {source}")]
+    #[error("DDS cannot make the topic {name}")]
     Topic {
         /// Its name.
         name: String,

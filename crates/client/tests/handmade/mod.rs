@@ -44,25 +44,30 @@ pub struct Ring {
 impl Ring {
     /// Two slots of at most 4x2 pixels and two segments.
     pub fn new(seals: SealFlags, kind: Kind) -> Ring {
-        Ring::make(ABI_VERSION, false, seals, kind)
+        Ring::with_rows(2, seals, kind)
+    }
+
+    /// [`Ring::new`] with room for so many segments.
+    pub fn with_rows(max_segments: u32, seals: SealFlags, kind: Kind) -> Ring {
+        Ring::make(ABI_VERSION, max_segments, false, seals, kind)
     }
 
     /// [`Ring::new`] with room for the camera frame.
     pub fn with_frames(seals: SealFlags, kind: Kind) -> Ring {
-        Ring::make(ABI_VERSION, true, seals, kind)
+        Ring::make(ABI_VERSION, 2, true, seals, kind)
     }
 
     /// [`Ring::new`] as a daemon of this ABI writes it.
     pub fn of_abi(abi_version: u32, seals: SealFlags, kind: Kind) -> Ring {
-        Ring::make(abi_version, false, seals, kind)
+        Ring::make(abi_version, 2, false, seals, kind)
     }
 
-    fn make(abi_version: u32, has_frame: bool, seals: SealFlags, kind: Kind) -> Ring {
+    fn make(abi_version: u32, max_segments: u32, has_frame: bool, seals: SealFlags, kind: Kind) -> Ring {
         let geometry = Geometry {
             slot_count: 2,
             max_width: 4,
             max_height: 2,
-            max_segments: 2,
+            max_segments,
             has_frame,
             labels_bytes: LABELS.len(),
             metadata_bytes: METADATA.len(),

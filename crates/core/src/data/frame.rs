@@ -212,24 +212,34 @@ pub struct Frame {
     pub sequence: u64,
     /// When the picture was taken: CLOCK_MONOTONIC, nanoseconds.
     pub captured_ns: u64,
+    /// The source's own time stamp, where it has one, as a recording or a ROS message does: nanoseconds since 1970. 0 = it has none.
+    pub stamp_ns: u64,
+    /// The JPEG picture that `data` was decoded from, as it came; empty where there is none.
+    pub jpeg: Vec<u8>,
     /// Present when the source drew the picture itself.
     pub truth: Option<Box<GroundTruth>>,
 }
 
 impl Frame {
-    /// An RGB frame with sequence and time zero. Panics when `data` is not `3 * width * height` bytes: a bug of the caller.
-    pub fn rgb(width: u32, height: u32, data: Vec<u8>) -> Frame {
-        assert_eq!(Some(data.len()), PixelFormat::Rgb24.frame_len(width, height), "RGB frame of {width}x{height}");
-        Frame { width, height, format: PixelFormat::Rgb24, colour: Colour::default(), data, sequence: 0, captured_ns: 0, truth: None }
+    /// A frame with sequence and times zero.
+    pub fn new(width: u32, height: u32, format: PixelFormat, data: Vec<u8>) -> Frame {
+        let (colour, jpeg) = (Colour::default(), Vec::new());
+        Frame { width, height, format, colour, data, sequence: 0, captured_ns: 0, stamp_ns: 0, jpeg, truth: None }
     }
 
-    /// Takes over all of `other` but its ground truth, and reuses the memory of `self`.
+    /// An RGB frame with sequence and times zero. Panics when `data` is not `3 * width * height` bytes: a bug of the caller.
+    pub fn rgb(width: u32, height: u32, data: Vec<u8>) -> Frame {
+        assert_eq!(Some(data.len()), PixelFormat::Rgb24.frame_len(width, height), "RGB frame of {width}x{height}");
+        Frame::new(width, height, PixelFormat::Rgb24, data)
+    }
+
+    /// Takes over all of `other` but its JPEG picture and its ground truth, and reuses the memory of `self`.
     pub fn copy_from(&mut self, other: &Frame) {
         let mut data = std::mem::take(&mut self.data);
         data.clear();
         data.extend_from_slice(&other.data);
-        let Frame { width, height, format, colour, sequence, captured_ns, .. } = *other;
-        *self = Frame { width, height, format, colour, data, sequence, captured_ns, truth: None };
+        let Frame { width, height, format, colour, sequence, captured_ns, stamp_ns, .. } = *other;
+        *self = Frame { colour, sequence, captured_ns, stamp_ns, ..Frame::new(width, height, format, data) };
     }
 }
 

@@ -49,7 +49,7 @@ impl std::fmt::Display for Stride {
 /// What becomes of a run whose input ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum InputEnd {
-    /// A camera does not end: standard input fails the run, a FIFO waits for its next writer, a command is started again.
+    /// A camera does not end: standard input and a bag fail the run, a FIFO waits for its next writer, a command is started again.
     #[default]
     Fail,
     /// The run ends, and well.

@@ -26,7 +26,7 @@ pub use geometry::{Geometry, Windows};
 pub use layout::{InputEnd, Plane, RawLayout, Stride};
 pub use logits::{ClassLogits, Logits};
 pub use normalization::Normalization;
-pub use report::{FrameReport, Stage, StageTimes};
+pub use report::{FrameReport, Stage, StageTimes, Unpublished};
 pub use segments::{NO_SEGMENT, Rle, Segment, Segments};
 pub use task::{Task, Thresholds};
 pub use tensor::Tensor;

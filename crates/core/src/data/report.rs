@@ -42,6 +42,26 @@ impl StageTimes {
     }
 }
 
+/// Frames of the source that gave no masks, since the daemon started, by cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unpublished {
+    /// A newer one took their place before the network was free: in the mailbox, or in the driver's queue.
+    pub busy: u64,
+    /// Lost before the daemon saw them: gaps in the source's own numbers.
+    pub source: u64,
+    /// They arrived damaged.
+    pub corrupt: u64,
+    /// The network, its segments or their publication failed.
+    pub failed: u64,
+}
+
+impl Unpublished {
+    /// Those whose processing did not begin: all but the failed ones.
+    pub fn dropped(&self) -> u64 {
+        self.busy + self.source + self.corrupt
+    }
+}
+
 /// One frame's accounts: published beside its masks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FrameReport {
@@ -51,8 +71,10 @@ pub struct FrameReport {
     pub captured_ns: u64,
     /// When the masks were complete: CLOCK_MONOTONIC, nanoseconds.
     pub published_ns: u64,
-    /// Frames of the source that were not processed, since the daemon started.
-    pub dropped: u64,
+    /// The source's own time stamp of the picture: [`Frame::stamp_ns`](super::Frame::stamp_ns).
+    pub stamp_ns: u64,
+    /// What became of frames without masks.
+    pub unpublished: Unpublished,
     /// Microseconds per stage.
     pub times: StageTimes,
     /// At its publication the frame was older than the configuration allows. The sink decides it.

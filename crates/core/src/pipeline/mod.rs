@@ -2,10 +2,11 @@
 //!
 //! ```no_run
 //! # fn demo(model: eomt_edge_core::model::Model, frame: eomt_edge_core::data::Frame) -> Result<(), Box<dyn std::error::Error>> {
+//! use eomt_edge_core::data::Unpublished;
 //! use eomt_edge_core::pipeline::{FixedClock, NullSink, Pipeline};
 //! use eomt_edge_core::segment::PostProcessConfig;
 //! let mut pipeline = Pipeline::new(model, PostProcessConfig::default());
-//! let report = pipeline.process(&frame, 0, &mut NullSink::default(), &FixedClock(0))?;
+//! let report = pipeline.process(&frame, Unpublished::default(), &mut NullSink::default(), &FixedClock(0))?;
 //! println!("{} us", report.times.total_us());
 //! # Ok(())
 //! # }
@@ -39,7 +40,7 @@ pub use pool::Pool;
 pub use ports::{Captured, Clock, FixedClock, Losses, NullSink, Publication, Sink, SinkError, Source, SourceError};
 pub use temporal::{SegmentedFrame, TemporalStage};
 
-use crate::data::{ClassLogits, Frame, FrameReport, Logits, Segments, StageTimes, Tensor, Windows};
+use crate::data::{ClassLogits, Frame, FrameReport, Logits, Segments, StageTimes, Tensor, Unpublished, Windows};
 use crate::model::{Model, ModelError};
 use crate::preprocess::{FrameDecoder, Preprocessor};
 use crate::segment::{
@@ -109,12 +110,18 @@ impl<N: Network> Pipeline<N> {
         network.run(tensor, &mut keep, logits)
     }
 
-    /// Takes one decoded frame through all stages into `sink`; `dropped` goes into its report.
+    /// Takes one decoded frame through all stages into `sink`; `unpublished` goes into its report.
     ///
     /// # Errors
     /// When the network cannot run or the sink cannot take the frame; the pipeline stays usable.
-    pub fn process(&mut self, frame: &Frame, dropped: u64, sink: &mut dyn Sink, clock: &dyn Clock) -> Result<FrameReport, PipelineError> {
-        self.process_since(clock.now_ns(), frame, dropped, sink, clock)
+    pub fn process(
+        &mut self,
+        frame: &Frame,
+        unpublished: Unpublished,
+        sink: &mut dyn Sink,
+        clock: &dyn Clock,
+    ) -> Result<FrameReport, PipelineError> {
+        self.process_since(clock.now_ns(), frame, unpublished, sink, clock)
     }
 
     /// [`Pipeline::process`] for a frame as the source gives it: `decoder` decodes, crops and rotates it first, and that time counts
@@ -126,13 +133,17 @@ impl<N: Network> Pipeline<N> {
         &mut self,
         frame: Frame,
         decoder: &mut FrameDecoder,
-        dropped: u64,
+        unpublished: Unpublished,
         sink: &mut dyn Sink,
         clock: &dyn Clock,
     ) -> (Result<FrameReport, PipelineError>, Frame) {
         let started_ns = clock.now_ns();
         match decoder.decode(frame) {
-            Ok(frame) => (self.process_since(started_ns, &frame, dropped, sink, clock), frame),
+            Ok(mut frame) => {
+                let result = self.process_since(started_ns, &frame, unpublished, sink, clock);
+                decoder.recycle(&mut frame);
+                (result, frame)
+            }
             Err((error, frame)) => (Err(PipelineError::Decode(error)), frame),
         }
     }
@@ -141,7 +152,7 @@ impl<N: Network> Pipeline<N> {
         &mut self,
         started_ns: u64,
         frame: &Frame,
-        dropped: u64,
+        unpublished: Unpublished,
         sink: &mut dyn Sink,
         clock: &dyn Clock,
     ) -> Result<FrameReport, PipelineError> {
@@ -150,7 +161,8 @@ impl<N: Network> Pipeline<N> {
         let preprocessed = clock.now_ns();
         self.infer().map_err(|source| PipelineError::Network { sequence, source })?;
         let inferred = clock.now_ns();
-        let mut report = FrameReport { sequence, captured_ns: frame.captured_ns, dropped, ..FrameReport::default() };
+        let Frame { captured_ns, stamp_ns, .. } = *frame;
+        let mut report = FrameReport { sequence, captured_ns, stamp_ns, unpublished, ..FrameReport::default() };
         let mut segmented = inferred;
         let Pipeline { segmenter, temporal, logits, .. } = self;
         let published = sink.publish(frame, &mut |ids, publication| {

@@ -116,7 +116,7 @@ fn config() -> PostProcessConfig {
 
 fn picture() -> Frame {
     let data = (0..SIZE * SIZE * 3).map(|at| (at * 7919 % 251) as u8).collect();
-    Frame { sequence: 41, captured_ns: 5, ..Frame::rgb(SIZE as u32, SIZE as u32, data) }
+    Frame { sequence: 41, captured_ns: 5, stamp_ns: 6, ..Frame::rgb(SIZE as u32, SIZE as u32, data) }
 }
 
 /// Ids and (class, area) by the definition: bilinear enlargement (half-pixel centres), each pixel to the query with the largest
@@ -164,12 +164,15 @@ fn another_network_gives_the_segments_of_the_definition() {
     let mut pipeline = Pipeline::new(ByHand::new(&clock), config());
     let frame = picture();
     let mut sink = NullSink::default();
-    pipeline.process(&frame, 3, &mut sink, &clock).expect("runs");
+    let unpublished = Unpublished { busy: 3, source: 4, corrupt: 5, failed: 6 };
+    pipeline.process(&frame, unpublished, &mut sink, &clock).expect("runs");
     let (ids, table) = definition();
     assert_eq!(table.len(), 3, "each of the three is seen: {table:?}");
     assert_eq!(sink.ids, ids);
     assert_eq!(sink.last.table.iter().map(|row| (row.category_id, row.area)).collect::<Vec<_>>(), table);
-    assert_eq!((sink.last.report.sequence, sink.last.report.captured_ns, sink.last.report.dropped), (41, 5, 3));
+    let report = sink.last.report;
+    assert_eq!((report.sequence, report.captured_ns, report.stamp_ns, report.unpublished), (41, 5, 6, unpublished));
+    assert_eq!(report.unpublished.dropped(), 12);
     let tensor = (0..3 * SIZE * SIZE).map(|at| {
         let (channel, pixel) = (at / (SIZE * SIZE), at % (SIZE * SIZE));
         let (mean, std) = ([0.5, 0.25, 0.125][channel], [0.5, 0.25, 0.125][channel]);
@@ -214,7 +217,7 @@ fn a_temporal_stage_sees_every_frame_until_it_is_reset() {
     let mut pipeline = Pipeline::new(ByHand::new(&clock), config()).with_temporal_stage(Box::new(stage));
     let mut sink = NullSink::default();
     let mut tracks = |pipeline: &mut Pipeline<ByHand>| {
-        let report = pipeline.process(&picture(), 0, &mut sink, &clock).expect("runs");
+        let report = pipeline.process(&picture(), Unpublished::default(), &mut sink, &clock).expect("runs");
         assert_eq!(report.times.micros, [0, 50, 7, 0], "the stage's time is segmentation's");
         assert_eq!(sink.ids[0], 41);
         sink.last.table.iter().map(|row: &Segment| row.track_id).collect::<Vec<_>>()
@@ -250,15 +253,44 @@ fn preprocessing_begins_before_the_decoder() {
     let size = SIZE as u32;
     image::ImageEncoder::write_image(encoder, &picture().data, size, size, image::ExtendedColorType::Rgb8).expect("encodes");
     let compressed = Frame { format: PixelFormat::Mjpg, data: jpeg.clone(), ..picture() };
-    let (result, frame) = pipeline.process_captured(compressed, &mut decoder, 0, &mut Slow(clock.clone()), &clock);
+    let (result, frame) = pipeline.process_captured(compressed, &mut decoder, Unpublished::default(), &mut Slow(clock.clone()), &clock);
     assert_eq!(result.expect("runs").times.micros, [0, 50, 0, 9]);
     assert_eq!(clock.take_readings(), 5);
     assert_eq!((frame.format, frame.data.len()), (PixelFormat::Rgb24, SIZE * SIZE * 3), "the decoded picture's memory comes back");
     let broken = Frame { format: PixelFormat::Mjpg, data: jpeg[..60].to_vec(), ..picture() };
-    let (result, frame) = pipeline.process_captured(broken, &mut decoder, 0, &mut Slow(clock.clone()), &clock);
+    let (result, frame) = pipeline.process_captured(broken, &mut decoder, Unpublished::default(), &mut Slow(clock.clone()), &clock);
     assert!(matches!(result, Err(PipelineError::Decode(_))));
     assert_eq!(clock.take_readings(), 1, "before the decoder, and the decoder failed");
     assert_eq!(frame.data, jpeg[..60]);
+}
+
+/// Keeps the JPEG picture of the last frame.
+#[derive(Default)]
+struct Jpeg(Vec<u8>);
+
+impl Sink for Jpeg {
+    fn publish(&mut self, frame: &Frame, fill: &mut dyn FnMut(&mut [u16], &mut Publication)) -> Result<(), SinkError> {
+        fill(&mut vec![0; (frame.width * frame.height) as usize], &mut Publication::default());
+        self.0.clone_from(&frame.jpeg);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_sees_the_picture_as_the_camera_sent_it() {
+    let clock = HandClock::default();
+    let mut pipeline = Pipeline::new(ByHand::new(&clock), config());
+    let mut jpeg = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 90);
+    let size = SIZE as u32;
+    image::ImageEncoder::write_image(encoder, &picture().data, size, size, image::ExtendedColorType::Rgb8).expect("encodes");
+    let (mut decoder, mut sink) = (FrameDecoder::default(), Jpeg::default());
+    for frame in [Frame { format: PixelFormat::Mjpg, data: jpeg.clone(), ..picture() }, picture()] {
+        let expected = if frame.format == PixelFormat::Mjpg { jpeg.clone() } else { Vec::new() };
+        let (result, used) = pipeline.process_captured(frame, &mut decoder, Unpublished::default(), &mut sink, &clock);
+        result.expect("runs");
+        assert_eq!((sink.0.as_slice(), used.jpeg.len()), (&expected[..], 0), "its memory is the decoder's again");
+    }
 }
 
 struct Full;
@@ -273,20 +305,24 @@ impl Sink for Full {
 fn a_frame_that_fails_is_named_by_its_number() {
     let clock = HandClock::default();
     let mut pipeline = Pipeline::new(ByHand::new(&clock), config());
-    let mut errors = vec![pipeline.process(&picture(), 0, &mut Full, &clock).expect_err("full")];
+    let mut errors = vec![pipeline.process(&picture(), Unpublished::default(), &mut Full, &clock).expect_err("full")];
     let mut decoder = FrameDecoder::default();
     let garbage = Frame { format: PixelFormat::Mjpg, data: vec![1, 2, 3], ..picture() };
-    errors.push(pipeline.process_captured(garbage, &mut decoder, 0, &mut NullSink::default(), &clock).0.expect_err("garbage"));
+    errors.push(
+        pipeline.process_captured(garbage, &mut decoder, Unpublished::default(), &mut NullSink::default(), &clock).0.expect_err("garbage"),
+    );
     let beside = Some(crate::data::Crop { x: 500, y: 0, width: 5, height: 5 });
     let mut decoder = FrameDecoder::new(View { crop: beside, ..View::default() });
-    errors.push(pipeline.process_captured(picture(), &mut decoder, 0, &mut NullSink::default(), &clock).0.expect_err("empty"));
+    errors.push(
+        pipeline.process_captured(picture(), &mut decoder, Unpublished::default(), &mut NullSink::default(), &clock).0.expect_err("empty"),
+    );
     pipeline.network.broken = true;
-    errors.push(pipeline.process(&picture(), 0, &mut NullSink::default(), &clock).expect_err("broken"));
+    errors.push(pipeline.process(&picture(), Unpublished::default(), &mut NullSink::default(), &clock).expect_err("broken"));
     for (error, reason) in errors.iter().zip(["it is full", "no JPEG", "after the crop", "it is broken"]) {
         let sentence = error.to_string();
         assert!(sentence.starts_with("frame 41") && sentence.contains(reason), "{sentence}");
         assert_eq!((error.sequence(), sentence.matches("41").count()), (41, 1));
     }
     pipeline.network.broken = false;
-    pipeline.process(&picture(), 0, &mut NullSink::default(), &clock).expect("usable afterwards");
+    pipeline.process(&picture(), Unpublished::default(), &mut NullSink::default(), &clock).expect("usable afterwards");
 }

@@ -61,7 +61,8 @@ impl FrameDecoder {
         FrameDecoder { view, ..FrameDecoder::default() }
     }
 
-    /// The frame as the view describes it, in RGB. Frames that need neither decoding nor a view stay untouched.
+    /// The frame as the view describes it, in RGB; where the view leaves it whole, a JPEG picture goes along ([`Frame::jpeg`]). Frames
+    /// that need neither decoding nor a view stay untouched.
     ///
     /// # Errors
     /// [`DecodeError`] for a JPEG picture that is damaged or of another size than its frame says, and for a crop that leaves nothing; the
@@ -71,9 +72,11 @@ impl FrameDecoder {
             if let Err(error) = self.decode_jpeg(&frame) {
                 return Err((error, frame));
             }
-            // the compressed bytes become the next frame's memory
             std::mem::swap(&mut self.decoded, &mut frame.data);
             frame.format = PixelFormat::Rgb24;
+            if self.view.is_plain() {
+                std::mem::swap(&mut self.decoded, &mut frame.jpeg);
+            }
         }
         if self.view.is_plain() {
             return Ok(frame);
@@ -88,6 +91,13 @@ impl FrameDecoder {
         (frame.width, frame.height) = if self.view.turns % 2 == 1 { (area.height, area.width) } else { (area.width, area.height) };
         frame.format = PixelFormat::Rgb24;
         Ok(frame)
+    }
+
+    /// Takes the JPEG picture of a decoded frame back: its bytes become the next frame's memory.
+    pub fn recycle(&mut self, frame: &mut Frame) {
+        if !frame.jpeg.is_empty() {
+            self.decoded = std::mem::take(&mut frame.jpeg);
+        }
     }
 
     /// `frame`'s JPEG picture into `self.decoded`.
@@ -197,8 +207,13 @@ mod tests {
         let mut decoder = FrameDecoder::default();
         let reference = image::load_from_memory(&bytes).unwrap().to_rgb8().into_raw();
         for data in [bytes, bare, padded] {
+            let sent = data.clone();
             let ours = decoder.decode(Frame { format: PixelFormat::Mjpg, data, ..frame.clone() }).unwrap();
             assert_eq!((ours.format, &ours.data), (PixelFormat::Rgb24, &reference));
+            assert_eq!(ours.jpeg, sent);
+            let turned = View { turns: 2, ..View::default() };
+            let turned = FrameDecoder::new(turned).decode(Frame { format: PixelFormat::Mjpg, data: sent, ..frame.clone() }).unwrap();
+            assert!(turned.jpeg.is_empty(), "it shows another picture");
         }
     }
 

@@ -15,6 +15,7 @@
 //! The [`FrameDecoder`] prepares camera frames: it decodes JPEG pictures, crops, turns and mirrors.
 //! Refuses: opening files, anything but a [`Frame`].
 
+mod bayer;
 mod colour;
 mod decode;
 mod jpeg;
@@ -22,6 +23,7 @@ mod jpeg;
 use crate::data::{Frame, Geometry, Tensor, Windows};
 use crate::kernels::arch::Isa;
 use crate::kernels::resize::{Filter, resize_horizontal, resize_vertical};
+pub use bayer::Bayer;
 pub use colour::RgbConverter;
 pub use decode::{DecodeError, FrameDecoder};
 pub use jpeg::{JpegDecoder, JpegError, JpegPicture};

@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
@@ -169,9 +170,36 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         let mut list = TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = fs::remove_file(&self.0); // gone already after a rename
+        remove(&self.0);
         list.retain(|path| *path != self.0);
     }
+}
+
+/// A directory of one's own among those of temporary files, readable by its user only. Dropping removes it with all that is in it, and so do
+/// SIGINT, SIGTERM and SIGHUP.
+pub struct TemporaryDirectory(Temporary);
+
+impl TemporaryDirectory {
+    /// Where `TMPDIR` says, else in `/tmp`.
+    ///
+    /// # Errors
+    /// When nothing may be written there.
+    pub fn create() -> Result<TemporaryDirectory> {
+        let parent = std::env::temp_dir();
+        let make = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
+        let (temporary, ()) = Temporary::create(&parent, make).with_context(|| format!("{}: cannot be written", parent.display()))?;
+        Ok(TemporaryDirectory(temporary))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0.0
+    }
+}
+
+/// A file, or a directory with all that is in it.
+fn remove(path: &Path) {
+    let _ = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path)); // gone already after a rename
 }
 
 /// Starts the thread that removes temporary names when the process is asked to end, once. Signals that are ignored stay so (nohup(1)).
@@ -185,7 +213,7 @@ fn remove_at_signals() {
             for signal in caught.forever() {
                 // kept locked: nothing is created any more
                 let list = TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner);
-                list.iter().for_each(|path| drop(fs::remove_file(path)));
+                list.iter().for_each(|path| remove(path));
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }
         };
@@ -276,9 +304,11 @@ mod tests {
         const DIRECTORY: &str = "EOMT_EDGE_TEST_DIRECTORY";
         if let Some(directory) = std::env::var_os(DIRECTORY) {
             let file = AtomicFile::create_with(&Path::new(&directory).join("out.bin"), never).unwrap();
+            let folder = TemporaryDirectory::create().unwrap();
+            fs::write(folder.path().join("inside"), "").unwrap();
             println!("\nready");
             std::thread::park();
-            drop(file);
+            drop((file, folder));
         }
         let directory = scratch("signal");
         for signal in [SIGTERM, SIGINT, SIGHUP] {
@@ -288,12 +318,13 @@ mod tests {
                 .arg(std::env::current_exe().unwrap())
                 .args(["--exact", "files::atomic::tests::a_signal_removes_temporary_names", "--nocapture"])
                 .env(DIRECTORY, &directory)
+                .env("TMPDIR", &directory)
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
             let lines = BufReader::new(child.stdout.take().unwrap()).lines();
             assert!(lines.map_while(Result::ok).any(|line| line == "ready"));
-            assert_eq!(names(&directory).len(), 1);
+            assert_eq!(names(&directory).len(), 2);
             let pid = rustix::process::Pid::from_child(&child);
             rustix::process::kill_process(pid, rustix::process::Signal::from_named_raw(signal).unwrap()).unwrap();
             let status = child.wait().unwrap();

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-pub use atomic::AtomicFile;
+pub use atomic::{AtomicFile, TemporaryDirectory};
 pub use reading::{check, free_memory, kibibytes, open, read, read_bytes, read_exactly, read_text};
 
 /// SHA-256 in hexadecimal digits.

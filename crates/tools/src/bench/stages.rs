@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use eomt_edge_core::data::{ClassLogits, Frame, Logits, PixelFormat, Stage};
+use eomt_edge_core::data::{ClassLogits, Frame, Logits, PixelFormat, Stage, Unpublished};
 use eomt_edge_core::model::Model;
 use eomt_edge_core::pipeline::{NullSink, Pipeline};
 use eomt_edge_core::preprocess::{FrameDecoder, JpegDecoder};
@@ -81,7 +81,7 @@ pub(super) fn measure(model: Model, frame: &Frame, options: &BenchOptions) -> Re
     let bar = progress::bar((options.frames + WARM_UP) as u64, "frames");
     for index in 0..options.frames + WARM_UP {
         copy.copy_from(captured);
-        let (result, used) = pipeline.process_captured(copy, &mut decoder, 0, &mut sink, &MonotonicClock);
+        let (result, used) = pipeline.process_captured(copy, &mut decoder, Unpublished::default(), &mut sink, &MonotonicClock);
         copy = used;
         let report = result?;
         if index >= WARM_UP {

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use eomt_edge_core::data::{Frame, Tensor};
 use eomt_edge_core::preprocess::Preprocessor;
 use eomt_edge_core::scenes;
+use eomt_edge_host::bags::{BagName, BagPictures, UnpackedBag, unpack};
 use eomt_edge_host::bounds;
 use eomt_edge_host::output::usage;
 use eomt_edge_host::pictures::read_picture;
@@ -43,12 +44,25 @@ const BYTES: usize = 1 << 30;
 /// Larger pictures are refused.
 const PIXELS_MAX: u64 = 64 << 20;
 
-/// The pictures of `directory` to calibrate with: at most [`PICTURES_MAX`], evenly spread over the order of their names.
+/// Pictures to calibrate with.
+#[derive(Default)]
+pub(super) struct Pictures {
+    /// At most [`PICTURES_MAX`].
+    pub files: Vec<PathBuf>,
+    /// Where they are from a bag: they go with it.
+    _bag: Option<UnpackedBag>,
+}
+
+/// The pictures of a directory or a bag to calibrate with: at most [`PICTURES_MAX`], evenly spread over the order of their names, or of a bag
+/// over its time.
 ///
 /// # Errors
 /// A usage error that names the directory when it cannot be read or holds no picture.
-pub(super) fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn pictures(directory: &Path) -> Result<Pictures> {
     let refuse = |reason: String| usage(format!("--calibrate {}: {reason}", directory.display()));
+    if let Some(name) = BagName::at(directory) {
+        return of_bag(&name).or_else(|error| usage(format!("--calibrate {error:#}")));
+    }
     let listed = std::fs::read_dir(directory).and_then(|entries| entries.take(bounds::PICTURES_MAX + 1).collect::<Result<Vec<_>, _>>());
     let entries = match listed {
         Ok(entries) if entries.len() > bounds::PICTURES_MAX => {
@@ -66,8 +80,16 @@ pub(super) fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
         return refuse("there are no PNG or JPEG files in it".to_owned());
     }
     files.sort();
-    let used = files.len().min(PICTURES_MAX);
-    Ok((0..used).map(|index| files[index * files.len() / used].clone()).collect())
+    let files = spread(files.len(), PICTURES_MAX).map(|index| files[index].clone()).collect();
+    Ok(Pictures { files, _bag: None })
+}
+
+fn of_bag(name: &BagName) -> Result<Pictures> {
+    let readable: Vec<u64> = BagPictures::open(name, PIXELS_MAX)?.flatten().map(|picture| picture.number).collect();
+    let used: Vec<u64> = spread(readable.len(), PICTURES_MAX).map(|index| readable[index]).collect();
+    let bag = unpack(name, PIXELS_MAX, |number| used.contains(&number))?;
+    let files = bag.names.iter().map(|name| bag.path().join(name)).collect();
+    Ok(Pictures { files, _bag: Some(bag) })
 }
 
 /// Runs the network of `checkpoint` for inputs like `size` (height, width) on `pictures`, and on procedural scenes when there are few.

@@ -69,7 +69,7 @@ pub struct ConvertOptions {
     pub base: Option<PathBuf>,
     /// How the weights of the linear layers are stored.
     pub precision: Precision,
-    /// Directory of calibration pictures for int8; default: procedural scenes.
+    /// Directory or bag of calibration pictures for int8; default: procedural scenes.
     pub calibrate: Option<PathBuf>,
     /// Score threshold to store in the file, 0 to 1; default: that of the checkpoint's image processor, else the reference's.
     pub threshold: Option<f64>,
@@ -121,7 +121,7 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
         Precision::F32 => (Form::Float, Vec::new()),
         Precision::Int8 => {
             spinner.set_message("calibrating");
-            prepare_int8(&mut checkpoint, (height, width), &pictures)?
+            prepare_int8(&mut checkpoint, (height, width), &pictures.files)?
         }
     };
     spinner.set_message("writing the graph");
@@ -179,7 +179,7 @@ fn prepare_int8(checkpoint: &mut Checkpoint, size: (usize, usize), pictures: &[P
     Ok((Form::Tokens { int8 }, table))
 }
 
-fn calibration_pictures(options: &ConvertOptions) -> Result<Vec<PathBuf>> {
+fn calibration_pictures(options: &ConvertOptions) -> Result<calibrate::Pictures> {
     match &options.calibrate {
         None => Ok(Vec::new()),
         Some(directory) if options.precision == Precision::F32 => {

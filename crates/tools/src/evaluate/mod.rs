@@ -44,6 +44,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use eomt_edge_core::data::{Exif, Normalization, Task};
 use eomt_edge_core::segment::Anomaly;
+use eomt_edge_host::bags::{self, BagName};
 use eomt_edge_host::files;
 use eomt_edge_host::output::{say, usage};
 
@@ -73,7 +74,7 @@ pub struct EvaluateOptions {
     pub dataset: Arc<dyn Format>,
     /// Models or files.
     pub predictions: Predictions,
-    /// Directory of the pictures; `None` where the dataset locates them, or nothing looks at them.
+    /// Directory or bag of the pictures; `None` where the dataset locates them, or nothing looks at them.
     pub images: Option<PathBuf>,
     /// `None`: the dataset's task, else the model's.
     pub task: Option<Task>,
@@ -147,6 +148,15 @@ impl EvaluateOptions {
 /// When a file is missing or broken, sizes differ, classes do not match, or the options contradict each other.
 pub fn evaluate(options: &EvaluateOptions) -> Result<()> {
     check(options)?;
+    if let Some(name) = options.images.as_deref().and_then(BagName::at) {
+        let bag = bags::unpack(&name, options.max_pixels, |_| true)?;
+        return evaluate_files(&EvaluateOptions { images: Some(bag.path().to_owned()), ..options.clone() });
+    }
+    evaluate_files(options)
+}
+
+/// [`evaluate`], where pictures are files.
+fn evaluate_files(options: &EvaluateOptions) -> Result<()> {
     if options.dataset.marks_anomalies() {
         return anomaly::evaluate(options);
     }
