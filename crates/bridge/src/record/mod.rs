@@ -45,7 +45,7 @@ pub const LIBRARY: &str = "eomt-edge-bridge";
 pub enum Camera {
     /// No pictures
     None,
-    /// A JPEG of each frame: some 40 kB at 640x480
+    /// A JPEG of each frame: some 15 to 40 kB at 640x480
     Jpeg,
     /// Each frame as the daemon has it: 900 kB at 640x480 in RGB
     Raw,
