@@ -7,12 +7,14 @@
 //! is no picture is told once and left out; a reader that is gone ends the program. Refuses: to convert pixels.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
@@ -21,9 +23,10 @@ use eomt_edge_ros::cdr::CdrError;
 use eomt_edge_ros::messages::sensor_msgs::{CompressedImage, Image};
 use eomt_edge_ros::stream::{FrameHeader, StreamError};
 use rustdds::bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::dds::{Dds, Reader};
-use crate::node::{NodeArgs, absolute_topic};
+use crate::node::{Node, NodeArgs, absolute_topic};
 use crate::stop::{self, Stop};
 
 /// A signal is noticed within this.
@@ -66,32 +69,46 @@ impl ImagesArgs {
         let compressed = self.compressed || topic.ends_with("/compressed");
         let node = self.node.node()?;
         let stop = Stop::install()?;
-        let mut dds = Dds::join(&node, self.node.distro, &self.interface)?;
-        let reader = dds.reader(&topic, if compressed { CompressedImage::DEFINITION } else { Image::DEFINITION })?;
-        dds.announce()?;
+        let (mut dds, mut inbox) = self.join(&node, &topic, compressed)?;
+        // standard output itself: what stands before it in the library waits for ends of lines
+        let mut output = File::from(io::stdout().as_fd().try_clone_to_owned().context("standard output is closed")?);
+        let (mut complaints, mut looked) = (BTreeSet::new(), Instant::now());
         stop::ready();
         log::info!("waiting for pictures on {topic} in domain {}", node.domain);
-        let inbox = Inbox::new(reader);
-        let (mut output, mut complaints) = (io::stdout().lock(), BTreeSet::new());
-        while !stop.requested() {
+        while !stop.requested() && !is_unread(&output) {
+            if looked.elapsed() >= Duration::from_secs(1) {
+                looked = Instant::now();
+                if dds.must_join_again() {
+                    drop((inbox, dds));
+                    (dds, inbox) = self.join(&node, &topic, compressed)?;
+                }
+            }
             let Some(sample) = inbox.newest(PATIENCE) else { continue };
             let frame = if compressed { compressed_frame(&sample) } else { raw_frame(&sample) };
             match frame {
-                Ok((header, bytes)) => {
-                    match output.write_all(&header).and_then(|()| output.write_all(&bytes)).and_then(|()| output.flush()) {
-                        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                        written => written.context("standard output cannot be written")?,
-                    }
-                }
-                Err(error) => {
-                    if complaints.insert(error.to_string()) && complaints.len() <= COMPLAINTS_MAX {
-                        log::warn!("{topic}: {error}");
-                    }
-                }
+                Ok((header, bytes)) => match output.write_all(&header).and_then(|()| output.write_all(&bytes)) {
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                    written => written.context("standard output cannot be written")?,
+                },
+                Err(error) if complaints.len() < COMPLAINTS_MAX && complaints.insert(error.to_string()) => log::warn!("{topic}: {error}"),
+                Err(_) => {}
             }
         }
         Ok(())
     }
+
+    fn join(&self, node: &Node, topic: &str, compressed: bool) -> anyhow::Result<(Dds, Inbox)> {
+        let mut dds = Dds::join(node, self.node.distro, &self.interface)?;
+        let reader = dds.reader(topic, if compressed { CompressedImage::DEFINITION } else { Image::DEFINITION })?;
+        dds.announce()?;
+        Ok((dds, Inbox::new(reader)))
+    }
+}
+
+/// Whether nobody will ever read what is written: noticed also while no pictures come.
+fn is_unread(output: &File) -> bool {
+    let mut asked = [PollFd::new(output, PollFlags::empty())];
+    poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && asked[0].revents().contains(PollFlags::ERR)
 }
 
 /// Others decide what they send: the log has an end.

@@ -196,10 +196,11 @@ impl Transport for Carrier {
         Ok(true)
     }
 
-    fn look(&mut self) {
+    fn look(&mut self) -> anyhow::Result<bool> {
         for writer in self.writers.values_mut() {
             writer.is_wanted = writer.publisher.matching_status().wait().is_ok_and(|status| status.matching());
         }
+        Ok(false)
     }
 
     fn has_subscriber(&self, topic: Topic) -> bool {
