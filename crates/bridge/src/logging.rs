@@ -9,7 +9,8 @@ use log::Level;
 pub fn start(verbose: u8) {
     // the libraries' own lines speak of their inner life: only their errors matter to a user
     let level = match verbose {
-        0 => "error,eomt_edge_bridge=info",
+        // rustdds says for each datagram that the network is down
+        0 => "error,rustdds=off,eomt_edge_bridge=info",
         // rustdds warns of every datagram that is larger than Ethernet's
         1 => "warn,rustdds=error,eomt_edge_bridge=debug",
         _ => "debug",
