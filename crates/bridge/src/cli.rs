@@ -38,7 +38,7 @@ pub enum Command {
     /// Be a ROS 2 node that publishes the masks, over Zenoh (rmw_zenoh)
     #[cfg(feature = "zenoh")]
     Zenoh(crate::zenoh::ZenohArgs),
-    /// Write the pictures of a ROS 2 topic to standard output, for a program without ROS
+    /// Write the pictures of a ROS 2 topic to standard output or a FIFO, for a program without ROS
     #[cfg(feature = "ros2")]
     Images(crate::ros2::ImagesArgs),
     /// Show picture, masks, latencies and log as a page in the browser

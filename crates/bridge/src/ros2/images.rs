@@ -1,16 +1,15 @@
 //! `eomt-edge-bridge images`: the pictures of another node's topic, for a program that knows no ROS. The daemon starts it for
-//! `--source ros2:TOPIC` and reads its standard output.
+//! `--source ros2:TOPIC` and reads its standard output, or reads a FIFO (`--fifo`) that a service of its own writes.
 //!
 //! The stream is frames of [`eomt_edge_ros::stream`]: a header of 112 bytes, then pixels or a file, whole.
 //!
 //! Invariants: the newest picture is handed on and older ones are left out, as many as the reader of the stream is too slow for; a message that
-//! is no picture is told once and left out; a reader that is gone ends the program. Refuses: to convert pixels.
+//! is no picture is told once and left out; a reader of standard output that is gone ends the program, one of a FIFO is waited for.
+//! Refuses: to convert pixels.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::thread::Thread;
@@ -23,16 +22,16 @@ use eomt_edge_ros::cdr::CdrError;
 use eomt_edge_ros::messages::sensor_msgs::{CompressedImage, Image};
 use eomt_edge_ros::stream::{FrameHeader, StreamError};
 use rustdds::bytes::Bytes;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::dds::{Dds, Reader};
+use super::output::Output;
 use crate::node::{Node, NodeArgs, absolute_topic};
 use crate::stop::{self, Stop};
 
 /// A signal is noticed within this.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The pictures of a ROS 2 topic, on standard output
+/// The pictures of a ROS 2 topic, for a program without ROS
 #[derive(Debug, Args)]
 pub struct ImagesArgs {
     /// sensor_msgs/Image, or sensor_msgs/CompressedImage when it ends with /compressed
@@ -41,6 +40,9 @@ pub struct ImagesArgs {
     /// Read CompressedImage whatever the topic's name is
     #[arg(long)]
     compressed: bool,
+    /// Write to this FIFO, which is made if it is missing, and wait for its readers [default: standard output]
+    #[arg(long, value_name = "PATH")]
+    fifo: Option<PathBuf>,
     #[command(flatten)]
     node: NodeArgs,
     /// This machine's address on the network to use; may be repeated [default: all]
@@ -63,33 +65,38 @@ impl ImagesArgs {
     /// Runs until a signal comes or nobody reads the stream any more.
     ///
     /// # Errors
-    /// [`Usage`](crate::cli::Usage); [`DdsError`](super::dds::DdsError); when standard output cannot be written.
+    /// [`Usage`](crate::cli::Usage); [`DdsError`](super::dds::DdsError); when the output cannot be written.
     pub fn run(&self) -> anyhow::Result<()> {
         let topic = absolute_topic(&self.topic)?;
         let compressed = self.compressed || topic.ends_with("/compressed");
         let node = self.node.node()?;
         let stop = Stop::install()?;
         let (mut dds, mut inbox) = self.join(&node, &topic, compressed)?;
-        // standard output itself: what stands before it in the library waits for ends of lines
-        let mut output = File::from(io::stdout().as_fd().try_clone_to_owned().context("standard output is closed")?);
-        let (mut complaints, mut looked) = (BTreeSet::new(), Instant::now());
+        // after the network: what cannot start leaves no FIFO behind
+        let mut output = match &self.fifo {
+            Some(path) => Output::fifo(path)?,
+            None => Output::standard().context("standard output is closed")?,
+        };
+        let (mut complaints, mut looked, mut pictures) = (BTreeSet::new(), Instant::now(), 0_u64);
         stop::ready();
         log::info!("waiting for pictures on {topic} in domain {}", node.domain);
-        while !stop.requested() && !is_unread(&output) {
+        while !stop.requested() && !output.is_over() {
             if looked.elapsed() >= Duration::from_secs(1) {
                 looked = Instant::now();
+                stop::alive(&format!("{pictures} pictures handed on"));
                 if dds.must_join_again() {
                     drop((inbox, dds));
                     (dds, inbox) = self.join(&node, &topic, compressed)?;
                 }
             }
-            let Some(sample) = inbox.newest(PATIENCE) else { continue };
+            let is_read = output.is_read().context("the FIFO cannot be opened")?;
+            let Some(sample) = inbox.newest(PATIENCE).filter(|_| is_read) else { continue };
             let frame = if compressed { compressed_frame(&sample) } else { raw_frame(&sample) };
             match frame {
-                Ok((header, bytes)) => match output.write_all(&header).and_then(|()| output.write_all(&bytes)) {
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                    written => written.context("standard output cannot be written")?,
-                },
+                Ok((header, bytes)) => {
+                    output.write(&[&header, &bytes], &stop).context("pictures cannot be written")?;
+                    pictures += 1;
+                }
                 Err(error) if complaints.len() < COMPLAINTS_MAX && complaints.insert(error.to_string()) => log::warn!("{topic}: {error}"),
                 Err(_) => {}
             }
@@ -103,12 +110,6 @@ impl ImagesArgs {
         dds.announce()?;
         Ok((dds, Inbox::new(reader)))
     }
-}
-
-/// Whether nobody will ever read what is written: noticed also while no pictures come.
-fn is_unread(output: &File) -> bool {
-    let mut asked = [PollFd::new(output, PollFlags::empty())];
-    poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && asked[0].revents().contains(PollFlags::ERR)
 }
 
 /// Others decide what they send: the log has an end.

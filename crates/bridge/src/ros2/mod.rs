@@ -9,6 +9,7 @@
 
 mod dds;
 mod images;
+mod output;
 mod returns;
 
 use std::collections::{BTreeMap, BTreeSet};
