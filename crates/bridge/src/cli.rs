@@ -1,13 +1,8 @@
 //! The command line. Each subcommand's arguments stand with it.
 
-use std::path::PathBuf;
+use clap::{Parser, Subcommand};
 
-use clap::{Args, Parser, Subcommand};
-
-/// Wrong usage: exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Usage(pub String);
+use crate::options::Usage;
 
 /// Masks of a running eomt-edge daemon for others.
 #[derive(Debug, Parser)]
@@ -19,14 +14,6 @@ pub struct Cli {
     /// More log lines (RUST_LOG overrides)
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
-}
-
-/// What every subcommand that reads masks takes.
-#[derive(Debug, Clone, Args)]
-pub struct RingArgs {
-    /// The daemon's mask socket
-    #[arg(long, value_name = "PATH", default_value = "/run/eomt-edge/masks.sock")]
-    pub socket: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]

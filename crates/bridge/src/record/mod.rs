@@ -21,6 +21,7 @@ mod session;
 mod spool;
 #[cfg(test)]
 mod testing;
+mod times;
 mod units;
 
 use std::path::PathBuf;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::{RingArgs, Usage};
+use crate::options::{RingArgs, Usage};
 use crate::stop::Stop;
 
 pub use error::RecordError;

@@ -19,8 +19,8 @@ use rustdds::{
 };
 
 use super::returns::Returns;
-use crate::cli::Usage;
 use crate::node::{Distro, Node};
+use crate::options::Usage;
 
 /// How many samples a reader that connects, or lost some, can still get.
 const DEPTH: i32 = 5;

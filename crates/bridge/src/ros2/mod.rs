@@ -17,8 +17,8 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use crate::cli::RingArgs;
 use crate::node::{Node, NodeArgs};
+use crate::options::RingArgs;
 use crate::publishing::{Publishing, Transport};
 use crate::stop::Stop;
 use crate::topics::{Messages, Topic, TopicArgs};
@@ -52,7 +52,7 @@ impl Ros2Args {
     /// Runs until a signal comes.
     ///
     /// # Errors
-    /// [`Usage`](crate::cli::Usage) for names, addresses and files that are none; [`DdsError`](dds::DdsError).
+    /// [`Usage`](crate::options::Usage) for names, addresses and files that are none; [`DdsError`](dds::DdsError).
     pub fn run(&self) -> anyhow::Result<()> {
         let node = self.node.node()?;
         let messages = Messages::new(&self.topics)?;

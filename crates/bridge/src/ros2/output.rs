@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::io::Errno;
 
-use crate::cli::Usage;
+use crate::options::Usage;
 use crate::stop::{self, Stop};
 
 /// A signal is noticed within this, whatever the reader does.

@@ -12,7 +12,7 @@ use eomt_edge_files::bounds;
 use eomt_edge_files::files::read_text;
 
 use super::auth::Secret;
-use crate::cli::RingArgs;
+use crate::options::RingArgs;
 
 /// The fewest characters of a token: 12 random ones are beyond guessing at ten attempts a minute.
 const TOKEN_CHARS_MIN: usize = 12;

@@ -16,9 +16,9 @@ use zenoh::pubsub::Publisher;
 use zenoh::qos::CongestionControl;
 use zenoh::{Config, Session, Wait};
 
-use crate::cli::{RingArgs, Usage};
 use crate::clock::realtime_ns;
 use crate::node::{Node, NodeArgs};
+use crate::options::{RingArgs, Usage};
 use crate::publishing::{Publishing, Transport};
 use crate::stop::Stop;
 use crate::topics::{Messages, Topic, TopicArgs};

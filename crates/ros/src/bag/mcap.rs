@@ -19,7 +19,7 @@ use mcap::McapError;
 use mcap::records::op;
 use mcap::sans_io::{LinearReadEvent, LinearReader, LinearReaderOptions};
 
-use super::storage::Fault;
+use super::error::Fault;
 use super::{Message, NAME_BYTES_MAX, TOPICS_MAX, Topic};
 
 /// Bytes that are read at once: a record may say that it is as long as it likes.

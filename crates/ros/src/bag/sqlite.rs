@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
-use super::storage::Fault;
+use super::error::Fault;
 use super::{Message, NAME_BYTES_MAX, TOPICS_MAX, Topic};
 
 /// The head of a SQLite file, bytes.

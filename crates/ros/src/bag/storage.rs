@@ -153,23 +153,6 @@ impl Storage {
     }
 }
 
-/// Why a file gives no message, and whether it will give none any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub reason: String,
-    pub is_end: bool,
-}
-
-impl Fault {
-    pub fn end(reason: impl ToString) -> Fault {
-        Fault { reason: reason.to_string(), is_end: true }
-    }
-
-    pub fn passing(reason: impl ToString) -> Fault {
-        Fault { reason: reason.to_string(), is_end: false }
-    }
-}
-
 fn io(path: &Path) -> impl Fn(io::Error) -> BagError {
     move |source| BagError::Io { path: path.to_owned(), source }
 }
