@@ -225,7 +225,7 @@ mod tests {
         for line in pages.iter().flat_map(|page| page.lines()) {
             let line = line.strip_prefix("ExecStart=/usr/bin/").unwrap_or(line);
             if let Some(words) = line.strip_prefix("eomt-edge-bridge web") {
-                let mut args = args(words);
+                let mut args = args(words.trim_end_matches("$OPTIONS"));
                 args.state_dir.get_or_insert("/s".into()); // as systemd gives it to the unit
                 args.tls().unwrap();
                 taken += 1;
