@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check c-check python-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check web-check metrics-check mqtt-check ros2-check zenoh-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
+.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check c-check python-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check web-check metrics-check mqtt-check record-check ros2-check zenoh-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
 
 # Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
@@ -39,7 +39,8 @@ deny: setup
 	. ./scripts/env.sh && "$$EOMT_EDGE_TEST_PYTHON" scripts/deny.py
 	@. ./scripts/env.sh && if command -v cargo-deny >/dev/null; then cargo deny check; else echo "deny: cargo-deny is not installed; 'cargo install --locked cargo-deny' and it asks, too"; fi
 
-# How exposed the service is; fails above 1.1, and above 2.5 with a drop-in of docs/pipes.md. Needs systemd's own tool, not a running systemd.
+# The units, and how exposed each service is; fails above a limit for each, and above 2.5 with a drop-in of docs/pipes.md. Needs systemd's own tool,
+# not a running systemd.
 unit-check:
 	sh scripts/unit-check.sh
 
@@ -114,6 +115,10 @@ ros2-check: build bridge
 zenoh-check: build bridge
 	sh scripts/zenoh-check.sh
 
+# Recordings of the bridge in rosbags, mcap, @mcap/core and Rerun; cut, damaged, on a full disk.
+record-check: build bridge
+	sh scripts/record-check.sh
+
 # The page of the bridge in Chromium, with the daemon. Pictures of it in web-check-output/.
 web-check: build bridge
 	sh scripts/web-check.sh
@@ -128,18 +133,18 @@ SIZE ?= 160
 bench-aarch64:
 	bash benches/aarch64.sh $(MODEL) $(SIZE)
 
-# The Debian package in target/debian/, for this machine and for arm64 boards.
+# The Debian packages, program and bridge, in target/debian/, for this machine and for arm64 boards.
 deb: setup
 	sh scripts/package.sh
 
 deb-arm64: setup
 	sh scripts/package.sh arm64
 
-# Both packages run from glibc 2.31 on: what their programs need, what they say, and a start in Debian 11 (arm64 under an emulator).
+# The packages run from glibc 2.31 on: what their programs need, what they say, and a start in Debian 11 (arm64 under an emulator).
 glibc-check: deb deb-arm64
 	bash scripts/glibc-check.sh
 
-# What is in this machine's package, what Debian's policy says of it, and that installing, upgrading and purging it leave what they should.
+# What is in this machine's packages, what Debian's policy says of them, and that installing, upgrading and purging them leave what they should.
 package-check: deb
 	sh scripts/package-check.sh
 

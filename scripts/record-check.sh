@@ -16,13 +16,13 @@ if ! "$environment/bin/python" -c 'import mcap, mcap_ros2, numpy, PIL, rerun, ro
     "$python" -m venv "$environment"
     "$environment/bin/pip" install --quiet rosbags==0.11.9 mcap==1.6.0 mcap-ros2-support==0.6.0 'rerun-sdk==0.41.*' numpy pillow
 fi
-if [ ! -d "$environment/node/node_modules/@mcap/core" ]; then
+if [ ! -d "$environment/node/node_modules/@mcap/nodejs" ]; then
     mkdir -p "$environment/node"
     (cd "$environment/node" && npm init -y >/dev/null &&
-        npm install --silent --no-fund --no-audit @mcap/core@2.2.2 @mcap/support@1.1.0 @foxglove/rosmsg@5.0.5 @foxglove/rosmsg2-serialization@3.1.0)
+        npm install --silent --no-fund --no-audit @mcap/core@2.2.2 @mcap/nodejs@1.0.2 @mcap/support@1.1.0 @foxglove/rosmsg@5.0.5 @foxglove/rosmsg2-serialization@3.1.0)
 fi
 export EOMT_EDGE_BRIDGE="${EOMT_EDGE_BRIDGE:-$root/target/release/eomt-edge-bridge}"
 export EOMT_EDGE="${EOMT_EDGE:-$root/target/release/eomt-edge}"
 export NODE_PATH="$environment/node/node_modules"
 # a mount namespace, for a disk that is full
-exec unshare --map-root-user --mount "$environment/bin/python" scripts/record_check.py
+exec unshare --map-root-user --mount "$environment/bin/python" scripts/record_check.py "$@"

@@ -34,7 +34,24 @@ macro_rules! run_the_corpus_of {
         }
     )* };
 }
-run_the_corpus_of!(model, torch_zip, pickle, safetensors, json, ring_client, ring_server, jpeg, png, bag, ros_image, recover, stream, config, control, mqtt);
+run_the_corpus_of!(
+    model,
+    torch_zip,
+    pickle,
+    safetensors,
+    json,
+    ring_client,
+    ring_server,
+    jpeg,
+    png,
+    bag,
+    ros_image,
+    recover,
+    stream,
+    config,
+    control,
+    mqtt
+);
 
 #[test]
 fn every_target_is_a_program_with_a_corpus() {

@@ -85,7 +85,7 @@ pub struct RunArgs {
     #[arg(
         long,
         value_name = "SOURCE",
-        help = "v4l2:/dev/video0, v4l2: (the one that works), replay:DIR[@fps], scenes[:seed], pipe:-, pipe:FIFO, exec:COMMAND, ros2:/TOPIC or ros2:fifo:PATH: source.uri",
+        help = "v4l2:/dev/video0, v4l2: (the one that works), replay:DIR[@fps], bag:FILE[:TOPIC][@fps], scenes[:seed], pipe:-, pipe:FIFO, exec:COMMAND, ros2:/TOPIC or ros2:fifo:PATH: source.uri",
         long_help = None
     )]
     pub source: Option<String>,

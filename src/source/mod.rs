@@ -8,7 +8,7 @@
 //! | `scenes[:seed]` | moving procedural scenes with known ground truth |
 //! | `pipe:-`, `pipe:FIFO` | raw frames from standard input, or from a FIFO |
 //! | `exec:COMMAND` | raw frames from a shell command that is started here |
-//! | `ros2:/TOPIC`, `ros2:fifo:PATH` | images of a ROS 2 topic, by `eomt-edge-bridge` (feature `bag`) |
+//! | `ros2:/TOPIC`, `ros2:fifo:PATH` | images of a ROS 2 topic, raw or compressed, by eomt-edge-bridge, started here or writing to a FIFO (feature `bag`) |
 //!
 //! [`registry`] has the table of kinds and opens a source by its URI; a kind describes itself by one [`SourceKind`].
 //!

@@ -194,8 +194,8 @@ fn documented_configuration_parses() {
     let mut wrong = Vec::new();
     for (page, text) in pages() {
         for block in blocks(&text).into_iter().filter(|block| block.language() == "toml") {
-            // a manifest of the reader's own program
-            if block.info.split_whitespace().any(|word| word == "cargo") {
+            // a manifest of the reader's own program; a bridge's configuration, which its own tests read
+            if block.info.split_whitespace().any(|word| word == "cargo" || word == "mqtt") {
                 continue;
             }
             let place = format!("{page}:{}", block.line);

@@ -14,7 +14,7 @@ const DEPENDS_ON: &[(&str, &[&str])] = &[
     ("host", &["core", "files", "ros"]),
     ("overlay", &[]),
     ("ros", &["files"]),
-    ("tools", &["core", "host"]),
+    ("tools", &["core", "host", "ros"]),
     ("train", &["core", "host", "tools"]),
     ("eomt-edge", &["client", "core", "host", "ros", "tools", "train"]),
 ];
@@ -90,21 +90,27 @@ const READS_WITHOUT_BOUND: &[&str] = &["read", "read_to_string", "open", "option
 
 /// Who may use them, and why. Everybody else asks `eomt_edge_host::files`.
 const MAY_READ: &[(&str, &[&str])] = &[
-    ("fuzz/", &["open", "read", "read_to_string", "read_dir"]),    // inputs, /proc
-    ("crates/files/src/files/", &["open", "options"]),             // the one place
-    ("src/source/pipe/input.rs", &["options"]),                    // FIFOs
-    ("src/sink/display/framebuffer/", &["new"]),                   // devices
-    ("src/doctor.rs", &["open", "new", "read_dir"]),               // devices; /dev and /sys
-    ("src/daemon/last_good.rs", &["open", "options", "read_dir"]), // the daemon's own state, bounded there
-    ("src/source/v4l2/identity.rs", &["read_dir"]),                // /dev and /sys
-    ("src/sink/display/gpio.rs", &["read_dir"]),                   // /dev
-    ("src/socket/reaper.rs", &["read_dir"]),                       // /proc/self/fd
-    ("src/control/models.rs", &["read_dir"]),                      // counts
-    ("src/source/replay.rs", &["read_dir"]),                       // counts
-    ("crates/ros/src/bag/listing.rs", &["read_dir"]),              // counts
-    ("crates/tools/src/datasets/find.rs", &["read_dir"]),          // counts
-    ("crates/tools/src/convert/calibrate.rs", &["read_dir"]),      // counts
-    ("crates/tools/src/checkpoint/weights.rs", &["read_dir"]),     // stops at the second
+    ("fuzz/", &["open", "read", "read_to_string", "read_dir"]),       // inputs, /proc
+    ("crates/files/src/files/", &["open", "options"]),                // the one place
+    ("src/source/pipe/input.rs", &["options"]),                       // FIFOs
+    ("src/sink/display/framebuffer/", &["new"]),                      // devices
+    ("src/doctor.rs", &["open", "new", "read_dir"]),                  // devices; /dev and /sys
+    ("src/daemon/last_good.rs", &["open", "options", "read_dir"]),    // the daemon's own state, bounded there
+    ("src/source/v4l2/identity.rs", &["read_dir"]),                   // /dev and /sys
+    ("src/sink/display/gpio.rs", &["read_dir"]),                      // /dev
+    ("src/socket/reaper.rs", &["read_dir"]),                          // /proc/self/fd
+    ("src/control/models.rs", &["read_dir"]),                         // counts
+    ("crates/bridge/src/metrics/machine.rs", &["read_dir"]),          // /sys
+    ("crates/bridge/src/record/series.rs", &["options", "read_dir"]), // makes recordings, counts those of its series
+    ("crates/bridge/src/record/spool.rs", &["open"]),                 // a directory, to be written through
+    ("crates/bridge/src/record/repair.rs", &["open"]),                // a disk's free room
+    ("crates/bridge/src/ros2/output.rs", &["options"]),               // a FIFO
+    ("crates/bridge/src/web/tls.rs", &["new"]),                       // makes a key
+    ("src/source/replay.rs", &["read_dir"]),                          // counts
+    ("crates/ros/src/bag/listing.rs", &["read_dir"]),                 // counts
+    ("crates/tools/src/datasets/find.rs", &["read_dir"]),             // counts
+    ("crates/tools/src/convert/calibrate.rs", &["read_dir"]),         // counts
+    ("crates/tools/src/checkpoint/weights.rs", &["read_dir"]),        // stops at the second
 ];
 
 /// Lines of a file without its tests, and of a function.

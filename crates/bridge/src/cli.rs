@@ -1,13 +1,8 @@
 //! The command line. Each subcommand's arguments stand with it.
 
-use std::path::PathBuf;
+use clap::{Parser, Subcommand};
 
-use clap::{Args, Parser, Subcommand};
-
-/// Wrong usage: exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Usage(pub String);
+use crate::options::Usage;
 
 /// Masks of a running eomt-edge daemon for others.
 #[derive(Debug, Parser)]
@@ -21,14 +16,6 @@ pub struct Cli {
     pub verbose: u8,
 }
 
-/// What every subcommand that reads masks takes.
-#[derive(Debug, Clone, Args)]
-pub struct RingArgs {
-    /// The daemon's mask socket
-    #[arg(long, value_name = "PATH", default_value = "/run/eomt-edge/masks.sock")]
-    pub socket: PathBuf,
-}
-
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)] // would become help text
 pub enum Command {
@@ -38,7 +25,7 @@ pub enum Command {
     /// Be a ROS 2 node that publishes the masks, over Zenoh (rmw_zenoh)
     #[cfg(feature = "zenoh")]
     Zenoh(crate::zenoh::ZenohArgs),
-    /// Write the pictures of a ROS 2 topic to standard output, for a program without ROS
+    /// Write the pictures of a ROS 2 topic to standard output or a FIFO, for a program without ROS
     #[cfg(feature = "ros2")]
     Images(crate::ros2::ImagesArgs),
     /// Show picture, masks, latencies and log as a page in the browser

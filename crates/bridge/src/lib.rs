@@ -20,6 +20,7 @@ pub mod metrics;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;
 pub mod node;
+pub mod options;
 pub mod picture;
 #[cfg(any(feature = "ros2", feature = "zenoh"))]
 pub mod publishing;

@@ -9,8 +9,10 @@ use log::Level;
 pub fn start(verbose: u8) {
     // the libraries' own lines speak of their inner life: only their errors matter to a user
     let level = match verbose {
-        0 => "error,eomt_edge_bridge=info",
-        1 => "warn,eomt_edge_bridge=debug",
+        // rustdds says for each datagram that the network is down
+        0 => "error,rustdds=off,eomt_edge_bridge=info",
+        // rustdds warns of every datagram that is larger than Ethernet's
+        1 => "warn,rustdds=error,eomt_edge_bridge=debug",
         _ => "debug",
     };
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));

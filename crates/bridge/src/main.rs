@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use eomt_edge_bridge::cli::{Cli, Usage};
+use eomt_edge_bridge::cli::Cli;
 use eomt_edge_bridge::logging;
+use eomt_edge_bridge::options::Usage;
 use eomt_edge_files::output::sentence;
 
 fn main() -> ExitCode {

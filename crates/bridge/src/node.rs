@@ -5,7 +5,7 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::Usage;
+use crate::options::Usage;
 use crate::topics::Topic;
 
 /// The most characters of a topic's whole name that middlewares take.

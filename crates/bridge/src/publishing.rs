@@ -27,8 +27,11 @@ pub trait Transport {
     /// When nothing more can be sent.
     fn write(&mut self, topic: Topic, message: Vec<u8>) -> anyhow::Result<bool>;
 
-    /// Looks who subscribes; called once a second.
-    fn look(&mut self);
+    /// Looks who subscribes; called once a second. True when it has begun anew and keeps nothing of what was sent before.
+    ///
+    /// # Errors
+    /// When it cannot begin anew.
+    fn look(&mut self) -> anyhow::Result<bool>;
 
     /// Whether somebody subscribed at the last look.
     fn has_subscriber(&self, topic: Topic) -> bool;
@@ -113,7 +116,9 @@ impl<T: Transport> Publishing<T> {
 
     /// What is due once a second: who listens, how the daemon is doing.
     fn second(&mut self, now_ns: u64) -> anyhow::Result<()> {
-        self.transport.look();
+        if self.transport.look()? {
+            self.labels_of = 0;
+        }
         let report = self.health.report(&self.masks, now_ns, realtime_ns());
         self.write(Topic::Diagnostics, report)?;
         if let Some(labels) = self.labels.clone() {

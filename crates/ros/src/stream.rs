@@ -189,6 +189,19 @@ mod tests {
     }
 
     #[test]
+    fn every_other_byte_is_an_error_or_the_same_again() {
+        let good = raw().encode().unwrap();
+        for (at, value) in (0..HEADER_BYTES).flat_map(|at| (0..=255).map(move |value| (at, value))) {
+            let mut bytes = good;
+            bytes[at] = value;
+            if let Ok(header) = FrameHeader::decode(&bytes, 1 << 20) {
+                assert_eq!(header.encode(), Ok(bytes), "{value} at {at}");
+                assert!(header.bytes <= 1 << 20 && header.bytes >= u64::from(header.step) * u64::from(header.height));
+            }
+        }
+    }
+
+    #[test]
     fn what_no_writer_of_this_version_writes_is_refused() {
         let good = raw().encode().unwrap();
         let bad = |at: usize, byte: u8| {

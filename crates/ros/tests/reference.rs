@@ -29,6 +29,14 @@ fn compare<M: Message + Debug + PartialEq>(message: M) {
             panic!("{name} of {end} bytes: {shorter:?}");
         }
     }
+    // every byte as every other one: an error, or a message that is written and read as the same again
+    for (at, value) in (0..reference.len()).flat_map(|at| (0..=255).map(move |value| (at, value))) {
+        let mut changed = reference.clone();
+        changed[at] = value;
+        if let Ok(message) = M::from_cdr(&changed) {
+            assert_eq!(M::from_cdr(&message.to_cdr()).map(|again| again.to_cdr()), Ok(message.to_cdr()), "{name} with {value} at {at}");
+        }
+    }
 }
 
 #[test]

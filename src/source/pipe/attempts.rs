@@ -1,6 +1,6 @@
 //! Opening what may not be there yet, again and again: pauses that grow, and one log line per change of state.
 
-const PAUSE_MIN_NS: u64 = 100_000_000;
+pub(super) const PAUSE_MIN_NS: u64 = 100_000_000;
 pub(in crate::source) const PAUSE_MAX_NS: u64 = 2_000_000_000;
 
 /// What a source that waits for another process remembers.
@@ -10,7 +10,7 @@ pub(in crate::source) struct Attempts {
     name: String,
     /// Not before this.
     pub retry_at_ns: u64,
-    pause_ns: u64,
+    pub(super) pause_ns: u64,
     /// The problem that was last logged, until frames come again.
     problem: Option<String>,
 }

@@ -227,10 +227,10 @@ fn a_command_that_ends_is_started_again_unless_its_end_was_asked_for() {
         assert_eq!((frame.data.as_slice(), frame.sequence), (&b"abcd"[..], sequence));
     }
     assert_eq!(source.losses().broken, 2, "each time half a frame more");
-    assert_eq!(source.pause_ns, 4 * PAUSE_MIN_NS, "a frame alone is no sign that it runs");
+    assert_eq!(source.attempts.pause_ns, 4 * attempts::PAUSE_MIN_NS, "a frame alone is no sign that it runs");
     source.clock = Box::new(FixedClock(u64::MAX));
     assert_eq!(frame(&mut source).sequence, 4);
-    assert_eq!(source.pause_ns, PAUSE_MIN_NS, "but to run for a while is");
+    assert_eq!(source.attempts.pause_ns, attempts::PAUSE_MIN_NS, "but to run for a while is");
     let mut source = exec("printf abcd", options((4, 1), PixelFormat::Grey));
     assert_eq!(frame(&mut source).data, b"abcd");
     assert_eq!(next(&mut source).unwrap(), Captured::End);

@@ -22,9 +22,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::RingArgs;
 use crate::clock::monotonic_ns;
 use crate::masks::{Masks, News};
+use crate::options::RingArgs;
 use crate::stop::{self, Beat, Stop};
 
 pub use page::Format;

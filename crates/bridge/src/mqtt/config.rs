@@ -380,6 +380,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_s_examples_are_configurations() {
+        let page = include_str!("../../../../docs/mqtt.md");
+        let blocks: Vec<&str> = page.split("```toml mqtt\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(!blocks.is_empty());
+        for block in blocks {
+            Config::parse(block, "board").unwrap_or_else(|error| panic!("{error}: {block}"));
+        }
+    }
+
+    #[test]
     fn the_shipped_example_says_the_defaults() {
         let text = include_str!("../../../../config/eomt-edge-mqtt.toml");
         let (shipped, plain) = (Config::parse(text, "pi").unwrap(), Config::parse("", "pi").unwrap());

@@ -4,7 +4,7 @@
 
 use super::config::Config;
 use super::discovery::{self, Announced};
-use super::{layout, session};
+use super::layout;
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Incoming {
 
 /// What a message means.
 pub fn parse(config: &Config, topic: &str, payload: &[u8], retained: bool) -> Incoming {
-    if config.home_assistant.discovery && topic == session::birth_topic(config) {
+    if config.home_assistant.discovery && topic == layout::birth_topic(config) {
         // a kept birth is an old one
         return if payload == b"online" && !retained { Incoming::Birth } else { Incoming::Other };
     }

@@ -106,6 +106,11 @@ fn short_list(labels: &[String]) -> String {
     labels.iter().take(20).map(|label| format!("'{label}'")).collect::<Vec<_>>().join(", ") + more
 }
 
+/// Where Home Assistant says that it is there.
+pub fn birth_topic(config: &Config) -> String {
+    format!("{}/status", config.home_assistant.prefix)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use eomt_edge_overlay::Style;
 
-use crate::cli::RingArgs;
 use crate::masks::{Masks, News, RingFacts};
+use crate::options::RingArgs;
 use crate::picture::{Pictures, jpeg};
 use crate::stop::{self, Beat, Stop};
 

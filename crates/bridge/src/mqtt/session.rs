@@ -149,7 +149,7 @@ impl Link<'_> {
             let since = *connected_at.get_or_insert_with(|| Some(Instant::now()));
             if since.is_some_and(|since| since.elapsed() > KEPT) {
                 connected_at = Some(None);
-                let own = filters(self.config).into_iter().filter(|filter| *filter != birth_topic(self.config));
+                let own = filters(self.config).into_iter().filter(|filter| *filter != layout::birth_topic(self.config));
                 own.for_each(|filter| drop(self.client.try_unsubscribe(filter)));
             }
             if reborn_at.is_none_or(|at| at.elapsed() > REBIRTH) && self.house.take_birth() {
@@ -250,16 +250,11 @@ fn qos(config: &Config) -> QoS {
     }
 }
 
-/// Where Home Assistant says that it is there.
-pub fn birth_topic(config: &Config) -> String {
-    format!("{}/status", config.home_assistant.prefix)
-}
-
 /// What is asked of the broker: Home Assistant's birth, and what it keeps of an earlier run.
 fn filters(config: &Config) -> Vec<String> {
     let mut filters = vec![layout::topic(config, "class/#"), layout::topic(config, "zone/#"), layout::discovery_topic(config)];
     if config.home_assistant.discovery {
-        filters.push(birth_topic(config));
+        filters.push(layout::birth_topic(config));
     }
     if config.image_every().is_none() {
         filters.push(layout::topic(config, "image"));

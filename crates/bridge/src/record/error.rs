@@ -1,4 +1,4 @@
-//! Why a recording, or the recovery of one, ends.
+//! Why a recording ends. Reasons of the system are sources, which `main` appends.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ pub enum RecordError {
         path: PathBuf,
     },
     /// Where recordings should go.
-    #[error("{}: the directory for recordings cannot be read ({source})", .path.display())]
+    #[error("{}: the directory for recordings cannot be read", .path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum RecordError {
         stem: String,
     },
     /// A file cannot be created, or its disk fails.
-    #[error("{}: cannot be written ({source})", .path.display())]
+    #[error("{}: cannot be written", .path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum RecordError {
         missing: u64,
     },
     /// The MCAP writer refuses.
-    #[error("{}: cannot be written as MCAP ({source})", .path.display())]
+    #[error("{}: cannot be written as MCAP", .path.display())]
     Mcap {
         /// The file.
         path: PathBuf,

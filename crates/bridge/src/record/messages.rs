@@ -15,7 +15,7 @@ use crate::topics::{self, CalibrationError, Health, Topic, TopicArgs};
 use super::annotations::annotations;
 use super::book::{Sample, Schema};
 use super::error::RecordError;
-use super::session::Times;
+use super::times::Times;
 use super::{Camera, RecordArgs};
 
 /// As the node of `eomt-edge-bridge ros2` is called.

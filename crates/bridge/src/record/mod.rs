@@ -21,6 +21,7 @@ mod session;
 mod spool;
 #[cfg(test)]
 mod testing;
+mod times;
 mod units;
 
 use std::path::PathBuf;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::{RingArgs, Usage};
+use crate::options::{RingArgs, Usage};
 use crate::stop::Stop;
 
 pub use error::RecordError;
@@ -45,7 +46,7 @@ pub const LIBRARY: &str = "eomt-edge-bridge";
 pub enum Camera {
     /// No pictures
     None,
-    /// A JPEG of each frame: some 40 kB at 640x480
+    /// A JPEG of each frame: some 15 to 40 kB at 640x480
     Jpeg,
     /// Each frame as the daemon has it: 900 kB at 640x480 in RGB
     Raw,

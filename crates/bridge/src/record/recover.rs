@@ -38,7 +38,7 @@ const TAIL: usize = HEAD + 20 + mcap::MAGIC.len();
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     /// Of the system.
-    #[error("cannot be read ({0})")]
+    #[error("cannot be read")]
     Read(#[from] io::Error),
     /// Another format.
     #[error("is no MCAP file")]
@@ -46,9 +46,6 @@ pub enum RecoverError {
     /// A codec that this program does not have.
     #[error("its chunks are compressed by '{0}', which this program cannot read: try `mcap recover` of github.com/foxglove/mcap")]
     Compression(String),
-    /// Cut before the first message, or all damaged.
-    #[error("holds no message that can be read")]
-    Empty,
     /// The output's disk.
     #[error("the recovered file cannot be written ({0})")]
     Write(McapError),
@@ -57,7 +54,7 @@ pub enum RecoverError {
 /// What was found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Messages that are kept.
+    /// Messages that are kept; none of a file that was cut before the first.
     pub messages: u64,
     /// Messages that no channel explains, and records that contradict themselves: left out.
     pub lost: u64,
@@ -94,8 +91,8 @@ pub fn recover<W: Write>(input: &mut (impl Read + Seek), output: W) -> Result<(R
     recovery.summary(input)?;
     recovery.run(input)?;
     let Recovery { mut writer, found, unknown_compression, .. } = recovery;
-    if found.messages == 0 {
-        return Err(unknown_compression.map_or(RecoverError::Empty, RecoverError::Compression));
+    if let (0, Some(name)) = (found.messages, unknown_compression) {
+        return Err(RecoverError::Compression(name));
     }
     writer.finish().map_err(RecoverError::Write)?;
     Ok((found, writer.into_inner().into_inner()))
@@ -365,7 +362,7 @@ mod tests {
                         assert!((found.damaged_chunks, found.lost) == (0, 0) && found.end <= cut as u64, "{name}, cut at {cut}: {found:?}");
                     }
                     Err(error) => {
-                        assert!(least == 0 && matches!(error, RecoverError::Empty | RecoverError::Foreign), "{name}, {cut}: {error}")
+                        assert!(cut < mcap::MAGIC.len() && matches!(error, RecoverError::Foreign), "{name}, {cut}: {error}")
                     }
                 }
             }
@@ -405,7 +402,7 @@ mod tests {
     fn what_is_no_recording_is_refused() {
         assert!(matches!(recovered(b""), Err(RecoverError::Foreign)));
         assert!(matches!(recovered(b"#ROSBAG V2.0\n and so on"), Err(RecoverError::Foreign)));
-        assert!(matches!(recovered(mcap::MAGIC), Err(RecoverError::Empty)));
+        assert_eq!(recovered(mcap::MAGIC).unwrap().0.messages, 0);
         let mut other = recorded(book::options());
         while let Some(at) = other.windows(4).position(|four| four == b"zstd") {
             other[at..at + 4].copy_from_slice(b"xz99");
@@ -421,10 +418,10 @@ mod tests {
             file.push(opcode);
             file.extend(len.to_le_bytes());
             file.extend([0xff; 100]);
-            assert!(matches!(recovered(&file), Err(RecoverError::Empty)));
+            assert_eq!(recovered(&file).unwrap().0.messages, 0);
         }
         bytes.extend([0x81, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert!(matches!(recovered(&bytes), Err(RecoverError::Empty)));
+        assert_eq!(recovered(&bytes).unwrap().0.messages, 0);
     }
 
     #[test]

@@ -5,8 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use eomt_edge_client::MaskFrame;
-
 use crate::clock::StampClock;
 use crate::masks::{Masks, News};
 use crate::stop::{self, Stop};
@@ -17,6 +15,7 @@ use super::facts::metadata;
 use super::messages::Messages;
 use super::recorder::{Limits, Recorder, Tally};
 use super::series::Series;
+use super::times::Times;
 use super::units::mebibytes;
 
 /// The longest wait for a frame: chunks are closed, and signals heeded, this often.
@@ -33,7 +32,7 @@ pub fn run(args: &RecordArgs, mut messages: Messages, series: Series, stop: &Sto
     let mut recorder = Recorder::start(series, limits, Instant::now())?;
     let mut masks = Masks::new(&args.ring.socket);
     let mut clock = StampClock::default();
-    let (mut described, mut first, mut told) = (0, None, Instant::now());
+    let (mut described, mut first, mut told) = (None, None, Instant::now());
     stop::ready();
     while !stop.requested() {
         let is_frame = matches!(masks.next(PATIENCE), News::Frame(_));
@@ -44,12 +43,14 @@ pub fn run(args: &RecordArgs, mut messages: Messages, series: Series, stop: &Sto
         // without signal there is no picture; its health tells of it
         if is_frame && !masks.frame().no_signal() {
             let (frame, facts) = (masks.frame(), masks.facts());
-            let is_new = recorder.turn_page(now)? || described != masks.connections();
+            // a reload that keeps labels and sizes keeps the ring
+            let whose = Some((masks.connections(), frame.info.model_hash));
+            let is_new = recorder.turn_page(now)? || described != whose;
             let times = Times::of(frame, &mut clock);
             if is_new && !recorder.is_paused() {
                 recorder.describe(&metadata(facts, &frame.info.model_hash))?;
                 messages.classes(facts, times, |sample| recorder.note(sample, now))?;
-                described = masks.connections();
+                described = whose;
             }
             messages.frame(frame, facts, times, |samples| recorder.frame(&samples, now))?;
             first.get_or_insert(now);
@@ -66,23 +67,6 @@ pub fn run(args: &RecordArgs, mut messages: Messages, series: Series, stop: &Sto
         }
     }
     recorder.end()
-}
-
-/// When a frame was taken and when its masks were complete, nanoseconds since 1970.
-#[derive(Debug, Clone, Copy)]
-pub struct Times {
-    /// Of the source where it has one (a bag's), else the daemon's.
-    pub stamp_ns: u64,
-    /// Always the daemon's.
-    pub published_ns: u64,
-}
-
-impl Times {
-    fn of(frame: &MaskFrame, clock: &mut StampClock) -> Times {
-        let captured_ns = clock.stamp(frame.info.captured_ns);
-        let published_ns = captured_ns.saturating_add(frame.info.published_ns.saturating_sub(frame.info.captured_ns));
-        Times { stamp_ns: frame.stamp_ns().unwrap_or(captured_ns), published_ns }
-    }
 }
 
 fn status(recorder: &Recorder, masks: &Masks) -> String {

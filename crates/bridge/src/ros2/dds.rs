@@ -14,12 +14,13 @@ use rustdds::bytes::{BufMut, Bytes, BytesMut};
 use rustdds::dds::{CreateError, WriteError};
 use rustdds::policy::{Durability, History, ResourceLimits};
 use rustdds::{
-    DomainParticipant, DomainParticipantBuilder, Duration, Publisher, QosPolicies, QosPolicyBuilder, RTPSEntity, RepresentationIdentifier,
-    Subscriber, TopicKind, no_key,
+    DomainParticipant, DomainParticipantBuilder, DomainParticipantStatusEvent, Duration, LostReason, Publisher, QosPolicies,
+    QosPolicyBuilder, RTPSEntity, RepresentationIdentifier, StatusEvented, Subscriber, TopicKind, no_key,
 };
 
-use crate::cli::Usage;
+use super::returns::Returns;
 use crate::node::{Distro, Node};
+use crate::options::Usage;
 
 /// How many samples a reader that connects, or lost some, can still get.
 const DEPTH: i32 = 5;
@@ -30,7 +31,7 @@ const FAREWELL: std::time::Duration = std::time::Duration::from_millis(300);
 #[derive(Debug, thiserror::Error)]
 pub enum DdsError {
     /// No sockets, no threads, no network.
-    #[error("DDS cannot start in domain {domain}: {source}")]
+    #[error("DDS cannot start in domain {domain}")]
     Start {
         /// ROS_DOMAIN_ID.
         domain: u16,
@@ -38,7 +39,7 @@ pub enum DdsError {
         source: CreateError,
     },
     /// A topic.
-    #[error("DDS cannot make the topic {name}: {source}")]
+    #[error("DDS cannot make the topic {name}")]
     Topic {
         /// Its name.
         name: String,
@@ -90,6 +91,7 @@ pub struct Dds {
     readers: Vec<Gid>,
     publisher: Publisher,
     subscriber: Subscriber,
+    returns: Option<Returns>,
     // dropped last
     participant: DomainParticipant,
 }
@@ -112,8 +114,21 @@ impl Dds {
         let subscriber = participant.create_subscriber(&plain).map_err(start)?;
         let definition = ParticipantEntitiesInfo::DEFINITION;
         let discovery = Writer::new(&participant, &publisher, "ros_discovery_info".into(), definition, DISCOVERY)?;
-        let (node, writers, readers) = (node.clone(), Vec::new(), Vec::new());
-        Ok(Dds { node, distro, discovery, writers, readers, publisher, subscriber, participant })
+        let returns = Returns::listen(node.domain, interfaces);
+        if let Err(error) = &returns {
+            log::warn!("participants that were out of reach for long are not noticed when they are back: {error}");
+        }
+        Ok(Dds {
+            node: node.clone(),
+            distro,
+            discovery,
+            writers: Vec::new(),
+            readers: Vec::new(),
+            publisher,
+            subscriber,
+            returns: returns.ok(),
+            participant,
+        })
     }
 
     /// A topic that the node writes. `name`: from the root.
@@ -157,6 +172,25 @@ impl Dds {
     fn tell(&self, node_entities_info_seq: Vec<NodeEntitiesInfo>) -> Result<(), DdsError> {
         let info = ParticipantEntitiesInfo { gid: gid(self.participant.guid()), node_entities_info_seq };
         self.discovery.write(discovery_bytes(&info, self.distro)).map(drop)
+    }
+
+    /// Whether a participant that was given up is back, and [`Dds::join`] must be called anew to meet it ([`super::returns`]). To be asked about
+    /// once a second.
+    pub fn must_join_again(&mut self) -> bool {
+        let Some(returns) = &mut self.returns else { return false };
+        let is_back = returns.is_one_back();
+        let (listener, mut guid) = (self.participant.status_listener(), self.participant.guid());
+        while let Some(event) = listener.try_recv_status() {
+            if let DomainParticipantStatusEvent::ParticipantLost { id, reason: LostReason::Timeout { .. } } = event {
+                guid.prefix = id;
+                let [prefix @ .., _, _, _, _] = guid.to_bytes();
+                returns.lost(prefix);
+            }
+        }
+        if is_back {
+            log::info!("a participant that had been given up is back: the domain is joined again");
+        }
+        is_back
     }
 
     /// Topics, with DDS's prefix, that somebody reads in this domain.

@@ -1,18 +1,19 @@
 //! `eomt-edge-bridge images`: the pictures of another node's topic, for a program that knows no ROS. The daemon starts it for
-//! `--source ros2:TOPIC` and reads its standard output.
+//! `--source ros2:TOPIC` and reads its standard output, or reads a FIFO (`--fifo`) that a service of its own writes.
 //!
 //! The stream is frames of [`eomt_edge_ros::stream`]: a header of 112 bytes, then pixels or a file, whole.
 //!
 //! Invariants: the newest picture is handed on and older ones are left out, as many as the reader of the stream is too slow for; a message that
-//! is no picture is told once and left out; a reader that is gone ends the program. Refuses: to convert pixels.
+//! is no picture is told once and left out; a reader of standard output that is gone ends the program, one of a FIFO is waited for.
+//! Refuses: to convert pixels.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
@@ -23,13 +24,14 @@ use eomt_edge_ros::stream::{FrameHeader, StreamError};
 use rustdds::bytes::Bytes;
 
 use super::dds::{Dds, Reader};
-use crate::node::{NodeArgs, absolute_topic};
+use super::output::Output;
+use crate::node::{Node, NodeArgs, absolute_topic};
 use crate::stop::{self, Stop};
 
 /// A signal is noticed within this.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The pictures of a ROS 2 topic, on standard output
+/// The pictures of a ROS 2 topic, for a program without ROS
 #[derive(Debug, Args)]
 pub struct ImagesArgs {
     /// sensor_msgs/Image, or sensor_msgs/CompressedImage when it ends with /compressed
@@ -38,6 +40,9 @@ pub struct ImagesArgs {
     /// Read CompressedImage whatever the topic's name is
     #[arg(long)]
     compressed: bool,
+    /// Write to this FIFO, which is made if it is missing, and wait for its readers [default: standard output]
+    #[arg(long, value_name = "PATH")]
+    fifo: Option<PathBuf>,
     #[command(flatten)]
     node: NodeArgs,
     /// This machine's address on the network to use; may be repeated [default: all]
@@ -60,37 +65,50 @@ impl ImagesArgs {
     /// Runs until a signal comes or nobody reads the stream any more.
     ///
     /// # Errors
-    /// [`Usage`](crate::cli::Usage); [`DdsError`](super::dds::DdsError); when standard output cannot be written.
+    /// [`Usage`](crate::options::Usage); [`DdsError`](super::dds::DdsError); when the output cannot be written.
     pub fn run(&self) -> anyhow::Result<()> {
         let topic = absolute_topic(&self.topic)?;
         let compressed = self.compressed || topic.ends_with("/compressed");
         let node = self.node.node()?;
         let stop = Stop::install()?;
-        let mut dds = Dds::join(&node, self.node.distro, &self.interface)?;
-        let reader = dds.reader(&topic, if compressed { CompressedImage::DEFINITION } else { Image::DEFINITION })?;
-        dds.announce()?;
+        let (mut dds, mut inbox) = self.join(&node, &topic, compressed)?;
+        // after the network: what cannot start leaves no FIFO behind
+        let mut output = match &self.fifo {
+            Some(path) => Output::fifo(path)?,
+            None => Output::standard().context("standard output is closed")?,
+        };
+        let (mut complaints, mut looked, mut pictures) = (BTreeSet::new(), Instant::now(), 0_u64);
         stop::ready();
         log::info!("waiting for pictures on {topic} in domain {}", node.domain);
-        let inbox = Inbox::new(reader);
-        let (mut output, mut complaints) = (io::stdout().lock(), BTreeSet::new());
-        while !stop.requested() {
-            let Some(sample) = inbox.newest(PATIENCE) else { continue };
+        while !stop.requested() && !output.is_over() {
+            if looked.elapsed() >= Duration::from_secs(1) {
+                looked = Instant::now();
+                stop::alive(&format!("{pictures} pictures handed on"));
+                if dds.must_join_again() {
+                    drop((inbox, dds));
+                    (dds, inbox) = self.join(&node, &topic, compressed)?;
+                }
+            }
+            let is_read = output.is_read().context("the FIFO cannot be opened")?;
+            let Some(sample) = inbox.newest(PATIENCE).filter(|_| is_read) else { continue };
             let frame = if compressed { compressed_frame(&sample) } else { raw_frame(&sample) };
             match frame {
                 Ok((header, bytes)) => {
-                    match output.write_all(&header).and_then(|()| output.write_all(&bytes)).and_then(|()| output.flush()) {
-                        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                        written => written.context("standard output cannot be written")?,
-                    }
+                    output.write(&[&header, &bytes], &stop).context("pictures cannot be written")?;
+                    pictures += 1;
                 }
-                Err(error) => {
-                    if complaints.insert(error.to_string()) && complaints.len() <= COMPLAINTS_MAX {
-                        log::warn!("{topic}: {error}");
-                    }
-                }
+                Err(error) if complaints.len() < COMPLAINTS_MAX && complaints.insert(error.to_string()) => log::warn!("{topic}: {error}"),
+                Err(_) => {}
             }
         }
         Ok(())
+    }
+
+    fn join(&self, node: &Node, topic: &str, compressed: bool) -> anyhow::Result<(Dds, Inbox)> {
+        let mut dds = Dds::join(node, self.node.distro, &self.interface)?;
+        let reader = dds.reader(topic, if compressed { CompressedImage::DEFINITION } else { Image::DEFINITION })?;
+        dds.announce()?;
+        Ok((dds, Inbox::new(reader)))
     }
 }
 

@@ -4,18 +4,21 @@
 //! masks ─▶ messages (CDR) ─▶ one DDS writer for each topic ─▶ RViz, Foxglove, nodes
 //! ```
 //!
-//! Invariants: those of [`publishing`](crate::publishing); a subscriber that stops holds up neither the daemon nor this program. Refuses: 16-bit JPEG; parameters and services.
+//! Invariants: those of [`publishing`](crate::publishing); a subscriber that stops holds up neither the daemon nor this program, and is served
+//! again when it is back. Refuses: 16-bit JPEG; parameters and services.
 
 mod dds;
 mod images;
+mod output;
+mod returns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use clap::Args;
 
-use crate::cli::RingArgs;
 use crate::node::{Node, NodeArgs};
+use crate::options::RingArgs;
 use crate::publishing::{Publishing, Transport};
 use crate::stop::Stop;
 use crate::topics::{Messages, Topic, TopicArgs};
@@ -49,7 +52,7 @@ impl Ros2Args {
     /// Runs until a signal comes.
     ///
     /// # Errors
-    /// [`Usage`](crate::cli::Usage) for names, addresses and files that are none; [`DdsError`](dds::DdsError).
+    /// [`Usage`](crate::options::Usage) for names, addresses and files that are none; [`DdsError`](dds::DdsError).
     pub fn run(&self) -> anyhow::Result<()> {
         let node = self.node.node()?;
         let messages = Messages::new(&self.topics)?;
@@ -70,26 +73,28 @@ impl Ros2Args {
 }
 
 /// The node's writers.
-struct Carrier {
+struct Carrier<'a> {
+    args: &'a Ros2Args,
+    node: &'a Node,
     // before `dds`: writers are gone before their participant
     writers: BTreeMap<Topic, Writer>,
     wanted: BTreeSet<String>,
     dds: Dds,
 }
 
-impl Carrier {
-    fn open(args: &Ros2Args, node: &Node) -> anyhow::Result<Carrier> {
+impl<'a> Carrier<'a> {
+    fn open(args: &'a Ros2Args, node: &'a Node) -> anyhow::Result<Carrier<'a>> {
         let mut dds = Dds::join(node, args.node.distro, &args.interface)?;
         let mut writers = BTreeMap::new();
         for topic in args.topics.topics() {
             writers.insert(topic, dds.writer(&node.topic(topic), topic.definition(), quality(topic))?);
         }
         dds.announce()?;
-        Ok(Carrier { writers, wanted: BTreeSet::new(), dds })
+        Ok(Carrier { args, node, writers, wanted: BTreeSet::new(), dds })
     }
 }
 
-impl Transport for Carrier {
+impl Transport for Carrier<'_> {
     const LATCHES: bool = true;
 
     fn write(&mut self, topic: Topic, message: Vec<u8>) -> anyhow::Result<bool> {
@@ -97,8 +102,13 @@ impl Transport for Carrier {
         Ok(writer.write(message)?)
     }
 
-    fn look(&mut self) {
+    fn look(&mut self) -> anyhow::Result<bool> {
+        let anew = self.dds.must_join_again();
+        if anew {
+            *self = Carrier::open(self.args, self.node)?;
+        }
         self.wanted = self.dds.wanted();
+        Ok(anew)
     }
 
     fn has_subscriber(&self, topic: Topic) -> bool {

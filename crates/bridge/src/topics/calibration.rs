@@ -165,6 +165,18 @@ projection_matrix: {rows: 3, cols: 4, data: [400, 0, 320, 0, 0, 400, 240, 0, 0, 
     }
 
     #[test]
+    fn every_cut_and_every_changed_byte_is_read_or_refused() {
+        for at in 0..FILE.len() {
+            let _ = parse(&FILE[..at]);
+            for other in ["\0", "-", ":", "[", "{", "&", "*", "\n", "\t", "\"", "%", "9", "é"] {
+                if let Ok(info) = parse(&[&FILE[..at], other, &FILE[at + 1..]].concat()) {
+                    assert!(info.k.iter().chain(&info.d).chain(&info.p).all(|number| number.is_finite()) && info.width > 0);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let refused = |from: &str, to: &str| parse(&FILE.replace(from, to)).unwrap_err();
         assert_eq!(refused("image_width: 640", "image_width: wide"), "image_width must be a number of pixels");

@@ -37,8 +37,8 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::TlsAcceptor;
 
-use crate::cli::Usage;
 use crate::masks::Masks;
+use crate::options::Usage;
 use crate::stop::{self, Stop};
 use auth::Auth;
 use feed::Feed;
@@ -70,7 +70,7 @@ pub fn run(mut args: WebArgs) -> Result<()> {
     let hub = Arc::new(Hub::new(secret.map(Auth::new), names, args.control.clone(), tls.is_some(), usize::from(args.max_viewers)));
     announce(address, tls.as_ref().map(|(_, print)| print.as_str()), hub.auth.is_some());
     let server = start_server(&hub, runtime, listener, tls.map(|(acceptor, _)| acceptor))?;
-    let (hang_up, hung_up) = mpsc::channel();
+    let (hang_up, hung_up) = mpsc::sync_channel(0);
     let door = {
         let hub = Arc::clone(&hub);
         thread::Builder::new().name("door".into()).spawn(move || door::run(&hub, &hung_up)).context("no thread can be started")?

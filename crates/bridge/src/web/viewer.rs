@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc as bounded;
+use tokio::sync::watch;
 use tokio::time::{Instant, interval, timeout};
 
 use super::door;
@@ -78,7 +79,7 @@ struct Viewer {
     words: [watch::Receiver<Utf8Bytes>; 3],
     log: watch::Receiver<super::hub::Log>,
     log_seen: (u64, u64),
-    answers: (mpsc::Sender<Value>, mpsc::Receiver<Value>),
+    answers: (bounded::Sender<Value>, bounded::Receiver<Value>),
     acknowledged: bool,
     heard: Instant,
     second: (Instant, u32),
@@ -91,7 +92,7 @@ impl Viewer {
         let mut log = hub.log.subscribe();
         log.mark_changed();
         let now = Instant::now();
-        let (answers, acknowledged) = (mpsc::channel(1), true);
+        let (answers, acknowledged) = (bounded::channel(1), true);
         Viewer { hub: Arc::clone(hub), from, words, log, log_seen: (0, 0), answers, acknowledged, heard: now, second: (now, 0) }
     }
 

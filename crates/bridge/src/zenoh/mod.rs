@@ -16,9 +16,9 @@ use zenoh::pubsub::Publisher;
 use zenoh::qos::CongestionControl;
 use zenoh::{Config, Session, Wait};
 
-use crate::cli::{RingArgs, Usage};
 use crate::clock::realtime_ns;
 use crate::node::{Node, NodeArgs};
+use crate::options::{RingArgs, Usage};
 use crate::publishing::{Publishing, Transport};
 use crate::stop::Stop;
 use crate::topics::{Messages, Topic, TopicArgs};
@@ -196,10 +196,11 @@ impl Transport for Carrier {
         Ok(true)
     }
 
-    fn look(&mut self) {
+    fn look(&mut self) -> anyhow::Result<bool> {
         for writer in self.writers.values_mut() {
             writer.is_wanted = writer.publisher.matching_status().wait().is_ok_and(|status| status.matching());
         }
+        Ok(false)
     }
 
     fn has_subscriber(&self, topic: Topic) -> bool {

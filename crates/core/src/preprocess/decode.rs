@@ -67,6 +67,7 @@ impl FrameDecoder {
     /// # Errors
     /// [`DecodeError`] for a JPEG picture that is damaged or of another size than its frame says, and for a crop that leaves nothing; the
     /// frame comes back with it.
+    #[allow(clippy::result_large_err)] // a box would be an allocation on the frame path
     pub fn decode(&mut self, mut frame: Frame) -> Result<Frame, (DecodeError, Frame)> {
         if frame.format == PixelFormat::Mjpg {
             if let Err(error) = self.decode_jpeg(&frame) {

@@ -114,3 +114,20 @@ fn names(topics: &[Topic]) -> String {
 fn listed(topics: &[Topic]) -> String {
     if topics.is_empty() { "the bag has none".to_owned() } else { format!("the bag has {}", names(topics)) }
 }
+
+/// Why a file gives no message, and whether it will give none any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub reason: String,
+    pub is_end: bool,
+}
+
+impl Fault {
+    pub fn end(reason: impl ToString) -> Fault {
+        Fault { reason: reason.to_string(), is_end: true }
+    }
+
+    pub fn passing(reason: impl ToString) -> Fault {
+        Fault { reason: reason.to_string(), is_end: false }
+    }
+}

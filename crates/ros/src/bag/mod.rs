@@ -4,7 +4,8 @@
 //! use eomt_edge_ros::bag::Bag;
 //! let bag = Bag::open("drive".as_ref(), 64 << 20)?;
 //! for message in bag.messages(Some("/camera/image_raw")) {
-//!     println!("{} bytes at {} ns", message.as_ref()?.data.len(), message?.log_time_ns);
+//!     let message = message?;
+//!     println!("{} bytes at {} ns", message.data.len(), message.log_time_ns);
 //! }
 //! # Ok::<(), eomt_edge_ros::bag::BagError>(())
 //! ```
