@@ -85,23 +85,6 @@ pub enum BagError {
     },
 }
 
-/// Why a file gives no message, and whether it will give none any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub reason: String,
-    pub is_end: bool,
-}
-
-impl Fault {
-    pub fn end(reason: impl ToString) -> Fault {
-        Fault { reason: reason.to_string(), is_end: true }
-    }
-
-    pub fn passing(reason: impl ToString) -> Fault {
-        Fault { reason: reason.to_string(), is_end: false }
-    }
-}
-
 /// Topics that a sentence names.
 const SHOWN: usize = 10;
 
