@@ -82,7 +82,7 @@ impl Control {
         self.stream.set_write_timeout(Some(patience)).map_err(|source| broken("cannot be set up", source))?;
         self.stream.write_all(line.as_bytes()).map_err(|source| broken("the request could not be sent", source))?;
         let answer = self.line(deadline).map_err(|source| broken("no answer came", source))?;
-        parse(&answer).ok_or_else(|| ControlError::Foreign { path })?
+        parse(&answer).ok_or(ControlError::Foreign { path })?
     }
 
     /// The daemon's state: `status` of its protocol.

@@ -83,8 +83,8 @@ impl Messages {
     ///
     /// # Errors
     /// `note`'s.
-    pub fn classes<'a>(
-        &'a self,
+    pub fn classes(
+        &self,
         facts: &RingFacts,
         times: Times,
         note: impl FnOnce(&Sample) -> Result<(), RecordError>,
