@@ -291,7 +291,7 @@ mod tests {
 
     fn payload(sequence: u32) -> Vec<u8> {
         // two of three are the same again, so that there is something to compress
-        (0..40 + sequence).map(|at| (at * if sequence % 3 == 0 { 37 } else { 1 } + sequence) as u8).collect()
+        (0..40 + sequence).map(|at| (at * if sequence.is_multiple_of(3) { 37 } else { 1 } + sequence) as u8).collect()
     }
 
     /// A file as the recorder leaves it: whole chunks, and between them metadata.

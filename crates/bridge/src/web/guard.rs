@@ -64,6 +64,7 @@ pub fn session_key(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Whether the request comes from somebody inside: with a session, or with the token as `Authorization: Bearer`. `Err` is the refusal.
+#[allow(clippy::result_large_err)] // the refusal is the answer
 fn admitted(auth: Option<&Auth>, headers: &HeaderMap, from: IpAddr) -> Result<(), Response> {
     let Some(auth) = auth else { return Ok(()) };
     let now = Instant::now();
