@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
+.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check ros2-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
 
 # Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
@@ -91,6 +91,10 @@ onnxruntime-check: build
 # GStreamer and ffmpeg, live, into the daemon.
 pipes-check: build
 	sh scripts/pipes-check.sh
+
+# The bridge to ROS 2 against nodes of Jazzy and Kilted, and Cyclone DDS.
+ros2-check: build bridge
+	sh scripts/ros2-check.sh
 
 # Our files in OpenVINO, rten, ncnn, MNN and ONNX Runtime: makes the table of docs/engines.md. LITERT=1: in LiteRT too.
 engines-check: build
