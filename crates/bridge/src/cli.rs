@@ -2,8 +2,6 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::options::Usage;
-
 /// Masks of a running eomt-edge daemon for others.
 #[derive(Debug, Parser)]
 #[command(name = "eomt-edge-bridge", version, about, max_term_width = 110)]
@@ -49,7 +47,7 @@ impl Command {
     /// Runs until a signal ends it, or something that waiting does not mend.
     ///
     /// # Errors
-    /// One sentence; [`Usage`] where the command line or a configuration is wrong.
+    /// One sentence; [`Usage`](crate::options::Usage) where the command line or a configuration is wrong.
     pub fn run(self) -> anyhow::Result<()> {
         match self {
             #[cfg(feature = "ros2")]
@@ -64,7 +62,7 @@ impl Command {
             Command::Metrics(args) => args.run().map_err(Into::into),
             #[cfg(feature = "mqtt")]
             Command::Mqtt(args) => args.run().map_err(|error| match error {
-                wrong @ crate::mqtt::MqttError::Config { .. } => Usage(wrong.to_string()).into(),
+                wrong @ crate::mqtt::MqttError::Config { .. } => crate::options::Usage(wrong.to_string()).into(),
                 other => other.into(),
             }),
             #[cfg(feature = "record")]

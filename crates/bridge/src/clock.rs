@@ -1,6 +1,6 @@
 //! From the ring's clock (CLOCK_MONOTONIC) to that of messages (CLOCK_REALTIME).
 //!
-//! Invariants: both clocks are read within [`BRACKET_NS`], or as close together as several attempts give; a step of the wall clock (NTP's first, a
+//! Invariants: both clocks are read within `BRACKET_NS`, or as close together as several attempts give; a step of the wall clock (NTP's first, a
 //! person's) is told once and changes no stamp that was given before.
 
 use eomt_edge_client::MaskFrame;

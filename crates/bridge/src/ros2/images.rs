@@ -65,7 +65,7 @@ impl ImagesArgs {
     /// Runs until a signal comes or nobody reads the stream any more.
     ///
     /// # Errors
-    /// [`Usage`](crate::options::Usage); [`DdsError`](super::dds::DdsError); when the output cannot be written.
+    /// [`Usage`](crate::options::Usage); `DdsError`; when the output cannot be written.
     pub fn run(&self) -> anyhow::Result<()> {
         let topic = absolute_topic(&self.topic)?;
         let compressed = self.compressed || topic.ends_with("/compressed");

@@ -52,7 +52,7 @@ impl Ros2Args {
     /// Runs until a signal comes.
     ///
     /// # Errors
-    /// [`Usage`](crate::options::Usage) for names, addresses and files that are none; [`DdsError`](dds::DdsError).
+    /// [`Usage`](crate::options::Usage) for names, addresses and files that are none; `DdsError`.
     pub fn run(&self) -> anyhow::Result<()> {
         let node = self.node.node()?;
         let messages = Messages::new(&self.topics)?;

@@ -100,7 +100,7 @@ impl WebArgs {
     /// Where the certificate comes from, if TLS is needed.
     ///
     /// # Errors
-    /// [`OptionsError`] when others reach the address and nothing protects it, and for a certificate without a place.
+    /// `OptionsError` when others reach the address and nothing protects it, and for a certificate without a place.
     pub fn tls(&self) -> Result<Tls, OptionsError> {
         let local = self.listen.ip().to_canonical().is_loopback();
         if !local && self.token_file.is_none() {
@@ -116,7 +116,7 @@ impl WebArgs {
     /// The names under which the page may be asked for. Addresses need no list: nobody can point one at another machine.
     ///
     /// # Errors
-    /// [`OptionsError::Host`].
+    /// `OptionsError::Host`.
     pub fn names(&self) -> Result<Vec<String>, OptionsError> {
         let mut names = vec!["localhost".to_owned()];
         let own = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
@@ -137,7 +137,7 @@ impl WebArgs {
     /// Reads the token.
     ///
     /// # Errors
-    /// [`OptionsError`] when the file cannot be read or its first line is too short.
+    /// `OptionsError` when the file cannot be read or its first line is too short.
     pub fn secret(&self) -> Result<Option<Secret>, OptionsError> {
         let Some(path) = &self.token_file else { return Ok(None) };
         let text = read_text(path, &bounds::SYSTEM).map_err(|source| OptionsError::TokenUnread { path: path.clone(), source })?;
