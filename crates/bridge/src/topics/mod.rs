@@ -254,7 +254,7 @@ impl Messages {
             FrameFormat::Rgb24 => jpeg(camera.bytes, frame.width(), frame.height(), self.args.jpeg_quality).map(Some),
             FrameFormat::Mjpeg => Ok(Some(camera.bytes.to_vec())),
             format => Ok(self.complain(format!(
-                "the daemon's camera frames are {format:?}, which is not sent as JPEG: set ring.frame_format = \"rgb24\" there, or read --raw"
+                "the daemon's camera frames are {format:?}, which is not sent as JPEG: set ring.frame_format = \"rgb\" there, or read --raw"
             ))),
         }
     }
@@ -264,7 +264,7 @@ impl Messages {
         let Some(encoding) = encoding(camera.format) else {
             let format = camera.format;
             return self.complain(format!(
-                "the daemon's camera frames are {format:?}, which ROS has no name for: set ring.frame_format = \"rgb24\" there"
+                "the daemon's camera frames are {format:?}, which ROS has no name for: set ring.frame_format = \"rgb\" there"
             ));
         };
         Some(image(header, encoding, camera.stride, frame.height(), frame.width(), camera.bytes.to_vec()))

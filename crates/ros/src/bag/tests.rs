@@ -205,7 +205,7 @@ fn what_is_no_bag_is_told_in_a_sentence() {
     file("empty.mcap", b"");
     file("one.bag", b"#ROSBAG V2.0\n");
     file("text.mcap", b"a text that is long enough");
-    file("other.db3", &fs::read(data("plain.db3")).unwrap()[..4096].to_vec());
+    file("other.db3", &fs::read(data("plain.db3")).unwrap()[..4096]);
     fs::create_dir_all(folder.join("listed")).unwrap();
     file("listed/metadata.yaml", b"rosbag2_bagfile_information:\n  version: 5\n");
     fs::create_dir_all(folder.join("bare")).unwrap();
