@@ -1,9 +1,9 @@
 //! The pictures of one topic of a ROS 2 bag as a camera.
 //!
-//! At the bag's own rate a picture is due as long after the first one as it was recorded after it. A gap of more than [`GAP_MAX`], or a step
+//! At the bag's own rate a picture is due as long after the first one as it was recorded after it. A gap of more than `GAP_MAX`, or a step
 //! back, is a recorder that paused or a clock that was set: the next picture follows at once.
 //!
-//! Invariants: every picture keeps the stamp of its header; no call takes longer than [`PATIENCE`] and a picture. Pictures that cannot be
+//! Invariants: every picture keeps the stamp of its header; no call takes longer than `PATIENCE` and a picture. Pictures that cannot be
 //! read, or are larger than the first one, are counted as broken and passed over. Refuses: to start over at the end.
 
 use std::time::Duration;

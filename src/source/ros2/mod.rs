@@ -3,7 +3,7 @@
 //! The daemon has no network. `eomt-edge-bridge images` subscribes and writes each picture with a header ([`eomt_edge_ros::stream`]): started here, with
 //! a pipe between, or as a service of its own that writes to a FIFO, so that the daemon's sandbox stays closed.
 //!
-//! Invariants: no call takes longer than [`PATIENCE`] and a picture; a picture's time is the arrival of its last byte, its stamp that of its
+//! Invariants: no call takes longer than `PATIENCE` and a picture; a picture's time is the arrival of its last byte, its stamp that of its
 //! header; a picture that cannot be read is counted as broken and passed over; a writer that ends is waited for. Refuses: to guess where the next
 //! picture begins in a broken stream; it is opened again.
 
