@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cdr::{CdrError, Reader, Writer};
 
-/// A kind of value without count. The numbers of type_description_interfaces/msg/FieldType are in [`Base::type_id`].
+/// A kind of value without count. The numbers of type_description_interfaces/msg/FieldType are in `Base::type_id`.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs)] // the names of .msg files
 pub enum Base {
