@@ -4,8 +4,9 @@
 
 use std::borrow::Cow;
 
+use eomt_edge_client::layout::SegmentRow;
 use eomt_edge_client::{CameraFrame, FrameFormat, MaskFrame};
-use eomt_edge_overlay::{Segment, Style, paint_with};
+use eomt_edge_overlay::{Segment, Style, paint_with, runs};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
 /// Why a picture cannot be compressed.
@@ -67,13 +68,7 @@ impl Pictures {
 
     /// The class of each pixel plus one, 0 = nothing: `[height, width]`. Where masks overlap, the topmost segment's.
     pub fn classes(&mut self, frame: &MaskFrame) -> &[u16] {
-        // one place for each id that there can be: no id is outside
-        let mut class_of = [0u16; 1 << 16];
-        for segment in &frame.segments {
-            class_of[usize::from(segment.id)] = segment.class.saturating_add(1);
-        }
-        self.classes.clear();
-        self.classes.extend(frame.ids.iter().map(|&id| class_of[usize::from(id)]));
+        spread(frame, 0, |segment| segment.class.saturating_add(1), &mut self.classes);
         &self.classes
     }
 
@@ -89,6 +84,28 @@ impl Pictures {
         paint_with(&mut self.rgb, width, &frame.ids, &table, labels, style);
         &self.rgb
     }
+}
+
+/// Writes what each pixel's segment has, `nothing` where there is none: `[height, width]`.
+fn spread<T: Copy>(frame: &MaskFrame, nothing: T, of: impl Fn(&SegmentRow) -> T, pixels: &mut Vec<T>) {
+    let largest = frame.segments.iter().map(|segment| usize::from(segment.id)).max().unwrap_or(0);
+    let mut value_of = vec![nothing; largest + 1];
+    for segment in &frame.segments {
+        value_of[usize::from(segment.id)] = of(segment);
+    }
+    pixels.clear();
+    pixels.reserve(frame.ids.len());
+    for run in runs(&frame.ids) {
+        let value = value_of.get(usize::from(run[0])).copied().unwrap_or(nothing);
+        pixels.resize(pixels.len() + run.len(), value);
+    }
+}
+
+/// Each pixel's score, 0 to 255.
+pub fn confidence(frame: &MaskFrame) -> Vec<u8> {
+    let mut scores = Vec::new();
+    spread(frame, 0, |segment| (segment.score.clamp(0.0, 1.0) * 255.0).round() as u8, &mut scores);
+    scores
 }
 
 /// An 8-bit grey PNG of `values`, `[height, width]`.
@@ -113,7 +130,7 @@ fn png(bytes: &[u8], depth: png::BitDepth, width: u32, height: u32) -> Result<Ve
 }
 
 /// A row of the ring as the overlay takes it.
-fn segment(row: &eomt_edge_client::layout::SegmentRow) -> Segment {
+fn segment(row: &SegmentRow) -> Segment {
     Segment { id: row.id, category_id: row.class, score: row.score, area: row.area, bbox: row.bbox, track_id: row.track_id }
 }
 

@@ -24,7 +24,7 @@ use eomt_edge_ros::messages::vision_msgs::{
 use eomt_edge_ros::{Definition, Message};
 
 use crate::masks::RingFacts;
-use crate::picture::{PictureError, Pictures, jpeg, png8};
+use crate::picture::{PictureError, Pictures, confidence, jpeg, png8};
 
 pub use calibration::CalibrationError;
 pub use health::Health;
@@ -324,15 +324,6 @@ fn encoding(format: FrameFormat) -> Option<&'static str> {
         FrameFormat::Nv24 => "nv24",
         _ => return None,
     })
-}
-
-/// Each pixel's score, 0 to 255.
-fn confidence(frame: &MaskFrame) -> Vec<u8> {
-    let mut score_of = vec![0u8; 1 << 16];
-    for segment in &frame.segments {
-        score_of[usize::from(segment.id)] = (segment.score.clamp(0.0, 1.0) * 255.0).round() as u8;
-    }
-    frame.ids.iter().map(|&id| score_of[usize::from(id)]).collect()
 }
 
 fn detections(frame: &MaskFrame, facts: &RingFacts, header: &Header) -> Detection2DArray {
