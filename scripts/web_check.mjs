@@ -50,7 +50,7 @@ const freePort = () => new Promise((done) => {
 });
 
 const daemonLog = `${dir}/daemon.log`, bridgeLog = `${dir}/bridge.log`;
-const startDaemon = (...more) => start(DAEMON, ["run", "--model", `${models}/nano.onnx`, "--source", "scenes:7", ...["source.size=640x480", `ring.socket=${socket}`, ...more].flatMap((item) => ["--set", item])], daemonLog, { spawn: { env: { ...process.env, RUST_LOG: "info" } } });
+const startDaemon = (...more) => start(DAEMON, ["run", "--model", `${models}/nano.onnx`, "--source", "scenes:7", ...["source.size=320x240", `ring.socket=${socket}`, ...more].flatMap((item) => ["--set", item])], daemonLog, { spawn: { env: { ...process.env, RUST_LOG: "info" } } });
 const FRAMES = "ring.include_frame=true", CONTROL = [`control.socket=${controlSocket}`, `control.models=${models}`];
 const startBridge = (...args) => start(BRIDGE, ["web", "--socket", socket, ...args], bridgeLog);
 
@@ -74,6 +74,7 @@ function tape() {
 
 async function openPage(browser, url, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
+  context.setDefaultTimeout(PATIENCE); // a slow machine only takes longer
   const page = await context.newPage();
   page.trouble = [];
   // of reading the canvas, which only this script does
