@@ -147,7 +147,7 @@ impl FrameHeader {
         }
         let rows = u64::from(self.step) * u64::from(self.height);
         // planes of colour follow the rows that the height counts: twice as much at most (4:4:4)
-        let pixels = rows > 0 && self.width > 0 && (rows..=3 * rows).contains(&self.bytes);
+        let pixels = rows > 0 && self.width > 0 && (rows..=rows.saturating_mul(3)).contains(&self.bytes);
         let fits = if self.is_file { (self.width, self.height, self.step) == (0, 0, 0) } else { pixels };
         if fits { Ok(()) } else { Err(StreamError::Rows { height: self.height, step: self.step, bytes: self.bytes }) }
     }

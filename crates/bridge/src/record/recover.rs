@@ -241,7 +241,7 @@ impl<W: Write> Recovery<W> {
         if !is_definition && opcode != op::MESSAGE {
             return Ok(());
         }
-        if is_definition && !self.affords(opcode, body) {
+        if is_definition && !(texts_fit(opcode, body).is_some() && self.affords(opcode, body)) {
             self.found.lost += 1;
             return Ok(());
         }
@@ -277,6 +277,31 @@ impl<W: Write> Recovery<W> {
     }
 }
 
+/// Whether the texts of a definition lie within it. The library makes room for as much as a length says before it reads: 4 GiB for a record of
+/// forty bytes.
+fn texts_fit(opcode: u8, body: &[u8]) -> Option<()> {
+    fn text(rest: &[u8]) -> Option<&[u8]> {
+        let (len, rest) = rest.split_first_chunk()?;
+        rest.get(u32::from_le_bytes(*len) as usize..)
+    }
+    fn map(rest: &[u8]) -> Option<()> {
+        let (len, rest) = rest.split_first_chunk()?;
+        let mut entries = rest.get(..u32::from_le_bytes(*len) as usize)?;
+        while !entries.is_empty() {
+            entries = text(text(entries)?)?;
+        }
+        Some(())
+    }
+    match opcode {
+        // an id; name, encoding, data
+        op::SCHEMA => text(text(text(body.get(2..)?)?)?).map(drop),
+        // two ids; topic, encoding, metadata
+        op::CHANNEL => map(text(text(body.get(4..)?)?)?),
+        op::METADATA => map(text(body)?),
+        _ => Some(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -285,6 +310,22 @@ mod tests {
     use mcap::{Compression, WriteOptions};
 
     use super::*;
+
+    #[test]
+    fn texts_lie_within_their_record() {
+        let text = |text: &str| [&(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+        let pair = [text("a"), text("b")].concat();
+        let map = [&(pair.len() as u32).to_le_bytes()[..], &pair].concat();
+        let schema = [vec![1, 0], text("pkg/msg/A"), text("ros2msg"), text("int32 x")].concat();
+        let channel = [vec![1, 0, 1, 0], text("/a"), text("cdr"), map.clone()].concat();
+        let metadata = [text("eomt-edge"), map].concat();
+        for (opcode, body) in [(op::SCHEMA, schema), (op::CHANNEL, channel), (op::METADATA, metadata)] {
+            assert!(texts_fit(opcode, &body).is_some());
+            for cut in 0..body.len() {
+                assert!(texts_fit(opcode, &body[..cut]).is_none(), "{opcode:#x} cut at {cut}");
+            }
+        }
+    }
 
     const MESSAGES: u32 = 24;
     const MESSAGES_PER_CHUNK: u32 = 4;
