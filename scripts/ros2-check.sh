@@ -3,6 +3,10 @@
 # namespace that has only loopback. SECONDS_LOSSLESS=60: how long every frame is counted.
 set -eu
 cd "$(dirname "$0")/.."
+. scripts/apt.sh
+PATH=$PATH:/usr/sbin # where Debian has ip
+command -v ip >/dev/null 2>&1 || apt_install iproute2
+python3 -c "import ensurepip" 2>/dev/null || apt_install python3-venv
 venvs=${ROS2_CHECK_VENVS:-target/ros2-check}
 python=${EOMT_EDGE_TEST_PYTHON:-/usr/bin/python3}
 # venv NAME PACKAGE ...: once

@@ -3,6 +3,10 @@
 # loopback.
 set -eu
 cd "$(dirname "$0")/.."
+. scripts/apt.sh
+PATH=$PATH:/usr/sbin # where Debian has ip
+command -v ip >/dev/null 2>&1 || apt_install iproute2
+python3 -c "import ensurepip" 2>/dev/null || apt_install python3-venv
 venv=target/zenoh-check
 if [ ! -e $venv/complete ]; then
     "${EOMT_EDGE_TEST_PYTHON:-/usr/bin/python3}" -m venv --clear $venv
