@@ -53,7 +53,7 @@ check_start() {
     # unpacked, not configured: that takes no emulator; apt looks for the file within the root too
     as_root env TMPDIR="$work" mmdebstrap --quiet --variant=extract --architectures="$arch" --mode=root --format=directory --skip=check/qemu \
         --aptopt='APT::Install-Recommends "false"' --setup-hook="mkdir -p \"\$1/$work\" && cp \"$deb\" \"$bridge\" \"\$1/$work/\"" \
-        --include="$deb,$bridge" $suite "$root" ${sources:+"deb $sources $suite main"} ||
+        --include="$deb" --include="$bridge" $suite "$root" ${sources:+"deb $sources $suite main"} ||
         fail "$deb: Debian 11's apt cannot install it (or its mirror is gone: then say in scripts/glibc-check.sh where $suite is now)"
     if [ "$arch" != "$(dpkg --print-architecture)" ]; then
         emulator="/qemu -cpu max"

@@ -160,7 +160,8 @@ impl MetricsArgs {
         let mut told = 0;
         while !stop.requested() {
             ticks.tick().await;
-            if reader.is_finished() || server.is_finished() {
+            // in this order: a reader that ends because it is time to has not failed
+            if (reader.is_finished() || server.is_finished()) && !stop.requested() {
                 return Err(MetricsError::Reader);
             }
             told += 1;
