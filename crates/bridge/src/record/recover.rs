@@ -102,12 +102,11 @@ pub fn recover<W: Write>(input: &mut (impl Read + Seek), output: W) -> Result<(R
 fn profile(input: &mut impl Read) -> io::Result<String> {
     let mut begin = Vec::new();
     input.take(1024).read_to_end(&mut begin)?;
-    let body = begin.split_first_chunk().map(|(head, rest)| (record_head(head), rest));
-    Ok(match body {
-        Some(((op::HEADER, len), rest)) => match rest.get(..len as usize).map(|body| mcap::parse_record(op::HEADER, body)) {
-            Some(Ok(Record::Header(header))) => header.profile,
-            _ => String::new(),
-        },
+    let Some((head, rest)) = begin.split_first_chunk() else { return Ok(String::new()) };
+    let (opcode, len) = record_head(head);
+    let body = rest.get(..len as usize).filter(|body| opcode == op::HEADER && texts_fit(opcode, body).is_some());
+    Ok(match body.map(|body| mcap::parse_record(opcode, body)) {
+        Some(Ok(Record::Header(header))) => header.profile,
         _ => String::new(),
     })
 }
@@ -298,6 +297,8 @@ fn texts_fit(opcode: u8, body: &[u8]) -> Option<()> {
         // two ids; topic, encoding, metadata
         op::CHANNEL => map(text(text(body.get(4..)?)?)?),
         op::METADATA => map(text(body)?),
+        // profile, library
+        op::HEADER => text(text(body)?).map(drop),
         _ => Some(()),
     }
 }
@@ -319,7 +320,8 @@ mod tests {
         let schema = [vec![1, 0], text("pkg/msg/A"), text("ros2msg"), text("int32 x")].concat();
         let channel = [vec![1, 0, 1, 0], text("/a"), text("cdr"), map.clone()].concat();
         let metadata = [text("eomt-edge"), map].concat();
-        for (opcode, body) in [(op::SCHEMA, schema), (op::CHANNEL, channel), (op::METADATA, metadata)] {
+        let header = [text("ros2"), text("")].concat();
+        for (opcode, body) in [(op::SCHEMA, schema), (op::CHANNEL, channel), (op::METADATA, metadata), (op::HEADER, header)] {
             assert!(texts_fit(opcode, &body).is_some());
             for cut in 0..body.len() {
                 assert!(texts_fit(opcode, &body[..cut]).is_none(), "{opcode:#x} cut at {cut}");
