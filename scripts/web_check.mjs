@@ -249,7 +249,8 @@ async function orders(page) {
   await page.locator("#switch").click();
   await page.locator("#confirm-yes").click();
   await says("Done. It lasts until a reload");
-  const { model } = await askDaemon({ do: "status" });
+  // the words are those of the thresholds, too
+  const { model } = await until("another model", async () => { const status = await askDaemon({ do: "status" }); return status.model?.path.endsWith("/other.onnx") && status; });
   check("another model runs", model.path.endsWith("/other.onnx") && model.configured === false, model.path);
   await moves(page);
   await page.locator("#model").selectOption(BROKEN);
