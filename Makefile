@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check c-check python-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check web-check metrics-check mqtt-check record-check ros2-check zenoh-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
+.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check c-check python-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check web-check metrics-check mqtt-check record-check ros2-check zenoh-check peers-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
 
 # Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
@@ -119,6 +119,9 @@ zenoh-check: build bridge
 record-check: build bridge
 	sh scripts/record-check.sh
 
+# Everything that speaks with the program or its bridge and is not in .ci/run.
+peers-check: pipes-check zenoh-check record-check metrics-check mqtt-check web-check
+
 # The page of the bridge in Chromium, with the daemon. Pictures of it in web-check-output/.
 web-check: build bridge
 	sh scripts/web-check.sh
@@ -177,7 +180,8 @@ fuzz: setup
 	bash scripts/fuzz.sh $(SECONDS) $(TARGETS)
 
 # What .ci/run leaves out because it takes hours. CONTRIBUTING.md says when each last ran.
-everything: aarch64-test-all miri asan tsan glibc-check device-test device-test-16k engines-check package-check
+everything: aarch64-test-all miri asan tsan glibc-check device-test device-test-16k engines-check package-check peers-check
+	$(MAKE) fuzz SECONDS=60
 	SUITE=bullseye $(MAKE) package-check
 	$(MAKE) image image-check image-raspi bare-check soak
 
