@@ -257,3 +257,19 @@ fn drawn_scenes_are_a_sound_dataset() {
     let scores: serde_json::Value = serde_json::from_slice(&succeed(&mut evaluate).stdout).unwrap();
     assert_eq!((scores["images"].as_u64(), scores["all"]["pq"].as_f64()), (Some(5), Some(1.0)), "{scores}");
 }
+
+/// A checkpoint of patch 8 trains on with patch 16 and another input; what comes out converts, and its masks have the old resolution.
+#[test]
+fn a_checkpoint_goes_on_with_larger_patches() {
+    let scratch = Scratch::new("train-patch");
+    let (first, second, model) = (scratch.path("first"), scratch.path("second"), scratch.path("second.onnx"));
+    succeed(train(&first, 1).args(["--scenes", "1"]));
+    let options = "--patch 16 --size 64 --batch 2 --points 64 --scenes 2 --from";
+    succeed(train_with(&second, 1, options).arg(&first));
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(second.join("config.json")).unwrap()).unwrap();
+    let number = |key: &str| config[key].as_u64().unwrap();
+    assert_eq!([number("patch_size"), number("image_size"), number("num_upscale_blocks")], [16, 64, 2]);
+    succeed(eomt_edge().arg("convert").arg(&second).arg("-o").arg(&model));
+    let refused = fail(train_with(&scratch.path("third"), 1, "--patch 24 --scenes 2 --from").arg(&first), 1);
+    assert!(refused.contains("first: this checkpoint cannot be trained") && refused.contains("no multiple of the patch"), "{refused}");
+}

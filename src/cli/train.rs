@@ -118,9 +118,9 @@ pub struct TrainArgs {
     /// Never mirror pictures
     #[arg(long)]
     pub no_flip: bool,
-    /// Input size in pixels, square (from scratch)
-    #[arg(long, default_value_t = 160, conflicts_with = "from")]
-    pub size: usize,
+    /// Input size in pixels, square; of a checkpoint, positions are resampled [default: 160 from scratch, the checkpoint's]
+    #[arg(long)]
+    pub size: Option<usize>,
     /// Width of a token, D (from scratch)
     #[arg(long, default_value_t = 192, conflicts_with = "from")]
     pub width: usize,
@@ -136,9 +136,9 @@ pub struct TrainArgs {
     /// Queries, Q (from scratch)
     #[arg(long, default_value_t = 24, conflicts_with = "from")]
     pub queries: usize,
-    /// Pixels of a patch (from scratch)
-    #[arg(long, default_value_t = 16, conflicts_with = "from")]
-    pub patch: usize,
+    /// Pixels of a patch, square; a checkpoint's embedding is resized, and gets or loses ScaleBlocks [default: 16 from scratch, the checkpoint's]
+    #[arg(long)]
+    pub patch: Option<usize>,
     /// Steps between two states on disk, each with its checkpoint
     #[arg(long, default_value_t = 100)]
     pub save_every: u64,

@@ -56,8 +56,9 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
 }
 
 fn start(args: &TrainArgs) -> Start {
+    let patch = args.patch.unwrap_or(16);
     match &args.from {
-        Some(path) => Start::Checkpoint(path.clone()),
+        Some(path) => Start::Checkpoint { path: path.clone(), patch: args.patch, image: args.size },
         None => Start::Scratch(Sizes {
             hidden: args.width,
             heads: args.heads,
@@ -66,10 +67,10 @@ fn start(args: &TrainArgs) -> Start {
             queries: args.queries,
             classes: 0, // of the data
             registers: 4,
-            patch: args.patch,
-            image: args.size,
+            patch,
+            image: args.size.unwrap_or(160),
             mlp_ratio: 4,
-            scale_blocks: args.patch.ilog2().saturating_sub(2) as usize,
+            scale_blocks: patch.max(1).ilog2().saturating_sub(2) as usize,
             eps: 1e-6,
         }),
     }

@@ -3,7 +3,7 @@
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
 //! use eomt_edge_train::{Pictures, Start, TrainOptions, train};
-//! let start = Start::Checkpoint("eomt-nano-scenes".into());
+//! let start = Start::Checkpoint { path: "eomt-nano-scenes".into(), patch: None, image: None };
 //! train(&TrainOptions::new("run".into(), start, Pictures::Scenes { seed: 1 }))?;
 //! # Ok(())
 //! # }
@@ -30,6 +30,7 @@ mod optimizer;
 mod parameters;
 mod points;
 mod recipe;
+mod resize;
 mod samples;
 mod schedule;
 mod state;
@@ -65,7 +66,14 @@ pub enum Start {
     /// Random weights of these sizes. The number of classes follows from the data.
     Scratch(Sizes),
     /// A checkpoint. When its labels differ from those of the data, the class head keeps the rows of the same names only.
-    Checkpoint(PathBuf),
+    Checkpoint {
+        /// As `convert` takes it.
+        path: PathBuf,
+        /// Pixels along a side of a patch; `None`: the checkpoint's own.
+        patch: Option<usize>,
+        /// Pixels along a side of the input; `None`: the checkpoint's own.
+        image: Option<usize>,
+    },
 }
 
 /// Options of [`train`].
@@ -144,7 +152,7 @@ pub fn train(options: &TrainOptions) -> Result<()> {
     check(options)?;
     let checkpoint = match &options.start {
         Start::Scratch(_) => None,
-        Start::Checkpoint(path) => Some(checkpoint::read(path, &checkpoint::Options::default())?),
+        Start::Checkpoint { path, .. } => Some(checkpoint::read(path, &checkpoint::Options::default())?),
     };
     let labels = checkpoint.as_ref().map(|checkpoint| checkpoint.labels.as_slice());
     let supply = Supply::open(&options.pictures, options.exif, labels)?;

@@ -2,11 +2,12 @@
 
 use anyhow::{Context, Result};
 use eomt_edge_host::output::usage;
-use eomt_edge_tools::checkpoint::{Array, Checkpoint};
+use eomt_edge_tools::checkpoint::{Array, Checkpoint, Position};
 use serde::{Deserialize, Serialize};
 
 use super::loss::LossOptions;
 use super::parameters::{self, Sizes};
+use super::resize::resize;
 use super::samples::{Augmentation, Order, Supply};
 use super::schedule::{Annealing, Masking, RateOptions};
 use super::{Start, TrainOptions};
@@ -76,11 +77,15 @@ pub(super) fn prepare(options: &TrainOptions, supply: &Supply, checkpoint: Optio
             let masks = vec![1.0; sizes.query_blocks];
             (sizes, weights, format!("scratch, seed {}", options.seed), MEAN, STD, masks)
         }
-        (Start::Checkpoint(path), checkpoint) => {
+        (Start::Checkpoint { path, patch, image }, checkpoint) => {
             let checkpoint = checkpoint.context("the checkpoint has been read")?;
             let unfit = || format!("{}: this checkpoint cannot be trained", path.display());
             let (mut sizes, mut weights) = parameters::of_network(&checkpoint.network).with_context(unfit)?;
             sizes.check().with_context(unfit)?;
+            let wanted = (patch.unwrap_or(sizes.patch), image.unwrap_or(sizes.image));
+            if let Position::Learned { resampling, .. } = checkpoint.network.position {
+                resize(&mut sizes, &mut weights, wanted, resampling).with_context(unfit)?;
+            }
             if checkpoint.labels != labels {
                 adopt_classes(&mut weights, &checkpoint.labels, &labels, sizes.hidden, options.seed);
                 sizes.classes = labels.len();

@@ -51,6 +51,8 @@ use super::checkpoint::{self, Checkpoint, Masking, Options};
 use super::progress;
 use graph::Form;
 
+pub use position::interpolate as interpolate_positions;
+
 /// The largest protobuf message, and so ONNX file, has 2 GiB, of which the graph needs some.
 const WEIGHTS_INSIDE_MAX: usize = (1 << 31) - (64 << 20);
 

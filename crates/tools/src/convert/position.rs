@@ -67,7 +67,7 @@ fn antialiased(from: usize, to: usize) -> Vec<(usize, Vec<f64>)> {
 }
 
 /// Resamples a `[from[0] * from[1], dim]` table of embeddings to `[to[0] * to[1], dim]` (rows, then columns).
-pub(super) fn interpolate(table: &[f32], from: [usize; 2], to: [usize; 2], dim: usize, resampling: Resampling) -> Vec<f32> {
+pub fn interpolate(table: &[f32], from: [usize; 2], to: [usize; 2], dim: usize, resampling: Resampling) -> Vec<f32> {
     assert_eq!(table.len(), from[0] * from[1] * dim);
     if from == to {
         return table.to_vec();
