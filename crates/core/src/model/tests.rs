@@ -28,6 +28,7 @@ fn summing() -> Model {
         input_size: (4, 4),
         thresholds: Thresholds::default(),
         precision: Precision::F32,
+        state: None,
         source_sha256: String::new(),
         converter: String::new(),
     };
@@ -38,6 +39,7 @@ fn summing() -> Model {
         plan,
         masks: MaskOutput::Dense,
         engine,
+        carried: None,
         queries: 1,
         classes: 16,
         mask_size: (4, 4),

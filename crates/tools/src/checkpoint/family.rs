@@ -216,7 +216,22 @@ fn config(tensors: &Tensors, hints: &mut Hints) -> Result<Object, CheckpointErro
     })?;
     let mut map = Map::new();
     let mut set = |key: &str, value: Value| drop(map.insert(key.into(), value));
-    set("model_type", json!(if rotary { "eomt_dinov3" } else { "eomt" }));
+    let video = tensors.has("query_updater.weight");
+    if rotary && video {
+        let problem =
+            "tensor 'query_updater.weight' belongs to VidEoMT, which transformers has with a DINOv2 backbone only, and this one is DINOv3";
+        return Err(CheckpointError::layout(&tensors.path, problem));
+    }
+    set(
+        "model_type",
+        json!(if rotary {
+            "eomt_dinov3"
+        } else if video {
+            "videomt"
+        } else {
+            "eomt"
+        }),
+    );
     set("hidden_size", json!(hidden));
     set("num_hidden_layers", json!(tensors.count("layers.")));
     set("num_attention_heads", json!(heads));
