@@ -70,7 +70,13 @@ impl QueryState {
                 return wrong(format!("it says {shape:?}, but the {what} '{short}' of the graph has the shape {dims:?}"));
             }
         }
-        Ok(())
+        let of_classes = graph.output.iter().find(|value| value.name == names::CLASS_LOGITS).and_then(dims);
+        match of_classes {
+            Some(dims) if dims.get(1).is_some_and(|queries| *queries >= 0 && *queries != shape[1]) => {
+                wrong(format!("it says {shape:?}, but the class logits of the graph have the shape {dims:?}"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
