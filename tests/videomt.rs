@@ -2,7 +2,9 @@
 
 mod common;
 
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 use eomt_edge_core::data::{Logits, Tensor};
 use eomt_edge_core::kernels::arch::Isa;
@@ -11,6 +13,7 @@ use prost::Message;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimValue;
 use tract_onnx::pb::{ModelProto, type_proto};
 
+use common::daemon::{Daemon, connect, next};
 use common::{Scratch, data, eomt_edge, fail, floats, largest_difference, succeed};
 
 /// f32 sums in another order; seen: 1e-5 on logits of up to 14.
@@ -346,4 +349,46 @@ fn check_compares_two_frames() {
     weight.raw_data.chunks_exact_mut(4).for_each(|value| value.copy_from_slice(&2f32.to_le_bytes()));
     let said = model.check(&proto.encode_to_vec(), 2, &LoadOptions::default()).expect_err("differs").to_string();
     assert!(said.contains("plain evaluation"), "{said}");
+}
+
+/// Without a new start, the same picture gives other scores each time; after a silence it gives those of the first frame.
+#[test]
+fn the_daemon_starts_a_clip_after_a_silence() {
+    let scratch = Scratch::new("videomt-silence");
+    converted(&scratch, &["--threshold", "0", "--mask-threshold", "0.3", "--overlap-threshold", "0"]);
+    let socket = scratch.path("masks.sock");
+    let mut run = eomt_edge();
+    run.args(["run", "--source", "pipe:-", "--model"])
+        .arg(scratch.path("m.onnx"))
+        .arg("--set")
+        .arg(format!("ring.socket={}", socket.display()));
+    for setting in ["source.size=24x24", "source.format=rgb24", "source.no_signal_after=0.3"] {
+        run.args(["--set", setting]);
+    }
+    let mut daemon = Daemon(run.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts"));
+    let (mut pipe, mut subscriber) = (daemon.0.stdin.take().expect("piped"), connect(&socket));
+    let picture: Vec<u8> = (0..24 * 24 * 3).map(|at| (at * 7919 % 251) as u8).collect();
+    let (mut first, mut last) = (None, 0);
+    let (mut after_a_silence, mut in_a_row, mut silent) = (0, 0, true);
+    while after_a_silence < 2 || in_a_row < 2 {
+        // two in a row, then a silence
+        if silent || in_a_row < after_a_silence {
+            pipe.write_all(&picture).expect("the daemon reads");
+        }
+        let frame = next(&mut subscriber);
+        let seen_all = std::mem::replace(&mut last, frame.sequence()) + 1 == frame.sequence();
+        if frame.no_signal() {
+            silent = true;
+            continue;
+        }
+        let scores: Vec<f32> = frame.segments.iter().map(|segment| segment.score).collect();
+        assert!(!scores.is_empty());
+        // a machine that stalls may hide a silence, or the first frame after it
+        if seen_all && (silent || first.is_some()) {
+            let first = first.get_or_insert_with(|| scores.clone());
+            assert_eq!(scores == *first, silent, "{scores:?} {first:?}");
+            *(if silent { &mut after_a_silence } else { &mut in_a_row }) += 1;
+        }
+        silent = false;
+    }
 }
