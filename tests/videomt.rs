@@ -163,7 +163,7 @@ fn instruction_sets_agree() {
     }
 }
 
-/// Twice what was seen with avx512bf16, masks 0.017: the error does not grow from frame to frame.
+/// Twice what was seen with avx512bf16 in the worst of the five frames, masks 0.021. The tokens are 24 wide.
 #[test]
 fn int8_stays_near() {
     let scratch = Scratch::new("videomt-int8");
@@ -175,7 +175,7 @@ fn int8_stays_near() {
     for (index, (frame, (class, masks))) in frames.iter().zip(each).enumerate() {
         let logits = run(&mut model, frame);
         let errors = [relative_error(&logits.class.values, class), relative_error(&logits.masks, masks)];
-        assert!(errors[0] < 0.035 && errors[1] < 0.035, "frame {index}: {errors:?}");
+        assert!(errors[0] < 0.042 && errors[1] < 0.042, "frame {index}: {errors:?}");
     }
 }
 
