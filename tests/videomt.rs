@@ -297,6 +297,29 @@ fn checkpoints_that_are_something_else_are_refused() {
     assert!(said.contains("--base"), "{said}");
 }
 
+/// transformers keeps the processor of videos in files of its own.
+#[test]
+fn the_processor_of_videos_counts() {
+    let scratch = Scratch::new("videomt-processor");
+    let folder = scratch.path("checkpoint");
+    copy("videomt/transformers", &folder);
+    let onnx = scratch.path("m.onnx");
+    let mean = |files: &[(&str, &str)]| {
+        for (name, text) in files {
+            std::fs::write(folder.join(name), text).expect("writable");
+        }
+        succeed(eomt_edge().arg("convert").arg(&folder).arg("-o").arg(&onnx).arg("--no-check"));
+        load(&std::fs::read(&onnx).expect("there")).metadata().image_mean
+    };
+    assert_eq!(mean(&[("preprocessor_config.json", r#"{"image_mean": 0.1}"#)]), [0.485, 0.456, 0.406], "that of pictures does not");
+    assert_eq!(mean(&[("video_preprocessor_config.json", r#"{"image_mean": 0.5}"#)]), [0.5; 3]);
+    assert_eq!(mean(&[("processor_config.json", r#"{"video_processor": {"image_mean": 0.25}}"#)]), [0.25; 3]);
+    std::fs::write(folder.join("processor_config.json"), "{}").expect("writable");
+    std::fs::write(folder.join("video_preprocessor_config.json"), r#"{"image_std": 0}"#).expect("writable");
+    let said = fail(eomt_edge().arg("convert").arg(&folder).arg("-o").arg(&onnx), 1);
+    assert!(said.contains("video_preprocessor_config.json") && said.contains("image_std"), "{said}");
+}
+
 /// Pictures are on their own, whatever their order, unless they are a clip.
 #[test]
 fn segment_takes_pictures_or_a_clip() {

@@ -131,7 +131,7 @@ pub(super) fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[Pat
         let mut values: TVec<TValue> = tvec![TractTensor::from_shape(&[1, 3, size.0, size.1], &input.values)?.into()];
         if frames > 1 {
             let first = || TractTensor::zero::<f32>(&carried_shape(network)).map(TValue::from);
-            values.push(if index % frames == 0 { first()? } else { carried.take().map_or_else(first, Ok)? });
+            values.push(if index.is_multiple_of(frames) { first()? } else { carried.take().map_or_else(first, Ok)? });
         }
         let outputs = state.run(values).context("the network cannot be calibrated")?;
         carried = outputs.last().cloned();
