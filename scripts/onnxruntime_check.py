@@ -1,9 +1,11 @@
 """Converts every reference checkpoint, to f32 and int8, and compares ONNX Runtime's outputs with the expected ones, and with tract's on
-the shipped model. In int8 files, all quantized products must fuse.
+the shipped model. In int8 files, all quantized products must fuse. Networks for video get their clip frame by frame, with the state
+that their metadata describes.
 
 usage: onnxruntime_check.py PROGRAM REFERENCE_DIR...
 """
 import collections
+import json
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,19 @@ def run(path, pixel_values):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(None, {"pixel_values": pixel_values})))
+
+
+def run_clip(path, frames):
+    """The outputs of consecutive frames, one after the other along the first axis; the file itself says what goes from one to the next."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    state = json.loads(session.get_modelmeta().custom_metadata_map["query_state"])
+    assert state["first"] == "zeros", state
+    carried, outputs = np.zeros(state["shape"], np.float32), {key: [] for key in OUTPUTS}
+    for frame in frames:
+        *logits, carried = session.run([*OUTPUTS, state["output"]], {"pixel_values": frame[None], state["input"]: carried})
+        for key, value in zip(OUTPUTS, logits):
+            outputs[key].append(value)
+    return {key: np.concatenate(values) for key, values in outputs.items()}
 
 
 def compare(name, ours, expected):
@@ -66,20 +81,21 @@ def main():
         onnx_file = Path(scratch, "model.onnx")
         for case in sorted(path.parent for root in references for path in Path(root).glob("*/expected.safetensors")):
             expected = load_file(case / "expected.safetensors")
-            checkpoint = next((path for name in ("*.bin", "*.ckpt") for path in case.glob(name)), case)
+            checkpoint = next((path for name in ("*.bin", "*.ckpt", "*.pth") for path in case.glob(name)), case)
             command = [program, "convert", checkpoint, "-o", onnx_file]
             if (case / "hints.json").exists():
                 command += ["--hints", case / "hints.json"]
             if (case / "base").exists():
                 command += ["--base", case / "base"]
+            clip = expected.get("pixel_values_videos")
             pixels = expected.get("pixel_values")
-            if pixels is None:  # the authors' network takes RGB and normalizes inside
+            if pixels is None and clip is None:  # the authors' network takes RGB and normalizes inside
                 pixels = (expected["image_rgb_u8_as_f32"] / 255 - MEAN) / STD
             for precision in ["f32", "int8"]:
                 arguments = command + ["--precision", precision]
                 subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 onnx.checker.check_model(str(onnx_file), full_check=True)
-                outputs = run(onnx_file, pixels.astype(np.float32))
+                outputs = run(onnx_file, pixels.astype(np.float32)) if clip is None else run_clip(onnx_file, clip[0])
                 if precision == "f32":
                     ok = compare(case.name, outputs, expected)
                 else:

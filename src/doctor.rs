@@ -265,8 +265,9 @@ fn model(report: &mut Report, path: &Path, config: &Config) {
     match try_model(&wanted) {
         Err(error) => report.problem("model", error.to_string()),
         Ok(tried) => {
-            let ((height, width), Tried { name, task, classes, .. }) = (tried.input_size, &tried);
-            report.line("model", format!("{}: {name}, {task}, {height}x{width}, {classes} classes", path.display()));
+            let ((height, width), Tried { name, task, classes, video, .. }) = (tried.input_size, &tried);
+            let video = if *video { ", queries carried from frame to frame" } else { "" };
+            report.line("model", format!("{}: {name}, {task}, {height}x{width}, {classes} classes{video}", path.display()));
             let matches = if wanted.sha256.is_empty() { "model.sha256 is not set" } else { "as model.sha256 says" };
             report.line("", format!("SHA-256 {} ({matches})", tried.contents.model));
         }

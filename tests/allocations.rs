@@ -185,7 +185,22 @@ fn a_display_lets_the_frame_path_allocate_nothing() {
 #[test]
 fn inference_allocates_nothing_after_warm_up() {
     let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/eomt-nano-scenes.onnx")).expect("the shipped model");
-    let mut model = Model::load(&bytes, &LoadOptions::default()).expect("loads");
+    assert_inference_allocates_nothing(&bytes);
+}
+
+/// The same with a state that goes from frame to frame.
+#[test]
+fn inference_of_a_clip_allocates_nothing_after_warm_up() {
+    use eomt_edge_tools::convert::{ConvertOptions, convert};
+    let checkpoint = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/videomt/transformers");
+    let onnx = std::env::temp_dir().join(format!("eomt-edge-allocations-{}.onnx", std::process::id()));
+    convert(checkpoint.as_ref(), &onnx, &ConvertOptions::default()).expect("converts");
+    assert_inference_allocates_nothing(&std::fs::read(&onnx).expect("there"));
+    std::fs::remove_file(&onnx).expect("a scratch file");
+}
+
+fn assert_inference_allocates_nothing(bytes: &[u8]) {
+    let mut model = Model::load(bytes, &LoadOptions::default()).expect("loads");
     let (height, width) = model.metadata().input_size;
     let mut input = Tensor::zeros(height, width);
     input.values.iter_mut().enumerate().for_each(|(at, value)| *value = ((at * 7919 % 255) as f32 - 127.0) / 64.0);

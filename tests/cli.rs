@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
@@ -335,8 +336,15 @@ fn other_files_are_no_onnxruntime() {
 fn onnxruntime_agrees() {
     let Some(library) = std::env::var_os("EOMT_EDGE_TEST_ORT") else { return };
     let scratch = Scratch::new("onnxruntime");
-    let model = pytorch_model(&scratch);
-    let document = bench_json_of(&model, &["--frames", "2", "--compare-ort", library.to_str().unwrap()]);
+    let video = scratch.path("videomt.onnx");
+    succeed(eomt_edge().arg("convert").arg(data("videomt/transformers")).arg("-o").arg(&video));
+    for model in [pytorch_model(&scratch), video] {
+        onnxruntime_agrees_on(&model, &library);
+    }
+}
+
+fn onnxruntime_agrees_on(model: &Path, library: &OsStr) {
+    let document = bench_json_of(model, &["--frames", "2", "--compare-ort", library.to_str().unwrap()]);
     let comparison = &document["compare_ort"];
     for key in ["ratio_min", "ratio_median"] {
         assert!(comparison[key].as_f64() > Some(0.0), "{document}");

@@ -233,6 +233,9 @@ fn bad_input_gets_a_sentence() {
     let mut rotary = eomt_edge();
     rotary.arg("train").arg("-o").arg(&output).args(["--scenes", "1", "--from"]).arg(common::data("reference/dinov3"));
     says(&mut rotary, 1, &["dinov3", "rotary"]);
+    let mut video = eomt_edge();
+    video.arg("train").arg("-o").arg(&output).args(["--scenes", "1", "--from"]).arg(common::data("videomt/transformers"));
+    says(&mut video, 1, &["videomt", "VidEoMT", "single pictures"]);
     assert!(!output.exists(), "nothing was to be left behind");
     let drawn = scratch.path("drawn");
     draw(&drawn, 1, 1);

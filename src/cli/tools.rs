@@ -90,6 +90,9 @@ pub struct SegmentArgs {
     /// Semantic: overlapping windows along the longer side instead of padding
     #[arg(long)]
     pub windows: bool,
+    /// The pictures are the frames of one clip, in this order: a network for video goes on from each to the next
+    #[arg(long, conflicts_with = "windows")]
+    pub video: bool,
     /// Compute the masks of all queries, also of those that cannot survive (same result, slower)
     #[arg(long)]
     pub all_queries: bool,
@@ -113,8 +116,9 @@ pub struct LogitsArgs {
     /// ONNX file
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
-    /// safetensors with pixel_values, f32 [1, 3, H, W], normalized
-    pub input: PathBuf,
+    /// safetensors with pixel_values, f32 [1, 3, H, W] or [1, frames, 3, H, W], normalized; several files are one clip
+    #[arg(required = true)]
+    pub inputs: Vec<PathBuf>,
     /// safetensors with class_queries_logits and masks_queries_logits
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,

@@ -32,7 +32,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Segment(args) => run_segment(&args)?,
         Command::Evaluate(args) => run_evaluate(*args)?,
         Command::Logits(args) => {
-            logits(&args.model, &args.input, &args.output, &Compute::threads(args.threads).with_normalization(args.normalization))?
+            logits(&args.model, &args.inputs, &args.output, &Compute::threads(args.threads).with_normalization(args.normalization))?
         }
         Command::Preprocess(args) => preprocess(&args.image, (args.size.0, args.size.1), &args.output, (args.max_pixels, args.exif))?,
         Command::Postprocess(args) => run_postprocess(&args)?,
@@ -100,6 +100,7 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
         mask_threshold: args.thresholds.mask_threshold,
         overlap_threshold: args.thresholds.overlap_threshold,
         windows: args.windows,
+        video: args.video,
         all_queries: args.all_queries,
         threads: args.threads,
         normalization: args.normalization,

@@ -67,6 +67,8 @@ pub(super) struct Server {
     pub failed_in_a_row: u64,
     pub last_frame: Instant,
     pub last_no_signal: Option<Instant>,
+    /// Of the last frame; 0 before the first.
+    pub source_id: u32,
     pub last_status: Instant,
     pub published_at_status: u64,
 }
@@ -142,6 +144,10 @@ impl Server {
         let unpublished = self.count_losses();
         let silent_for = self.last_frame.elapsed();
         self.sink.set_source_id(tagged.source_id);
+        let another = std::mem::replace(&mut self.source_id, tagged.source_id) != tagged.source_id;
+        if another || self.last_no_signal.is_some() {
+            self.network.pipeline.reset(); // what was remembered is of another camera, or of long ago
+        }
         let Server { network, decoder, screen, sink, clock, .. } = self;
         let (result, frame) =
             screen.through(sink, |sink| network.pipeline.process_captured(tagged.frame, decoder, unpublished, sink, clock.as_ref()));

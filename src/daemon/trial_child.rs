@@ -76,6 +76,8 @@ pub struct Tried {
     pub input_size: (usize, usize),
     /// Number of classes.
     pub classes: usize,
+    /// A network for video, which carries its queries from frame to frame.
+    pub video: bool,
     /// Limits that the child could not set itself, and why.
     pub unlimited: Vec<String>,
 }
@@ -162,6 +164,7 @@ fn answer(request: &Request, path: &Path, unlimited: Vec<String>) -> Answer {
                 task: metadata.task.name().to_owned(),
                 input_size: metadata.input_size,
                 classes: metadata.labels.len(),
+                video: metadata.state.is_some(),
                 contents: network.contents,
                 unlimited,
             }))

@@ -248,7 +248,7 @@ fn open(path: &Path, compute: &Compute, expected: &Expected) -> Result<Opened, M
     let beside = found.into_iter().filter_map(|(name, text)| Some((name.to_owned(), sha256(text.as_ref()?.as_bytes())))).collect();
     let mut contents = Contents { model: sha256(&bytes), beside, weights: Vec::new() };
     check_expected(path, &contents, expected)?;
-    let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref() };
+    let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref(), video: false };
     let companions = Companions { config: config.as_deref(), processor: texts };
     let weights = RecordedWeights::new(WeightFiles::beside(path), expected.tried.as_ref());
     let isa = compute.isa()?;

@@ -31,6 +31,8 @@ pub struct SegmentOptions {
     pub overlap_threshold: Option<f64>,
     /// Semantic: overlapping square windows instead of padding, as the EoMT authors evaluate.
     pub windows: bool,
+    /// The pictures are the frames of one clip: a network for video is not reset between them.
+    pub video: bool,
     /// Compute the masks of all queries before any is dropped, to compare with the pruned path.
     pub all_queries: bool,
     /// 0: one per core.
@@ -60,6 +62,9 @@ pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &Seg
         let frame = read_picture_as(image, options.max_pixels, options.exif)?;
         if options.windows && frame.width.max(frame.height) / frame.width.min(frame.height) >= WINDOWS_MAX {
             bail!("{}: {}x{} pixels are so long that they take too many windows", image.display(), frame.width, frame.height);
+        }
+        if !options.video {
+            pipeline.reset(); // the pictures have nothing to do with each other
         }
         let segments = if options.windows { pipeline.segments_of_windows(&frame) } else { pipeline.segments(&frame) };
         let segments = segments.with_context(|| format!("{}: cannot be segmented", image.display()))?;

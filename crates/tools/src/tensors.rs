@@ -21,6 +21,12 @@ pub(crate) fn read(bytes: &[u8], path: &Path, name: &str) -> Result<(Vec<usize>,
     Ok((tensor.shape().to_vec(), values))
 }
 
+/// Whether the file's bytes hold a tensor of this name.
+pub(crate) fn has(bytes: &[u8], path: &Path, name: &str) -> Result<bool> {
+    let file = SafeTensors::deserialize(bytes).with_context(|| format!("{}: this is not a safetensors file", path.display()))?;
+    Ok(file.tensor(name).is_ok())
+}
+
 /// Writes f32 tensors, whole or not at all.
 pub(crate) fn write(path: &Path, tensors: &[(&str, Vec<usize>, &[f32])]) -> Result<()> {
     let bytes: Vec<Vec<u8>> = tensors.iter().map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();

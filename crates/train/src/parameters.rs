@@ -240,6 +240,9 @@ pub(super) fn of_network(network: &Network) -> Result<(Sizes, Vec<(String, Array
 }
 
 fn sizes_of(network: &Network) -> Result<Sizes> {
+    if network.query_updater.is_some() {
+        bail!("it is a network for video (VidEoMT), whose queries go on from frame to frame, and `train` knows single pictures only");
+    }
     let Position::Learned { grid, .. } = network.position else {
         bail!("its positions are rotary (DINOv3), and `train` knows learned positions (DINOv2) only");
     };

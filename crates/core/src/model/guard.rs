@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use tract_onnx::prelude::{
-    Tensor as TractTensor, TractResult, TypedModel, TypedModelPatch, TypedNode, TypedRunnableModel, TypedSimplePlan, tvec,
+    IntoTensor, Tensor as TractTensor, TractResult, TypedModel, TypedModelPatch, TypedNode, TypedRunnableModel, TypedSimplePlan,
 };
 use tract_onnx::tract_core::internal::{IntoTValue, Rewriter, TypedOp};
 use tract_onnx::tract_core::ops::einsum::EinSum;
@@ -18,7 +18,7 @@ use tract_onnx::tract_core::ops::einsum::einsum_matmul::EinSumMatMul;
 
 use super::contain::contained;
 use super::load::{self, LoadOptions};
-use super::{Model, ModelError, fuse};
+use super::{Metadata, Model, ModelError, fuse};
 use crate::data::{Logits, Tensor};
 
 /// How far the two are from each other: of the inputs the worst, mean difference over mean magnitude.
@@ -59,7 +59,9 @@ impl Model {
         let size = self.metadata.input_size;
         let inputs: Vec<Tensor> = [shapes(size), noise(size)].into_iter().take(inputs).collect();
         let left_out = self.origin.roundings > 0;
-        let plain = Plain::new(bytes, size, left_out, options)?;
+        let mut plain = Plain::new(bytes, &self.metadata, left_out, options)?;
+        // two inputs are two frames of a clip for a network that carries something, and each side carries its own
+        self.reset();
         let allowed = match (self.origin.int8, self.mask_cost) {
             (false, _) => ALLOWED_F32,
             (true, None) => ALLOWED_INT8,
@@ -73,9 +75,11 @@ impl Model {
             agreement.class = agreement.class.max(class);
             agreement.masks = agreement.masks.max(masks);
         }
+        self.reset();
         agreement.check_bound(allowed, [agreement.class, agreement.masks])?;
         if left_out {
-            let exact = Plain::new(bytes, size, false, options)?;
+            let mut exact = Plain::new(bytes, &self.metadata, false, options)?;
+            plain.reset();
             let mut least = [f64::INFINITY; 2];
             for input in &inputs {
                 let found = differences(&plain.run(input)?, &exact.run(input)?)?;
@@ -101,28 +105,45 @@ impl Agreement {
 
 const OUTPUTS: [&str; 2] = ["class logits", "masks"];
 
+/// The output of a network for video that follows them.
+const STATE: usize = OUTPUTS.len();
+
 /// The file, operator by operator.
 struct Plain {
     plan: Arc<TypedRunnableModel>,
     size: (usize, usize),
+    /// Of a network for video.
+    state: Option<TractTensor>,
 }
 
 impl Plain {
-    fn new(bytes: &[u8], size: (usize, usize), without_roundings: bool, options: &LoadOptions) -> Result<Plain, ModelError> {
+    fn new(bytes: &[u8], metadata: &Metadata, without_roundings: bool, options: &LoadOptions) -> Result<Plain, ModelError> {
         let failed = ModelError::engine(EVALUATE);
-        let mut model = load::plain(bytes, size, options)?;
+        let mut model = load::plain(bytes, metadata, options)?;
         if without_roundings {
             fuse::without_roundings(&mut model).map_err(&failed)?;
         }
         lower_products(&mut model).map_err(&failed)?;
-        Ok(Plain { plan: TypedSimplePlan::new(model).map_err(&failed)?, size })
+        let state = metadata.state.as_ref().map(|state| TractTensor::zero::<f32>(&state.shape)).transpose().map_err(&failed)?;
+        Ok(Plain { plan: TypedSimplePlan::new(model).map_err(&failed)?, size: metadata.input_size, state })
+    }
+
+    /// Back to the first frame.
+    fn reset(&mut self) {
+        if let Some(state) = &mut self.state {
+            *state = TractTensor::zero::<f32>(state.shape()).expect("there is one of this shape already");
+        }
     }
 
     /// Class logits and masks.
-    fn run(&self, input: &Tensor) -> Result<[Vec<f32>; 2], ModelError> {
+    fn run(&mut self, input: &Tensor) -> Result<[Vec<f32>; 2], ModelError> {
         let failed = ModelError::engine(EVALUATE);
         let tensor = TractTensor::from_shape(&[1, 3, self.size.0, self.size.1], &input.values).map_err(&failed)?;
-        let outputs = self.plan.run(tvec![tensor.into_tvalue()]).map_err(&failed)?;
+        let inputs = [Some(tensor), self.state.clone()].into_iter().flatten().map(IntoTValue::into_tvalue).collect();
+        let outputs = self.plan.run(inputs).map_err(&failed)?;
+        if let Some(state) = &mut self.state {
+            *state = outputs[STATE].clone().into_tensor();
+        }
         let values = |index: usize| outputs[index].try_as_plain_ram().and_then(|plain| Ok(plain.as_slice::<f32>()?.to_vec()));
         Ok([values(0).map_err(&failed)?, values(1).map_err(&failed)?])
     }

@@ -7,10 +7,11 @@ use prost::Message;
 use tract_linalg::multithread::Executor;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{InferenceModel, InferenceModelExt, OutletId, TypedModel, TypedSimplePlan};
-use tract_onnx::tract_core::internal::{Datum, TypedFact, tvec};
+use tract_onnx::tract_core::internal::{Datum, TypedFact};
 use tract_onnx::tract_core::runtime::RunOptions;
 use tract_onnx::tract_hir::internal::InferenceFact;
 
+use super::carried::{Carried, QueryState};
 use super::contain::contained;
 use super::fuse::{self, MaskProduct};
 use super::metadata::names;
@@ -72,7 +73,7 @@ impl Model {
         // first of all: what is widened or folded there is read by the description, too
         let prepared = onnx::prepare(&mut proto, options.external_data)?;
         let (metadata, remarks) = describe(&proto, options)?;
-        let (model, outputs) = parse(proto, metadata.input_size)?;
+        let (model, outputs) = parse(proto, &metadata)?;
         let origin = Origin { third_party: !ours, ..Origin::default() };
         let mut model = assemble(model, outputs, metadata, remarks, origin, options)?;
         if prepared.widened > 0 {
@@ -86,12 +87,12 @@ impl Model {
     }
 }
 
-/// The graph as it was read, with class logits and masks as its outputs.
-pub(super) fn plain(bytes: &[u8], input_size: (usize, usize), options: &LoadOptions) -> Result<TypedModel, ModelError> {
+/// The graph as it was read, with class logits, masks and the next state (of a network for video) as its outputs.
+pub(super) fn plain(bytes: &[u8], metadata: &Metadata, options: &LoadOptions) -> Result<TypedModel, ModelError> {
     let mut proto = ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx { reason: error.to_string() })?;
     onnx::prepare(&mut proto, options.external_data)?;
-    let (mut model, outputs) = parse(proto, input_size)?;
-    model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(ModelError::engine("analyse"))?;
+    let (mut model, outputs) = parse(proto, metadata)?;
+    model.select_output_outlets(&outputs.all()).map_err(ModelError::engine("analyse"))?;
     Ok(model)
 }
 
@@ -125,7 +126,9 @@ fn describe(proto: &ModelProto, options: &LoadOptions) -> Result<(Metadata, Rema
         Some(_) if options.normalization != Normalization::Auto => Err(ModelError::NotThirdParty),
         Some(metadata) => {
             let graph = proto.graph.as_ref().expect("checked by the caller");
-            let input = graph.input.first().ok_or_else(|| not_eomt("its graph names no input"))?;
+            metadata.state.iter().try_for_each(|state| state.check(graph))?;
+            let is_state = |name: &str| metadata.state.as_ref().is_some_and(|state| state.input == name);
+            let input = graph.input.iter().find(|input| !is_state(&input.name)).ok_or_else(|| not_eomt("its graph names no input"))?;
             let wrong = |reason| ModelError::InvalidMetadata { key: "input_size", reason };
             bounds::check_graph(graph, &input.name, metadata.input_size).map_err(wrong)?;
             Ok((metadata, Remarks::default()))
@@ -134,32 +137,55 @@ fn describe(proto: &ModelProto, options: &LoadOptions) -> Result<(Metadata, Rema
     }
 }
 
-/// Outlets of class logits and mask logits.
+/// Outlets of class logits, mask logits, and the state of the next frame.
 struct Outputs {
     class: OutletId,
     masks: OutletId,
+    state: Option<OutletId>,
 }
 
-fn parse(proto: ModelProto, (height, width): (usize, usize)) -> Result<(TypedModel, Outputs), ModelError> {
+impl Outputs {
+    fn all(&self) -> Vec<OutletId> {
+        [self.class, self.masks].into_iter().chain(self.state).collect()
+    }
+}
+
+fn parse(proto: ModelProto, metadata: &Metadata) -> Result<(TypedModel, Outputs), ModelError> {
     let reading = ModelError::engine("read");
     let graph_outputs: Vec<String> =
         proto.graph.as_ref().map(|graph| graph.output.iter().map(|output| output.name.clone()).collect()).unwrap_or_default();
     let parsed = onnx::parser().parse(&proto, None).map_err(&reading)?;
     drop(proto); // the weights are in the model now
     let mut model: InferenceModel = parsed.model;
-    let inputs = model.input_outlets().map_err(&reading)?.len();
-    if inputs != 1 {
-        return Err(not_eomt(format!("it has {inputs} inputs; pixel values are one")));
-    }
-    let fact = InferenceFact::dt_shape(f32::datum_type(), tvec![1, 3, height, width]);
-    model.set_input_fact(0, fact).map_err(|_| not_eomt(format!("its input does not take [1, 3, {height}, {width}] f32 values")))?;
+    set_inputs(&mut model, metadata)?;
     let model = model.into_typed().map_err(ModelError::engine("analyse"))?;
-    let outputs = find_outputs(&model, &graph_outputs)?;
+    let outputs = find_outputs(&model, &graph_outputs, metadata.state.as_ref())?;
     Ok((model, outputs))
 }
 
-/// Class logits and mask logits by name, else by shape: of rank 4, `[1, Q, h, w]`, and of rank 3, `[1, Q, _]`.
-fn find_outputs(model: &TypedModel, graph_outputs: &[String]) -> Result<Outputs, ModelError> {
+/// Pixel values first, then the state of a network for video.
+fn set_inputs(model: &mut InferenceModel, metadata: &Metadata) -> Result<(), ModelError> {
+    let (height, width) = metadata.input_size;
+    let mut inputs = model.input_outlets().map_err(ModelError::engine("read"))?.to_vec();
+    let is_state = |outlet: &OutletId| metadata.state.as_ref().is_some_and(|state| model.node(outlet.node).name == state.input);
+    inputs.sort_by_key(is_state);
+    let (count, expected) = (inputs.len(), 1 + usize::from(metadata.state.is_some()));
+    if count != expected {
+        let allowed = if expected == 1 { "pixel values are one" } else { "pixel values and the query state are two" };
+        return Err(not_eomt(format!("it has {count} inputs; {allowed}")));
+    }
+    let mut shapes = vec![vec![1, 3, height, width]];
+    shapes.extend(metadata.state.iter().map(|state| state.shape.to_vec()));
+    model.set_input_outlets(&inputs).map_err(ModelError::engine("read"))?;
+    for (index, shape) in shapes.iter().enumerate() {
+        let fact = InferenceFact::dt_shape(f32::datum_type(), shape.as_slice());
+        model.set_input_fact(index, fact).map_err(|_| not_eomt(format!("its input does not take {shape:?} f32 values")))?;
+    }
+    Ok(())
+}
+
+/// Class logits and mask logits by name, else by shape: of rank 4, `[1, Q, h, w]`, and of rank 3, `[1, Q, _]`; the state by name.
+fn find_outputs(model: &TypedModel, graph_outputs: &[String], state: Option<&QueryState>) -> Result<Outputs, ModelError> {
     let outlets = model.output_outlets().map_err(ModelError::engine("analyse"))?;
     let shape = |outlet: OutletId| -> Vec<usize> {
         let fact = model.outlet_fact(outlet).ok();
@@ -173,10 +199,17 @@ fn find_outputs(model: &TypedModel, graph_outputs: &[String]) -> Result<Outputs,
     let [_, queries, _, _] = mask_shape[..] else {
         return Err(not_eomt(format!("its mask logits have the shape {mask_shape:?}, not [1, queries, height, width]")));
     };
+    let next = state.and_then(|state| by_name(&state.output));
+    let is_class = |outlet: OutletId| Some(outlet) != next && shape(outlet).len() == 3 && shape(outlet)[1] == queries;
     let class = by_name(names::CLASS_LOGITS)
-        .or_else(|| outlets.iter().copied().find(|&outlet| shape(outlet).len() == 3 && shape(outlet)[1] == queries))
+        .or_else(|| outlets.iter().copied().find(|&outlet| is_class(outlet)))
         .ok_or_else(|| not_eomt(format!("no output has the shape [1, {queries}, classes] of class logits")))?;
-    Ok(Outputs { class, masks })
+    if let Some(state) = state
+        && next.is_none_or(|next| shape(next) != state.shape || state.shape[1] != queries)
+    {
+        return Err(not_eomt(format!("its state for the next frame is not {:?}, one row for each of {queries} queries", state.shape)));
+    }
+    Ok(Outputs { class, masks, state: next })
 }
 
 /// Refuses a plan whose tensors no machine holds.
@@ -219,7 +252,7 @@ fn assemble(
             metadata.labels.len()
         )));
     }
-    model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(&optimizing)?;
+    model.select_output_outlets(&outputs.all()).map_err(&optimizing)?;
     let engine = Engine::new(options.isa, options.workers.clone());
     let fuse::Rewritten { quantized, roundings } = fuse::rewrite(&mut model, &engine).map_err(&optimizing)?;
     let masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
@@ -242,5 +275,6 @@ fn assemble(
     let state = plan.spawn().map_err(&optimizing)?;
     let origin = Origin { int8: quantized, roundings, ..origin };
     let mask_size = (mask_shape[2], mask_shape[3]);
-    Ok(Model { metadata, origin, plan, state, masks, engine, queries, classes, mask_size, mask_cost, remarks })
+    let carried = metadata.state.as_ref().map(Carried::first);
+    Ok(Model { metadata, origin, plan, state, masks, engine, carried, queries, classes, mask_size, mask_cost, remarks })
 }

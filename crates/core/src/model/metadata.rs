@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::carried::{self, QueryState};
 use super::{ModelError, bounds};
 use crate::data::{Task, Thresholds};
 
@@ -17,6 +18,10 @@ pub mod names {
     pub const CLASS_LOGITS: &str = "class_queries_logits";
     /// `[1, Q, H / 4, W / 4]` f32 for patch size 16.
     pub const MASK_LOGITS: &str = "masks_queries_logits";
+    /// `[1, Q, D]` f32, an input of networks for video: what the frame before gave as [`NEXT_QUERY_STATE`], and 0 at the first frame.
+    pub const QUERY_STATE: &str = "query_state";
+    /// `[1, Q, D]` f32, an output of networks for video.
+    pub const NEXT_QUERY_STATE: &str = "next_query_state";
 }
 
 /// How the weights are stored.
@@ -59,6 +64,8 @@ pub struct Metadata {
     pub thresholds: Thresholds,
     /// Of the weights.
     pub precision: Precision,
+    /// Of a network for video: what it carries from frame to frame.
+    pub state: Option<QueryState>,
     /// SHA-256 of the checkpoint's weights, hex; empty for a third-party export.
     pub source_sha256: String,
     /// Program and version that wrote the file.
@@ -101,7 +108,8 @@ impl Metadata {
             ("source_sha256", self.source_sha256.clone()),
             ("converter", self.converter.clone()),
         ];
-        entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+        let state = self.state.iter().map(|state| (carried::KEY, json(state)));
+        entries.into_iter().chain(state).map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
     /// Reads the entries back; `None` when the file carries none of ours.
@@ -128,6 +136,7 @@ impl Metadata {
             input_size: (height, width),
             thresholds: Thresholds { score, mask, overlap },
             precision,
+            state: props.get(carried::KEY).map(|text| parse(carried::KEY, text)).transpose()?,
             source_sha256: text("source_sha256")?,
             converter: text("converter")?,
         };
@@ -185,6 +194,7 @@ mod tests {
             input_size: (96, 160),
             thresholds: Thresholds::default(),
             precision: Precision::F32,
+            state: Some(QueryState::new(20, 192)),
             source_sha256: "ab".into(),
             converter: "eomt-edge 0".into(),
         }
@@ -198,9 +208,14 @@ mod tests {
 
     #[test]
     fn bad_entries_are_named() {
-        for (key, value) in
-            [("labels", "nonsense"), ("stuff_classes", "[9]"), ("input_size", "[1]"), ("precision", "f7"), ("image_std", "[0, 1, 1]")]
-        {
+        for (key, value) in [
+            ("labels", "nonsense"),
+            ("stuff_classes", "[9]"),
+            ("input_size", "[1]"),
+            ("precision", "f7"),
+            ("image_std", "[0, 1, 1]"),
+            ("query_state", "{\"input\": \"a\", \"output\": \"b\", \"shape\": [1, 2, 3], \"first\": \"ones\"}"),
+        ] {
             let mut props: BTreeMap<_, _> = example().to_props().into_iter().collect();
             props.insert(key.into(), value.into());
             let message = Metadata::from_props(&props).unwrap_err().to_string();

@@ -14,9 +14,10 @@
 //! ```
 //!
 //! Invariants: the graph has one input `[1, 3, H, W]`, class logits `[1, Q, C + 1]` and mask logits `[1, Q, h, w]`; H and W are
-//! fixed. Refuses: opening files (the caller does), guessing labels, training, networks other than EoMT.
+//! fixed. A network for video has one more input and output, its [`QueryState`], which a [`Model`] carries from run to run. Refuses: opening files (the caller does), guessing labels, training, networks other than EoMT.
 
 pub mod bounds;
+mod carried;
 mod contain;
 mod fuse;
 mod guard;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use tract_onnx::prelude::{TValue, TVec, TypedRunnableModel, TypedSimpleState, tvec};
 use tract_onnx::tract_core::internal::TractError;
 
+pub use carried::{FirstState, QueryState};
 pub use contain::is_contained;
 pub use guard::Agreement;
 pub use load::LoadOptions;
@@ -49,6 +51,7 @@ pub use third_party::Companions;
 use crate::data::{ClassLogits, Logits, Tensor};
 use crate::kernels::arch::Isa;
 use crate::kernels::product::{MaskProductScratch, mask_product};
+use carried::Carried;
 use contain::contained;
 use fuse::MaskProduct;
 use ops::Engine;
@@ -219,6 +222,8 @@ pub struct Model {
     state: TypedSimpleState,
     masks: MaskOutput,
     engine: Engine,
+    /// Of a network for video: from the frame before.
+    carried: Option<Carried>,
     queries: usize,
     classes: usize,
     /// (height, width) of a mask.
@@ -295,7 +300,8 @@ impl Model {
     /// Runs the network. `keep` sees the class logits and puts the queries whose masks are wanted, ascending, into an empty
     /// list.
     ///
-    /// `logits` is overwritten; its buffers are reused from call to call.
+    /// `logits` is overwritten; its buffers are reused from call to call. A network for video goes on from the last frame that went well;
+    /// [`Model::reset`] makes the next one the first.
     ///
     /// # Errors
     /// [`ModelError::InputSize`] for a tensor of another size, [`ModelError::Engine`] when tract fails, [`ModelError::GaveUp`] when it
@@ -308,9 +314,9 @@ impl Model {
     ) -> Result<(), ModelError> {
         let workers = self.engine.workers.clone();
         workers.inside(|| {
-            let tensor = self.feed(input)?;
+            let inputs = self.feed(input)?;
             contained("run", || {
-                let outputs = self.state.run(tvec![tensor]).map_err(ModelError::engine("run"))?;
+                let outputs = self.state.run(inputs).map_err(ModelError::engine("run"))?;
                 self.heads(&outputs, keep, logits, None)
             })
         })
@@ -329,34 +335,42 @@ impl Model {
     ) -> Result<(), ModelError> {
         let workers = self.engine.workers.clone();
         workers.inside(|| {
-            let tensor = self.feed(input)?;
+            let inputs = self.feed(input)?;
             let operators = observe::operators(self.plan.model());
             contained("run", || {
-                let outputs = observe::run(&mut self.state, tvec![tensor], &operators, observer).map_err(ModelError::engine("run"))?;
+                let outputs = observe::run(&mut self.state, inputs, &operators, observer).map_err(ModelError::engine("run"))?;
                 self.heads(&outputs, keep, logits, Some(observer))
             })
         })
     }
 
-    /// Forgets what operators remember of earlier inputs: the next run gives what a freshly loaded model gives. Buffers stay warm.
+    /// Whether an answer depends on earlier inputs, so that frames must come in order and [`Model::reset`] matters.
+    pub fn remembers(&self) -> bool {
+        self.carried.is_some() || self.state.op_states.iter().any(Option::is_some)
+    }
+
+    /// Forgets what is left of earlier inputs: the next run gives what a freshly loaded model gives. Buffers stay warm.
     pub fn reset(&mut self) {
+        if let Some(carried) = &mut self.carried {
+            carried.reset();
+        }
         if self.state.op_states.iter().any(Option::is_some) {
             self.state = self.plan.spawn().expect("this plan gave a state when the model was loaded");
         }
     }
 
-    fn feed(&self, input: &Tensor) -> Result<TValue, ModelError> {
+    fn feed(&self, input: &Tensor) -> Result<TVec<TValue>, ModelError> {
         let (expected_height, expected_width) = self.metadata.input_size;
         if (input.height, input.width) != self.metadata.input_size {
             return Err(ModelError::InputSize { expected_height, expected_width, height: input.height, width: input.width });
         }
-        let shape = [1, 3, input.height, input.width];
         let feeding = ModelError::engine("feed");
-        let mut tensor = self.engine.take(&shape).map_err(&feeding)?;
-        let values = Arc::get_mut(&mut tensor).expect("a buffer that was taken has no other owner");
-        let mut plain = values.try_as_plain_ram_mut().map_err(&feeding)?;
-        plain.as_slice_mut().map_err(&feeding)?.copy_from_slice(&input.values);
-        Ok(self.engine.keep(tensor))
+        let pixels = self.engine.filled(&[1, 3, input.height, input.width], &input.values).map_err(&feeding)?;
+        let mut inputs = tvec![pixels];
+        if let Some(carried) = &self.carried {
+            inputs.push(carried.feed(&self.engine).map_err(&feeding)?);
+        }
+        Ok(inputs)
     }
 
     /// The plan's outputs to logits: the part of a run that lies outside the plan.
@@ -406,7 +420,11 @@ impl Model {
                 });
             }
         }
-        Ok(())
+        match &mut self.carried {
+            // behind the outputs of the heads
+            Some(carried) => outputs.last().map_or(Ok(()), |next| carried.take(next)).map_err(ModelError::engine("run")),
+            None => Ok(()),
+        }
     }
 
     /// The plan's operators with their number, most frequent first: for `bench` and the curious.

@@ -25,6 +25,8 @@ use crate::data::{Task, Thresholds};
 pub const PROCESSOR_FILE: &str = "processor_config.json";
 /// The older file.
 pub const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
+/// The same for networks for video.
+pub const VIDEO_PROCESSOR_FILE: &str = "video_preprocessor_config.json";
 
 /// PIL's number for bilinear.
 const BILINEAR: u64 = 2;
@@ -54,6 +56,8 @@ pub struct Texts<'a> {
     pub preprocessor: Option<&'a str>,
     /// Of [`PROCESSOR_FILE`].
     pub processor: Option<&'a str>,
+    /// They are of a network for video: the first is [`VIDEO_PROCESSOR_FILE`], and the object in the other is `video_processor`.
+    pub video: bool,
 }
 
 /// Why a processor's configuration cannot be used.
@@ -143,21 +147,22 @@ struct Settings {
 impl Settings {
     /// transformers prefers the nested object. A processor's file without one describes no pictures, unless it is a flat one alone.
     fn choose(texts: &Texts) -> Result<Option<Settings>, ProcessorError> {
+        let (file, key) = if texts.video { (VIDEO_PROCESSOR_FILE, "video_processor") } else { (PREPROCESSOR_FILE, "image_processor") };
         let processor = texts.processor.map(|text| parse(PROCESSOR_FILE, text)).transpose()?;
         if let Some(map) = &processor {
-            match map.get("image_processor") {
+            match map.get(key) {
                 Some(Value::Object(nested)) => return Ok(Some(Settings { file: PROCESSOR_FILE, map: nested.clone() })),
                 None | Some(Value::Null) => {}
                 Some(other) => {
-                    return Err(key_error(PROCESSOR_FILE, "image_processor", format!("is {}, expected an object", short(other))));
+                    return Err(key_error(PROCESSOR_FILE, key, format!("is {}, expected an object", short(other))));
                 }
             }
         }
         if let Some(text) = texts.preprocessor {
-            let map = parse(PREPROCESSOR_FILE, text)?;
+            let map = parse(file, text)?;
             // some repositories nest here as well
-            let map = map.get("image_processor").and_then(Value::as_object).cloned().unwrap_or(map);
-            return Ok(Some(Settings { file: PREPROCESSOR_FILE, map }));
+            let map = map.get(key).and_then(Value::as_object).cloned().unwrap_or(map);
+            return Ok(Some(Settings { file, map }));
         }
         let flat = processor.filter(|map| map.keys().any(|key| key.starts_with("do_") || key.starts_with("image_")));
         Ok(flat.map(|map| Settings { file: PROCESSOR_FILE, map }))

@@ -245,6 +245,7 @@ impl<N: Network> Pipeline<N> {
         let mut all = Vec::with_capacity(windows.origins.len());
         for tensor in self.preprocessor.run_windows(frame, windows) {
             self.tensor = tensor;
+            self.network.reset(); // windows are pictures of their own
             self.infer()?;
             all.push(std::mem::take(&mut self.logits));
         }

@@ -74,6 +74,7 @@ impl ByHand {
             input_size: (SIZE, SIZE),
             thresholds: Thresholds::default(),
             precision: Precision::F32,
+            state: None,
             source_sha256: String::new(),
             converter: String::new(),
         };

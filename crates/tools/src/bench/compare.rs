@@ -62,6 +62,8 @@ pub(super) fn check_library(path: &Path) -> Result<()> {
 struct OrtModel {
     session: Session,
     shape: [i64; 4],
+    /// Of a network for video, which is compared on first frames.
+    state: Option<([i64; 3], Vec<f32>)>,
     class: usize,
     masks: usize,
 }
@@ -71,14 +73,20 @@ impl OrtModel {
         let session = Session::open(library, path, threads)?;
         let (height, width) = model.metadata().input_size;
         let shape = [1, 3, height as i64, width as i64];
+        let state = model.metadata().state.as_ref().map(|state| {
+            let shape = state.shape.map(|dim| dim as i64);
+            (shape, vec![0.0; state.shape.iter().product()])
+        });
         let named = session.output(names::CLASS_LOGITS).zip(session.output(names::MASK_LOGITS));
         let (class, masks) =
             named.with_context(|| format!("{}: its outputs are not called as ours, so they cannot be compared", path.display()))?;
-        Ok(OrtModel { session, shape, class, masks })
+        Ok(OrtModel { session, shape, state, class, masks })
     }
 
     fn run(&self, tensor: &Tensor, path: &Path) -> Result<Outputs<'_>> {
-        self.session.run(self.shape, &tensor.values).map_err(|error| match error {
+        let mut inputs: Vec<(&[i64], &[f32])> = vec![(&self.shape, &tensor.values)];
+        inputs.extend(self.state.iter().map(|(shape, values)| (shape.as_slice(), values.as_slice())));
+        self.session.run(&inputs).map_err(|error| match error {
             OrtError::Call { reason, .. } => OrtError::Model { path: path.to_owned(), action: "run", reason }.into(),
             other => other.into(),
         })
@@ -96,6 +104,7 @@ impl Comparison {
         let mut differences = None;
         let bar = progress::bar((WARM_UP + options.frames) as u64, "comparison");
         for index in 0..WARM_UP + options.frames {
+            model.reset();
             let our_ms = timed(|| Ok(model.run(tensor, |class, kept| kept.extend(0..class.queries), &mut all)?))?.1;
             let (outputs, ort_ms) = timed(|| reference.run(tensor, path))?;
             let pruned_ms = timed(|| Ok(model.run(tensor, |class, kept| stages::keep(class, &config, false, kept), &mut kept)?))?.1;

@@ -66,6 +66,8 @@ struct Findings {
     precision: &'static str,
     isa: &'static str,
     threads: usize,
+    /// Answers depend on earlier frames.
+    remembers: bool,
     frame_size: (u32, u32),
     stages: StageSummaries,
     load_ms: f64,
@@ -108,6 +110,7 @@ fn measure(path: &Path, options: &BenchOptions) -> Result<Findings> {
         precision,
         isa: model.isa().name(),
         threads,
+        remembers: model.remembers(),
         frame_size: (frame.width, frame.height),
         stages,
         load_ms,
@@ -124,7 +127,7 @@ fn json(path: &Path, options: &BenchOptions, findings: &Findings) -> Value {
     let stages: Map<String, Value> = stages.iter().map(|(stage, summary)| (stage.name().to_owned(), summary.json())).collect();
     let mut document = json!({
         "model": path.display().to_string(), "precision": findings.precision, "isa": findings.isa, "threads": findings.threads,
-        "frames": options.frames, "all_queries": options.all_queries, "stages": stages, "total": total.json(),
+        "frames": options.frames, "all_queries": options.all_queries, "remembers": findings.remembers, "stages": stages, "total": total.json(),
         "load_ms": round(findings.load_ms, 1), "load_to_first_inference_ms": round(findings.first_inference_ms, 1),
         "rss_after_load_mib": round(findings.rss_after_load_mib, 1), "peak_rss_mib": round(findings.peak_rss_mib, 1),
     });
@@ -144,7 +147,8 @@ fn print(path: &Path, options: &BenchOptions, findings: &Findings) -> Result<()>
     let Findings { precision, isa, threads, frame_size: (width, height), .. } = findings;
     let threads = if *threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
     let queries = if options.all_queries { ", masks of all queries" } else { "" };
-    let title = format!("{} ({precision}), {isa}, {threads}{queries}", path.display());
+    let memory = if findings.remembers { ", each frame after the one before" } else { "" };
+    let title = format!("{} ({precision}), {isa}, {threads}{queries}{memory}", path.display());
     say(format_args!("{title}, {} frames of {width}x{height}", options.frames))?;
     say(format_args!("{:<12}{:>10}{:>10}{:>10}   milliseconds", "stage", "min", "median", "p95"))?;
     let StageSummaries { stages, total } = &findings.stages;

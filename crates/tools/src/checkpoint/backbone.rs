@@ -18,6 +18,14 @@ pub(super) const CLASS_HEAD: &str = "network.class_head.weight";
 /// The standard deviation with which the network normalizes its input, `[1, 3, 1, 1]`; 0 in a delta checkpoint.
 pub(super) const PIXEL_STD: &str = "network.encoder.pixel_std";
 
+/// The layer that carries the queries of a network for video (VidEoMT) to the next frame.
+const QUERY_UPDATER: &str = "network.query_updater";
+
+/// Whether queries go on from frame to frame.
+pub(super) fn is_video(tensors: &Tensors) -> bool {
+    tensors.entries.keys().any(|name| name.strip_prefix(QUERY_UPDATER).is_some_and(|rest| rest.starts_with('.')))
+}
+
 /// A backbone, as its reader returns it.
 pub(super) struct Backbone {
     pub patch_size: [usize; 2],
@@ -71,6 +79,7 @@ pub(super) fn network(
         num_blocks: masking.len(),
         masking,
         queries: tensors.array(QUERY, &[queries, hidden])?,
+        query_updater: is_video(tensors).then(|| tensors.linear(QUERY_UPDATER, hidden, hidden, true)).transpose()?,
         norm: tensors.norm(&format!("{BACKBONE}norm"), hidden, backbone.eps)?,
         class_head: tensors.linear("network.class_head", rows, hidden, true)?,
         mask_head: [

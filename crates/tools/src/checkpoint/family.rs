@@ -216,7 +216,7 @@ fn config(tensors: &Tensors, hints: &mut Hints) -> Result<Object, CheckpointErro
     })?;
     let mut map = Map::new();
     let mut set = |key: &str, value: Value| drop(map.insert(key.into(), value));
-    set("model_type", json!(if rotary { "eomt_dinov3" } else { "eomt" }));
+    set("model_type", json!(model_type(tensors, rotary)?));
     set("hidden_size", json!(hidden));
     set("num_hidden_layers", json!(tensors.count("layers.")));
     set("num_attention_heads", json!(heads));
@@ -251,6 +251,19 @@ fn config(tensors: &Tensors, hints: &mut Hints) -> Result<Object, CheckpointErro
         }
     }
     Ok(Object { file: tensors.path.clone(), map })
+}
+
+fn model_type(tensors: &Tensors, rotary: bool) -> Result<&'static str, CheckpointError> {
+    match (rotary, tensors.has("query_updater.weight")) {
+        (false, false) => Ok("eomt"),
+        (true, false) => Ok("eomt_dinov3"),
+        (false, true) => Ok("videomt"),
+        (true, true) => {
+            let problem =
+                "tensor 'query_updater.weight' belongs to VidEoMT, which transformers has with a DINOv2 backbone only; this is DINOv3";
+            Err(CheckpointError::layout(&tensors.path, problem))
+        }
+    }
 }
 
 fn patch(tensors: &Tensors) -> Result<[usize; 2], CheckpointError> {

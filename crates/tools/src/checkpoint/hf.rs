@@ -1,7 +1,7 @@
-//! Checkpoints of transformers: `config.json` with `model_type` `eomt` (DINOv2) or `eomt_dinov3`, and the weights.
+//! Checkpoints of transformers: `config.json` with `model_type` `eomt` (DINOv2), `eomt_dinov3` or `videomt` (DINOv2), and the weights.
 //!
-//! Keys that `config.json` omits have the defaults of transformers' EomtConfig and EomtDinov3Config (5.23). Masks follow
-//! transformers' inference: a block of probability 0 keeps the mask of the last block that had one.
+//! Keys that `config.json` omits have the defaults of transformers' EomtConfig, EomtDinov3Config and VideomtConfig (5.24). Masks follow
+//! transformers' inference: a block of probability 0 keeps the mask of the last block that had one, and `videomt` never masks.
 //! Invariant: every number of the configuration is compared with the weights before it is used.
 
 use super::common::{self, Attention, Classes, Contents, Facts};
@@ -18,12 +18,13 @@ use super::tensors::Tensors;
 /// # Errors
 /// See [`CheckpointError`]; each names the key or tensor.
 pub(super) fn read(object: &Object, mut tensors: Tensors, mut hints: Hints) -> Result<Contents, CheckpointError> {
-    let rotary = match object.text("model_type")? {
-        Some("eomt") => false,
-        Some("eomt_dinov3") => true,
-        _ => return Err(object.wrong("model_type", "eomt or eomt_dinov3")),
+    let (rotary, video) = match object.text("model_type")? {
+        Some("eomt") => (false, false),
+        Some("eomt_dinov3") => (true, false),
+        Some("videomt") => (false, true),
+        _ => return Err(object.wrong("model_type", "eomt, eomt_dinov3 or videomt")),
     };
-    let config = Config::read(object, rotary)?;
+    let config = Config::read(object, rotary, video)?;
     let ignored = ["criterion.empty_weight", "embeddings.mask_token", "embeddings.position_ids"];
     tensors.ignore(|name| ignored.contains(&name) || name.ends_with("inv_freq"));
     let grid = config.check(&tensors)?;
@@ -114,6 +115,9 @@ fn check_hints(config: &Config, hints: &Hints, theta: Option<f32>) -> Result<(),
     if let Some(theta) = theta {
         hints.agree("rope_theta", hints.theta, theta, key)?;
     }
+    if config.video {
+        hints.agree("masked_attention", hints.masked_attention, false, "videomt, which never masks,")?;
+    }
     hints.agree("delta", hints.delta, false, key)
 }
 
@@ -127,9 +131,10 @@ fn network(
 ) -> Result<Network, CheckpointError> {
     let hidden = config.hidden;
     let probs = tensors.vector(MASK_PROBS, config.num_blocks)?;
-    if hints.masked_attention != Some(false) {
+    if hints.masked_attention != Some(false) && !config.video {
         common::warn_of_fractions(&probs, warnings);
     }
+    let own_masking = || if config.video { vec![Masking::Off; config.num_blocks] } else { masking(&probs) };
     let blocks = (0..config.layers).map(|index| block(config, tensors, index)).collect::<Result<Vec<_>, _>>()?;
     let position = match theta {
         Some(theta) => Position::Rotary { theta },
@@ -159,8 +164,9 @@ fn network(
         position,
         blocks,
         num_blocks: config.num_blocks,
-        masking: common::masking(hints, config.num_blocks, || masking(&probs)),
+        masking: common::masking(hints, config.num_blocks, own_masking),
         queries: tensors.array(QUERY, &[config.queries, hidden])?,
+        query_updater: config.video.then(|| tensors.linear("query_updater", hidden, hidden, true)).transpose()?,
         norm: tensors.norm("layernorm", hidden, config.eps)?,
         class_head: tensors.linear("class_predictor", rows, hidden, true)?,
         mask_head: [

@@ -1,4 +1,4 @@
-//! `config.json` of transformers' EoMT, with the defaults of EomtConfig and EomtDinov3Config, against the weights.
+//! `config.json` of transformers' EoMT, with the defaults of EomtConfig, EomtDinov3Config and VideomtConfig, against the weights.
 
 use super::common;
 use super::error::CheckpointError;
@@ -14,6 +14,8 @@ pub(super) const MASK_PROBS: &str = "attn_mask_probs";
 pub(super) struct Config<'a> {
     pub object: &'a Object,
     pub rotary: bool,
+    /// Queries go on from frame to frame.
+    pub video: bool,
     pub hidden: usize,
     pub layers: usize,
     pub heads: usize,
@@ -29,7 +31,7 @@ pub(super) struct Config<'a> {
 }
 
 impl Config<'_> {
-    pub fn read(object: &Object, rotary: bool) -> Result<Config<'_>, CheckpointError> {
+    pub fn read(object: &Object, rotary: bool, video: bool) -> Result<Config<'_>, CheckpointError> {
         let name = object.text("hidden_act")?.unwrap_or("gelu");
         let activations = "an activation that this program knows (gelu, gelu_pytorch_tanh, relu, silu, quick_gelu)";
         if object.size("num_channels")?.is_some_and(|channels| channels != 3) {
@@ -38,6 +40,7 @@ impl Config<'_> {
         Ok(Config {
             object,
             rotary,
+            video,
             hidden: object.positive("hidden_size")?.unwrap_or(1024),
             layers: object.positive("num_hidden_layers")?.unwrap_or(24),
             heads: object.positive("num_attention_heads")?.unwrap_or(16),

@@ -51,7 +51,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use eomt_edge_core::data::Thresholds;
-use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Processor, ProcessorError, Texts};
+use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Processor, ProcessorError, Texts, VIDEO_PROCESSOR_FILE};
 use eomt_edge_host::{bounds, files};
 
 pub use error::CheckpointError;
@@ -133,12 +133,14 @@ fn name(path: &Path) -> String {
 
 /// Takes mean and standard deviation, thresholds and task from transformers' image processor, when the folder has its configuration.
 fn read_processor(dir: &Path, contents: &mut Contents) -> Result<Processor, CheckpointError> {
-    let [preprocessor, processor] = [PREPROCESSOR_FILE, PROCESSOR_FILE].map(|name| {
+    let video = contents.network.query_updater.is_some();
+    let pictures = if video { VIDEO_PROCESSOR_FILE } else { PREPROCESSOR_FILE };
+    let [preprocessor, processor] = [pictures, PROCESSOR_FILE].map(|name| {
         let file = dir.join(name);
         file.is_file().then(|| files::read_text(&file, &bounds::JSON).map_err(error::io_error(&file))).transpose()
     });
     let (preprocessor, processor) = (preprocessor?, processor?);
-    let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref() };
+    let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref(), video };
     let [height, width] = contents.network.image_size;
     let wrong = |error: ProcessorError| match error {
         ProcessorError::Damaged { file, reason } => CheckpointError::damaged(&dir.join(file), format!("it is not a JSON object: {reason}")),

@@ -196,6 +196,8 @@ pub struct Network {
     pub masking: Vec<Masking>,
     /// `[Q, D]`
     pub queries: Array,
+    /// VidEoMT, `[D, D]`: from the query tokens behind the last block, before the norm, to what is added to `queries` in the next frame.
+    pub query_updater: Option<Linear>,
     /// The norm before the heads.
     pub norm: Norm,
     /// `[C + 1, D]`, the last row is "no object".

@@ -1,6 +1,9 @@
 //! Checkpoints of the EoMT authors' training code: names under `network.`, the backbone as timm (DINOv2) or transformers
 //! (DINOv3, see [`super::dinov3`]) calls it, and no configuration.
 //!
+//! The authors' VidEoMT has the same names under `backbone.` and two differences: `query_updater` carries the queries to the next frame, and
+//! mean and standard deviation are detectron2's business, so the file does not have them. It never masks.
+//!
 //! Shapes tell almost everything; hints and the name of a published model tell the rest. Masks follow the authors' inference: a block of
 //! probability 0 removes the mask of the block before.
 
@@ -48,14 +51,23 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints, base: Option<&Path>) 
     common::check_preset(&mut hints, &facts, &mut warnings)?;
     hints.agree("num_blocks", hints.num_blocks, num_blocks, MASK_PROBS)?;
     hints.agree("num_queries", hints.num_queries, queries, QUERY)?;
-    let base = dinov3::attach_base(&mut tensors, &hints, base, facts.dinov3)?;
+    let video = backbone::is_video(&tensors);
+    let base = match (video, base) {
+        (false, base) => dinov3::attach_base(&mut tensors, &hints, base, facts.dinov3)?,
+        (true, None) => None,
+        (true, Some(base)) => return Err(CheckpointError::layout(&tensors.path, dinov3::whole_with_base(base))),
+    };
     let classes = common::classes(&hints, None, classes, CLASS_HEAD)?;
     if labels::are_unnamed(&classes.labels) && hints.labels.is_none() {
         warnings.push("the checkpoint does not name its classes; give them as 'labels' in the hints".to_string());
     }
     let is_delta = base.is_some();
-    let (image_mean, image_std) = normalization(&mut tensors, is_delta)?;
-    let masking = masking(&mut tensors, &hints, num_blocks, is_delta, &mut warnings)?;
+    let (image_mean, image_std) =
+        if video { (common::IMAGENET_MEAN, common::IMAGENET_STD) } else { normalization(&mut tensors, is_delta)? };
+    let masking = match video {
+        true => never_masking(&mut tensors, &hints, num_blocks)?,
+        false => masking(&mut tensors, &hints, num_blocks, is_delta, &mut warnings)?,
+    };
     let size = [hidden, depth];
     let backbone = if facts.dinov3 {
         dinov3::backbone(&mut tensors, &hints, size, base)?
@@ -112,6 +124,13 @@ fn masking(
     }
     let own = || probs.iter().map(|prob| if *prob > 0.0 { Masking::Own } else { Masking::Off }).collect();
     Ok(common::masking(hints, num_blocks, own))
+}
+
+/// A VidEoMT has probabilities too, which nothing reads.
+fn never_masking(tensors: &mut Tensors, hints: &Hints, num_blocks: usize) -> Result<Vec<Masking>, CheckpointError> {
+    tensors.vector(MASK_PROBS, num_blocks)?;
+    hints.agree("masked_attention", hints.masked_attention, false, "VidEoMT, which never masks,")?;
+    Ok(vec![Masking::Off; num_blocks])
 }
 
 /// The table of the authors' networks is that of the training grid.

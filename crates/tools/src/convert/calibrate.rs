@@ -2,7 +2,8 @@
 //!
 //! The network runs with at most [`PATCHES_MAX`] patches: statistics of channels hardly depend on the number of tokens, and the
 //! conversion of a ViT-S stays a matter of seconds. A picture has a few hundred tokens only, so procedural scenes fill a short list up.
-//! One more input is normalized noise, which shows the network values that no picture has.
+//! One more input is normalized noise, which shows the network values that no picture has. A network for video sees each input twice: as the
+//! first frame of a clip, and as the second with the queries that the first one left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,9 @@ use eomt_edge_host::bounds;
 use eomt_edge_host::output::usage;
 use eomt_edge_host::pictures::read_picture;
 use tract_linalg::multithread::Executor;
-use tract_onnx::prelude::{Framework, InferenceModelExt, IntoArcTensor, Tensor as TractTensor, TypedModel, TypedSimplePlan, tvec};
+use tract_onnx::prelude::{
+    Framework, InferenceModelExt, IntoArcTensor, TValue, TVec, Tensor as TractTensor, TypedModel, TypedSimplePlan, tvec,
+};
 use tract_onnx::tract_core::internal::{Datum, DimLike, SpecialOps};
 use tract_onnx::tract_core::ops::array::Gather;
 use tract_onnx::tract_core::runtime::RunOptions;
@@ -32,6 +35,8 @@ use crate::checkpoint::{Checkpoint, Mlp, Network};
 const PICTURES_MAX: usize = 16;
 /// The fewest inputs: procedural scenes stand in for pictures that the user did not give.
 const PICTURES_MIN: usize = 11;
+/// Outputs of a graph before its state: class logits and masks.
+const LOGITS: usize = 2;
 /// 20 x 20, the grid of a 320 x 320 input.
 const PATCHES_MAX: usize = 400;
 /// Rows of each linear's input, over all pictures: more than the widest has channels (the MLP's 1536 in ViT-S), else weights are fitted
@@ -113,16 +118,23 @@ pub(super) fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[Pat
     let scenes = PICTURES_MIN.saturating_sub(pictures.len()) as u64;
     inputs.extend((0..scenes).map(|index| prepare(&Frame::rgb(side, side, scenes::sample(0, index, side).rgb))));
     inputs.push(noise(size));
-    let rows = rows(network).div_ceil(inputs.len());
+    let frames = if network.query_updater.is_some() { 2 } else { 1 };
+    let rows = rows(network).div_ceil(inputs.len() * frames);
     let (model, mut taps) = tapped(network.clone(), size, rows).context("the network cannot be calibrated")?;
     let options = RunOptions { executor: Some(executor()), ..RunOptions::default() };
     let plan = TypedSimplePlan::new_with_options(model, &options).context("the network cannot be calibrated")?;
     let mut state = plan.spawn().context("the network cannot be calibrated")?;
     taps.insert(layers::PATCH_EMBED.to_owned(), Vec::new()); // sees the picture itself, in front of the graph
     let (mut calibration, distinct) = Calibration::of_inputs(taps);
-    for input in &inputs {
-        let tensor = TractTensor::from_shape(&[1, 3, size.0, size.1], &input.values)?;
-        let outputs = state.run(tvec![tensor.into()]).context("the network cannot be calibrated")?;
+    let mut carried = None;
+    for (index, input) in inputs.iter().flat_map(|input| std::iter::repeat_n(input, frames)).enumerate() {
+        let mut values: TVec<TValue> = tvec![TractTensor::from_shape(&[1, 3, size.0, size.1], &input.values)?.into()];
+        if frames > 1 {
+            let first = || TractTensor::zero::<f32>(&carried_shape(network)).map(TValue::from);
+            values.push(if index.is_multiple_of(frames) { first()? } else { carried.take().map_or_else(first, Ok)? });
+        }
+        let outputs = state.run(values).context("the network cannot be calibrated")?;
+        carried = outputs.last().cloned();
         for (samples, taps) in calibration.inputs_mut().iter_mut().zip(&distinct) {
             for output in taps.iter().map(|tap| &outputs[*tap]) {
                 samples.columns = output.shape()[2];
@@ -139,6 +151,11 @@ pub(super) fn run(checkpoint: &Checkpoint, size: (usize, usize), pictures: &[Pat
         bail!("the network cannot be calibrated: {layer} sees values that are not finite; its weights are broken");
     }
     Ok(calibration)
+}
+
+/// That of the state of a network for video.
+fn carried_shape(network: &Network) -> [usize; 3] {
+    [1, network.queries.shape[0], network.hidden]
 }
 
 /// Rows of each linear's input that fit into [`BYTES`].
@@ -200,8 +217,9 @@ fn spread(count: usize, wanted: usize) -> impl Iterator<Item = usize> {
 }
 
 /// The f32 network whose outputs are rows of every layer's input, and for each layer the outputs that it sees. The heads see several
-/// when blocks attend through masks, because each mask runs them once more.
+/// when blocks attend through masks, because each mask runs them once more. A network for video has its next state as the last output.
 fn tapped(network: Network, size: (usize, usize), rows: usize) -> Result<(TypedModel, BTreeMap<String, Vec<usize>>)> {
+    let state = network.query_updater.as_ref().map(|_| carried_shape(&network));
     let graph::Built { mut graph, inputs } = graph::build(network, size, Form::Tokens { int8: BTreeMap::new() });
     let values: BTreeSet<onnx::Value> = inputs.iter().map(|(_, value)| value.clone()).collect();
     let mut taps_of: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -214,16 +232,20 @@ fn tapped(network: Network, size: (usize, usize), rows: usize) -> Result<(TypedM
     let mut model = onnx.model_for_proto_model(&proto)?;
     drop(proto);
     model.set_input_fact(0, InferenceFact::dt_shape(f32::datum_type(), tvec![1, 3, size.0, size.1]))?;
+    if let Some(shape) = state {
+        model.set_input_fact(1, InferenceFact::dt_shape(f32::datum_type(), shape))?;
+    }
     let mut model = model.into_typed()?;
     let outlets = model.output_outlets()?.to_vec();
     let mut taps = Vec::new();
-    // the logits come first
+    // the logits come first, then the state
     for (index, outlet) in outlets[outlets.len() - values.len()..].iter().enumerate() {
         let count = model.outlet_fact(*outlet)?.shape[1].to_usize()?;
         let chosen: Vec<i64> = spread(count, rows).map(|row| row as i64).collect();
         let chosen = model.add_const(format!("rows.{index}"), TractTensor::from_shape(&[chosen.len()], &chosen)?.into_arc_tensor())?;
         taps.extend(model.wire_node(format!("tap.{index}"), Gather::new(1), &[*outlet, chosen])?);
     }
+    taps.extend(state.map(|_| outlets[LOGITS]));
     model.select_output_outlets(&taps)?;
     Ok((model.into_optimized()?, taps_of))
 }

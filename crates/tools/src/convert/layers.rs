@@ -8,6 +8,8 @@ use crate::checkpoint::{Array, Linear, Mlp, Network, ScaleBlock};
 pub(super) const PATCH_EMBED: &str = "patch_embed";
 /// The class head, on query tokens.
 pub(super) const CLASS_HEAD: &str = "head.class";
+/// From the query tokens of a frame to what the next frame adds to its queries.
+pub(super) const QUERY_UPDATER: &str = "query_updater";
 /// The factor of the mask product that comes from the patches.
 pub(super) const MASK_FEATURES: &str = "mask_product.features";
 /// The factor of the mask product that comes from the queries.
@@ -43,6 +45,7 @@ pub(super) fn weights(network: &Network) -> Vec<(String, Cow<'_, Array>)> {
     }
     layers.push((CLASS_HEAD.to_owned(), Cow::Borrowed(&network.class_head.weight)));
     layers.extend(network.mask_head.iter().enumerate().map(|(index, linear)| (mask_head(index), Cow::Borrowed(&linear.weight))));
+    layers.extend(network.query_updater.iter().map(|linear| (QUERY_UPDATER.to_owned(), Cow::Borrowed(&linear.weight))));
     layers.extend(network.scale_blocks.iter().enumerate().map(|(index, block)| (up(index), Cow::Owned(up_linear(block).weight))));
     layers
 }

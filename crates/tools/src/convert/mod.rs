@@ -42,7 +42,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use eomt_edge_core::data::Task;
-use eomt_edge_core::model::{LoadOptions, Metadata, Model, PRODUCER, Precision};
+use eomt_edge_core::model::{LoadOptions, Metadata, Model, PRODUCER, Precision, QueryState};
 use eomt_edge_host::files::AtomicFile;
 use eomt_edge_host::output::{say, usage};
 use tract_onnx::pb::ModelProto;
@@ -246,6 +246,7 @@ fn describe(checkpoint: &Checkpoint, options: &ConvertOptions, warnings: &mut Ve
         input_size: (height, width),
         thresholds: checkpoint.thresholds.with(options.threshold, options.mask_threshold, options.overlap_threshold),
         precision: options.precision,
+        state: network.query_updater.as_ref().map(|_| QueryState::new(network.queries.shape[0], network.hidden)),
         source_sha256: checkpoint.source_sha256.clone(),
         converter: format!("{PRODUCER} {}", env!("CARGO_PKG_VERSION")),
     })

@@ -8,6 +8,7 @@
 //! - **Heads** are int8 from [`EDGE_MIN_DB`] on. No residual branch bypasses them, so their error reaches the logits undamped: at 40 dB
 //!   the class head alone would be off by 1 %, the budget of the whole network. They work on the queries only, under 1 % of all
 //!   multiplications, so f32 costs next to nothing.
+//! - **The query updater** of a network for video is int8 from [`EDGE_MIN_DB`] on, too: its error reaches every later frame.
 //! - **Patch embedding** stays f32: it sees the picture itself, its error reaches every later layer, it is 1 to 4 % of the work, and
 //!   as a convolution it has no integer form that runs fast everywhere.
 //! - **Mask product** stays f32: both factors are activations, its error lands in the mask logits, and a runtime that
@@ -121,6 +122,8 @@ fn reason_for_f32(name: &str, int8_db: f64) -> &'static str {
         "convolution on the picture itself"
     } else if is_head && below(EDGE_MIN_DB) {
         "next to the logits: below 46 dB"
+    } else if name == layers::QUERY_UPDATER && below(EDGE_MIN_DB) {
+        "goes on to all later frames: below 46 dB"
     } else if !is_head && below(MIDDLE_MIN_DB) {
         "below 20 dB"
     } else {
@@ -152,6 +155,8 @@ mod tests {
         assert_ne!(reason_for_f32(layers::CLASS_HEAD, 40.0), "");
         assert_eq!(reason_for_f32(&layers::mask_head(1), f64::INFINITY), "");
         assert_ne!(reason_for_f32(layers::PATCH_EMBED, 60.0), "");
+        assert_ne!(reason_for_f32(layers::QUERY_UPDATER, 40.0), "");
+        assert_eq!(reason_for_f32(layers::QUERY_UPDATER, 47.0), "");
         // a layer that always returns 0 has no signal
         assert_ne!(reason_for_f32("block.0.mlp.up", f64::NEG_INFINITY), "");
         assert_ne!(reason_for_f32("block.0.mlp.up", f64::NAN), "");

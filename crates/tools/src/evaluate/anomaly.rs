@@ -181,6 +181,7 @@ impl Run<'_> {
             let scores = match scorer {
                 Scorer::Model(pipeline) => {
                     let frame = frame.as_ref().context("a model needs the picture")?;
+                    pipeline.reset();
                     pipeline.anomalies(frame, options.windows, options.anomaly)?
                 }
                 Scorer::Files(path) => file_scores(path, &name, (mask.width, mask.height), options.max_pixels)?,

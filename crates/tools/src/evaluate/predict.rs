@@ -33,6 +33,7 @@ impl ModelSource {
     /// What the model finds on a frame, in the classes of the dataset.
     pub fn labels(&mut self, frame: &Frame, task: Task) -> Result<Labels> {
         let (width, height) = (frame.width, frame.height);
+        self.pipeline.reset(); // the pictures of a dataset have nothing to do with each other
         Ok(match task {
             Task::Panoptic => {
                 let segments = self.pipeline.segments(frame)?;

@@ -3,7 +3,7 @@
 //! ```text
 //! let library = Library::open("libonnxruntime.so".as_ref())?;
 //! let session = Session::open(library, "model.onnx".as_ref(), 1)?;
-//! let outputs = session.run([1, 3, 2, 2], &[0.0; 12])?;
+//! let outputs = session.run(&[(&[1, 3, 2, 2], &[0.0; 12])])?;
 //! println!("{} values", outputs.floats(0)?.len());
 //! ```
 //!
@@ -116,7 +116,7 @@ pub(crate) struct Session {
     options: *mut api::SessionOptions,
     session: *mut api::Session,
     memory: *mut api::MemoryInfo,
-    input: CString,
+    inputs: Vec<CString>,
     outputs: Vec<CString>,
 }
 
@@ -124,7 +124,7 @@ impl Session {
     /// Opens an ONNX file; `threads` work inside an operator.
     pub fn open(library: &'static Library, model: &Path, threads: usize) -> Result<Session, OrtError> {
         let (env, options, session, memory) = (null_mut(), null_mut(), null_mut(), null_mut());
-        let mut this = Session { library, env, options, session, memory, input: CString::default(), outputs: Vec::new() };
+        let mut this = Session { library, env, options, session, memory, inputs: Vec::new(), outputs: Vec::new() };
         let failed = |reason| OrtError::Model { path: model.to_owned(), action: "open", reason };
         let path = CString::new(model.as_os_str().as_bytes()).map_err(|error| failed(error.to_string()))?;
         let threads = c_int::try_from(threads).map_err(|error| failed(error.to_string()))?;
@@ -154,9 +154,6 @@ impl Session {
             self.library.check((api.output_count)(self.session, &raw mut outputs))?;
             self.library.check((api.default_allocator)(&raw mut allocator))?;
         }
-        if inputs != 1 {
-            return Err(format!("it has {inputs} inputs; pixel values are one"));
-        }
         let name = |of: unsafe extern "C" fn(_, usize, _, *mut *mut c_char) -> Outcome, index: usize| -> Result<CString, String> {
             let mut name = null_mut();
             // SAFETY: `index` is below the count; the name is copied, then freed by the allocator that made it.
@@ -167,9 +164,9 @@ impl Session {
                 Ok(copy)
             }
         };
-        let input = name(api.input_name, 0)?;
+        let inputs = (0..inputs).map(|index| name(api.input_name, index)).collect::<Result<_, _>>()?;
         let outputs = (0..outputs).map(|index| name(api.output_name, index)).collect::<Result<_, _>>()?;
-        (self.input, self.outputs) = (input, outputs);
+        (self.inputs, self.outputs) = (inputs, outputs);
         Ok(())
     }
 
@@ -178,27 +175,59 @@ impl Session {
         self.outputs.iter().position(|output| output.to_bytes() == name.as_bytes())
     }
 
-    /// Runs the network on one tensor.
-    pub fn run(&self, shape: [i64; 4], input: &[f32]) -> Result<Outputs<'_>, OrtError> {
-        assert_eq!(shape.iter().product::<i64>(), input.len() as i64, "the shape is the input's");
+    /// Runs the network on a tensor, shape and values, for each of its inputs in the file's order.
+    pub fn run(&self, tensors: &[(&[i64], &[f32])]) -> Result<Outputs<'_>, OrtError> {
         let Library { api, .. } = self.library;
         let failed = |reason| OrtError::Call { action: "run the network", reason };
+        if tensors.len() != self.inputs.len() {
+            return Err(failed(format!("it has {} inputs, not {}", self.inputs.len(), tensors.len())));
+        }
+        let mut inputs = Inputs { session: self, values: Vec::new() };
+        for (shape, values) in tensors {
+            inputs.push(shape, values).map_err(failed)?;
+        }
+        let input_names: Vec<*const c_char> = self.inputs.iter().map(|name| name.as_ptr()).collect();
         let names: Vec<*const c_char> = self.outputs.iter().map(|name| name.as_ptr()).collect();
         let mut outputs = Outputs { session: self, values: vec![null_mut(); names.len()] };
-        let mut value = null_mut();
-        let data = input.as_ptr().cast_mut().cast::<c_void>();
-        // SAFETY: the tensor borrows `input`, which lives through the call; a network does not write to its inputs. Names and
-        // values are arrays of the lengths given. The tensor is released before the borrow ends.
+        let (count, values) = (names.len(), outputs.values.as_mut_ptr());
+        let (feeds, fed) = (inputs.values.as_ptr().cast::<*const api::Value>(), inputs.values.len());
+        // SAFETY: the tensors borrow the values of `tensors`, which live through the call; a network does not write to its inputs. Names
+        // and values are arrays of the lengths given.
         unsafe {
-            let made = (api.tensor_over)(self.memory, data, size_of_val(input), shape.as_ptr(), 4, api::FLOAT, &raw mut value);
-            self.library.check(made).map_err(failed)?;
-            let (input_name, inputs) = (self.input.as_ptr(), value.cast_const());
-            let (count, values) = (names.len(), outputs.values.as_mut_ptr());
-            let ran = (api.run)(self.session, null(), &raw const input_name, &raw const inputs, 1, names.as_ptr(), count, values);
-            (api.release_value)(value);
+            let ran = (api.run)(self.session, null(), input_names.as_ptr(), feeds, fed, names.as_ptr(), count, values);
             self.library.check(ran).map_err(failed)?;
         }
         Ok(outputs)
+    }
+}
+
+/// Tensors over the caller's values, for one run.
+struct Inputs<'a> {
+    session: &'a Session,
+    values: Vec<*mut api::Value>,
+}
+
+impl<'a> Inputs<'a> {
+    /// Adds a tensor.
+    fn push(&mut self, shape: &[i64], values: &'a [f32]) -> Result<(), String> {
+        assert_eq!(shape.iter().product::<i64>(), values.len() as i64, "the shape is the input's");
+        let Session { library, memory, .. } = self.session;
+        let (data, mut value) = (values.as_ptr().cast_mut().cast::<c_void>(), null_mut());
+        let (bytes, rank) = (size_of_val(values), shape.len());
+        // SAFETY: `data` and `shape` are of the lengths given; the tensor is released with `self`, which `values` outlives.
+        let made = unsafe { (library.api.tensor_over)(*memory, data, bytes, shape.as_ptr(), rank, api::FLOAT, &raw mut value) };
+        library.check(made)?;
+        self.values.push(value);
+        Ok(())
+    }
+}
+
+impl Drop for Inputs<'_> {
+    fn drop(&mut self) {
+        for &value in &self.values {
+            // SAFETY: made by this library, released once.
+            unsafe { (self.session.library.api.release_value)(value) };
+        }
     }
 }
 

@@ -27,7 +27,7 @@ struct Product {
 }
 
 impl MaskProduct {
-    /// Replaces output 1 of `model`, the mask logits `[1, Q, h, w]`, by the two factors (outputs 1 and 2).
+    /// Replaces output 1 of `model`, the mask logits `[1, Q, h, w]`, by the two factors (outputs 1 and 2). Further outputs stay behind them.
     /// `Ok(Err(reason))` leaves the model as it is, because its end has another form.
     pub fn split(model: &mut TypedModel) -> TractResult<Result<MaskProduct, String>> {
         let outputs = model.output_outlets()?.to_vec();
@@ -39,7 +39,8 @@ impl MaskProduct {
         let features = rows(model, product.features, &product.labels[1], 'p')?;
         // the caller knows the shape of the class logits; a reshape would copy them
         let class = behind_reshapes(model, outputs[0]);
-        model.select_output_outlets(&[class, embeddings, features])?;
+        let ends: Vec<OutletId> = [class, embeddings, features].into_iter().chain(outputs[2..].iter().copied()).collect();
+        model.select_output_outlets(&ends)?;
         Ok(Ok(product.sizes))
     }
 }

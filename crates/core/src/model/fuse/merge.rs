@@ -7,11 +7,12 @@ use tract_onnx::prelude::{OutletId, TypedModel, TypedModelPatch, TypedNode, tvec
 use tract_onnx::tract_core::internal::{AxisOp, DimLike, Op, Rewriter};
 use tract_onnx::tract_core::ops::array::{Slice, TypedConcat};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
+use tract_onnx::tract_core::ops::source::TypedSource;
 
 use super::rule::{Context, Patch, replace};
 use super::view::{konst, konst_floats, only_successor, shape, split_inputs};
 use crate::kernels::activation::Activation;
-use crate::model::ops::{AttentionSpec, ConcatSpec, LayerSpec, Lifted, LinearSpec, Part, Spec};
+use crate::model::ops::{AttentionSpec, ConcatSpec, LayerSpec, Lifted, LinearSpec, OffsetSpec, Part, Spec};
 
 /// Applies the rules in an order in which each finds what the ones before it made.
 pub(super) fn merge(context: &Context, model: &mut TypedModel) -> TractResult<()> {
@@ -19,7 +20,11 @@ pub(super) fn merge(context: &Context, model: &mut TypedModel) -> TractResult<()
         .with_rule_for("reshape before", reshape_before)
         .with_rule_for("reshape after", reshape_after)
         .rewrite(context, model)?;
-    Rewriter::default().with_rule_for("q, k and v", qkv).with_rule_for("concat", concat).rewrite(context, model)?;
+    Rewriter::default()
+        .with_rule_for("q, k and v", qkv)
+        .with_rule_for("concat", concat)
+        .with_rule_for("offset", offset)
+        .rewrite(context, model)?;
     Rewriter::default().with_rule_for("rows", slice_then).rewrite(context, model)?;
     Rewriter::default().with_rule_for("norm, then", norm_then).with_rule_for("then activation", then_activation).rewrite(context, model)?;
     Rewriter::default().with_rule_for("layer scale", layer_scale).rewrite(context, model)?;
@@ -125,6 +130,16 @@ fn concat(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, o
         return Ok(None);
     }
     replace(context, model, name, Spec::Concat(ConcatSpec), &node.inputs, node.id.into())
+}
+
+/// A constant of the same shape added to an input of the graph: learned queries to what a network for video carries.
+fn offset(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: &TypedBinOp) -> Patch {
+    let source = |outlet: OutletId| model.node(outlet.node).op_is::<TypedSource>();
+    let Some((carried, constant)) = split_inputs(node, source).filter(|_| op.name() == "Add") else { return Ok(None) };
+    let sizes = shape(model, node.id.into());
+    let fits = [carried, constant].iter().all(|outlet| shape(model, *outlet) == sizes);
+    let Some(values) = konst_floats(model, constant).filter(|_| fits) else { return Ok(None) };
+    replace(context, model, name, Spec::Offset(OffsetSpec(Arc::new(values))), &[carried], node.id.into())
 }
 
 /// An operator on some of the tokens reads them from all.

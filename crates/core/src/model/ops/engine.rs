@@ -73,6 +73,14 @@ impl Engine {
         tensor.into_tvalue()
     }
 
+    /// A value of this shape with these values in it.
+    pub fn filled(&self, shape: &[usize], values: &[f32]) -> TractResult<TValue> {
+        let mut tensor = self.take(shape)?;
+        let plain = Arc::get_mut(&mut tensor).expect("a buffer that was taken has no other owner");
+        plain.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.copy_from_slice(values);
+        Ok(self.keep(tensor))
+    }
+
     /// Lends memory for the packed keys and values of an attention.
     pub fn with_heads<R>(&self, work: impl FnOnce(&mut Vec<Head>) -> R) -> R {
         work(&mut lock(&self.heads))

@@ -12,6 +12,7 @@ mod concat;
 mod engine;
 mod linear;
 mod norm;
+mod offset;
 mod patches;
 mod scale_block;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use concat::ConcatSpec;
 pub use engine::Engine;
 pub use linear::{Columns, LayerSpec, LinearSpec, Matrix};
 pub use norm::{ActivationSpec, NormSpec};
+pub use offset::OffsetSpec;
 pub use patches::PatchesSpec;
 pub use scale_block::ScaleBlockSpec;
 
@@ -35,6 +37,7 @@ pub use scale_block::ScaleBlockSpec;
 #[derive(Debug, Clone)]
 pub enum Spec {
     Concat(ConcatSpec),
+    Offset(OffsetSpec),
     Norm(NormSpec),
     Activation(ActivationSpec),
     Linear(LinearSpec),
@@ -145,6 +148,7 @@ impl TypedOp for Lifted {
             .collect::<TractResult<_>>()?;
         let kernel: Arc<dyn Kernel> = match self.spec.as_ref() {
             Spec::Concat(spec) => Arc::new(spec.clone()),
+            Spec::Offset(spec) => Arc::new(spec.clone()),
             Spec::Norm(spec) => Arc::new(spec.clone()),
             Spec::Activation(spec) => Arc::new(spec.clone()),
             Spec::Linear(spec) => Arc::new(linear::LinearKernel::pack(spec, shapes[0], self.engine.isa)?),

@@ -76,6 +76,7 @@ pub fn describe(
         input_size: config.input_size,
         thresholds: processor.thresholds,
         precision: Precision::F32,
+        state: None,
         source_sha256: String::new(),
         converter: String::new(),
     };

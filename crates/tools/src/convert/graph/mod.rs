@@ -5,6 +5,9 @@
 //! registers, patches, in this order. Exact folds: the attention's 1/sqrt(head_dim) into the query projection and LayerScale
 //! into the projection before it (EoMT paper, section 3; DINOv2 for LayerScale).
 //!
+//! A network for video (VidEoMT) adds its input `query_state`, zeros at the first frame, to the learned queries, and gives the next frame's
+//! as an output: the updater on the query tokens behind the last block, before the norm.
+//!
 //! [`linear`] writes the products with weights, in f32 or int8; [`masks`] computes mask logits from tokens.
 
 mod activation;
@@ -93,7 +96,7 @@ impl Writer {
         for (index, block) in std::mem::take(&mut network.blocks).into_iter().enumerate() {
             let name = format!("block.{index}");
             if index == joins_at {
-                let queries = self.graph.floats("queries", &[1, self.queries, self.hidden], &network.queries.data);
+                let queries = self.query_inputs(&network);
                 x = self.graph.node("Concat", "tokens_with_queries", &[&queries, &x], &[Attr::Int("axis", 1)]);
                 rotary = self.rotary("with_queries", self.queries + self.prefix, &network);
             }
@@ -107,6 +110,27 @@ impl Writer {
             x = self.block(&name, &x, block, rotary.as_ref(), mask.as_ref());
         }
         self.outputs(&x, &network);
+        if let Some(updater) = network.query_updater.take() {
+            self.next_state(&x, updater);
+        }
+    }
+
+    /// The tokens that join the patches: the learned queries, to which a network for video adds its state.
+    fn query_inputs(&mut self, network: &Network) -> Value {
+        let shape = [1, self.queries, self.hidden];
+        let learned = self.graph.floats("queries", &shape, &network.queries.data);
+        if network.query_updater.is_none() {
+            return learned;
+        }
+        let state = self.graph.input(names::QUERY_STATE, &shape);
+        self.graph.node("Add", "queries.carried", &[&state, &learned], &[])
+    }
+
+    /// What the next frame adds to the learned queries.
+    fn next_state(&mut self, x: &Value, updater: Linear) {
+        let queries = self.query_tokens("state", x);
+        let state = self.linear_with(names::NEXT_QUERY_STATE, layers::QUERY_UPDATER, &queries, updater, None);
+        self.graph.output(&state, &[1, self.queries, self.hidden]);
     }
 
     /// Patch projection, position embeddings, prefix tokens: `[1, prefix + patches, hidden]`.
