@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use eomt_edge_core::data::Unpublished;
 use eomt_edge_core::pipeline::{Clock, Losses, PipelineError, Taken};
 use eomt_edge_core::preprocess::FrameDecoder;
+use eomt_edge_core::track::TrackIds;
 
 use super::builder::Network;
 use super::capture::{Capture, TaggedFrame};
@@ -47,6 +48,10 @@ pub(super) struct Server {
     pub config: Config,
     pub read: ReadConfig,
     pub network: Network,
+    /// Numbers that no segment had yet.
+    pub track_ids: TrackIds,
+    /// Of the device that gave the last frame.
+    pub source_id: u32,
     pub decoder: FrameDecoder,
     pub sink: RingSink,
     pub capture: Capture,
@@ -142,6 +147,9 @@ impl Server {
         let unpublished = self.count_losses();
         let silent_for = self.last_frame.elapsed();
         self.sink.set_source_id(tagged.source_id);
+        if std::mem::replace(&mut self.source_id, tagged.source_id) != tagged.source_id {
+            self.network.pipeline.reset(); // another camera shows another scene
+        }
         let Server { network, decoder, screen, sink, clock, .. } = self;
         let (result, frame) =
             screen.through(sink, |sink| network.pipeline.process_captured(tagged.frame, decoder, unpublished, sink, clock.as_ref()));

@@ -31,6 +31,7 @@ const MAY_IMPORT: &[(&str, &str, &[&str])] = &[
     ("core", "model", &["data", "kernels"]),
     ("core", "segment", &["data", "kernels"]),
     ("core", "pipeline", &["data", "kernels", "preprocess", "model", "segment"]),
+    ("core", "track", &["data", "kernels", "pipeline"]),
     ("eomt-edge", "config", &[]),
     ("eomt-edge", "cli", &["config"]),
     ("eomt-edge", "source", &[]),
