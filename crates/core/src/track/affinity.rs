@@ -51,7 +51,7 @@ impl Pair<'_> {
         let Pair { track, thing, .. } = *self;
         let (look, near) = (self.look(LOOK_GATE), self.nearness(0.75 * (track.size() + thing.area.sqrt())));
         let overlap = self.overlap();
-        if look <= 0.0 || !self.size_fits() || (overlap <= 0.0 && near <= 0.0) {
+        if look <= 0.0 || !self.size_fits(8.0) || (overlap <= 0.0 && near <= 0.0) {
             return 0.0;
         }
         let query = if thing.query != NO_QUERY && thing.query == track.query { 1.0 } else { 0.0 };
@@ -61,7 +61,7 @@ impl Pair<'_> {
     fn lost(&self) -> f32 {
         let Pair { track, thing, gap, .. } = *self;
         let look = self.look(LOOK_GATE_LOST);
-        if look <= 0.0 || !self.size_fits() || self.classes < 0.1 {
+        if look <= 0.0 || !self.size_fits(3.0) || self.classes < 0.1 {
             return 0.0;
         }
         let near = self.nearness(track.size() * (2.0 + 4.0 * gap));
@@ -82,9 +82,9 @@ impl Pair<'_> {
         (1.0 - ((x - tx) * (x - tx) + (y - ty) * (y - ty)).sqrt() / reach.max(1.0)).max(0.0)
     }
 
-    fn size_fits(&self) -> bool {
-        let ratio = self.thing.area / self.track.full_area.max(1.0);
-        (1.0 / 16.0..=3.0).contains(&ratio)
+    /// What is covered in part may be small, and what comes out from behind something grows fast.
+    fn size_fits(&self, growth_max: f32) -> bool {
+        self.thing.area <= growth_max * self.track.full_area.max(1.0)
     }
 
     /// The mean of intersection over union and intersection over the smaller one; of the boxes where masks have few cells.

@@ -21,7 +21,7 @@
 //! then        a thing without a track gets a new id at once; a track without a thing is lost, and remembered for a while
 //! ```
 //!
-//! A track is remembered as long as [`TrackConfig::memory_ns`] says, but no longer than a few times as long as it was seen: what the network
+//! A cut to another picture ends all tracks of things. A track is remembered as long as [`TrackConfig::memory_ns`] says, but no longer than a few times as long as it was seen: what the network
 //! saw by mistake in one frame is forgotten soon, and does not take the place of what has been there. Stuff has one id per class.
 //!
 //! Invariants: two segments of a frame never share an id; the same frames give the same ids on every machine (whole numbers, and single
@@ -34,6 +34,7 @@
 mod affinity;
 mod assignment;
 mod colour;
+mod cut;
 mod observer;
 #[cfg(test)]
 mod tests;
@@ -44,7 +45,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::pipeline::{SegmentedFrame, TemporalStage};
 use affinity::Pair;
-use assignment::Assignment;
+pub use assignment::{Assignment, PROFIT_MAX};
+use cut::CutDetector;
 pub use observer::THINGS_MAX;
 use observer::{Grid, Observer};
 use tracks::{Track, follow_classes, seconds};
@@ -109,6 +111,7 @@ pub struct Tracker {
     /// Ids of stuff, by class; 0 = not seen yet.
     stuff_ids: Vec<u32>,
     observer: Observer,
+    cuts: CutDetector,
     /// Where tracks were in the last frame: places in `tracks` from 1.
     grid: Grid,
     /// `[things, tracks]`: cells that a thing shares with a track.
@@ -132,6 +135,7 @@ impl Tracker {
             shares: Vec::new(),
             stuff_ids,
             observer: Observer::new(),
+            cuts: CutDetector::default(),
             grid: Grid::new(),
             common: Vec::with_capacity(pairs),
             profits: Vec::with_capacity(pairs),
@@ -145,6 +149,7 @@ impl Tracker {
         self.shares.clear();
         self.stuff_ids.fill(0);
         self.grid.cells.clear();
+        self.cuts.forget();
         self.last = None;
     }
 
@@ -238,21 +243,38 @@ impl Tracker {
         }
     }
 
+    /// Whether hardly anything is where things were in the last frame.
+    fn is_elsewhere(&self) -> bool {
+        let (mut fresh, mut found) = (0, 0);
+        for (place, track) in self.tracks.iter().enumerate().filter(|(_, track)| track.frame + 1 == self.frame) {
+            fresh += 1;
+            let covers = |(number, thing): (usize, &observer::Observation)| {
+                let common = self.common[number * self.tracks.len() + place];
+                2 * common > track.cells.max(thing.cells) && self.alike(number, place) > 0.5
+            };
+            found += usize::from(self.observer.things.iter().enumerate().any(covers));
+        }
+        3 * found <= fresh
+    }
+
+    /// Similarity of the class probabilities of a thing and a track, 0 to 1.
+    fn alike(&self, number: usize, place: usize) -> f32 {
+        let classes = self.observer.classes;
+        let (seen, known) = (&self.observer.shares[number * classes..][..classes], &self.shares[place * classes..][..classes]);
+        seen.iter().zip(known).map(|(a, b)| a.min(*b)).sum()
+    }
+
     fn assign(&mut self, now_ns: u64) {
-        let Tracker { tracks, observer, shares, common, profits, assignment, frame, .. } = self;
-        let classes = observer.classes;
-        profits.clear();
-        for (number, thing) in observer.things.iter().enumerate() {
-            let seen = &observer.shares[number * classes..][..classes];
-            for (place, track) in tracks.iter().enumerate() {
-                let known = &shares[place * classes..][..classes];
-                let alike: f32 = seen.iter().zip(known).map(|(a, b)| a.min(*b)).sum();
-                let gap = seconds(track.seen_ns, now_ns);
-                let common = common[number * tracks.len() + place];
-                profits.push(Pair { track, thing, common, classes: alike, gap, is_fresh: track.frame + 1 == *frame }.profit());
+        self.profits.clear();
+        for (number, thing) in self.observer.things.iter().enumerate() {
+            for (place, track) in self.tracks.iter().enumerate() {
+                let (alike, gap) = (self.alike(number, place), seconds(track.seen_ns, now_ns));
+                let common = self.common[number * self.tracks.len() + place];
+                let is_fresh = track.frame + 1 == self.frame;
+                self.profits.push(Pair { track, thing, common, classes: alike, gap, is_fresh }.profit());
             }
         }
-        assignment.solve(observer.things.len(), tracks.len(), profits);
+        self.assignment.solve(self.observer.things.len(), self.tracks.len(), &self.profits);
     }
 
     /// Tracks go on and begin.
@@ -295,6 +317,10 @@ impl TemporalStage for Tracker {
         self.observer.look(&segmented, &self.config.stuff);
         self.make_room();
         self.count_common(now_ns);
+        if self.cuts.look(segmented.frame) && self.is_elsewhere() {
+            self.tracks.clear();
+            self.shares.clear();
+        }
         self.assign(now_ns);
         self.follow(&mut segmented, now_ns);
     }

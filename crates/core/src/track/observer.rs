@@ -78,7 +78,6 @@ impl Look {
 pub struct Observation {
     /// Its place in the segment table.
     pub row: usize,
-    pub class: u16,
     /// The query that made it, or [`NO_QUERY`].
     pub query: u16,
     pub area: f32,
@@ -182,7 +181,7 @@ impl Observer {
             let centre = [(corners[0] + corners[2]) / 2.0, (corners[1] + corners[3]) / 2.0];
             let query = segmented.queries.get(row).copied().unwrap_or(NO_QUERY);
             let (class, area, look) = (segment.category_id, segment.area as f32, Look::default());
-            things.push(Observation { row, class, query, area, corners, centre, cells: 0, look, is_cut });
+            things.push(Observation { row, query, area, corners, centre, cells: 0, look, is_cut });
             number_of[usize::from(segment.id)] = things.len() as u16;
             let first = shares.len();
             if usize::from(query) < logits.queries {
