@@ -6,17 +6,18 @@ use crate::data::{Frame, PixelFormat};
 
 /// Three components of pixel (`x`, `y`), 0 to 255, in an order that depends on the format only; grey gives its level three times. Zeros for
 /// a compressed frame.
+#[inline]
 pub fn components(frame: &Frame, x: usize, y: usize) -> [u8; 3] {
     use PixelFormat::{Bgr24, Bgrx, Grey, Grey16, Mjpg, Nv12, Nv16, Nv21, Nv24, Nv42, Nv61, Rgb24, Rgb565, Rgbx, Xbgr, Xrgb};
     use PixelFormat::{Uyvy, Vyuy, Yuv420, Yuyv, Yvyu};
     let (data, width, height) = (&frame.data, frame.width as usize, frame.height as usize);
     let (at, pixels) = (y * width + x, width * height);
-    let three = |first: usize, step: usize| [0, 1, 2].map(|c| data[first + c * step]);
+    let three = |first: usize| [data[first], data[first + 1], data[first + 2]];
     let half = width.div_ceil(2);
     match frame.format {
-        Rgb24 | Bgr24 => three(3 * at, 1),
-        Rgbx | Bgrx => three(4 * at, 1),
-        Xrgb | Xbgr => three(4 * at + 1, 1),
+        Rgb24 | Bgr24 => three(3 * at),
+        Rgbx | Bgrx => three(4 * at),
+        Xrgb | Xbgr => three(4 * at + 1),
         Rgb565 => {
             let bits = u16::from_le_bytes([data[2 * at], data[2 * at + 1]]);
             [(bits >> 8) as u8 & 0xf8, (bits >> 3) as u8 & 0xfc, (bits << 3) as u8]

@@ -7,7 +7,7 @@ use crate::kernels::math::softmax;
 use crate::pipeline::SegmentedFrame;
 
 /// Pixels that are looked at, at most.
-pub const CELLS_MAX: usize = 8192;
+pub const CELLS_MAX: usize = 4096;
 
 /// Things of one frame, at most; more are not tracked.
 pub const THINGS_MAX: usize = 128;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_core::data::{Frame, Logits, Segment, Task, Unpublished};
+use eomt_edge_core::data::{ClassLogits, Frame, Logits, Segment, Task, Unpublished};
 use eomt_edge_core::pipeline::{FixedClock, NullSink, Pipeline, SegmentedFrame, TemporalStage};
 use eomt_edge_core::segment::PostProcessConfig;
 use eomt_edge_core::track::{TrackConfig, TrackIds, Tracker};
@@ -159,7 +159,9 @@ impl OfFiles {
             bail!("the prediction is of another size than the picture");
         }
         let (mut ids, mut table) = numbered(&found);
-        let logits = Logits::default();
+        // no query: a segment is of its class alone
+        let class = ClassLogits { queries: 0, classes: self.classes.len() + 1, values: Vec::new() };
+        let logits = Logits { class, ..Logits::default() };
         stage.update(SegmentedFrame { frame, logits: &logits, queries: &[], ids: &mut ids, table: &mut table });
         Ok(map(frame, &ids, &table, |row| Some(usize::from(row.category_id))))
     }
