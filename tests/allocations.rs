@@ -1,14 +1,15 @@
-//! Nothing allocates on the frame path after warm-up: decoder, preprocessing, inference, choice of queries, segmentation, the ring,
-//! and what goes round between threads.
+//! Nothing allocates on the frame path after warm-up: decoder, preprocessing, inference, choice of queries, segmentation, tracking, the
+//! ring, and what goes round between threads.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use eomt_edge_core::data::{ClassLogits, Frame, Logits, PixelFormat, Task, Tensor, Thresholds, Unpublished};
 use eomt_edge_core::model::{LoadOptions, Model};
-use eomt_edge_core::pipeline::{NullSink, Publication, Sink};
+use eomt_edge_core::pipeline::{NullSink, Publication, SegmentedFrame, Sink, TemporalStage};
 use eomt_edge_core::preprocess::Preprocessor;
 use eomt_edge_core::segment::{PostProcessConfig, Segmenter, survivors};
+use eomt_edge_core::track::{TrackConfig, TrackIds, Tracker};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -103,6 +104,7 @@ fn a_frame_allocates_nothing_after_warm_up() {
         let config = PostProcessConfig { task, thresholds, ..PostProcessConfig::default() }.with_stuff(&[1, 2]);
         let mut preprocessor = Preprocessor::new([0.5; 3], [0.25; 3], (160, 160));
         let mut segmenter = Segmenter::new(config.clone());
+        let mut tracker = Tracker::new(TrackConfig { stuff: config.stuff.clone(), ..TrackConfig::default() }, TrackIds::default());
         let mut tensor = Tensor::zeros(160, 160);
         let mut logits = Logits { height: 40, width: 40, ..Logits::default() };
         let mut sink = NullSink::default();
@@ -119,7 +121,10 @@ fn a_frame_allocates_nothing_after_warm_up() {
             survivors(&logits.class, &config, &mut logits.kept);
             fill_masks(number, &mut logits);
             let mut fill = |ids: &mut [u16], publication: &mut Publication| {
-                publication.table.clone_from(&segmenter.run(&logits, &geometry, ids).rows);
+                let (frame, segments) = (&frames[number], segmenter.run(&logits, &geometry, ids));
+                publication.table.clone_from(&segments.rows);
+                let table = &mut publication.table;
+                tracker.update(SegmentedFrame { frame, logits: &logits, queries: &segments.queries, ids, table });
             };
             sink.publish(&frames[number], &mut fill).expect("the null sink takes all");
             seen += sink.last.table.len();

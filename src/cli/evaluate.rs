@@ -7,7 +7,7 @@ use eomt_edge_core::data::{Exif, Normalization, Task};
 
 use super::dataset::DatasetArgs;
 use super::tools::ThresholdArgs;
-use super::values::{first_stray, threads};
+use super::values::{first_stray, rate, speed, threads};
 
 fn two_values(text: &str) -> Result<[u16; 2], String> {
     let number = |text: &str| text.trim().parse::<u16>().ok();
@@ -35,10 +35,21 @@ pub enum AnomalyArg {
     Rba,
 }
 
+/// Where ids of clips come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TrackerArg {
+    /// The daemon's tracker
+    Lasting,
+    /// Overlap of boxes alone, to compare with
+    Iou,
+    /// Ids of the files; a model's segments are numbered anew in each frame
+    None,
+}
+
 /// Arguments of `evaluate`.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("predicted").required(true).args(["model", "compare", "predictions"])))]
-#[command(group(ArgGroup::new("dataset").required(true).args(["panoptic_json", "instances", "class_maps", "yolo", "anomaly_dir"])))]
+#[command(group(ArgGroup::new("dataset").required(true).args(["panoptic_json", "instances", "class_maps", "yolo", "anomaly_dir", "video"])))]
 pub struct EvaluateArgs {
     /// ONNX file
     #[arg(long, value_name = "FILE")]
@@ -64,6 +75,22 @@ pub struct EvaluateArgs {
     /// Values of normal and of anomalous pixels with --anomaly-dir
     #[arg(long, value_parser = two_values, default_value = "0,1", value_name = "NORMAL,ANOMALOUS", requires = "anomaly_dir")]
     pub anomaly_values: [u16; 2],
+    /// Ground truth: a clip whose segments keep their ids (panoptic.json, panoptic/, images/), or a folder of clips; scores ids over time,
+    /// with --predictions those of a folder of the same layout
+    #[arg(long, value_name = "DIR")]
+    pub video: Option<PathBuf>,
+    /// Video: where ids come from [default: lasting for a model, none for --predictions]
+    #[arg(long, value_enum, value_name = "TRACKER", requires = "video")]
+    pub tracker: Option<TrackerArg>,
+    /// Video: seconds for which a thing that is not seen keeps its id, as track.memory
+    #[arg(long, default_value_t = 5.0, value_parser = speed, requires = "video", value_name = "SECONDS")]
+    pub memory: f64,
+    /// Video: frames a second
+    #[arg(long, default_value_t = 15.0, value_parser = rate, requires = "video", value_name = "N")]
+    pub fps: f64,
+    /// Video: saves the predictions as clips of the same layout
+    #[arg(long, value_name = "DIR", requires = "video")]
+    pub save: Option<PathBuf>,
     /// How labels of the model and categories of the dataset are paired
     #[arg(long = "match", value_enum, default_value = "name")]
     pub match_by: MatchArg,
@@ -105,12 +132,30 @@ pub struct EvaluateArgs {
 impl EvaluateArgs {
     /// [`DatasetArgs::stray`] for all options of the command.
     pub fn stray(&self) -> Option<[&'static str; 2]> {
-        let anomalies = self.anomaly_dir.is_some();
+        let (anomalies, video) = (self.anomaly_dir.is_some(), self.video.is_some());
         let own = [
             (self.predictions_json.is_some(), self.predictions.is_some(), ["--predictions-json", "--predictions"]),
             (self.anomaly_values != [0, 1], anomalies, ["--anomaly-values", "--anomaly-dir"]),
             (self.anomaly_score != AnomalyArg::Max, anomalies, ["--anomaly-score", "--anomaly-dir"]),
+            (self.tracker.is_some(), video, ["--tracker", "--video"]),
+            (self.memory != 5.0, video, ["--memory", "--video"]),
+            (self.fps != 15.0, video, ["--fps", "--video"]),
+            (self.save.is_some(), video, ["--save", "--video"]),
         ];
         first_stray(&own).or_else(|| self.dataset.stray())
+    }
+
+    /// The first option that says nothing about clips.
+    pub fn not_of_video(&self) -> Option<&'static str> {
+        let given = [
+            (self.compare.is_some(), "--compare"),
+            (self.predictions_json.is_some(), "--predictions-json"),
+            (self.dataset.images.is_some(), "--images"),
+            (self.task.is_some_and(|task| task != Task::Panoptic), "--task"),
+            (self.windows, "--windows"),
+            (self.report.is_some(), "--report"),
+            (self.exif != Exif::Apply, "--exif"),
+        ];
+        given.iter().find(|(given, _)| *given).map(|(_, name)| *name)
     }
 }

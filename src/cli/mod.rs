@@ -196,7 +196,7 @@ mod values;
 #[cfg(feature = "tools")]
 pub use dataset::{CrowdsArg, DatasetArgs};
 #[cfg(feature = "tools")]
-pub use evaluate::{AnomalyArg, EvaluateArgs, MatchArg};
+pub use evaluate::{AnomalyArg, EvaluateArgs, MatchArg, TrackerArg};
 #[cfg(feature = "tools")]
 pub use tools::*;
 #[cfg(feature = "train")]

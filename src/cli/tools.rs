@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use eomt_edge_core::data::{Exif, Normalization, Task};
 
-use super::values::{ClassList, INPUT_SIDE_MAX, InputSize, class_list, input_size, probability, threads};
+use super::values::{ClassList, INPUT_SIDE_MAX, InputSize, class_list, input_size, probability, rate, speed, threads};
 
 /// What `--isa` takes: `kernels::arch` says which of them this CPU has.
 const ISA_NAMES: [&str; 10] = ["auto", "amx", "avx512bf16", "avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "scalar"];
@@ -242,4 +242,19 @@ pub struct ScenesArgs {
     /// Probability of each of blur, darkness and noise, 0 to 1; the ground truth stays that of the seed
     #[arg(long, default_value_t = 0.0, value_parser = probability)]
     pub degrade: f64,
+    /// One moving scene instead, of --count frames; an object keeps its segment id. Three quarters of --size high
+    #[arg(long, conflicts_with_all = ["classes", "degrade"])]
+    pub clip: bool,
+    /// Clip: frames a second
+    #[arg(long, default_value_t = 15.0, value_parser = rate, requires = "clip", value_name = "N")]
+    pub fps: f64,
+    /// Clip: how fast the camera goes to and fro, widths of the picture a second
+    #[arg(long, default_value_t = 0.0, value_parser = speed, requires = "clip", value_name = "SPEED")]
+    pub pan: f64,
+    /// Clip: deviation of the noise that is added, levels of 255
+    #[arg(long, default_value_t = 0.0, value_parser = speed, requires = "clip", value_name = "LEVELS")]
+    pub noise: f64,
+    /// Clip: changes to another scene, evenly spread
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1000), requires = "clip", value_name = "N")]
+    pub cuts: u64,
 }

@@ -41,6 +41,16 @@ pub(super) fn probability(text: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1".to_owned())
 }
 
+/// Frames a second.
+pub(super) fn rate(text: &str) -> Result<f64, String> {
+    text.parse::<f64>().ok().filter(|value| *value > 0.0 && *value <= 1000.0).ok_or_else(|| "more than 0, at most 1000".to_owned())
+}
+
+/// A quantity that may be 0.
+pub(super) fn speed(text: &str) -> Result<f64, String> {
+    text.parse::<f64>().ok().filter(|value| (0.0..=1000.0).contains(value)).ok_or_else(|| "it must lie between 0 and 1000".to_owned())
+}
+
 /// Of (option given, its owner given, the names of both), the first option without its owner.
 pub(super) fn first_stray(options: &[(bool, bool, [&'static str; 2])]) -> Option<[&'static str; 2]> {
     options.iter().find(|(option, owner, _)| *option && !owner).map(|(_, _, names)| *names)

@@ -4,18 +4,22 @@ mod dataset;
 #[cfg(feature = "train")]
 mod train;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use eomt_edge::cli::{
     AnomalyArg, BenchArgs, Command, ConvertArgs, EvaluateArgs, MatchArg, PostprocessArgs, PrecisionArg, ScenesArgs, SegmentArgs,
-    ThresholdArgs,
+    ThresholdArgs, TrackerArg,
 };
 use eomt_edge_core::data::Thresholds;
 use eomt_edge_core::model::Precision;
 use eomt_edge_core::segment::Anomaly;
 use eomt_edge_host::model_file::Compute;
+use eomt_edge_host::output::usage;
 use eomt_edge_tools::bench::{BenchOptions, bench};
+use eomt_edge_tools::clip::{ClipOptions, clip};
 use eomt_edge_tools::convert::{ConvertOptions, convert};
+use eomt_edge_tools::evaluate::video::{TrackerKind, VideoOptions, evaluate_video};
 use eomt_edge_tools::evaluate::{EvaluateOptions, MatchBy, Predictions, evaluate};
 use eomt_edge_tools::logits::logits;
 use eomt_edge_tools::postprocess::{PostprocessOptions, postprocess};
@@ -37,10 +41,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Preprocess(args) => preprocess(&args.image, (args.size.0, args.size.1), &args.output, (args.max_pixels, args.exif))?,
         Command::Postprocess(args) => run_postprocess(&args)?,
         Command::Bench(args) => run_bench(args)?,
-        Command::Scenes(args) => {
-            let ScenesArgs { output, count, seed, size, classes, degrade } = args;
-            scenes(&ScenesOptions { output, count, seed, size, classes, degrade })?;
-        }
+        Command::Scenes(args) => run_scenes(args)?,
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(*args)?,
         _ => unreachable!("main runs the others"),
@@ -67,6 +68,14 @@ fn run_convert(args: ConvertArgs) -> anyhow::Result<()> {
         ..ConvertOptions::default()
     };
     convert(&args.checkpoint, &args.output, &options)
+}
+
+fn run_scenes(args: ScenesArgs) -> anyhow::Result<()> {
+    let ScenesArgs { output, count, seed, size, classes, degrade, clip: is_clip, fps, pan, noise, cuts } = args;
+    if is_clip {
+        return clip(&ClipOptions { output, frames: count, seed, size: (size, (size * 3 / 4).max(1)), fps, pan, noise, cuts });
+    }
+    scenes(&ScenesOptions { output, count, seed, size, classes, degrade })
 }
 
 fn run_bench(args: BenchArgs) -> anyhow::Result<()> {
@@ -112,21 +121,15 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
 
 fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
     refuse_stray(args.stray())?;
+    if let Some(directory) = args.video.clone() {
+        return run_video(directory, args);
+    }
     let images = args.dataset.images.clone();
     let dataset = dataset::format(args.dataset, args.anomaly_dir, "val")?.expect("clap demands one format");
-    let predictions = match (args.model, args.compare, args.predictions) {
-        (Some(model), ..) => Predictions::Models(vec![model]),
-        (_, Some(models), _) => Predictions::Models(models),
-        (_, _, Some(path)) => Predictions::Files { path, json: args.predictions_json },
-        _ => unreachable!("clap demands one of them"),
-    };
+    let predictions = predictions(args.model, args.compare, args.predictions, args.predictions_json);
     evaluate(&EvaluateOptions {
         task: args.task,
-        match_by: match args.match_by {
-            MatchArg::Name => MatchBy::Name,
-            MatchArg::Id => MatchBy::Id,
-            MatchArg::Order => MatchBy::Order,
-        },
+        match_by: match_by(args.match_by),
         threshold: args.thresholds.threshold,
         mask_threshold: args.thresholds.mask_threshold,
         overlap_threshold: args.thresholds.overlap_threshold,
@@ -145,6 +148,47 @@ fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
         report: args.report,
         shown: args.shown,
         ..EvaluateOptions::of_format(dataset, predictions, images)
+    })
+}
+
+fn predictions(model: Option<PathBuf>, compare: Option<Vec<PathBuf>>, path: Option<PathBuf>, json: Option<PathBuf>) -> Predictions {
+    match (model, compare, path) {
+        (Some(model), ..) => Predictions::Models(vec![model]),
+        (_, Some(models), _) => Predictions::Models(models),
+        (_, _, Some(path)) => Predictions::Files { path, json },
+        _ => unreachable!("clap demands one of them"),
+    }
+}
+
+fn match_by(arg: MatchArg) -> MatchBy {
+    match arg {
+        MatchArg::Name => MatchBy::Name,
+        MatchArg::Id => MatchBy::Id,
+        MatchArg::Order => MatchBy::Order,
+    }
+}
+
+fn run_video(directory: PathBuf, args: EvaluateArgs) -> anyhow::Result<()> {
+    if let Some(option) = args.not_of_video() {
+        return usage(format!("{option} does not go with --video, whose clips have their pictures and are panoptic"));
+    }
+    evaluate_video(&VideoOptions {
+        tracker: args.tracker.map(|tracker| match tracker {
+            TrackerArg::Lasting => TrackerKind::Lasting,
+            TrackerArg::Iou => TrackerKind::Iou,
+            TrackerArg::None => TrackerKind::None,
+        }),
+        memory: args.memory,
+        fps: args.fps,
+        match_by: match_by(args.match_by),
+        thresholds: [args.thresholds.threshold, args.thresholds.mask_threshold, args.thresholds.overlap_threshold],
+        limit: args.limit.map(|limit| limit as usize),
+        threads: args.threads,
+        normalization: args.normalization,
+        max_pixels: args.max_pixels,
+        json: args.json,
+        save: args.save,
+        ..VideoOptions::new(directory, predictions(args.model, args.compare, args.predictions, None))
     })
 }
 

@@ -13,6 +13,7 @@
 mod camera;
 mod control;
 mod display;
+mod track;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -24,6 +25,7 @@ use serde::Deserialize;
 pub use camera::{CameraConfig, Flip};
 pub use control::ControlConfig;
 pub use display::{Controller, DisplayConfig, DisplayKind};
+pub use track::TrackConfig;
 
 /// CPU numbers that sched_setaffinity(2) can name.
 const CORES_MAX: usize = 1024;
@@ -84,6 +86,8 @@ pub struct Config {
     pub source: SourceConfig,
     /// `[camera]`
     pub camera: CameraConfig,
+    /// `[track]`
+    pub track: TrackConfig,
     /// `[ring]`
     pub ring: RingConfig,
     /// `[display]`
@@ -390,6 +394,7 @@ impl Config {
             return refuse("ring.max_clients_per_user", self.ring.max_clients_per_user.to_string(), "0 to 4096");
         }
         self.display.check()?;
+        self.track.check()?;
         if mode_bits(&self.ring.mode).is_none() {
             return refuse("ring.mode", format!("'{}'", self.ring.mode), "it must be octal permission bits such as 660");
         }
@@ -520,6 +525,8 @@ mod tests {
             ("", &["ring.frame_format=yuyv"], "ring.frame_format"),
             ("", &["ring.frame_format=source"], "ring.include_frame = true"),
             ("", &["ring.max_clients_per_user=5000"], "ring.max_clients_per_user"),
+            ("", &["track.memory=-1"], "track.memory"),
+            ("", &["track.keep=1"], "keep"),
             ("", &["control.mode=rw"], "control.mode = 'rw'"),
             ("", &["control.socket=/run/eomt-edge/masks.sock"], "control.socket"),
             ("", &["control.models=models"], "control.models"),

@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use eomt_edge_core::data::{Frame, Thresholds, Unpublished, View};
+use eomt_edge_core::data::{Frame, Task, Thresholds, Unpublished, View};
 use eomt_edge_core::model::Model;
 use eomt_edge_core::pipeline::{NullSink, Pipeline, Source};
 use eomt_edge_core::preprocess::FrameDecoder;
 use eomt_edge_core::segment::PostProcessConfig;
+use eomt_edge_core::track::{self, TrackIds, Tracker};
 use eomt_edge_host::MonotonicClock;
 use eomt_edge_host::contents::Contents;
 use eomt_edge_host::model_file::{self, Compute, Expected, Loaded, threads_or_cores};
@@ -16,7 +17,7 @@ use rustix::process::getpid;
 use serde_json::json;
 
 use super::DaemonError;
-use crate::config::{Config, ConfigError, ModelConfig, RingFrame};
+use crate::config::{Config, ConfigError, ModelConfig, RingFrame, TrackConfig};
 use crate::sink::RingSink;
 use crate::sink::ring::{self, RingError, ServerConfig};
 use crate::socket::ReaperCommand;
@@ -76,6 +77,14 @@ impl Network {
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
         self.pipeline.set_thresholds(thresholds);
         self.facts["thresholds"] = described(thresholds);
+    }
+
+    /// Segments get ids that last, if `config` wants it, from the next number of `ids` on: no reader sees an old id on another thing.
+    pub fn track(&mut self, config: &TrackConfig, ids: &TrackIds) {
+        let post_process = self.pipeline.post_process();
+        let is_on = config.enabled && post_process.task != Task::Semantic;
+        let config = track::TrackConfig { memory_ns: config.memory_ns(), stuff: post_process.stuff.clone() };
+        self.pipeline.set_temporal_stage(is_on.then(|| Box::new(Tracker::new(config, ids.clone())) as _));
     }
 
     /// First 16 bytes of the file's SHA-256.

@@ -39,6 +39,7 @@ use std::time::Instant;
 use eomt_edge_core::data::Unpublished;
 use eomt_edge_core::model::Agreement;
 use eomt_edge_core::pipeline::{Clock, SourceError};
+use eomt_edge_core::track::TrackIds;
 use eomt_edge_host::MonotonicClock;
 use eomt_edge_host::model_file::{self, ModelFileError};
 
@@ -224,7 +225,7 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
     let mut last_good = LastGood::from_environment(&config.model);
     let starter = Starter { last_good: &last_good, signals: &signals, service: &service };
     let started = starter.start(&config.model).and_then(|started| start_path(&config, &uri, &clock, started));
-    let (Started { network, fallback }, sink, steering, capture) = match started {
+    let (Started { mut network, fallback }, sink, steering, capture) = match started {
         Ok(parts) => parts,
         Err(DaemonError::Trial(TrialError::Stopped)) => {
             last_good.withdraw_start();
@@ -239,6 +240,8 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
             return Err(error);
         }
     };
+    let track_ids = TrackIds::default();
+    network.track(&config.track, &track_ids);
     screen.set_labels(&network.pipeline.model().metadata().labels);
     match &fallback {
         Some(reason) => screen.show(State::Failure(reason.clone())),
@@ -249,6 +252,8 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
         config,
         read,
         network,
+        track_ids,
+        source_id: 0,
         sink,
         capture,
         loaders: Loaders::default(),

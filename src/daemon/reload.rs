@@ -157,6 +157,7 @@ impl Server {
         if self.last_no_signal.is_some() {
             self.screen.show(State::NoSignal);
         }
+        network.track(&config.track, &self.track_ids);
         self.last_good.serves(&config.model, &network.contents, self.counters.published, Instant::now());
         self.fallback = None;
         self.network = network;

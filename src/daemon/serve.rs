@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use eomt_edge_core::data::Unpublished;
 use eomt_edge_core::pipeline::{Clock, Losses, PipelineError, Taken};
 use eomt_edge_core::preprocess::FrameDecoder;
+use eomt_edge_core::track::TrackIds;
 
 use super::builder::Network;
 use super::capture::{Capture, TaggedFrame};
@@ -47,6 +48,10 @@ pub(super) struct Server {
     pub config: Config,
     pub read: ReadConfig,
     pub network: Network,
+    /// Numbers that no segment had yet.
+    pub track_ids: TrackIds,
+    /// Of the device that gave the last frame.
+    pub source_id: u32,
     pub decoder: FrameDecoder,
     pub sink: RingSink,
     pub capture: Capture,

@@ -31,6 +31,7 @@ const MAY_IMPORT: &[(&str, &str, &[&str])] = &[
     ("core", "model", &["data", "kernels"]),
     ("core", "segment", &["data", "kernels"]),
     ("core", "pipeline", &["data", "kernels", "preprocess", "model", "segment"]),
+    ("core", "track", &["data", "kernels", "pipeline"]),
     ("eomt-edge", "config", &[]),
     ("eomt-edge", "cli", &["config"]),
     ("eomt-edge", "source", &[]),
@@ -107,6 +108,7 @@ const MAY_READ: &[(&str, &[&str])] = &[
     ("crates/bridge/src/ros2/output.rs", &["options"]),               // a FIFO
     ("crates/bridge/src/web/tls.rs", &["new"]),                       // makes a key
     ("src/source/replay.rs", &["read_dir"]),                          // counts
+    ("crates/tools/src/evaluate/video/mod.rs", &["read_dir"]),        // counts
     ("crates/ros/src/bag/listing.rs", &["read_dir"]),                 // counts
     ("crates/tools/src/datasets/find.rs", &["read_dir"]),             // counts
     ("crates/tools/src/convert/calibrate.rs", &["read_dir"]),         // counts

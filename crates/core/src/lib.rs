@@ -16,6 +16,7 @@
 //! | [`scenes`] | data |
 //! | [`preprocess`], [`model`], [`segment`] | data, kernels |
 //! | [`pipeline`] | data, kernels (the instruction set), preprocess, model, segment |
+//! | [`track`] | data, kernels, pipeline (its port `TemporalStage`) |
 //!
 //! Invariants: no file, clock, device or log; the caller lends threads ([`kernels::workers::Workers`]). `unsafe` and CPU intrinsics live in
 //! [`kernels::arch`] only. `tests/architecture.rs` of the workspace checks both.
@@ -32,5 +33,6 @@ pub mod pipeline;
 pub mod preprocess;
 pub mod scenes;
 pub mod segment;
+pub mod track;
 
 pub use eomt_edge_overlay as overlay;

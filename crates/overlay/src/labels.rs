@@ -7,7 +7,7 @@ use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Baseline, Text};
 
 use super::canvas::Canvas;
-use super::{Segment, class_colour};
+use super::{Segment, segment_colour};
 
 /// A readable size for a picture of this height, from a metre away on a small display as well as in a file.
 pub(super) fn font_for(height: usize) -> &'static MonoFont<'static> {
@@ -50,7 +50,7 @@ pub(super) fn write(
             plate.top_left.y += size.height as i32;
         }
         taken.push(plate);
-        let [r, g, b] = class_colour(segment.category_id).map(|c| c / 5);
+        let [r, g, b] = segment_colour(segment).map(|c| c / 5);
         let Ok(()) = plate.into_styled(PrimitiveStyle::with_fill(Rgb888::new(r, g, b))).draw(&mut canvas);
         let style = MonoTextStyle::new(font, Rgb888::WHITE);
         let Ok(_) = Text::with_baseline(&text, plate.top_left + Point::new(1, 1), style, Baseline::Top).draw(&mut canvas);

@@ -9,7 +9,7 @@
 //! assert_eq!(rgb[6..], [0; 6]); // pixels of no segment stay as they are
 //! ```
 //!
-//! Invariants: a class has the same colour in every frame and on every machine. Refuses: files, scaling.
+//! Invariants: a class has the same colour in every frame and on every machine, and so has a track. Refuses: files, scaling.
 
 #![warn(missing_docs)]
 
@@ -64,6 +64,29 @@ pub fn class_colour(class: u16) -> [u8; 3] {
     [ramp(0.0), ramp(4.0), ramp(2.0)]
 }
 
+/// The colour of a segment: its class's, varied by its track, so that two of a class differ and keep their colours. A segment without a track
+/// has that of its class.
+pub fn segment_colour(segment: &Segment) -> [u8; 3] {
+    let colour = class_colour(segment.category_id);
+    if segment.track_id == 0 {
+        return colour;
+    }
+    // three mixtures of the channels in three brightnesses; ids that follow each other differ in brightness
+    let step = segment.track_id % 9;
+    let [r, g, b] = colour.map(u16::from);
+    let mixed = match step / 3 {
+        0 => [r, g, b],
+        1 => [(r + g) / 2, (g + b) / 2, (b + r) / 2],
+        _ => [(r + b) / 2, (g + r) / 2, (b + g) / 2],
+    };
+    let lit = |level: u16| match step % 3 {
+        0 => level,
+        1 => level * 3 / 5,
+        _ => (2 * level + 255) / 3,
+    };
+    mixed.map(|level| lit(level) as u8)
+}
+
 /// Paints segments over `rgb` (`[height, width, 3]`, width given). `ids` is `[height, width]`. A score that is no number is not
 /// written.
 pub fn paint(rgb: &mut [u8], width: usize, ids: &[u16], table: &[Segment], labels: &[String]) {
@@ -78,7 +101,7 @@ pub fn paint_with(rgb: &mut [u8], width: usize, ids: &[u16], table: &[Segment], 
     let largest = table.iter().map(|segment| usize::from(segment.id)).max().unwrap_or(0);
     let mut colours = vec![[0u8; 3]; largest + 1];
     for segment in table {
-        colours[usize::from(segment.id)] = class_colour(segment.category_id);
+        colours[usize::from(segment.id)] = segment_colour(segment);
     }
     let share = (style.opacity * 20.0).round() as u16;
     for y in 0..height {
@@ -152,6 +175,24 @@ mod tests {
     }
 
     #[test]
+    fn two_of_a_class_differ() {
+        let colour = |class: u16, track_id: u32| {
+            segment_colour(&Segment { id: 1, category_id: class, score: 0.5, area: 1, bbox: [0, 0, 1, 1], track_id })
+        };
+        for class in 0..150 {
+            assert_eq!(colour(class, 0), class_colour(class), "without a track");
+            for track in 1..50 {
+                for other in track + 1..track + 4 {
+                    let (a, b) = (colour(class, track), colour(class, other));
+                    let distance: i32 = a.iter().zip(b).map(|(a, b)| (i32::from(*a) - i32::from(b)).abs()).sum();
+                    assert!(distance > 40, "class {class}, tracks {track} and {other}: {a:?} {b:?}");
+                }
+            }
+        }
+        assert_eq!(colour(3, u32::MAX), colour(3, u32::MAX));
+    }
+
+    #[test]
     fn labels_are_short_lines() {
         let segment = Segment { id: 1, category_id: 0, score: 0.5, area: 64 * 64, bbox: [0, 0, 64, 64], track_id: 0 };
         let painted = |label: String| {
@@ -178,7 +219,7 @@ mod tests {
             let Some(segment) = table.iter().rfind(|segment| segment.id == id).filter(|_| id != NO_SEGMENT) else { continue };
             let right = at % width + 1 < width && ids[at + 1] != id;
             let below = ids.get(at + width).is_some_and(|&other| other != id);
-            for (value, target) in rgb[at * 3..at * 3 + 3].iter_mut().zip(class_colour(segment.category_id)) {
+            for (value, target) in rgb[at * 3..at * 3 + 3].iter_mut().zip(segment_colour(segment)) {
                 let mixed = (u16::from(*value) * (20 - share) + u16::from(target) * share) / 20;
                 *value = if right || below { target / 4 } else { mixed as u8 };
             }
@@ -202,7 +243,7 @@ mod tests {
 
     #[test]
     fn pixels_are_those_of_the_plain_way() {
-        let segment = |id: u16| Segment { id, category_id: id * 5, score: 0.5, area: 1, bbox: [0, 0, 1, 1], track_id: 0 };
+        let segment = |id: u16| Segment { id, category_id: id * 5, score: 0.5, area: 1, bbox: [0, 0, 1, 1], track_id: 7 * u32::from(id) };
         let table = [segment(3), segment(1), segment(2)];
         for (seed, (width, height, longest)) in (0..).zip([(1, 1, 1), (1, 9, 2), (9, 1, 4), (37, 23, 1), (40, 17, 11), (64, 30, 400)]) {
             for opacity in [0.0, 0.45, 0.5, 1.0] {

@@ -8,7 +8,7 @@
 //! | [`datasets`] | reads annotated pictures; a new format starts here |
 //! | [`evaluate`] | scores a model or files of predictions |
 //! | [`mod@bench`] | times the frame path, and compares with ONNX Runtime |
-//! | [`scenes`] | writes procedural pictures with their ground truth |
+//! | [`scenes`], [`clip`] | write procedural pictures, and clips, with their ground truth |
 //! | [`logits`], [`preprocess`], [`postprocess`] | run one stage alone, for numerical checks |
 //!
 //! ```no_run
@@ -26,6 +26,7 @@
 
 pub mod bench;
 pub mod checkpoint;
+pub mod clip;
 pub mod convert;
 pub mod datasets;
 pub mod evaluate;

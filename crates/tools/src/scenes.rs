@@ -16,6 +16,9 @@ use super::progress;
 /// Things come first among the labels.
 const THINGS: u16 = 6;
 
+/// Segments of a clip with fewer pixels are no ground truth, as those of single pictures.
+const AREA_MIN: usize = 16;
+
 /// Options of [`scenes`].
 #[derive(Debug, Clone)]
 pub struct ScenesOptions {
@@ -62,12 +65,28 @@ pub fn scenes(options: &ScenesOptions) -> Result<()> {
         annotations.push(json!({ "image_id": index, "file_name": name, "segments_info": segments(&picture, options.size as usize) }));
         bar.inc(1);
     }
-    let category = |&id: &u16| json!({ "id": category_id(id), "name": LABELS[usize::from(id)], "isthing": u8::from(id < THINGS) });
     let categories: Vec<_> = known.iter().map(category).collect();
     let document = json!({ "images": entries, "annotations": annotations, "categories": categories });
     files::write(&list, document.to_string().as_bytes())?;
     bar.finish_and_clear();
     say(format!("{} pictures of {}x{}, seed {}, in {}", options.count, options.size, options.size, options.seed, options.output.display()))
+}
+
+fn category(id: &u16) -> serde_json::Value {
+    json!({ "id": category_id(*id), "name": LABELS[usize::from(*id)], "isthing": u8::from(*id < THINGS) })
+}
+
+/// All classes.
+pub(crate) fn categories() -> Vec<serde_json::Value> {
+    (0..LABELS.len() as u16).map(|id| category(&id)).collect()
+}
+
+/// Takes segments out of the ground truth that do not occur or have few pixels.
+pub(crate) fn drop_small(picture: &mut Sample) {
+    let area = |id: u16| picture.ids.iter().filter(|other| **other == id).count();
+    let small: Vec<u16> = picture.classes.iter().map(|(id, _)| *id).filter(|id| area(*id) < AREA_MIN).collect();
+    picture.classes.retain(|(id, _)| !small.contains(id));
+    picture.ids.iter_mut().filter(|id| small.contains(id)).for_each(|id| *id = 0);
 }
 
 fn degraded(rgb: Vec<u8>, options: &ScenesOptions, index: u64) -> Result<Vec<u8>> {
@@ -97,7 +116,7 @@ fn forget(picture: &mut Sample, known: &[u16]) {
 }
 
 /// `segments_info` of one picture: area in pixels, box as x, y, width, height.
-fn segments(picture: &Sample, width: usize) -> Vec<serde_json::Value> {
+pub(crate) fn segments(picture: &Sample, width: usize) -> Vec<serde_json::Value> {
     let of = |&(id, class): &(u16, u16)| {
         let places = picture.ids.iter().enumerate().filter(|(_, other)| **other == id).map(|(at, _)| (at % width, at / width));
         let (mut area, mut low, mut high) = (0, [usize::MAX; 2], [0; 2]);

@@ -81,6 +81,11 @@ impl<N: Network> Pipeline<N> {
         self
     }
 
+    /// [`Pipeline::with_temporal_stage`] for a pipeline that stands; `None` takes the stage away.
+    pub fn set_temporal_stage(&mut self, stage: Option<Box<dyn TemporalStage>>) {
+        self.temporal = stage;
+    }
+
     /// The network.
     pub fn model(&self) -> &N {
         &self.network
@@ -179,7 +184,7 @@ impl<N: Network> Pipeline<N> {
             let table = segmenter.run(logits, &geometry, ids);
             publication.table.clone_from(&table.rows);
             if let Some(stage) = temporal {
-                stage.update(SegmentedFrame { frame, logits, ids, table: &mut publication.table });
+                stage.update(SegmentedFrame { frame, logits, queries: &table.queries, ids, table: &mut publication.table });
             }
             segmented = clock.now_ns();
             let micros = [preprocessed - started_ns, inferred - preprocessed, segmented - inferred, 0].map(|ns| (ns / 1000) as u32);

@@ -9,6 +9,9 @@ pub struct SegmentedFrame<'a> {
     pub frame: &'a Frame,
     /// What the segments were made of.
     pub logits: &'a Logits,
+    /// The query that made each segment of `table`, in its order, as it comes to the stage: of merged segments the first. Empty where
+    /// segments are classes (semantic).
+    pub queries: &'a [u16],
     /// `[height, width]` of the frame: ids of `table`, 0 = nothing. After the stage, both must still agree.
     pub ids: &'a mut [u16],
     /// The segment table, in the order in which the reference numbers segments.

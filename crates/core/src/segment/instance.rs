@@ -68,6 +68,7 @@ pub(super) fn run(
             result.masks.push(rle::encode(&buffers.bitmap, width));
         }
         result.rows.push(segment);
+        result.queries.push(query as u16);
     }
     table::finish(&mut result.rows);
 }

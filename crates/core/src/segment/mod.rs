@@ -150,6 +150,7 @@ impl Segmenter {
         let Segmenter { isa, config, upsampler, view, panoptic, instance, semantic, table } = self;
         table.rows.clear();
         table.masks.clear();
+        table.queries.clear();
         if config.task == Task::Semantic {
             if view.as_ref().is_none_or(|(seen, _)| seen != geometry) {
                 *view = Some((*geometry, SemanticView::padded(geometry)));
@@ -179,7 +180,7 @@ impl Segmenter {
     pub fn segments(&mut self, logits: &Logits, geometry: &Geometry) -> Segments {
         let (height, width) = geometry.frame;
         let mut ids = vec![0; height * width];
-        let Table { rows, masks } = self.run(logits, geometry, &mut ids).clone();
+        let Table { rows, masks, .. } = self.run(logits, geometry, &mut ids).clone();
         Segments { width: width as u32, height: height as u32, ids, table: rows, masks }
     }
 }
@@ -191,6 +192,8 @@ pub struct Table {
     pub rows: Vec<Segment>,
     /// One per instance where [`PostProcessConfig::whole_masks`] asks for them, else empty.
     pub masks: Vec<Rle>,
+    /// The query that made each segment, of merged ones the first; empty where segments are classes (semantic).
+    pub queries: Vec<u16>,
 }
 
 /// The upsampler of the last frame when it fits this one, else a new one.

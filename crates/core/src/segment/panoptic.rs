@@ -1,7 +1,7 @@
 //! Panoptic segmentation: every pixel goes to the query with the largest class score times mask probability.
 
 use super::{PostProcessConfig, Table, classify_query, table};
-use crate::data::{Logits, NO_SEGMENT, Segment, Task};
+use crate::data::{Logits, NO_SEGMENT, Task};
 use crate::kernels::arch::Isa;
 use crate::kernels::argmax::{self, MaskArgmax, Query};
 use crate::kernels::bilinear::{TILE, TILE_COLUMNS, TILE_ROWS, Tile, Upsampler};
@@ -80,7 +80,7 @@ pub(super) fn run(
             argmax.buffers.owners.push(owner);
         }
     }
-    number(config, buffers, &mut table.rows);
+    number(config, logits, buffers, table);
     for (owners, lines) in buffers.owners.chunks_exact(stripes).zip(ids.chunks_mut(width * TILE_ROWS)) {
         for line in lines.chunks_exact_mut(width) {
             for (owner, pixels) in owners.iter().zip(line.chunks_mut(TILE_COLUMNS)) {
@@ -104,7 +104,8 @@ fn find_candidates(logits: &Logits, config: &PostProcessConfig, candidates: &mut
 }
 
 /// Decides which candidates become segments, and numbers those.
-fn number(config: &PostProcessConfig, buffers: &mut Buffers, rows: &mut Vec<Segment>) {
+fn number(config: &PostProcessConfig, logits: &Logits, buffers: &mut Buffers, table: &mut Table) {
+    let Table { rows, queries, .. } = table;
     let Buffers { candidates, segment_of, stuff, .. } = buffers;
     segment_of.clear();
     segment_of.push(NO_SEGMENT);
@@ -123,6 +124,7 @@ fn number(config: &PostProcessConfig, buffers: &mut Buffers, rows: &mut Vec<Segm
                 stuff.push((candidate.class, row.id));
             }
             rows.push(row);
+            queries.push(logits.kept[candidate.mask] as u16);
             row.id
         });
         segment_of.push(id);

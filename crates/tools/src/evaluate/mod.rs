@@ -37,6 +37,7 @@ mod report;
 mod run;
 mod scores;
 mod semantic;
+pub mod video;
 
 use std::path::PathBuf;
 use std::sync::Arc;
