@@ -31,6 +31,7 @@ pub mod processor;
 #[cfg(test)]
 mod tests;
 mod third_party;
+mod token_merging;
 
 use std::sync::Arc;
 
@@ -115,6 +116,12 @@ pub enum ModelError {
     /// [`LoadOptions::normalization`] for a file of ours.
     #[error("normalization applies to third-party exports only: this file itself says what it takes")]
     NotThirdParty,
+    /// [`LoadOptions::merging`] does not fit the network.
+    #[error("tokens cannot be merged (--merge, model.merge): {reason}")]
+    TokenMerging {
+        /// Why, and what would be right.
+        reason: String,
+    },
     /// tract failed.
     #[error("the inference engine cannot {action} this network: {reason}")]
     Engine {

@@ -14,7 +14,7 @@ mod summary;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use eomt_edge_core::data::{Frame, Normalization, PixelFormat, Tensor};
+use eomt_edge_core::data::{Frame, Normalization, PixelFormat, Tensor, TokenMerging};
 use eomt_edge_core::preprocess::Preprocessor;
 use eomt_edge_core::scenes::Scene;
 use eomt_edge_host::model_file::threads_or_cores;
@@ -34,6 +34,8 @@ pub struct BenchOptions {
     pub threads: usize,
     /// How pictures are normalized for a third-party export.
     pub normalization: Normalization,
+    /// Patch tokens that are merged away.
+    pub merging: TokenMerging,
     /// Frames to time, after the warm-up.
     pub frames: usize,
     /// A picture instead of a procedural scene.
