@@ -185,7 +185,14 @@ fn a_display_lets_the_frame_path_allocate_nothing() {
 #[test]
 fn inference_allocates_nothing_after_warm_up() {
     let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/eomt-nano-scenes.onnx")).expect("the shipped model");
-    let mut model = Model::load(&bytes, &LoadOptions::default()).expect("loads");
+    for merge in ["0", "0.4@2", "0.3@1,0.6@3"] {
+        inference_allocates_nothing(&bytes, merge);
+    }
+}
+
+fn inference_allocates_nothing(bytes: &[u8], merge: &str) {
+    let options = LoadOptions { merging: merge.parse().expect("a ratio"), ..LoadOptions::default() };
+    let mut model = Model::load(bytes, &options).expect("loads");
     let (height, width) = model.metadata().input_size;
     let mut input = Tensor::zeros(height, width);
     input.values.iter_mut().enumerate().for_each(|(at, value)| *value = ((at * 7919 % 255) as f32 - 127.0) / 64.0);
@@ -202,7 +209,7 @@ fn inference_allocates_nothing_after_warm_up() {
             model.run(&input, keep, &mut logits).expect("runs");
             let (allocations, bytes) = (ALLOCATIONS.get(), BYTES.get());
             if frame >= 2 {
-                assert_eq!((allocations, bytes), (0, 0), "all queries {all}, frame {frame}: allocations, bytes");
+                assert_eq!((allocations, bytes), (0, 0), "merging {merge}, all queries {all}, frame {frame}: allocations, bytes");
             }
         }
     }

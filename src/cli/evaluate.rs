@@ -111,6 +111,7 @@ impl EvaluateArgs {
         let anomalies = self.anomaly_dir.is_some();
         let own = [
             (self.predictions_json.is_some(), self.predictions.is_some(), ["--predictions-json", "--predictions"]),
+            (!self.merge.is_off(), self.predictions.is_none(), ["--merge", "--model"]),
             (self.anomaly_values != [0, 1], anomalies, ["--anomaly-values", "--anomaly-dir"]),
             (self.anomaly_score != AnomalyArg::Max, anomalies, ["--anomaly-score", "--anomaly-dir"]),
         ];

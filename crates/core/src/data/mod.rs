@@ -31,4 +31,4 @@ pub use report::{FrameReport, Stage, StageTimes, Unpublished};
 pub use segments::{NO_SEGMENT, Rle, Segment, Segments};
 pub use task::{Task, Thresholds};
 pub use tensor::Tensor;
-pub use token_merging::TokenMerging;
+pub use token_merging::{MergeStep, TokenMerging};

@@ -225,7 +225,9 @@ fn assemble(
     model.select_output_outlets(&[outputs.class, outputs.masks]).map_err(&optimizing)?;
     let engine = Engine::new(options.isa, options.workers.clone());
     let fuse::Rewritten { quantized, roundings } = fuse::rewrite(&mut model, &engine).map_err(&optimizing)?;
-    token_merging::merge_tokens(&mut model, options.merging, &engine)?;
+    let merged = token_merging::merge_tokens(&mut model, options.merging, &engine)?;
+    let merges_tokens = merged.is_some();
+    remarks.facts.extend(merged);
     let masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
         Some(Ok(sizes)) => MaskOutput::Product { sizes, scratch: MaskProductScratch::new(options.isa, quantized) },
         Some(Err(reason)) => {
@@ -246,5 +248,5 @@ fn assemble(
     let state = plan.spawn().map_err(&optimizing)?;
     let origin = Origin { int8: quantized, roundings, ..origin };
     let mask_size = (mask_shape[2], mask_shape[3]);
-    Ok(Model { metadata, origin, plan, state, masks, engine, queries, classes, mask_size, mask_cost, remarks })
+    Ok(Model { metadata, origin, plan, state, masks, engine, queries, classes, mask_size, mask_cost, merges_tokens, remarks })
 }

@@ -231,6 +231,7 @@ pub struct Model {
     /// (height, width) of a mask.
     mask_size: (usize, usize),
     mask_cost: Option<MaskCost>,
+    merges_tokens: bool,
     remarks: Remarks,
 }
 
@@ -254,6 +255,11 @@ impl Model {
     /// What attention through masks costs; `None`: no attention reads one.
     pub fn mask_cost(&self) -> Option<MaskCost> {
         self.mask_cost
+    }
+
+    /// Whether patch tokens merge on the way ([`LoadOptions::merging`]).
+    pub fn merges_tokens(&self) -> bool {
+        self.merges_tokens
     }
 
     /// Where the network came from.

@@ -15,12 +15,12 @@
 
 use std::sync::Arc;
 
-use tract_onnx::prelude::{DatumExt, OutletId, SpecialOps, TractResult, TypedModel, TypedNode};
+use tract_onnx::prelude::{DatumExt, OutletId, SpecialOps, TVec, TractResult, TypedModel, TypedNode};
 use tract_onnx::tract_core::internal::InletId;
 
 use super::ModelError;
 use super::ops::{AttentionSpec, Engine, Groups, GroupsSpec, Lifted, LinearSpec, MergeTokensSpec, Spec, UnmergeTokensSpec};
-use crate::data::TokenMerging;
+use crate::data::{MergeStep, TokenMerging};
 use crate::kernels::token_merging::Grid;
 
 /// One encoder block, by its nodes: `x + out(attention(qkv(x)))`, then `x + mlp(x)`.
@@ -41,28 +41,43 @@ struct Encoder {
     grid: Grid,
 }
 
-/// Rewrites `model`, which is fused and not optimized yet.
-pub(super) fn merge_tokens(model: &mut TypedModel, merging: TokenMerging, engine: &Engine) -> Result<(), ModelError> {
+/// Rewrites `model`, which is fused and not optimized yet; a remark on what merges, if anything does.
+pub(super) fn merge_tokens(model: &mut TypedModel, merging: TokenMerging, engine: &Engine) -> Result<Option<String>, ModelError> {
     if merging.is_off() {
-        return Ok(());
+        return Ok(None);
     }
     let refuse = |reason: String| ModelError::TokenMerging { reason };
     let encoder = Encoder::find(model).map_err(|reason| refuse(format!("this network's blocks were not recognized: {reason}")))?;
-    let first = encoder.first(merging).map_err(refuse)?;
     let patches = encoder.grid.len();
-    let removed = (merging.ratio() * patches as f64).round() as usize;
-    let (count, fewest) = (patches - removed, encoder.grid.groups_min());
-    if count < fewest {
-        let Grid { height, width } = encoder.grid;
-        return Err(refuse(format!(
-            "of {height}x{width} patches at least {fewest} stay, so the ratio is {:.3} at most",
-            ((patches - fewest) as f64 / patches as f64 * 1000.0).floor() / 1000.0
-        )));
+    let (mut steps, mut tokens) = (Vec::new(), patches);
+    for step in merging.steps() {
+        let first = encoder.first(step).map_err(refuse)?;
+        let count = encoder.count(step.ratio).map_err(refuse)?;
+        if count < tokens {
+            steps.push(Step { first, groups: Groups { grid: encoder.grid, tokens, count } });
+            tokens = count;
+        }
     }
-    if removed == 0 {
-        return Ok(());
-    }
-    encoder.rewrite(model, first, count, engine).map_err(ModelError::engine("optimize"))
+    encoder.rewrite(model, &steps, engine).map_err(ModelError::engine("optimize"))?;
+    let told: Vec<String> = steps.iter().map(|step| format!("{} before block {}", step.groups.count, step.first)).collect();
+    Ok((!told.is_empty()).then(|| format!("its {patches} patch tokens become {}", told.join(", "))))
+}
+
+/// Where tokens merge, and how many.
+struct Step {
+    /// The block before which they do.
+    first: usize,
+    groups: Groups,
+}
+
+/// What a step has put into the graph.
+struct Merged {
+    groups: Groups,
+    plan: OutletId,
+    /// Tokens before.
+    before: OutletId,
+    /// Tokens after.
+    after: OutletId,
 }
 
 /// The recognized operator of `node`.
@@ -171,9 +186,9 @@ impl Encoder {
     }
 
     /// The block before which tokens merge.
-    fn first(&self, merging: TokenMerging) -> Result<usize, String> {
+    fn first(&self, step: MergeStep) -> Result<usize, String> {
         let last = self.joins.map_or(self.blocks.len() - 1, |(joins, _)| joins);
-        let first = merging.block().unwrap_or_else(|| default_block(last));
+        let first = step.block.unwrap_or_else(|| default_block(last));
         if first == 0 || first > last {
             return Err(format!(
                 "block {first} is not from 1 to {last}: tokens merge by the keys of the block before, and before the queries join"
@@ -182,43 +197,76 @@ impl Encoder {
         Ok(first)
     }
 
-    fn rewrite(&self, model: &mut TypedModel, first: usize, count: usize, engine: &Engine) -> TractResult<()> {
-        let Encoder { blocks, joins, grid } = self;
-        let groups = Groups { grid: *grid, count };
-        let (before, last) = (blocks[first - 1], blocks[blocks.len() - 1]);
-        let x = OutletId::new(before.mlp, 0);
-        let readers = model.outlet_successors(x).to_vec();
-        let shape = |model: &TypedModel, node: usize| model.node(node).op_as::<Lifted>().expect("recognized").shape.clone();
-        let (all, fewer) = (shape(model, before.mlp), shape(model, before.mlp));
-        let dim = all[all.len() - 1];
-        let keys = attention(model.node(before.attention)).expect("recognized").k;
-        let name = |what: &str| format!("token_merging.{what}");
-        // which
-        let op = Lifted::new(Spec::Groups(GroupsSpec::new(groups, keys, dim)), &[1, groups.values()], engine);
-        let plan = model.wire_node(name("groups"), op, &[OutletId::new(before.qkv, 0)])?[0];
-        // fewer
-        let removed = grid.len() - count;
-        let mut fewer = fewer;
-        let rank = fewer.len();
-        fewer[rank - 2] -= removed;
-        let op = Lifted::new(Spec::MergeTokens(MergeTokensSpec { groups, dim }), &fewer, engine);
-        let merged = model.wire_node(name("merge"), op, &[x, plan])?[0];
-        readers.into_iter().try_for_each(|reader| model.add_edge(merged, reader))?;
-        // between
+    /// Tokens that are left of all patches.
+    fn count(&self, ratio: f64) -> Result<usize, String> {
+        let (patches, fewest) = (self.grid.len(), self.grid.groups_min());
+        let count = patches - (ratio * patches as f64).round() as usize;
+        if count < fewest {
+            let Grid { height, width } = self.grid;
+            let most = ((patches - fewest) as f64 / patches as f64 * 1000.0).floor() / 1000.0;
+            return Err(format!("of {height}x{width} patches at least {fewest} stay, so the ratio is {most} at most"));
+        }
+        Ok(count)
+    }
+
+    fn rewrite(&self, model: &mut TypedModel, steps: &[Step], engine: &Engine) -> TractResult<()> {
+        let Some(last) = self.blocks.last().filter(|_| !steps.is_empty()) else { return Ok(()) };
         let end = OutletId::new(last.mlp, 0);
-        let (readers, whole) = (model.outlet_successors(end).to_vec(), shape(model, last.mlp));
-        for block in &blocks[first..] {
+        let (readers, mut shape) = (model.outlet_successors(end).to_vec(), planned(model, last.mlp));
+        let mut done: Vec<Merged> = Vec::new();
+        for (index, step) in steps.iter().enumerate() {
+            let until = steps.get(index + 1).map_or(self.blocks.len(), |next| next.first);
+            let merged = self.merge(model, step, until, done.last(), engine)?;
+            done.push(merged);
+        }
+        let mut outlet = end;
+        let rows = shape.len() - 2;
+        shape[rows] = planned(model, last.mlp)[rows];
+        for (index, Merged { groups, plan, before, after }) in done.into_iter().enumerate().rev() {
+            shape[rows] += groups.tokens - groups.count;
+            let spec = Spec::UnmergeTokens(UnmergeTokensSpec { groups, dim: shape[rows + 1] });
+            let op = Lifted::new(spec, &shape, engine);
+            outlet = model.wire_node(format!("token_merging.unmerge.{index}"), op, &[outlet, plan, before, after])?[0];
+        }
+        readers.into_iter().try_for_each(|reader| model.add_edge(outlet, reader))
+    }
+
+    /// Merges tokens before a block; `until` the next step, their sizes count in attention.
+    fn merge(&self, model: &mut TypedModel, step: &Step, until: usize, last: Option<&Merged>, engine: &Engine) -> TractResult<Merged> {
+        let Step { first, groups } = *step;
+        let source = self.blocks[first - 1];
+        let before = OutletId::new(source.mlp, 0);
+        let (readers, mut shape) = (model.outlet_successors(before).to_vec(), planned(model, source.mlp));
+        let rows = shape.len() - 2;
+        let dim = shape[rows + 1];
+        let spec = GroupsSpec::new(groups, attention(model.node(source.attention)).expect("recognized"));
+        let name = |what: &str| format!("token_merging.{first}.{what}");
+        let earlier = last.map(|last| last.plan);
+        let op = Lifted::new(Spec::Groups(spec), &[1, groups.values()], engine);
+        let inputs: Vec<OutletId> = [OutletId::new(source.qkv, 0)].into_iter().chain(earlier).collect();
+        let plan = model.wire_node(name("groups"), op, &inputs)?[0];
+        let removed = groups.tokens - groups.count;
+        shape[rows] -= removed;
+        let op = Lifted::new(Spec::MergeTokens(MergeTokensSpec { groups, dim }), &shape, engine);
+        let inputs: Vec<OutletId> = [before, plan].into_iter().chain(earlier).collect();
+        let after = model.wire_node(name("merge"), op, &inputs)?[0];
+        readers.into_iter().try_for_each(|reader| model.add_edge(after, reader))?;
+        for block in &self.blocks[first..] {
             block.nodes().into_iter().try_for_each(|node| shrink(model, node, removed))?;
+        }
+        for block in &self.blocks[first..until] {
             bias(model, block.attention, plan, groups)?;
         }
-        if let Some((_, concat)) = joins {
-            shrink(model, *concat, removed)?;
+        if let Some((_, concat)) = self.joins {
+            shrink(model, concat, removed)?;
         }
-        // as many as before
-        let op = Lifted::new(Spec::UnmergeTokens(UnmergeTokensSpec { groups, dim }), &whole, engine);
-        let unmerged = model.wire_node(name("unmerge"), op, &[end, plan, x, merged])?[0];
-        readers.into_iter().try_for_each(|reader| model.add_edge(unmerged, reader))
+        Ok(Merged { groups, plan, before, after })
     }
+}
+
+/// The planned shape of a recognized node.
+fn planned(model: &TypedModel, node: usize) -> TVec<usize> {
+    model.node(node).op_as::<Lifted>().expect("recognized").shape.clone()
 }
 
 /// Where tokens merge unless something else is asked for, when queries join before block `last`.

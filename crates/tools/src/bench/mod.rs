@@ -130,6 +130,9 @@ fn json(path: &Path, options: &BenchOptions, findings: &Findings) -> Value {
         "load_ms": round(findings.load_ms, 1), "load_to_first_inference_ms": round(findings.first_inference_ms, 1),
         "rss_after_load_mib": round(findings.rss_after_load_mib, 1), "peak_rss_mib": round(findings.peak_rss_mib, 1),
     });
+    if !options.merging.is_off() {
+        document["merge"] = json!(options.merging.to_string());
+    }
     if let Some(operators) = &findings.operators {
         document["operators"] = operators.json();
         for (key, value) in operators.json_beside() {
@@ -146,7 +149,8 @@ fn print(path: &Path, options: &BenchOptions, findings: &Findings) -> Result<()>
     let Findings { precision, isa, threads, frame_size: (width, height), .. } = findings;
     let threads = if *threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
     let queries = if options.all_queries { ", masks of all queries" } else { "" };
-    let title = format!("{} ({precision}), {isa}, {threads}{queries}", path.display());
+    let merging = if options.merging.is_off() { String::new() } else { format!(", tokens merged {}", options.merging) };
+    let title = format!("{} ({precision}), {isa}, {threads}{queries}{merging}", path.display());
     say(format_args!("{title}, {} frames of {width}x{height}", options.frames))?;
     say(format_args!("{:<12}{:>10}{:>10}{:>10}   milliseconds", "stage", "min", "median", "p95"))?;
     let StageSummaries { stages, total } = &findings.stages;
