@@ -112,6 +112,9 @@ fn read_config(args: &RunArgs) -> Result<Config, ConfigError> {
     if let Some(model) = &args.model {
         config.model.path.clone_from(model);
     }
+    if let Some(merge) = args.merge {
+        config.model.merge = merge;
+    }
     if let Some(source) = &args.source {
         config.source.uri.clone_from(source);
     }

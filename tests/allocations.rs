@@ -190,7 +190,9 @@ fn a_display_lets_the_frame_path_allocate_nothing() {
 #[test]
 fn inference_allocates_nothing_after_warm_up() {
     let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/eomt-nano-scenes.onnx")).expect("the shipped model");
-    assert_inference_allocates_nothing(&bytes);
+    for merge in ["0", "0.4@2", "0.3@1,0.6@3"] {
+        assert_inference_allocates_nothing(&bytes, merge);
+    }
 }
 
 /// The same with a state that goes from frame to frame.
@@ -200,12 +202,13 @@ fn inference_of_a_clip_allocates_nothing_after_warm_up() {
     let checkpoint = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/videomt/transformers");
     let onnx = std::env::temp_dir().join(format!("eomt-edge-allocations-{}.onnx", std::process::id()));
     convert(checkpoint.as_ref(), &onnx, &ConvertOptions::default()).expect("converts");
-    assert_inference_allocates_nothing(&std::fs::read(&onnx).expect("there"));
+    assert_inference_allocates_nothing(&std::fs::read(&onnx).expect("there"), "0");
     std::fs::remove_file(&onnx).expect("a scratch file");
 }
 
-fn assert_inference_allocates_nothing(bytes: &[u8]) {
-    let mut model = Model::load(bytes, &LoadOptions::default()).expect("loads");
+fn assert_inference_allocates_nothing(bytes: &[u8], merge: &str) {
+    let options = LoadOptions { merging: merge.parse().expect("a ratio"), ..LoadOptions::default() };
+    let mut model = Model::load(bytes, &options).expect("loads");
     let (height, width) = model.metadata().input_size;
     let mut input = Tensor::zeros(height, width);
     input.values.iter_mut().enumerate().for_each(|(at, value)| *value = ((at * 7919 % 255) as f32 - 127.0) / 64.0);
@@ -222,7 +225,7 @@ fn assert_inference_allocates_nothing(bytes: &[u8]) {
             model.run(&input, keep, &mut logits).expect("runs");
             let (allocations, bytes) = (ALLOCATIONS.get(), BYTES.get());
             if frame >= 2 {
-                assert_eq!((allocations, bytes), (0, 0), "all queries {all}, frame {frame}: allocations, bytes");
+                assert_eq!((allocations, bytes), (0, 0), "merging {merge}, all queries {all}, frame {frame}: allocations, bytes");
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use eomt_edge_core::data::{Exif, Normalization, Task};
+use eomt_edge_core::data::{Exif, Normalization, Task, TokenMerging};
 
 use super::dataset::DatasetArgs;
 use super::tools::ThresholdArgs;
@@ -115,6 +115,9 @@ pub struct EvaluateArgs {
     /// Exports by others: normalization is inside or outside of the network [default: as its graph shows]
     #[arg(long, default_value = "auto", hide_default_value = true, value_name = "WHERE")]
     pub normalization: Normalization,
+    /// Merge this share of the patch tokens before a block: faster, less exact
+    #[arg(long, default_value = "0", hide_default_value = true, value_name = "RATIO[@BLOCK]")]
+    pub merge: TokenMerging,
     /// Threads for one inference, 0 = one per core
     #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,
@@ -135,6 +138,7 @@ impl EvaluateArgs {
         let (anomalies, video) = (self.anomaly_dir.is_some(), self.video.is_some());
         let own = [
             (self.predictions_json.is_some(), self.predictions.is_some(), ["--predictions-json", "--predictions"]),
+            (!self.merge.is_off(), self.predictions.is_none(), ["--merge", "--model"]),
             (self.anomaly_values != [0, 1], anomalies, ["--anomaly-values", "--anomaly-dir"]),
             (self.anomaly_score != AnomalyArg::Max, anomalies, ["--anomaly-score", "--anomaly-dir"]),
             (self.tracker.is_some(), video, ["--tracker", "--video"]),

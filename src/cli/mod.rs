@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use eomt_edge_core::data::TokenMerging;
 
 /// Environment variables, for the help.
 const ENVIRONMENT: &str = "\
@@ -89,6 +90,9 @@ pub struct RunArgs {
         long_help = None
     )]
     pub source: Option<String>,
+    /// Merge this share of the patch tokens before a block: faster, less exact: model.merge
+    #[arg(long, value_name = "RATIO[@BLOCK]")]
+    pub merge: Option<TokenMerging>,
     /// A single key of the configuration, e.g. ring.slots=4
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use eomt_edge_core::data::{Exif, Normalization, Task};
+use eomt_edge_core::data::{Exif, Normalization, Task, TokenMerging};
 
 use super::values::{ClassList, INPUT_SIDE_MAX, InputSize, class_list, input_size, probability, rate, speed, threads};
 
@@ -99,6 +99,9 @@ pub struct SegmentArgs {
     /// Exports by others: normalization is inside or outside of the network [default: as its graph shows]
     #[arg(long, default_value = "auto", hide_default_value = true, value_name = "WHERE")]
     pub normalization: Normalization,
+    /// Merge this share of the patch tokens before a block: faster, less exact
+    #[arg(long, default_value = "0", hide_default_value = true, value_name = "RATIO[@BLOCK]")]
+    pub merge: TokenMerging,
     /// Threads for one inference, 0 = one per core
     #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,
@@ -125,6 +128,9 @@ pub struct LogitsArgs {
     /// Exports by others: normalization is inside or outside of the network [default: as its graph shows]
     #[arg(long, default_value = "auto", hide_default_value = true, value_name = "WHERE")]
     pub normalization: Normalization,
+    /// Merge this share of the patch tokens before a block: faster, less exact
+    #[arg(long, default_value = "0", hide_default_value = true, value_name = "RATIO[@BLOCK]")]
+    pub merge: TokenMerging,
     /// Threads for one inference, 0 = one per core
     #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,
@@ -190,6 +196,9 @@ pub struct BenchArgs {
     /// Exports by others: normalization is inside or outside of the network [default: as its graph shows]
     #[arg(long, default_value = "auto", hide_default_value = true, value_name = "WHERE")]
     pub normalization: Normalization,
+    /// Merge this share of the patch tokens before a block: faster, less exact
+    #[arg(long, default_value = "0", hide_default_value = true, value_name = "RATIO[@BLOCK]")]
+    pub merge: TokenMerging,
     /// Threads for one inference, 0 = one per core
     #[arg(long, default_value_t = 0, value_parser = threads)]
     pub threads: usize,

@@ -36,7 +36,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Segment(args) => run_segment(&args)?,
         Command::Evaluate(args) => run_evaluate(*args)?,
         Command::Logits(args) => {
-            logits(&args.model, &args.inputs, &args.output, &Compute::threads(args.threads).with_normalization(args.normalization))?
+            let compute = Compute::threads(args.threads).with_normalization(args.normalization).with_merging(args.merge);
+            logits(&args.model, &args.inputs, &args.output, &compute)?
         }
         Command::Preprocess(args) => preprocess(&args.image, (args.size.0, args.size.1), &args.output, (args.max_pixels, args.exif))?,
         Command::Postprocess(args) => run_postprocess(&args)?,
@@ -82,6 +83,7 @@ fn run_bench(args: BenchArgs) -> anyhow::Result<()> {
     let options = BenchOptions {
         threads: args.threads,
         normalization: args.normalization,
+        merging: args.merge,
         frames: args.frames as usize,
         image: args.image,
         size: (640, 480),
@@ -113,6 +115,7 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
         all_queries: args.all_queries,
         threads: args.threads,
         normalization: args.normalization,
+        merging: args.merge,
         max_pixels: args.max_pixels,
         exif: args.exif,
     };
@@ -142,6 +145,7 @@ fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
         limit: args.limit.map(|limit| limit as usize),
         threads: args.threads,
         normalization: args.normalization,
+        merging: args.merge,
         max_pixels: args.max_pixels,
         exif: args.exif,
         json: args.json,

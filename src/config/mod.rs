@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use eomt_edge_core::data::{Colour, InputEnd, Normalization, PixelFormat, RawLayout, Stride, Task, Thresholds};
+use eomt_edge_core::data::{Colour, InputEnd, Normalization, PixelFormat, RawLayout, Stride, Task, Thresholds, TokenMerging};
 use serde::Deserialize;
 
 pub use camera::{CameraConfig, Flip};
@@ -117,6 +117,9 @@ pub struct ModelConfig {
     /// Where a third-party export normalizes its pixel values.
     #[serde(deserialize_with = "from_str")]
     pub normalization: Normalization,
+    /// The share of patch tokens that are merged away, and where: `RATIO[@BLOCK]`.
+    #[serde(deserialize_with = "digits_from_str")]
+    pub merge: TokenMerging,
     /// Default: what the model was trained for.
     #[serde(deserialize_with = "optional_from_str")]
     pub task: Option<Task>,
@@ -224,6 +227,7 @@ fn digits<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D
     match toml::Value::deserialize(deserializer)? {
         toml::Value::String(text) => Ok(text),
         toml::Value::Integer(number) => Ok(number.to_string()),
+        toml::Value::Float(number) => Ok(number.to_string()),
         other => Err(serde::de::Error::custom(format!("{other} is neither digits nor a string"))),
     }
 }
@@ -247,6 +251,7 @@ impl Default for ModelConfig {
             cores: Vec::new(),
             isa: String::new(),
             normalization: Normalization::Auto,
+            merge: TokenMerging::default(),
             task: None,
             threshold: None,
             mask_threshold: None,

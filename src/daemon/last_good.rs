@@ -69,6 +69,9 @@ struct Good {
     file: String,
     /// `model.normalization` that goes with it.
     normalization: String,
+    /// `model.merge` that goes with it; empty in what earlier versions wrote.
+    #[serde(default)]
+    merge: String,
     contents: Contents,
 }
 
@@ -230,7 +233,8 @@ impl LastGood {
         let may_run = model.sha256.is_empty() || model.sha256.eq_ignore_ascii_case(&good.contents.model);
         let normalization = good.normalization.parse().ok()?;
         let path = store.directory.join(&good.directory).join(&good.file);
-        let config = ModelConfig { path, normalization, sha256: good.contents.model.clone(), ..model.clone() };
+        let merge = good.merge.parse().unwrap_or_default();
+        let config = ModelConfig { path, normalization, merge, sha256: good.contents.model.clone(), ..model.clone() };
         (due && may_run).then(|| (config, good.contents.clone()))
     }
 
@@ -328,7 +332,7 @@ fn copy(state: &Path, candidate: &Candidate) -> Result<Good, String> {
     fill().inspect_err(|_| drop(remove_directory(&new)))?;
     log::info!("{}: kept as the last good model", config.path.display());
     let normalization = config.normalization.name().to_owned();
-    Ok(Good { directory, file: file.to_owned(), normalization, contents: contents.clone() })
+    Ok(Good { directory, file: file.to_owned(), normalization, merge: config.merge.to_string(), contents: contents.clone() })
 }
 
 /// Copies one file to the disk; returns its SHA-256.

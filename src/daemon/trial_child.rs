@@ -23,6 +23,7 @@ pub struct Request {
     cores: Vec<usize>,
     isa: String,
     normalization: String,
+    merge: String,
     task: Option<String>,
     sha256: String,
     /// Of processor time on each thread, after which the kernel ends an orphan.
@@ -89,6 +90,7 @@ impl Request {
             cores: config.cores.clone(),
             isa: config.isa.clone(),
             normalization: config.normalization.name().to_owned(),
+            merge: config.merge.to_string(),
             task: config.task.map(|task| task.name().to_owned()),
             sha256: config.sha256.clone(),
             seconds,
@@ -103,6 +105,7 @@ impl Request {
             cores: self.cores.clone(),
             isa: self.isa.clone(),
             normalization: self.normalization.parse()?,
+            merge: self.merge.parse()?,
             task: self.task.as_deref().map(str::parse::<Task>).transpose()?,
             sha256: self.sha256.clone(),
             ..ModelConfig::default()

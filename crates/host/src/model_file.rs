@@ -11,7 +11,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
-use eomt_edge_core::data::Normalization;
+use eomt_edge_core::data::{Normalization, TokenMerging};
 use eomt_edge_core::kernels::arch::{Isa, IsaError};
 use eomt_edge_core::kernels::workers::Workers;
 use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Texts};
@@ -84,7 +84,7 @@ impl ModelFileError {
 pub const ISA_VARIABLE: &str = "EOMT_EDGE_ISA";
 
 /// The threads and instructions that a model runs on, and how its file is read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Compute {
     /// Threads of one inference; 0 = one per core.
     pub threads: usize,
@@ -94,6 +94,8 @@ pub struct Compute {
     pub cores: Vec<usize>,
     /// Where a third-party export's pixel values are normalized.
     pub normalization: Normalization,
+    /// Patch tokens that are merged away.
+    pub merging: TokenMerging,
 }
 
 impl Compute {
@@ -105,6 +107,11 @@ impl Compute {
     /// The same for files that may be third-party exports.
     pub fn with_normalization(self, normalization: Normalization) -> Compute {
         Compute { normalization, ..self }
+    }
+
+    /// The same with fewer patch tokens.
+    pub fn with_merging(self, merging: TokenMerging) -> Compute {
+        Compute { merging, ..self }
     }
 
     fn isa(&self) -> Result<Isa, ModelFileError> {
@@ -203,6 +210,13 @@ fn check_small(path: &Path, Opened { model, bytes, workers, .. }: &mut Opened) -
     if !model.origin().third_party {
         return Ok(());
     }
+    if model.merges_tokens() {
+        log::info!(
+            "{}: written by another program; eomt-edge run --check compares it, without merged tokens, with a plain evaluation",
+            path.display()
+        );
+        return Ok(());
+    }
     if model.macs() > CHECKED_MACS_MAX {
         log::info!("{}: written by another program; eomt-edge run --check compares it with a plain evaluation", path.display());
         return Ok(());
@@ -210,12 +224,16 @@ fn check_small(path: &Path, Opened { model, bytes, workers, .. }: &mut Opened) -
     agreement(path, model, bytes, 1, workers.clone()).map(drop)
 }
 
-/// Loads a file and compares it with its plain evaluation on two inputs.
+/// Loads a file and compares it with its plain evaluation on two inputs. Where tokens are to merge it is loaded without that, too: only
+/// the whole network has a plain evaluation.
 ///
 /// # Errors
 /// When it cannot be loaded, or the two differ by more than the file's precision explains.
 pub fn check(path: &Path, compute: &Compute) -> Result<(Model, Agreement), ModelFileError> {
     let Opened { mut model, bytes, workers, .. } = open(path, compute, &Expected::default())?;
+    if model.merges_tokens() {
+        model = open(path, &compute.clone().with_merging(TokenMerging::default()), &Expected::default())?.model;
+    }
     let agreement = agreement(path, &mut model, &bytes, 2, workers)?;
     Ok((model, agreement))
 }
@@ -253,8 +271,8 @@ fn open(path: &Path, compute: &Compute, expected: &Expected) -> Result<Opened, M
     let weights = RecordedWeights::new(WeightFiles::beside(path), expected.tried.as_ref());
     let isa = compute.isa()?;
     let workers = compute.workers().map_err(ModelFileError::Threads)?;
-    let normalization = compute.normalization;
-    let options = LoadOptions { isa, workers, external_data: Some(&weights), companions, normalization, ..LoadOptions::default() };
+    let Compute { normalization, merging, .. } = *compute;
+    let options = LoadOptions { isa, workers, external_data: Some(&weights), companions, normalization, merging, ..LoadOptions::default() };
     let model = match (Model::load(&bytes, &options), unreadable) {
         // a file that describes itself needs no other one
         (Ok(model), Some(error)) if model.metadata().converter.is_empty() => return Err(error),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_core::data::{Exif, Normalization, Task};
+use eomt_edge_core::data::{Exif, Normalization, Task, TokenMerging};
 use eomt_edge_core::model::Model;
 use eomt_edge_core::overlay;
 use eomt_edge_core::pipeline::Pipeline;
@@ -39,6 +39,8 @@ pub struct SegmentOptions {
     pub threads: usize,
     /// How pictures are normalized for a third-party export.
     pub normalization: Normalization,
+    /// Patch tokens that are merged away.
+    pub merging: TokenMerging,
     /// Pictures with more pixels are refused.
     pub max_pixels: u64,
     /// Whether the EXIF orientation of pictures counts.
@@ -55,7 +57,10 @@ const WINDOWS_MAX: u32 = 64;
 pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &SegmentOptions) -> Result<()> {
     let (images, bags) = unpacked(images, options.max_pixels)?;
     let names = output_names(&images)?;
-    let (model, _) = model_file::load_checked(model, &Compute::threads(options.threads).with_normalization(options.normalization))?;
+    let (model, _) = model_file::load_checked(
+        model,
+        &Compute::threads(options.threads).with_normalization(options.normalization).with_merging(options.merging),
+    )?;
     let mut pipeline = pipeline(model, options)?;
     let bar = progress::bar(images.len() as u64, "segmenting");
     for (image, name) in images.iter().zip(names) {

@@ -19,6 +19,7 @@ mod report;
 mod segments;
 mod task;
 mod tensor;
+mod token_merging;
 
 pub use camera::{ControlValue, Crop, View};
 pub use frame::{Colour, Exif, Frame, GroundTruth, Matrix, PixelFormat};
@@ -30,3 +31,4 @@ pub use report::{FrameReport, Stage, StageTimes, Unpublished};
 pub use segments::{NO_SEGMENT, Rle, Segment, Segments};
 pub use task::{Task, Thresholds};
 pub use tensor::Tensor;
+pub use token_merging::{MergeStep, TokenMerging};

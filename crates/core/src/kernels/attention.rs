@@ -1,4 +1,4 @@
-//! Attention without a tokens x tokens tensor: `softmax(q k^T scale + mask) v`, per head and block of queries.
+//! Attention without a tokens x tokens tensor: `softmax(q k^T scale + mask + bias) v`, per head and block of queries.
 //!
 //! ```text
 //! prepare, per head:   k -> panels (int8, one scale per token, or f32);  v -> f32 panels
@@ -170,6 +170,9 @@ pub struct Block<'a> {
     pub heads: &'a [Head],
     /// Empty, or `[queries, tokens]` and added to the scores of every head.
     pub mask: &'a [f32],
+    /// Of the last keys, as many as it has values: added to the scores of every query and head. The logarithm of a token's size makes
+    /// it count as that many equal tokens (proportional attention: Bolya et al. 2023, section 3, equation 1). Empty: nothing is added.
+    pub bias: &'a [f32],
 }
 
 per_isa! {
@@ -180,7 +183,8 @@ per_isa! {
 #[inline(always)]
 fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch: &mut AttentionScratch) {
     let (dim, tokens) = (shape.head_dim, shape.tokens);
-    let Block { first, count, q, heads, mask } = *block;
+    let Block { first, count, q, heads, mask, bias } = *block;
+    assert!(bias.len() <= tokens, "a bias of each key at most");
     let AttentionScratch { queries, rows, scores, half, sums, .. } = scratch;
     let padded_rows = count.next_multiple_of(isa.tile_rows());
     scores.resize(padded_rows * tokens);
@@ -208,6 +212,9 @@ fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch:
         for (i, row) in scores.chunks_exact_mut(tokens).take(count).enumerate() {
             if !mask.is_empty() {
                 add_body(&mask[(first + i) * tokens..][..tokens], row);
+            }
+            if !bias.is_empty() {
+                add_body(bias, &mut row[tokens - bias.len()..]);
             }
             sums[i] = match shape.scores {
                 ScorePrecision::Int8 if depth > 0 => isa.softmax_half(row, &mut half[i * half_stride..][..depth]),
@@ -302,7 +309,7 @@ mod tests {
     use crate::kernels::testing::numbers;
 
     /// The definition in f64.
-    fn naive(shape: &Shape, qkv: &[f32], mask: &[f32]) -> Vec<f64> {
+    fn naive(shape: &Shape, qkv: &[f32], mask: &[f32], bias: &[f32]) -> Vec<f64> {
         let width = shape.heads * shape.head_dim;
         let at = |part: usize, token: usize, c: usize| f64::from(qkv[token * 3 * width + part * width + c]);
         let mut out = Vec::new();
@@ -311,7 +318,8 @@ mod tests {
                 let columns = head * shape.head_dim..(head + 1) * shape.head_dim;
                 let score = |t: usize| {
                     let product: f64 = columns.clone().map(|c| at(0, query, c) * at(1, t, c)).sum();
-                    product * f64::from(shape.scale) + mask.get(query * shape.tokens + t).map_or(0.0, |m| f64::from(*m))
+                    let biased = (t + bias.len()).checked_sub(shape.tokens).map_or(0.0, |t| f64::from(bias[t]));
+                    product * f64::from(shape.scale) + mask.get(query * shape.tokens + t).map_or(0.0, |m| f64::from(*m)) + biased
                 };
                 let weights: Vec<f64> = (0..shape.tokens).map(|t| score(t).exp()).collect();
                 let sum: f64 = weights.iter().sum();
@@ -321,7 +329,7 @@ mod tests {
         out
     }
 
-    fn run(isa: Isa, shape: &Shape, qkv: &[f32], mask: &[f32], block_size: usize) -> Vec<f32> {
+    fn run(isa: Isa, shape: &Shape, qkv: &[f32], (mask, bias): (&[f32], &[f32]), block_size: usize) -> Vec<f32> {
         let width = shape.heads * shape.head_dim;
         let part = |index: usize| Strided { values: qkv, stride: 3 * width, offset: index * width };
         let mut scratch = AttentionScratch::default();
@@ -335,7 +343,7 @@ mod tests {
         let mut out = vec![f32::NAN; shape.queries * width];
         for first in (0..shape.queries).step_by(block_size) {
             let count = block_size.min(shape.queries - first);
-            let block = Block { first, count, q: part(0), heads: &heads, mask };
+            let block = Block { first, count, q: part(0), heads: &heads, mask, bias };
             attend(isa, shape, &block, &mut out[first * width..(first + count) * width], &mut scratch);
         }
         out
@@ -343,9 +351,14 @@ mod tests {
 
     #[test]
     fn equals_the_definition_and_is_the_same_everywhere() {
-        for (tokens, heads, head_dim, masked) in
-            [(1, 1, 8, false), (5, 3, 16, true), (41, 3, 16, false), (77, 2, 64, true), (33, 1, 100, false)]
-        {
+        for (tokens, heads, head_dim, masked, biased) in [
+            (1, 1, 8, false, 0),
+            (5, 3, 16, true, 3),
+            (41, 3, 16, false, 0),
+            (41, 3, 16, false, 41),
+            (77, 2, 64, true, 0),
+            (33, 1, 100, false, 28),
+        ] {
             for (scores, tolerance) in [(ScorePrecision::F32, 1e-5), (ScorePrecision::Int8, 0.02)] {
                 let shape = Shape { queries: tokens, tokens, heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt(), scores };
                 let qkv: Vec<f32> = numbers(tokens * 3 * heads * head_dim, 3).iter().map(|v| v * 2.0).collect();
@@ -353,7 +366,9 @@ mod tests {
                     true => numbers(tokens * tokens, 9).iter().map(|v| if *v > 0.0 { -1e9 } else { 0.0 }).collect(),
                     false => Vec::new(),
                 };
-                let expected = naive(&shape, &qkv, &mask);
+                let bias: Vec<f32> = (0..biased).map(|at| ((at % 7 + 1) as f32).ln()).collect();
+                let added = (&mask[..], &bias[..]);
+                let expected = naive(&shape, &qkv, &mask, &bias);
                 let check = |ours: &[f32], isa: Isa| {
                     for (ours, expected) in ours.iter().zip(&expected) {
                         // int8 scores: half a step of 1/127 in q and k, on values up to 2
@@ -361,8 +376,8 @@ mod tests {
                     }
                 };
                 let all = |isa: Isa| {
-                    let ours = run(isa, &shape, &qkv, &mask, 1000);
-                    assert_eq!(run(isa, &shape, &qkv, &mask, isa.tile_rows()), ours, "blocks do not matter");
+                    let ours = run(isa, &shape, &qkv, added, 1000);
+                    assert_eq!(run(isa, &shape, &qkv, added, isa.tile_rows()), ours, "blocks do not matter");
                     check(&ours, isa);
                     ours
                 };
@@ -371,6 +386,31 @@ mod tests {
                 suite::everywhere(shape, |isa| all(if half(isa) { Isa::SCALAR } else { isa }));
                 suite::each_isa(|isa| drop(all(isa)));
             }
+        }
+    }
+
+    /// A key of size n is n equal keys with equal values.
+    #[test]
+    fn the_logarithm_of_a_size_counts_a_key_so_often() {
+        let (heads, head_dim, sizes) = (2, 16, [1, 3, 1, 2, 5]);
+        let width = heads * head_dim;
+        let (once, scale) = (numbers(sizes.len() * 3 * width, 5), 0.25);
+        let rows = once.chunks_exact(3 * width).zip(sizes);
+        let repeated: Vec<f32> = rows.flat_map(|(row, size)| row.repeat(size)).collect();
+        let bias: Vec<f32> = sizes.iter().map(|size| (*size as f32).ln()).collect();
+        for (scores, tolerance) in [(ScorePrecision::F32, 1e-6), (ScorePrecision::Int8, 0.02)] {
+            let shape = |tokens: usize| Shape { queries: tokens, tokens, heads, head_dim, scale, scores };
+            suite::each_isa(|isa| {
+                let merged = run(isa, &shape(sizes.len()), &once, (&[], &bias), 1000);
+                let plain = run(isa, &shape(12), &repeated, (&[], &[]), 1000);
+                let mut at = 0;
+                for (row, size) in merged.chunks_exact(width).zip(sizes) {
+                    for (a, b) in row.iter().zip(&plain[at * width..]) {
+                        assert!((a - b).abs() < tolerance, "{} {scores:?}: {a} {b}", isa.name());
+                    }
+                    at += size;
+                }
+            });
         }
     }
 }

@@ -36,4 +36,5 @@ pub mod scale_block;
 pub(crate) mod suite;
 #[doc(hidden)]
 pub mod testing;
+pub mod token_merging;
 pub mod workers;

@@ -18,8 +18,8 @@ use super::metadata::names;
 use super::onnx::ExternalData;
 use super::ops::Engine;
 use super::third_party::{self, Companions};
-use super::{MaskOutput, Metadata, Model, ModelError, Origin, PRODUCER, Remarks, bounds, masks, onnx};
-use crate::data::Normalization;
+use super::{MaskOutput, Metadata, Model, ModelError, Origin, PRODUCER, Remarks, bounds, masks, onnx, token_merging};
+use crate::data::{Normalization, TokenMerging};
 use crate::kernels::arch::Isa;
 use crate::kernels::product::MaskProductScratch;
 use crate::kernels::workers::Workers;
@@ -37,6 +37,8 @@ pub struct LoadOptions<'a> {
     pub normalization: Normalization,
     /// Reads weights in a second file (networks of more than 2 GiB); `None`: there is none.
     pub external_data: Option<&'a dyn ExternalData>,
+    /// Patch tokens that are merged away.
+    pub merging: TokenMerging,
     /// Compute only the masks of kept queries when the graph allows it. Off only to compare.
     pub prune_masks: bool,
 }
@@ -49,6 +51,7 @@ impl Default for LoadOptions<'_> {
             companions: Companions::default(),
             normalization: Normalization::Auto,
             external_data: None,
+            merging: TokenMerging::default(),
             prune_masks: true,
         }
     }
@@ -255,6 +258,9 @@ fn assemble(
     model.select_output_outlets(&outputs.all()).map_err(&optimizing)?;
     let engine = Engine::new(options.isa, options.workers.clone());
     let fuse::Rewritten { quantized, roundings } = fuse::rewrite(&mut model, &engine).map_err(&optimizing)?;
+    let merged = token_merging::merge_tokens(&mut model, options.merging, &engine)?;
+    let merges_tokens = merged.is_some();
+    remarks.facts.extend(merged);
     let masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
         Some(Ok(sizes)) => MaskOutput::Product { sizes, scratch: MaskProductScratch::new(options.isa, quantized) },
         Some(Err(reason)) => {
@@ -276,5 +282,5 @@ fn assemble(
     let origin = Origin { int8: quantized, roundings, ..origin };
     let mask_size = (mask_shape[2], mask_shape[3]);
     let carried = metadata.state.as_ref().map(Carried::first);
-    Ok(Model { metadata, origin, plan, state, masks, engine, carried, queries, classes, mask_size, mask_cost, remarks })
+    Ok(Model { metadata, origin, plan, state, masks, engine, carried, queries, classes, mask_size, mask_cost, merges_tokens, remarks })
 }

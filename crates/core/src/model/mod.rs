@@ -32,6 +32,7 @@ pub mod processor;
 #[cfg(test)]
 mod tests;
 mod third_party;
+mod token_merging;
 
 use std::sync::Arc;
 
@@ -118,6 +119,12 @@ pub enum ModelError {
     /// [`LoadOptions::normalization`] for a file of ours.
     #[error("normalization applies to third-party exports only: this file itself says what it takes")]
     NotThirdParty,
+    /// [`LoadOptions::merging`] does not fit the network.
+    #[error("tokens cannot be merged (--merge, model.merge): {reason}")]
+    TokenMerging {
+        /// Why, and what would be right.
+        reason: String,
+    },
     /// tract failed.
     #[error("the inference engine cannot {action} this network: {reason}")]
     Engine {
@@ -229,6 +236,7 @@ pub struct Model {
     /// (height, width) of a mask.
     mask_size: (usize, usize),
     mask_cost: Option<MaskCost>,
+    merges_tokens: bool,
     remarks: Remarks,
 }
 
@@ -252,6 +260,11 @@ impl Model {
     /// What attention through masks costs; `None`: no attention reads one.
     pub fn mask_cost(&self) -> Option<MaskCost> {
         self.mask_cost
+    }
+
+    /// Whether patch tokens merge on the way ([`LoadOptions::merging`]).
+    pub fn merges_tokens(&self) -> bool {
+        self.merges_tokens
     }
 
     /// Where the network came from.

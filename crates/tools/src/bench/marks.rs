@@ -12,8 +12,13 @@ use super::{BenchOptions, fixed_tensor, stages};
 
 /// Runs `options.frames` inferences; as in the daemon, with the masks of surviving queries only, unless `options.all_queries` is set.
 pub(super) fn run(path: &Path, options: &BenchOptions) -> Result<()> {
-    let compute =
-        Compute { threads: options.threads, isa: options.isa.clone(), normalization: options.normalization, ..Compute::default() };
+    let compute = Compute {
+        threads: options.threads,
+        isa: options.isa.clone(),
+        normalization: options.normalization,
+        merging: options.merging,
+        ..Compute::default()
+    };
     let (mut model, bytes) = model_file::load(path, &compute)?;
     drop(bytes);
     let tensor = fixed_tensor(model.metadata().input_size);

@@ -14,7 +14,7 @@ mod summary;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use eomt_edge_core::data::{Frame, Normalization, PixelFormat, Tensor};
+use eomt_edge_core::data::{Frame, Normalization, PixelFormat, Tensor, TokenMerging};
 use eomt_edge_core::preprocess::Preprocessor;
 use eomt_edge_core::scenes::Scene;
 use eomt_edge_host::model_file::threads_or_cores;
@@ -34,6 +34,8 @@ pub struct BenchOptions {
     pub threads: usize,
     /// How pictures are normalized for a third-party export.
     pub normalization: Normalization,
+    /// Patch tokens that are merged away.
+    pub merging: TokenMerging,
     /// Frames to time, after the warm-up.
     pub frames: usize,
     /// A picture instead of a procedural scene.
@@ -131,6 +133,9 @@ fn json(path: &Path, options: &BenchOptions, findings: &Findings) -> Value {
         "load_ms": round(findings.load_ms, 1), "load_to_first_inference_ms": round(findings.first_inference_ms, 1),
         "rss_after_load_mib": round(findings.rss_after_load_mib, 1), "peak_rss_mib": round(findings.peak_rss_mib, 1),
     });
+    if !options.merging.is_off() {
+        document["merge"] = json!(options.merging.to_string());
+    }
     if let Some(operators) = &findings.operators {
         document["operators"] = operators.json();
         for (key, value) in operators.json_beside() {
@@ -148,7 +153,8 @@ fn print(path: &Path, options: &BenchOptions, findings: &Findings) -> Result<()>
     let threads = if *threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
     let queries = if options.all_queries { ", masks of all queries" } else { "" };
     let memory = if findings.remembers { ", each frame after the one before" } else { "" };
-    let title = format!("{} ({precision}), {isa}, {threads}{queries}{memory}", path.display());
+    let merging = if options.merging.is_off() { String::new() } else { format!(", tokens merged {}", options.merging) };
+    let title = format!("{} ({precision}), {isa}, {threads}{queries}{merging}{memory}", path.display());
     say(format_args!("{title}, {} frames of {width}x{height}", options.frames))?;
     say(format_args!("{:<12}{:>10}{:>10}{:>10}   milliseconds", "stage", "min", "median", "p95"))?;
     let StageSummaries { stages, total } = &findings.stages;

@@ -28,8 +28,13 @@ pub(super) struct Loaded {
 
 pub(super) fn load(path: &Path, options: &BenchOptions) -> Result<Loaded> {
     let started = Instant::now();
-    let compute =
-        Compute { threads: options.threads, isa: options.isa.clone(), normalization: options.normalization, ..Compute::default() };
+    let compute = Compute {
+        threads: options.threads,
+        isa: options.isa.clone(),
+        normalization: options.normalization,
+        merging: options.merging,
+        ..Compute::default()
+    };
     let (mut model, bytes) = model_file::load(path, &compute)?;
     drop(bytes);
     let load_ms = started.elapsed().as_secs_f64() * 1000.0;

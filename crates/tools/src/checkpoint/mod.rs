@@ -41,7 +41,7 @@ mod presets;
 mod state;
 mod tensors;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod timm;
 mod torch;
 mod upstream;

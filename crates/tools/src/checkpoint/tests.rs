@@ -6,7 +6,7 @@
 mod broken;
 mod damage;
 mod family;
-mod forward;
+pub(crate) mod forward;
 mod named;
 mod wrapped;
 

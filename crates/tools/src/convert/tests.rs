@@ -1,5 +1,7 @@
 //! Preparing a network for int8 does not change what it computes.
 
+mod token_merging;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

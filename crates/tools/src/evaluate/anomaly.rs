@@ -197,7 +197,10 @@ impl Run<'_> {
 
 impl Scorer {
     fn load(path: &Path, options: &EvaluateOptions) -> Result<Scorer> {
-        let (model, _) = model_file::load_checked(path, &Compute::threads(options.threads).with_normalization(options.normalization))?;
+        let (model, _) = model_file::load_checked(
+            path,
+            &Compute::threads(options.threads).with_normalization(options.normalization).with_merging(options.merging),
+        )?;
         let (height, width) = model.metadata().input_size;
         if options.windows && height != width {
             return usage(format!("--windows needs a square input, and {} takes {height}x{width}", path.display()));

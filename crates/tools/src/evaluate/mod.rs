@@ -43,7 +43,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
-use eomt_edge_core::data::{Exif, Normalization, Task};
+use eomt_edge_core::data::{Exif, Normalization, Task, TokenMerging};
 use eomt_edge_core::segment::Anomaly;
 use eomt_edge_host::bags::{self, BagName};
 use eomt_edge_host::files;
@@ -99,6 +99,8 @@ pub struct EvaluateOptions {
     pub threads: usize,
     /// How pictures are normalized for a third-party export.
     pub normalization: Normalization,
+    /// Patch tokens that are merged away.
+    pub merging: TokenMerging,
     /// Pictures with more pixels are refused.
     pub max_pixels: u64,
     /// Whether the EXIF orientation of pictures counts.
@@ -134,6 +136,7 @@ impl EvaluateOptions {
             limit: None,
             threads: 0,
             normalization: Normalization::Auto,
+            merging: TokenMerging::default(),
             max_pixels: 64 << 20,
             exif: Exif::Apply,
             json: false,

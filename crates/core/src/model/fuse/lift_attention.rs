@@ -42,7 +42,7 @@ pub(super) fn attention(context: &Context, model: &TypedModel, node: &TypedNode,
         inputs.push(patch.tap_model(model, mask)?);
     }
     let part = |slot: usize| Part { slot, stride: width, offset: 0 };
-    let spec = AttentionSpec { shape, q: part(0), k: part(1), v: part(2), mask: mask.map(|_| 3) };
+    let spec = AttentionSpec { shape, q: part(0), k: part(1), v: part(2), mask: mask.map(|_| 3), bias: None };
     let (last, wanted) = merged(model, product, &shape);
     let target = super::view::shape(model, last.into());
     // the shape that is wanted, with its axes of 1: a reshape would copy

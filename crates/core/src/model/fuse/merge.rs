@@ -110,7 +110,7 @@ fn qkv(context: &Context, model: &TypedModel, node: &TypedNode, name: &str, op: 
     let together = patch.wire_node(format!("{name}.qkv"), Lifted::new(Spec::Linear(spec), &sizes, &context.engine), &[x])?[0];
     let part = |index: usize| Part { slot: 0, stride, offset: offsets[index] };
     let mask = attention.mask.map(|_| 1);
-    let joined = AttentionSpec { shape: attention.shape, q: part(0), k: part(1), v: part(2), mask };
+    let joined = AttentionSpec { shape: attention.shape, q: part(0), k: part(1), v: part(2), mask, bias: None };
     let mut inputs = tvec![together];
     if let Some(slot) = attention.mask {
         inputs.push(patch.tap_model(model, node.inputs[slot])?);

@@ -15,7 +15,7 @@ pub struct Part {
     pub offset: usize,
 }
 
-/// `softmax(q k^T scale + mask) v` per head (scaled dot-product attention, Vaswani et al. 2017, section 3.2.1).
+/// `softmax(q k^T scale + mask + bias) v` per head (scaled dot-product attention, Vaswani et al. 2017, section 3.2.1).
 ///
 /// `[queries, heads * head_dim]`; queries and tokens are as many as the inputs have at run time, those of `shape` are the plan's.
 #[derive(Debug, Clone)]
@@ -29,6 +29,17 @@ pub struct AttentionSpec {
     pub v: Part,
     /// The input that is added to the scores, `[queries, tokens]`.
     pub mask: Option<usize>,
+    /// What is added to the scores of the last keys, whatever the query.
+    pub bias: Option<KeyBias>,
+}
+
+/// One value for each of the last `keys` keys: the last values of input `slot`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyBias {
+    /// Number of the input.
+    pub slot: usize,
+    /// Number of values.
+    pub keys: usize,
 }
 
 impl AttentionSpec {
@@ -54,6 +65,7 @@ impl Kernel for AttentionSpec {
         let (q, k, v) = (part(self.q), part(self.k), part(self.v));
         let mask = self.mask.map_or(&[][..], |slot| inputs[slot]);
         assert!(self.mask.is_none() || mask.len() == shape.queries * shape.tokens, "a mask has one value for each score");
+        let bias = self.bias.map_or(&[][..], |KeyBias { slot, keys }| &inputs[slot][inputs[slot].len() - keys..]);
         let width = shape.heads * shape.head_dim;
         engine.with_heads(|heads| {
             heads.resize_with(shape.heads.max(heads.len()), || Head::new(isa, shape.scores));
@@ -62,7 +74,7 @@ impl Kernel for AttentionSpec {
                 with_scratch(|scratch| head.prepare(isa, shape, index, k, v, &mut scratch.attention));
             });
             engine.workers.rows(out, width, isa.tile_rows(), block_rows(isa), &|first, out| {
-                let block = Block { first, count: out.len() / width, q, heads, mask };
+                let block = Block { first, count: out.len() / width, q, heads, mask, bias };
                 with_scratch(|scratch| attend(isa, shape, &block, out, &mut scratch.attention));
             });
         });

@@ -10,6 +10,7 @@ use crate::kernels::arch::Isa;
 use crate::kernels::attention::{AttentionScratch, Head};
 use crate::kernels::linear::FusedMlpScratch;
 use crate::kernels::scale_block::ScaleScratch;
+use crate::kernels::token_merging::QuadtreeScratch;
 use crate::kernels::workers::Workers;
 
 /// Shared by all operators of one model.
@@ -31,6 +32,7 @@ pub struct Scratch {
     pub scale: ScaleScratch,
     /// Gathered patches.
     pub patches: Vec<f32>,
+    pub quadtree: QuadtreeScratch,
 }
 
 thread_local! {

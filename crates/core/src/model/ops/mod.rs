@@ -17,6 +17,7 @@ mod patches;
 mod scale_block;
 #[cfg(test)]
 pub(super) mod tests;
+mod token_merging;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use tract_onnx::prelude::{TVec, TractResult, TypedFact, TypedModel, TypedNode, tvec};
 use tract_onnx::tract_core::internal::*;
 
-pub use attention::{AttentionSpec, Part};
+pub use attention::{AttentionSpec, KeyBias, Part};
 pub use concat::ConcatSpec;
 pub use engine::Engine;
 pub use linear::{Columns, LayerSpec, LinearSpec, Matrix};
@@ -32,6 +33,7 @@ pub use norm::{ActivationSpec, NormSpec};
 pub use offset::OffsetSpec;
 pub use patches::PatchesSpec;
 pub use scale_block::ScaleBlockSpec;
+pub use token_merging::{Groups, GroupsSpec, MergeTokensSpec, UnmergeTokensSpec};
 
 /// What a [`Lifted`] node stands for.
 #[derive(Debug, Clone)]
@@ -44,6 +46,9 @@ pub enum Spec {
     Attention(AttentionSpec),
     Patches(PatchesSpec),
     ScaleBlock(ScaleBlockSpec),
+    Groups(GroupsSpec),
+    MergeTokens(MergeTokensSpec),
+    UnmergeTokens(UnmergeTokensSpec),
 }
 
 /// A recognized operator that is not packed yet; it has one f32 output of a fixed shape.
@@ -155,6 +160,9 @@ impl TypedOp for Lifted {
             Spec::Attention(spec) => Arc::new(spec.clone()),
             Spec::Patches(spec) => Arc::new(patches::PatchesKernel::pack(spec, self.engine.isa)?),
             Spec::ScaleBlock(spec) => Arc::new(scale_block::ScaleBlockKernel::pack(spec, self.engine.isa)?),
+            Spec::Groups(spec) => Arc::new(spec.clone()),
+            Spec::MergeTokens(spec) => Arc::new(spec.clone()),
+            Spec::UnmergeTokens(spec) => Arc::new(spec.clone()),
         };
         let fused = Fused { kernel, shape: self.shape.clone(), engine: self.engine.clone() };
         Ok(Some(TypedModelPatch::replace_single_op(model, node, &node.inputs, fused)?))

@@ -95,7 +95,7 @@ fn attention_runs_with_other_token_counts() {
     const WIDTH: usize = HEADS * DIM;
     let shape = Shape { queries: 11, tokens: 11, heads: HEADS, head_dim: DIM, scale: 0.5, scores: ScorePrecision::F32 };
     let part = |offset: usize| Part { slot: 0, stride: 3 * WIDTH, offset };
-    let spec = Spec::Attention(AttentionSpec { shape, q: part(0), k: part(WIDTH), v: part(2 * WIDTH), mask: None });
+    let spec = Spec::Attention(AttentionSpec { shape, q: part(0), k: part(WIDTH), v: part(2 * WIDTH), mask: None, bias: None });
     let op = packed(spec, &[&[11, 3 * WIDTH]], &[11, WIDTH]);
     for tokens in [11, 6, 1, 17, 11] {
         let qkv = values(tokens * 3 * WIDTH, tokens);

@@ -4,7 +4,7 @@
 use super::*;
 
 /// Rows of width D.
-type Rows = Vec<Vec<f32>>;
+pub(crate) type Rows = Vec<Vec<f32>>;
 
 fn linear(x: &Rows, layer: &Linear) -> Rows {
     let inputs = layer.weight.shape[1];
@@ -198,6 +198,17 @@ fn embed(network: &Network, pixels: &[f32], grid: [usize; 2]) -> Rows {
 }
 
 fn run(network: &Network, pixels: &[f32]) -> (Rows, Rows) {
+    run_with(network, pixels, |_, _, _| {}, |_| {})
+}
+
+/// [`run`], with a look at the number of the next block, the tokens before it and the keys of the block before, and at the tokens after
+/// the last one.
+pub(crate) fn run_with(
+    network: &Network,
+    pixels: &[f32],
+    mut before: impl FnMut(usize, &mut Rows, &Rows),
+    after: impl FnOnce(&mut Rows),
+) -> (Rows, Rows) {
     let grid = [0, 1].map(|i| network.image_size[i] / network.patch_size[i]);
     let angles = match network.position {
         Position::Rotary { theta } => Some(angles(grid, network.hidden / network.heads, theta)),
@@ -206,7 +217,9 @@ fn run(network: &Network, pixels: &[f32]) -> (Rows, Rows) {
     let mut x = embed(network, pixels, grid);
     let mut mask = None;
     let first = network.blocks.len() - network.num_blocks;
+    let mut keys = Rows::new();
     for (i, block) in network.blocks.iter().enumerate() {
+        before(i, &mut x, &keys);
         if i == first {
             x = network.queries.data.chunks(network.hidden).map(<[f32]>::to_vec).chain(x).collect();
         }
@@ -220,11 +233,13 @@ fn run(network: &Network, pixels: &[f32]) -> (Rows, Rows) {
                 }
             }
         }
+        keys = linear(&norm(&x, &block.norm1), &block.k);
         let y = attention(&norm(&x, &block.norm1), block, network.heads, angles.as_deref(), mask.as_ref());
         add(&mut x, &y, &block.scale1);
         let y = mlp(&norm(&x, &block.norm2), &block.mlp);
         add(&mut x, &y, &block.scale2);
     }
+    after(&mut x);
     let (classes, masks, _) = predict(network, &x, grid);
     (classes, masks)
 }
