@@ -112,6 +112,7 @@ fn read_config(args: &RunArgs) -> Result<Config, ConfigError> {
     if let Some(model) = &args.model {
         config.model.path.clone_from(model);
     }
+    config.model.reuse = args.reuse.or(config.model.reuse);
     if let Some(source) = &args.source {
         config.source.uri.clone_from(source);
     }

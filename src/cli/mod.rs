@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use eomt_edge_core::model::ReuseConfig;
 
 /// Environment variables, for the help.
 const ENVIRONMENT: &str = "\
@@ -89,6 +90,9 @@ pub struct RunArgs {
         long_help = None
     )]
     pub source: Option<String>,
+    /// Patches that do not change keep what they had: model.reuse [default without a value: 6,0.6,16]
+    #[arg(long, num_args = 0..=1, default_missing_value = "6,0.6,16", value_name = "THRESHOLD[,BUDGET[,REFRESH]]")]
+    pub reuse: Option<ReuseConfig>,
     /// A single key of the configuration, e.g. ring.slots=4
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,

@@ -84,6 +84,7 @@ fn run_bench(args: BenchArgs) -> anyhow::Result<()> {
         operators: args.operators,
         compare_ort: args.compare_ort,
         mark: args.mark,
+        reuse: args.reuse,
     };
     bench(&args.model, &options)
 }
@@ -130,6 +131,7 @@ fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
         mask_threshold: args.thresholds.mask_threshold,
         overlap_threshold: args.thresholds.overlap_threshold,
         windows: args.windows,
+        reuse: args.reuse,
         anomaly: match args.anomaly_score {
             AnomalyArg::Max => Anomaly::Max,
             AnomalyArg::Rba => Anomaly::Rba,

@@ -19,6 +19,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use eomt_edge_core::data::{Colour, InputEnd, Normalization, PixelFormat, RawLayout, Stride, Task, Thresholds};
+use eomt_edge_core::model::ReuseConfig;
 use serde::Deserialize;
 
 pub use camera::{CameraConfig, Flip};
@@ -116,6 +117,9 @@ pub struct ModelConfig {
     /// Default: what the model was trained for.
     #[serde(deserialize_with = "optional_from_str")]
     pub task: Option<Task>,
+    /// Keep what patches had that have not changed: `off`, or `THRESHOLD[,BUDGET[,REFRESH]]`.
+    #[serde(deserialize_with = "off_or_from_str")]
+    pub reuse: Option<ReuseConfig>,
     /// A segment needs this score, 0 to 1. Default: the model's.
     pub threshold: Option<f64>,
     /// A pixel belongs to a mask from this probability on. Default: the model's.
@@ -232,6 +236,15 @@ fn optional_from_str<'de, D: serde::Deserializer<'de>, T: FromStr<Err = String>>
     from_str(deserializer).map(Some)
 }
 
+fn off_or_from_str<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: FromStr<Err: std::fmt::Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    if text == "off" { Ok(None) } else { text.parse().map(Some).map_err(serde::de::Error::custom) }
+}
+
 impl Default for ModelConfig {
     fn default() -> ModelConfig {
         ModelConfig {
@@ -244,6 +257,7 @@ impl Default for ModelConfig {
             isa: String::new(),
             normalization: Normalization::Auto,
             task: None,
+            reuse: None,
             threshold: None,
             mask_threshold: None,
             overlap_threshold: None,

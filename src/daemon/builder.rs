@@ -89,7 +89,7 @@ impl Network {
 /// On what `[model]` wants it computed.
 pub fn compute(config: &ModelConfig) -> Compute {
     let isa = Some(config.isa.clone()).filter(|isa| !isa.is_empty());
-    Compute { threads: config.threads, isa, cores: config.cores.clone(), normalization: config.normalization }
+    Compute { threads: config.threads, isa, cores: config.cores.clone(), normalization: config.normalization, reuse: config.reuse }
 }
 
 /// What `source.uri` names; nothing is opened yet.

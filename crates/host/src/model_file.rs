@@ -15,7 +15,7 @@ use eomt_edge_core::data::Normalization;
 use eomt_edge_core::kernels::arch::{Isa, IsaError};
 use eomt_edge_core::kernels::workers::Workers;
 use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Texts};
-use eomt_edge_core::model::{Agreement, Companions, LoadOptions, Model, ModelError, is_contained};
+use eomt_edge_core::model::{Agreement, Companions, LoadOptions, Model, ModelError, ReuseConfig, is_contained};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::contents::{Contents, RecordedWeights};
@@ -84,7 +84,7 @@ impl ModelFileError {
 pub const ISA_VARIABLE: &str = "EOMT_EDGE_ISA";
 
 /// The threads and instructions that a model runs on, and how its file is read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Compute {
     /// Threads of one inference; 0 = one per core.
     pub threads: usize,
@@ -94,6 +94,8 @@ pub struct Compute {
     pub cores: Vec<usize>,
     /// Where a third-party export's pixel values are normalized.
     pub normalization: Normalization,
+    /// Keep what patches had that have not changed since the last frame.
+    pub reuse: Option<ReuseConfig>,
 }
 
 impl Compute {
@@ -105,6 +107,11 @@ impl Compute {
     /// The same for files that may be third-party exports.
     pub fn with_normalization(self, normalization: Normalization) -> Compute {
         Compute { normalization, ..self }
+    }
+
+    /// The same with reuse over time.
+    pub fn with_reuse(self, reuse: Option<ReuseConfig>) -> Compute {
+        Compute { reuse, ..self }
     }
 
     fn isa(&self) -> Result<Isa, ModelFileError> {
@@ -253,8 +260,8 @@ fn open(path: &Path, compute: &Compute, expected: &Expected) -> Result<Opened, M
     let weights = RecordedWeights::new(WeightFiles::beside(path), expected.tried.as_ref());
     let isa = compute.isa()?;
     let workers = compute.workers().map_err(ModelFileError::Threads)?;
-    let normalization = compute.normalization;
-    let options = LoadOptions { isa, workers, external_data: Some(&weights), companions, normalization, ..LoadOptions::default() };
+    let Compute { normalization, reuse, .. } = *compute;
+    let options = LoadOptions { isa, workers, external_data: Some(&weights), companions, normalization, reuse, ..LoadOptions::default() };
     let model = match (Model::load(&bytes, &options), unreadable) {
         // a file that describes itself needs no other one
         (Ok(model), Some(error)) if model.metadata().converter.is_empty() => return Err(error),

@@ -68,11 +68,13 @@ impl Model {
         let mut agreement = Agreement { class: 0.0, masks: 0.0, allowed, inputs: inputs.len(), roundings: None };
         for input in &inputs {
             let mut logits = Logits::default();
+            self.reset();
             self.run(input, |class, kept| kept.extend(0..class.queries), &mut logits)?;
             let [class, masks] = differences(&[logits.class.values, logits.masks], &plain.run(input)?)?;
             agreement.class = agreement.class.max(class);
             agreement.masks = agreement.masks.max(masks);
         }
+        self.reset();
         agreement.check_bound(allowed, [agreement.class, agreement.masks])?;
         if left_out {
             let exact = Plain::new(bytes, size, false, options)?;

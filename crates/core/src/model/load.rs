@@ -17,6 +17,7 @@ use super::metadata::names;
 use super::onnx::ExternalData;
 use super::ops::Engine;
 use super::third_party::{self, Companions};
+use super::reuse::{Reuse, ReuseConfig};
 use super::{MaskOutput, Metadata, Model, ModelError, Origin, PRODUCER, Remarks, bounds, masks, onnx};
 use crate::data::Normalization;
 use crate::kernels::arch::Isa;
@@ -38,6 +39,8 @@ pub struct LoadOptions<'a> {
     pub external_data: Option<&'a dyn ExternalData>,
     /// Compute only the masks of kept queries when the graph allows it. Off only to compare.
     pub prune_masks: bool,
+    /// Keep what patches had that have not changed since the last frame; `None`: compute every frame anew.
+    pub reuse: Option<ReuseConfig>,
 }
 
 impl Default for LoadOptions<'_> {
@@ -49,6 +52,7 @@ impl Default for LoadOptions<'_> {
             normalization: Normalization::Auto,
             external_data: None,
             prune_masks: true,
+            reuse: None,
         }
     }
 }
@@ -232,6 +236,8 @@ fn assemble(
         None => MaskOutput::Dense,
     };
     let unmasked = masks::unmasked(&model).map_err(&optimizing)?;
+    let reuse = options.reuse.map(|config| Reuse::rewrite(&mut model, metadata.image_std, config)).transpose().map_err(&optimizing)?;
+    let reuse = reuse.transpose().map_err(|reason| ModelError::NoReuse { reason })?;
     let model = model.into_optimized().map_err(&optimizing)?;
     let mask_cost = unmasked.and_then(|unmasked| masks::cost(&model, unmasked));
     remarks.warnings.extend(mask_cost.map(|cost| cost.to_string()));
@@ -242,5 +248,5 @@ fn assemble(
     let state = plan.spawn().map_err(&optimizing)?;
     let origin = Origin { int8: quantized, roundings, ..origin };
     let mask_size = (mask_shape[2], mask_shape[3]);
-    Ok(Model { metadata, origin, plan, state, masks, engine, queries, classes, mask_size, mask_cost, remarks })
+    Ok(Model { metadata, origin, plan, state, masks, engine, queries, classes, mask_size, mask_cost, remarks, reuse })
 }

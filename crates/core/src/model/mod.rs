@@ -28,6 +28,7 @@ mod observe;
 mod onnx;
 mod ops;
 pub mod processor;
+mod reuse;
 #[cfg(test)]
 mod tests;
 mod third_party;
@@ -44,6 +45,7 @@ pub use masks::MaskCost;
 pub use metadata::{IMAGENET_MEAN, IMAGENET_STD, Metadata, Precision, names};
 pub use observe::{Observer, Operator, Unfused};
 pub use onnx::ExternalData;
+pub use reuse::{ReuseConfig, ReuseConfigError, ReuseCounts};
 pub use third_party::Companions;
 
 use crate::data::{ClassLogits, Logits, Tensor};
@@ -52,6 +54,7 @@ use crate::kernels::product::{MaskProductScratch, mask_product};
 use contain::contained;
 use fuse::MaskProduct;
 use ops::Engine;
+use reuse::Reuse;
 
 /// `producer_name` of the files that `convert` writes: they describe themselves.
 pub const PRODUCER: &str = "eomt-edge";
@@ -115,6 +118,12 @@ pub enum ModelError {
     /// [`LoadOptions::normalization`] for a file of ours.
     #[error("normalization applies to third-party exports only: this file itself says what it takes")]
     NotThirdParty,
+    /// [`LoadOptions::reuse`] for a network that reads its patches in another way.
+    #[error("reuse over time cannot be applied to this network: {reason}; leave it off")]
+    NoReuse {
+        /// Which node, and why.
+        reason: String,
+    },
     /// tract failed.
     #[error("the inference engine cannot {action} this network: {reason}")]
     Engine {
@@ -225,6 +234,7 @@ pub struct Model {
     mask_size: (usize, usize),
     mask_cost: Option<MaskCost>,
     remarks: Remarks,
+    reuse: Option<Reuse>,
 }
 
 impl std::fmt::Debug for Model {
@@ -312,7 +322,9 @@ impl Model {
             contained("run", || {
                 let outputs = self.state.run(tvec![tensor]).map_err(ModelError::engine("run"))?;
                 self.heads(&outputs, keep, logits, None)
-            })
+            })?;
+            self.reuse.iter_mut().for_each(Reuse::after);
+            Ok(())
         })
     }
 
@@ -334,18 +346,27 @@ impl Model {
             contained("run", || {
                 let outputs = observe::run(&mut self.state, tvec![tensor], &operators, observer).map_err(ModelError::engine("run"))?;
                 self.heads(&outputs, keep, logits, Some(observer))
-            })
+            })?;
+            self.reuse.iter_mut().for_each(Reuse::after);
+            Ok(())
         })
     }
 
     /// Forgets what operators remember of earlier inputs: the next run gives what a freshly loaded model gives. Buffers stay warm.
     pub fn reset(&mut self) {
+        self.reuse.iter_mut().for_each(Reuse::reset);
         if self.state.op_states.iter().any(Option::is_some) {
             self.state = self.plan.spawn().expect("this plan gave a state when the model was loaded");
         }
     }
 
-    fn feed(&self, input: &Tensor) -> Result<TValue, ModelError> {
+    /// How many patches were computed since the last reset; `None`: reuse is off.
+    pub fn reuse_counts(&self) -> Option<ReuseCounts> {
+        self.reuse.as_ref().map(Reuse::counts)
+    }
+
+    /// The input as the plan takes it, and what of it is to be computed.
+    fn feed(&mut self, input: &Tensor) -> Result<TValue, ModelError> {
         let (expected_height, expected_width) = self.metadata.input_size;
         if (input.height, input.width) != self.metadata.input_size {
             return Err(ModelError::InputSize { expected_height, expected_width, height: input.height, width: input.width });
@@ -356,6 +377,7 @@ impl Model {
         let values = Arc::get_mut(&mut tensor).expect("a buffer that was taken has no other owner");
         let mut plain = values.try_as_plain_ram_mut().map_err(&feeding)?;
         plain.as_slice_mut().map_err(&feeding)?.copy_from_slice(&input.values);
+        self.reuse.iter_mut().for_each(|reuse| reuse.before(input));
         Ok(self.engine.keep(tensor))
     }
 
