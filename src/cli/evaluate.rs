@@ -74,8 +74,8 @@ pub struct EvaluateArgs {
     /// Thresholds.
     #[command(flatten)]
     pub thresholds: ThresholdArgs,
-    /// Pictures are frames of one clip, in the order of the dataset, and patches that do not change keep what they had, as run does with --reuse [default without a value: 6,0.6,16]
-    #[arg(long, num_args = 0..=1, default_missing_value = "6,0.6,16", value_name = "THRESHOLD[,BUDGET[,REFRESH]]")]
+    /// Pictures are frames of one clip, in the order of the dataset, and patches that do not change keep what they had, as run does with --reuse [default without a value: 6,0.5,30]
+    #[arg(long, num_args = 0..=1, default_missing_value = "6,0.5,30", value_name = "THRESHOLD[,BUDGET[,REFRESH]]")]
     pub reuse: Option<ReuseConfig>,
     /// Semantic: overlapping windows along the longer side instead of padding
     #[arg(long)]

@@ -90,8 +90,8 @@ pub struct RunArgs {
         long_help = None
     )]
     pub source: Option<String>,
-    /// Patches that do not change keep what they had: model.reuse [default without a value: 6,0.6,16]
-    #[arg(long, num_args = 0..=1, default_missing_value = "6,0.6,16", value_name = "THRESHOLD[,BUDGET[,REFRESH]]")]
+    /// Patches that do not change keep what they had: model.reuse [default without a value: 6,0.5,30]
+    #[arg(long, num_args = 0..=1, default_missing_value = "6,0.5,30", value_name = "THRESHOLD[,BUDGET[,REFRESH]]")]
     pub reuse: Option<ReuseConfig>,
     /// A single key of the configuration, e.g. ring.slots=4
     #[arg(long, value_name = "KEY=VALUE")]

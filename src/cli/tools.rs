@@ -196,8 +196,8 @@ pub struct BenchArgs {
     /// A picture instead of a procedural scene, or a directory of frames, which are taken in the order of their names, again and again
     #[arg(long, value_name = "FILE|DIR")]
     pub image: Option<PathBuf>,
-    /// Patches that do not change from frame to frame keep what they had, as run does with --reuse [default without a value: 6,0.6,16]
-    #[arg(long, num_args = 0..=1, default_missing_value = "6,0.6,16", value_name = "THRESHOLD[,BUDGET[,REFRESH]]")]
+    /// Patches that do not change from frame to frame keep what they had, as run does with --reuse [default without a value: 6,0.5,30]
+    #[arg(long, num_args = 0..=1, default_missing_value = "6,0.5,30", value_name = "THRESHOLD[,BUDGET[,REFRESH]]")]
     pub reuse: Option<ReuseConfig>,
     /// A segment needs this score [default: the model's]
     #[arg(long, value_parser = probability, value_name = "X")]

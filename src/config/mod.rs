@@ -241,7 +241,10 @@ where
     D: serde::Deserializer<'de>,
     T: FromStr<Err: std::fmt::Display>,
 {
-    let text = String::deserialize(deserializer)?;
+    let text = match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(text) => text,
+        other => other.to_string(),
+    };
     if text == "off" { Ok(None) } else { text.parse().map(Some).map_err(serde::de::Error::custom) }
 }
 

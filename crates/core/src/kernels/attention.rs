@@ -430,4 +430,39 @@ mod tests {
             }
         }
     }
+
+    /// Packed from some rows or from all, the same bits.
+    #[test]
+    fn updated_heads_are_prepared_ones() {
+        for (tokens, leading, chosen) in [(7, 2, vec![0u32, 3]), (41, 5, (0..36).collect()), (33, 0, vec![1, 2, 31, 32]), (9, 3, vec![])] {
+            for scores in [ScorePrecision::F32, ScorePrecision::Int8] {
+                let (heads, head_dim) = (2, 20);
+                let (shape, stride) = (Shape { queries: tokens, tokens, heads, head_dim, scale: 0.3, scores }, 3 * heads * head_dim);
+                let (old, new) = (numbers(tokens * stride, 3), numbers(tokens * stride, 5));
+                let rows = Rows { leading, chosen: &chosen };
+                let (mut mixed, mut fewer) = (old.clone(), Vec::new());
+                for token in rows.tokens() {
+                    mixed[token * stride..][..stride].copy_from_slice(&new[token * stride..][..stride]);
+                    fewer.extend_from_slice(&new[token * stride..][..stride]);
+                }
+                assert_eq!(fewer.len(), rows.count() * stride);
+                suite::each_isa(|isa| {
+                    let part = |values, index: usize| Strided { values, stride, offset: index * heads * head_dim };
+                    let mut scratch = AttentionScratch::default();
+                    let mut out = vec![f32::NAN; tokens * heads * head_dim];
+                    let updated: Vec<Head> = (0..heads)
+                        .map(|index| {
+                            let mut head = Head::new(isa, scores);
+                            head.prepare(isa, &shape, index, part(&old, 1), part(&old, 2), &mut scratch);
+                            head.update(isa, index, rows, part(&fewer, 1), part(&fewer, 2), &mut scratch);
+                            head
+                        })
+                        .collect();
+                    let block = Block { first: 0, count: tokens, q: part(&mixed, 0), heads: &updated, mask: &[] };
+                    attend(isa, &shape, &block, &mut out, &mut scratch);
+                    assert_eq!(out, run(isa, &shape, &mixed, &[], 1000), "{} {tokens} {scores:?}", isa.name());
+                });
+            }
+        }
+    }
 }

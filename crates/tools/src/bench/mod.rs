@@ -18,9 +18,9 @@ use eomt_edge_core::data::{Frame, Normalization, PixelFormat, Tensor};
 use eomt_edge_core::model::{Metadata, ReuseConfig, ReuseCounts};
 use eomt_edge_core::preprocess::Preprocessor;
 use eomt_edge_core::scenes::Scene;
+use eomt_edge_host::model_file::Compute;
 use eomt_edge_host::model_file::threads_or_cores;
 use eomt_edge_host::output::say;
-use eomt_edge_host::model_file::Compute;
 use eomt_edge_host::pictures::read_picture;
 use serde_json::{Map, Value, json};
 

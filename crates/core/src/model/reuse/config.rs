@@ -20,7 +20,7 @@ pub const SINGLE: f32 = 8.0;
 
 impl Default for ReuseConfig {
     fn default() -> ReuseConfig {
-        ReuseConfig { threshold: 6.0, budget: 0.6, refresh: 16 }
+        ReuseConfig { threshold: 6.0, budget: 0.5, refresh: 30 }
     }
 }
 
@@ -28,7 +28,7 @@ impl Default for ReuseConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReuseConfigError {
     /// It has more or fewer parts, or one is no number.
-    #[error("'{0}' does not read THRESHOLD[,BUDGET[,REFRESH]], e.g. 6,0.6,16")]
+    #[error("'{0}' does not read THRESHOLD[,BUDGET[,REFRESH]], e.g. 6,0.5,30")]
     Form(String),
     /// A number outside of its range.
     #[error("the {name} is {range}, not {value}")]

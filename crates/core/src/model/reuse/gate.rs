@@ -3,7 +3,7 @@
 //! ```text
 //! per patch, per channel:  means of cells of 4x4 pixels differ by more than the threshold,   a moving edge, slow light
 //!                          or a single value by more than eight times that                   a thin line
-//! then:  neighbours of what changed;  the part of all patches that is due;  all, where that is more than the budget
+//! then:  the part of all patches that is due;  all, where that is more than the budget
 //! ```
 //!
 //! A mean of 16 pixels has a quarter of the noise of one, so that noise of a camera stays below a threshold that still sees a small
@@ -34,8 +34,7 @@ pub struct Gate {
     is_valid: bool,
     /// Frames since the reset.
     frames: u64,
-    changed: Vec<bool>,
-    marked: Vec<bool>,
+    chosen: Vec<bool>,
     /// Of one line of cells, per column: sum and largest magnitude of differences.
     sums: Vec<f32>,
     peaks: Vec<f32>,
@@ -51,8 +50,8 @@ impl Gate {
     pub fn new(config: ReuseConfig, patch: (usize, usize), std: [f32; 3]) -> Gate {
         let limits = std.map(|std| config.threshold / (255.0 * std));
         let cell = (cell(patch.0), cell(patch.1));
-        let (seen, changed, marked, sums, peaks) = Default::default();
-        Gate { config, patch, cell, limits, seen, is_valid: false, frames: 0, changed, marked, sums, peaks }
+        let (seen, chosen, sums, peaks) = Default::default();
+        Gate { config, patch, cell, limits, seen, is_valid: false, frames: 0, chosen, sums, peaks }
     }
 
     /// Chooses the patches of the next frame. [`Gate::done`] must follow when they have been computed, else the next frame computes all.
@@ -64,13 +63,12 @@ impl Gate {
             return self.take_all(input, selection);
         }
         self.compare(input, selection.grid);
-        self.spread(selection.grid);
-        self.marked[due].fill(true);
-        let count = self.marked.iter().filter(|is_set| **is_set).count();
+        self.chosen[due].fill(true);
+        let count = self.chosen.iter().filter(|is_set| **is_set).count();
         if count as f32 > self.config.budget * patches as f32 {
             return self.take_all(input, selection);
         }
-        selection.choose(&self.marked);
+        selection.choose(&self.chosen);
         let (_, columns) = selection.grid;
         let (ph, pw) = self.patch;
         for index in selection.chosen.iter().map(|index| *index as usize) {
@@ -97,8 +95,7 @@ impl Gate {
         self.seen.resize(input.values.len(), 0.0);
         self.seen.copy_from_slice(&input.values);
         let patches = selection.grid.0 * selection.grid.1;
-        self.changed.resize(patches, false);
-        self.marked.resize(patches, false);
+        self.chosen.resize(patches, false);
         self.sums.resize(input.width, 0.0);
         self.peaks.resize(input.width, 0.0);
         selection.choose_all();
@@ -111,11 +108,11 @@ impl Gate {
         bound(turn)..bound(turn + 1)
     }
 
-    /// Sets `changed`.
+    /// Sets `chosen` where a patch has changed.
     fn compare(&mut self, input: &Tensor, (rows, columns): (usize, usize)) {
         let ((ph, pw), (ch, cw), width) = (self.patch, self.cell, input.width);
         let used = columns * pw;
-        self.changed.fill(false);
+        self.chosen.fill(false);
         for (channel, row) in (0..3).flat_map(|channel| (0..rows).map(move |row| (channel, row))) {
             let (mean, single) = (self.limits[channel] * (ch * cw) as f32, self.limits[channel] * SINGLE);
             for cell in 0..ph / ch {
@@ -126,7 +123,7 @@ impl Gate {
                     let at = (channel * input.height + row * ph + cell * ch + y) * width;
                     add_differences(&input.values[at..at + used], &self.seen[at..at + used], sums, peaks);
                 }
-                let changed = &mut self.changed[row * columns..][..columns];
+                let changed = &mut self.chosen[row * columns..][..columns];
                 for (changed, (sums, peaks)) in changed.iter_mut().zip(sums.chunks_exact(pw).zip(peaks.chunks_exact(pw))) {
                     let within = |sums: &[f32]| sums.iter().sum::<f32>().abs() <= mean;
                     *changed |= !(sums.chunks_exact(cw).all(within) && peaks.iter().all(|peak| *peak <= single));
@@ -134,20 +131,7 @@ impl Gate {
             }
         }
     }
-
-    /// Sets `marked`: what has changed, and its neighbours.
-    fn spread(&mut self, (rows, columns): (usize, usize)) {
-        for (index, marked) in self.marked.iter_mut().enumerate() {
-            let (y, x) = (index / columns, index % columns);
-            let across = x.saturating_sub(SPREAD)..(x + SPREAD + 1).min(columns);
-            let mut lines = y.saturating_sub(SPREAD)..(y + SPREAD + 1).min(rows);
-            *marked = lines.any(|y| self.changed[y * columns..][..columns][across.clone()].contains(&true));
-        }
-    }
 }
-
-/// Patches around a changed one that are computed, too.
-const SPREAD: usize = 0;
 
 /// Adds the differences of a line to `sums`, and keeps the largest magnitudes in `peaks`.
 fn add_differences(now: &[f32], seen: &[f32], sums: &mut [f32], peaks: &mut [f32]) {
@@ -156,5 +140,108 @@ fn add_differences(now: &[f32], seen: &[f32], sums: &mut [f32], peaks: &mut [f32
         *sum += difference;
         let magnitude = difference.abs();
         *peak = if magnitude > *peak { magnitude } else { *peak };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three patches across, two down, of 16x16 pixels; and pixels that fill no patch.
+    const SIZE: (usize, usize) = (39, 50);
+
+    fn gate(config: ReuseConfig, patch: usize) -> (Gate, Selection, Tensor) {
+        let selection = Selection::new((SIZE.0 / patch, SIZE.1 / patch), 1);
+        (Gate::new(config, (patch, patch), [0.25, 0.5, 1.0]), selection, Tensor::zeros(SIZE.0, SIZE.1))
+    }
+
+    /// Only what changes; no budget, no refresh.
+    fn only_changes(threshold: f32) -> ReuseConfig {
+        ReuseConfig { threshold, budget: 1.0, refresh: 0 }
+    }
+
+    fn choose(gate: &mut Gate, selection: &mut Selection, input: &Tensor) -> Vec<u32> {
+        gate.choose(input, selection);
+        gate.done();
+        selection.chosen.clone()
+    }
+
+    /// Adds levels of 8 bits to a rectangle of one channel.
+    fn paint(input: &mut Tensor, channel: usize, (top, left): (usize, usize), (height, width): (usize, usize), levels: f32) {
+        for at in (top..top + height).flat_map(|y| (left..left + width).map(move |x| (channel * SIZE.0 + y) * SIZE.1 + x)) {
+            input.values[at] += levels / 255.0 / [0.25, 0.5, 1.0][channel];
+        }
+    }
+
+    #[test]
+    fn small_objects_count_and_noise_does_not() {
+        for channel in 0..3 {
+            let (mut gate, mut selection, mut input) = gate(only_changes(6.0), 16);
+            assert_eq!(choose(&mut gate, &mut selection, &input), [0, 1, 2, 3, 4, 5]);
+            assert_eq!(choose(&mut gate, &mut selection, &input), [0u32; 0]);
+            paint(&mut input, channel, (20, 36), (4, 4), 7.0); // one cell of the last patch
+            assert_eq!(choose(&mut gate, &mut selection, &input), [5]);
+            paint(&mut input, channel, (0, 15), (1, 2), 49.0); // one pixel of two patches
+            assert_eq!(choose(&mut gate, &mut selection, &input), [0, 1]);
+            paint(&mut input, channel, (0, 0), (32, 48), 5.9); // all, by less than the threshold
+            assert_eq!(choose(&mut gate, &mut selection, &input), [0u32; 0]);
+            paint(&mut input, channel, (32, 0), (7, 50), 200.0); // what fills no patch
+            assert_eq!(choose(&mut gate, &mut selection, &input), [0u32; 0]);
+            // normal noise of 4 levels: sqrt(2) of 4 / 4 in a mean
+            for (at, value) in input.values.iter_mut().enumerate() {
+                let uniform: f32 = (0..12).map(|turn| ((at * 12 + turn) * 7919 % 10007) as f32 / 10007.0).sum();
+                *value += (uniform - 6.0) * 4.0 / 255.0 / [0.25, 0.5, 1.0][at / (SIZE.0 * SIZE.1)];
+            }
+            paint(&mut input, channel, (0, 0), (32, 48), -5.9);
+            assert_eq!(choose(&mut gate, &mut selection, &input), [0u32; 0]);
+        }
+    }
+
+    #[test]
+    fn slow_changes_add_up_and_nan_counts() {
+        let (mut gate, mut selection, mut input) = gate(only_changes(6.0), 16);
+        choose(&mut gate, &mut selection, &input);
+        let mut chosen = Vec::new();
+        for _ in 0..8 {
+            paint(&mut input, 0, (0, 0), (16, 16), 2.2);
+            chosen.push(choose(&mut gate, &mut selection, &input).len());
+        }
+        assert_eq!(chosen, [0, 0, 1, 0, 0, 1, 0, 0]);
+        input.values[17] = f32::NAN;
+        assert_eq!(choose(&mut gate, &mut selection, &input), [1]);
+        assert_eq!(choose(&mut gate, &mut selection, &input), [1], "NaN is never what it was");
+    }
+
+    #[test]
+    fn at_threshold_zero_any_difference_counts() {
+        let (mut gate, mut selection, mut input) = gate(only_changes(0.0), 16);
+        choose(&mut gate, &mut selection, &input);
+        // a mean that stays, and the smallest step there is
+        input.values[0] = 1.0;
+        input.values[1] = -1.0;
+        assert_eq!(choose(&mut gate, &mut selection, &input), [0]);
+        input.values[16] = f32::MIN_POSITIVE;
+        assert_eq!(choose(&mut gate, &mut selection, &input), [1]);
+    }
+
+    #[test]
+    fn patches_are_due_in_turn_and_beyond_the_budget_all_are() {
+        for patch in [8, 13, 14, 16] {
+            let config = ReuseConfig { threshold: 6.0, budget: 0.5, refresh: 4 };
+            let (mut gate, mut selection, mut input) = gate(config, patch);
+            let patches = (SIZE.0 / patch * (SIZE.1 / patch)) as u32;
+            assert_eq!(choose(&mut gate, &mut selection, &input).len() as u32, patches);
+            let mut seen: Vec<u32> = (0..4).flat_map(|_| choose(&mut gate, &mut selection, &input)).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..patches).collect::<Vec<_>>(), "{patch}: each once in four frames");
+            paint(&mut input, 1, (0, 0), (39, 26), 90.0);
+            choose(&mut gate, &mut selection, &input);
+            assert!(selection.all, "{patch}");
+            // a frame that failed left nothing to build on
+            gate.choose(&input, &mut selection);
+            assert!(!selection.all, "{patch}");
+            gate.choose(&input, &mut selection);
+            assert!(selection.all, "{patch}");
+        }
     }
 }

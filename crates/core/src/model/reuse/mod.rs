@@ -30,8 +30,6 @@ mod gate;
 mod kernels;
 mod rewrite;
 mod selection;
-#[cfg(test)]
-mod tests;
 
 pub use config::{ReuseConfig, ReuseConfigError};
 
