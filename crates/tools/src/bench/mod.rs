@@ -24,6 +24,7 @@ use eomt_edge_host::output::say;
 use eomt_edge_host::pictures::read_picture;
 use serde_json::{Map, Value, json};
 
+use crate::datasets::pictures;
 use compare::Comparison;
 use operators::OperatorTable;
 use stages::StageSummaries;
@@ -186,26 +187,20 @@ fn pixel_values(metadata: &Metadata, frame: &Frame) -> Tensor {
     tensor
 }
 
-/// The pictures of a directory in the order of their names.
-fn clip(directory: &Path) -> Result<Vec<PathBuf>> {
-    let unreadable = || format!("{}: cannot be read", directory.display());
-    let entries = std::fs::read_dir(directory).with_context(unreadable)?.collect::<Result<Vec<_>, _>>().with_context(unreadable)?;
-    let is_picture = |path: &PathBuf| {
-        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
-        extension.is_some_and(|extension| ["png", "jpg", "jpeg"].iter().any(|known| extension == *known))
-    };
-    let mut pictures: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(is_picture).collect();
-    pictures.sort();
-    if pictures.is_empty() {
+/// The first pictures of a directory in the order of their names, as many as are used.
+fn clip(directory: &Path, options: &BenchOptions) -> Result<Vec<PathBuf>> {
+    let mut found = pictures(directory)?;
+    if found.is_empty() {
         bail!("{}: there are no PNG or JPEG pictures in it", directory.display());
     }
-    Ok(pictures)
+    found.truncate(options.frames + WARM_UP);
+    Ok(found)
 }
 
 /// At least one frame.
 fn inputs(options: &BenchOptions) -> Result<Vec<Frame>> {
     if let Some(image) = &options.image {
-        let pictures = if image.is_dir() { clip(image)? } else { vec![image.clone()] };
+        let pictures = if image.is_dir() { clip(image, options)? } else { vec![image.clone()] };
         let frames = pictures.iter().map(|path| Ok(read_picture(path, options.max_pixels)?)).collect::<Result<Vec<_>>>()?;
         if let Some(other) = frames.iter().find(|frame| (frame.width, frame.height) != (frames[0].width, frames[0].height)) {
             let (directory, Frame { width, height, .. }) = (image.display(), other);
