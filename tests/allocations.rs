@@ -231,6 +231,30 @@ fn assert_inference_allocates_nothing(bytes: &[u8], merge: &str) {
     }
 }
 
+/// The same with reuse over time: whole frames, still ones, and others in between, of which each chooses another number of patches.
+#[test]
+fn reuse_allocates_nothing_after_warm_up() {
+    let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/eomt-nano-scenes.onnx")).expect("the shipped model");
+    let reuse = Some("6,0.6,9".parse().expect("a setting"));
+    let mut model = Model::load(&bytes, &LoadOptions { reuse, ..LoadOptions::default() }).expect("loads");
+    let (height, width) = model.metadata().input_size;
+    let mut input = Tensor::zeros(height, width);
+    let mut logits = Logits::default();
+    let mut full = 0;
+    for frame in 0..40 {
+        let rows = if frame % 10 == 9 { height } else { frame % 7 * 13 };
+        input.values[..rows * width].iter_mut().enumerate().for_each(|(at, value)| *value = ((at * 7919 + frame) % 255) as f32 / 64.0);
+        ALLOCATIONS.set(0);
+        BYTES.set(0);
+        model.run(&input, |class: &ClassLogits, kept: &mut Vec<usize>| kept.extend(0..class.queries), &mut logits).expect("runs");
+        let (allocations, bytes) = (ALLOCATIONS.get(), BYTES.get());
+        full += u32::from(model.reuse_counts().expect("reuse is on").full > u64::from(full));
+        // the buffers of one thread grow to the frame that needs most
+        assert!(frame < 12 || (allocations, bytes) == (0, 0), "frame {frame}: {allocations} allocations, {bytes} bytes");
+    }
+    assert!((4..20).contains(&full), "{full} whole frames");
+}
+
 /// A camera's picture of 320x240 pixels.
 fn jpeg(number: usize) -> Vec<u8> {
     let frame = &frames(PixelFormat::Rgb24)[number];

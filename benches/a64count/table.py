@@ -119,4 +119,5 @@ def main():
         print("NOTE:", warning)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use eomt_edge_core::data::{Exif, Normalization, Task, TokenMerging};
+use eomt_edge_core::model::ReuseConfig;
 
 use super::dataset::DatasetArgs;
 use super::tools::ThresholdArgs;
@@ -100,6 +101,9 @@ pub struct EvaluateArgs {
     /// Thresholds.
     #[command(flatten)]
     pub thresholds: ThresholdArgs,
+    /// Pictures are frames of one clip, in the order of the dataset, and patches that do not change keep what they had, as run does with --reuse [default without a value: 6,0.5,30]
+    #[arg(long, num_args = 0..=1, default_missing_value = "6,0.5,30", value_name = "THRESHOLD[,BUDGET[,REFRESH]]")]
+    pub reuse: Option<ReuseConfig>,
     /// Semantic: overlapping windows along the longer side instead of padding
     #[arg(long)]
     pub windows: bool,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use eomt_edge_core::data::TokenMerging;
+use eomt_edge_core::model::ReuseConfig;
 
 /// Environment variables, for the help.
 const ENVIRONMENT: &str = "\
@@ -93,6 +94,9 @@ pub struct RunArgs {
     /// Merge this share of the patch tokens before a block: faster, less exact: model.merge
     #[arg(long, value_name = "RATIO[@BLOCK]")]
     pub merge: Option<TokenMerging>,
+    /// Patches that do not change keep what they had: model.reuse [default without a value: 6,0.5,30]
+    #[arg(long, num_args = 0..=1, default_missing_value = "6,0.5,30", value_name = "THRESHOLD[,BUDGET[,REFRESH]]")]
+    pub reuse: Option<ReuseConfig>,
     /// A single key of the configuration, e.g. ring.slots=4
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,

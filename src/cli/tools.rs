@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use eomt_edge_core::data::{Exif, Normalization, Task, TokenMerging};
+use eomt_edge_core::model::ReuseConfig;
 
 use super::values::{ClassList, INPUT_SIDE_MAX, InputSize, class_list, input_size, probability, rate, speed, threads};
 
@@ -205,9 +206,12 @@ pub struct BenchArgs {
     /// Frames that count, after a warm-up
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub frames: u32,
-    /// A picture instead of a procedural scene
-    #[arg(long, value_name = "FILE")]
+    /// A picture instead of a procedural scene, or a directory of frames, which are taken in the order of their names, again and again
+    #[arg(long, value_name = "FILE|DIR")]
     pub image: Option<PathBuf>,
+    /// Patches that do not change from frame to frame keep what they had, as run does with --reuse [default without a value: 6,0.5,30]
+    #[arg(long, num_args = 0..=1, default_missing_value = "6,0.5,30", value_name = "THRESHOLD[,BUDGET[,REFRESH]]")]
+    pub reuse: Option<ReuseConfig>,
     /// A segment needs this score [default: the model's]
     #[arg(long, value_parser = probability, value_name = "X")]
     pub threshold: Option<f64>,
@@ -223,8 +227,8 @@ pub struct BenchArgs {
     /// Also compare with ONNX Runtime: its shared library, e.g. libonnxruntime.so (same file, same threads, in turns, network only, masks of all queries)
     #[arg(long, value_name = "LIB")]
     pub compare_ort: Option<PathBuf>,
-    /// For an instruction counter: only the network, on a fixed tensor, without a warm-up; on 64-bit ARM `hint #112` after loading and after each of the --frames
-    #[arg(long, conflicts_with_all = ["json", "operators", "compare_ort", "image"])]
+    /// For an instruction counter: only the network, on a fixed tensor or the frames of --image, without a warm-up; on 64-bit ARM `hint #112` after loading and after each of the --frames
+    #[arg(long, conflicts_with_all = ["json", "operators", "compare_ort"])]
     pub mark: bool,
     /// One JSON object instead of a table
     #[arg(long)]

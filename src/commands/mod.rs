@@ -95,6 +95,7 @@ fn run_bench(args: BenchArgs) -> anyhow::Result<()> {
         operators: args.operators,
         compare_ort: args.compare_ort,
         mark: args.mark,
+        reuse: args.reuse,
     };
     bench(&args.model, &options)
 }
@@ -137,6 +138,7 @@ fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
         mask_threshold: args.thresholds.mask_threshold,
         overlap_threshold: args.thresholds.overlap_threshold,
         windows: args.windows,
+        reuse: args.reuse,
         anomaly: match args.anomaly_score {
             AnomalyArg::Max => Anomaly::Max,
             AnomalyArg::Rba => Anomaly::Rba,
@@ -189,6 +191,8 @@ fn run_video(directory: PathBuf, args: EvaluateArgs) -> anyhow::Result<()> {
         limit: args.limit.map(|limit| limit as usize),
         threads: args.threads,
         normalization: args.normalization,
+        merging: args.merge,
+        reuse: args.reuse,
         max_pixels: args.max_pixels,
         json: args.json,
         save: args.save,

@@ -20,6 +20,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use eomt_edge_core::data::{Colour, InputEnd, Normalization, PixelFormat, RawLayout, Stride, Task, Thresholds, TokenMerging};
+use eomt_edge_core::model::ReuseConfig;
 use serde::Deserialize;
 
 pub use camera::{CameraConfig, Flip};
@@ -123,6 +124,9 @@ pub struct ModelConfig {
     /// Default: what the model was trained for.
     #[serde(deserialize_with = "optional_from_str")]
     pub task: Option<Task>,
+    /// Keep what patches had that have not changed: `off`, or `THRESHOLD[,BUDGET[,REFRESH]]`.
+    #[serde(deserialize_with = "off_or_from_str")]
+    pub reuse: Option<ReuseConfig>,
     /// A segment needs this score, 0 to 1. Default: the model's.
     pub threshold: Option<f64>,
     /// A pixel belongs to a mask from this probability on. Default: the model's.
@@ -240,6 +244,18 @@ fn optional_from_str<'de, D: serde::Deserializer<'de>, T: FromStr<Err = String>>
     from_str(deserializer).map(Some)
 }
 
+fn off_or_from_str<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: FromStr<Err: std::fmt::Display>,
+{
+    let text = match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    if text == "off" { Ok(None) } else { text.parse().map(Some).map_err(serde::de::Error::custom) }
+}
+
 impl Default for ModelConfig {
     fn default() -> ModelConfig {
         ModelConfig {
@@ -253,6 +269,7 @@ impl Default for ModelConfig {
             normalization: Normalization::Auto,
             merge: TokenMerging::default(),
             task: None,
+            reuse: None,
             threshold: None,
             mask_threshold: None,
             overlap_threshold: None,

@@ -98,7 +98,8 @@ impl Network {
 /// On what `[model]` wants it computed.
 pub fn compute(config: &ModelConfig) -> Compute {
     let isa = Some(config.isa.clone()).filter(|isa| !isa.is_empty());
-    Compute { threads: config.threads, isa, cores: config.cores.clone(), normalization: config.normalization, merging: config.merge }
+    let ModelConfig { threads, normalization, merge: merging, reuse, .. } = *config;
+    Compute { threads, isa, cores: config.cores.clone(), normalization, merging, reuse }
 }
 
 /// What `source.uri` names; nothing is opened yet.

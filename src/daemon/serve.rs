@@ -198,6 +198,7 @@ impl Server {
         }
         if self.last_no_signal.replace(now).is_none() {
             log::warn!("no frame for {limit} s; readers are told 'no signal' until one comes");
+            self.network.pipeline.reset(); // what comes then may show another scene
             self.service.status("no signal: waiting for frames");
             self.screen.show(State::NoSignal);
         }

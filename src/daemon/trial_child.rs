@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use eomt_edge_core::data::Task;
+use eomt_edge_core::model::ReuseConfig;
 use eomt_edge_host::bounds;
 use eomt_edge_host::contents::Contents;
 use eomt_edge_host::files;
@@ -25,6 +26,7 @@ pub struct Request {
     normalization: String,
     merge: String,
     task: Option<String>,
+    reuse: Option<String>,
     sha256: String,
     /// Of processor time on each thread, after which the kernel ends an orphan.
     seconds: u64,
@@ -92,6 +94,7 @@ impl Request {
             normalization: config.normalization.name().to_owned(),
             merge: config.merge.to_string(),
             task: config.task.map(|task| task.name().to_owned()),
+            reuse: config.reuse.map(|reuse| reuse.to_string()),
             sha256: config.sha256.clone(),
             seconds,
             held: Held::now(),
@@ -107,6 +110,7 @@ impl Request {
             normalization: self.normalization.parse()?,
             merge: self.merge.parse()?,
             task: self.task.as_deref().map(str::parse::<Task>).transpose()?,
+            reuse: self.reuse.as_deref().map(str::parse::<ReuseConfig>).transpose().map_err(|error| error.to_string())?,
             sha256: self.sha256.clone(),
             ..ModelConfig::default()
         })
@@ -301,8 +305,9 @@ mod tests {
 
     #[test]
     fn a_request_survives_the_way() {
-        let config =
-            ModelConfig { threads: 3, cores: vec![1, 2], isa: "scalar".to_owned(), sha256: "ab".to_owned(), ..ModelConfig::default() };
+        let reuse = Some(ReuseConfig { threshold: 2.5, budget: 0.25, refresh: 9 });
+        let (isa, sha256) = ("scalar".to_owned(), "ab".to_owned());
+        let config = ModelConfig { threads: 3, cores: vec![1, 2], isa, sha256, reuse, ..ModelConfig::default() };
         let text = serde_json::to_string(&Request::new(&config, 5)).unwrap();
         let request: Request = serde_json::from_str(&text).unwrap();
         assert_eq!(request.config(&config.path), Ok(config));

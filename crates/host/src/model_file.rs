@@ -15,7 +15,7 @@ use eomt_edge_core::data::{Normalization, TokenMerging};
 use eomt_edge_core::kernels::arch::{Isa, IsaError};
 use eomt_edge_core::kernels::workers::Workers;
 use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Texts};
-use eomt_edge_core::model::{Agreement, Companions, LoadOptions, Model, ModelError, is_contained};
+use eomt_edge_core::model::{Agreement, Companions, LoadOptions, Model, ModelError, ReuseConfig, is_contained};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::contents::{Contents, RecordedWeights};
@@ -96,6 +96,8 @@ pub struct Compute {
     pub normalization: Normalization,
     /// Patch tokens that are merged away.
     pub merging: TokenMerging,
+    /// Keep what patches had that have not changed since the last frame.
+    pub reuse: Option<ReuseConfig>,
 }
 
 impl Compute {
@@ -112,6 +114,11 @@ impl Compute {
     /// The same with fewer patch tokens.
     pub fn with_merging(self, merging: TokenMerging) -> Compute {
         Compute { merging, ..self }
+    }
+
+    /// The same with reuse over time.
+    pub fn with_reuse(self, reuse: Option<ReuseConfig>) -> Compute {
+        Compute { reuse, ..self }
     }
 
     fn isa(&self) -> Result<Isa, ModelFileError> {
@@ -271,8 +278,9 @@ fn open(path: &Path, compute: &Compute, expected: &Expected) -> Result<Opened, M
     let weights = RecordedWeights::new(WeightFiles::beside(path), expected.tried.as_ref());
     let isa = compute.isa()?;
     let workers = compute.workers().map_err(ModelFileError::Threads)?;
-    let Compute { normalization, merging, .. } = *compute;
-    let options = LoadOptions { isa, workers, external_data: Some(&weights), companions, normalization, merging, ..LoadOptions::default() };
+    let Compute { normalization, merging, reuse, .. } = *compute;
+    let external_data: Option<&dyn ExternalData> = Some(&weights);
+    let options = LoadOptions { isa, workers, external_data, companions, normalization, merging, reuse, ..LoadOptions::default() };
     let model = match (Model::load(&bytes, &options), unreadable) {
         // a file that describes itself needs no other one
         (Ok(model), Some(error)) if model.metadata().converter.is_empty() => return Err(error),

@@ -60,20 +60,43 @@ impl<'a> Strided<'a> {
     }
 }
 
+/// Which tokens the rows of a matrix are that has some of them only: the first `leading` ones, then `leading + c` for each c of `chosen`.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// Tokens that always have a row.
+    pub leading: usize,
+    /// Of the tokens behind these, ascending.
+    pub chosen: &'a [u32],
+}
+
+impl Rows<'_> {
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        self.leading + self.chosen.len()
+    }
+
+    /// The token of each row.
+    #[inline(always)]
+    pub fn tokens(&self) -> impl Iterator<Item = usize> {
+        let leading = self.leading;
+        (0..leading).chain(self.chosen.iter().map(move |index| leading + *index as usize))
+    }
+}
+
 /// Keys and values of one head, packed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Head {
     keys: Keys,
     values: Values,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Keys {
     Int8(PackedI8),
     F32(PackedF32),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Values {
     Half(PackedHalf),
     F32(PackedF32),
@@ -99,6 +122,12 @@ impl Head {
             *self = Head::new(isa, shape.scores);
         }
         prepare(isa, self, shape, index, k, v, &mut scratch.key);
+    }
+
+    /// Replaces keys and values of some tokens in what [`Head::prepare`] packed for the same shape: row i of `k` and `v` is the i-th
+    /// token of `rows`.
+    pub fn update(&mut self, isa: Isa, index: usize, rows: Rows, k: Strided, v: Strided, scratch: &mut AttentionScratch) {
+        update(isa, self, index, rows, k, v, &mut scratch.key);
     }
 }
 
@@ -134,6 +163,34 @@ fn prepare_body(isa: Isa, head: &mut Head, shape: &Shape, index: usize, k: Strid
             }
         }
     }
+}
+
+#[inline(always)]
+fn update_body(isa: Isa, head: &mut Head, index: usize, rows: Rows, k: Strided, v: Strided, key: &mut Vec<i8>) {
+    let dim = match &head.keys {
+        Keys::Int8(panels) => panels.k(),
+        Keys::F32(panels) => panels.k(),
+    };
+    let column = index * dim;
+    key.resize(dim, 0);
+    for (row, token) in rows.tokens().enumerate() {
+        let (from, values) = (k.row(row, column, dim), v.row(row, column, dim));
+        match &mut head.keys {
+            Keys::Int8(panels) => {
+                let scale = quantize_symmetric(isa, from, key);
+                panels.set_column(token, key, scale);
+            }
+            Keys::F32(panels) => panels.set_column(token, from),
+        }
+        match &mut head.values {
+            Values::Half(panels) => panels.set_row(token, values),
+            Values::F32(panels) => panels.set_row(token, values),
+        }
+    }
+}
+
+per_isa! {
+    fn update[isa](head: &mut Head, index: usize, rows: Rows, k: Strided, v: Strided, key: &mut Vec<i8>) = update_body;
 }
 
 per_isa! {
@@ -411,6 +468,41 @@ mod tests {
                     at += size;
                 }
             });
+        }
+    }
+
+    /// Packed from some rows or from all, the same bits.
+    #[test]
+    fn updated_heads_are_prepared_ones() {
+        for (tokens, leading, chosen) in [(7, 2, vec![0u32, 3]), (41, 5, (0..36).collect()), (33, 0, vec![1, 2, 31, 32]), (9, 3, vec![])] {
+            for scores in [ScorePrecision::F32, ScorePrecision::Int8] {
+                let (heads, head_dim) = (2, 20);
+                let (shape, stride) = (Shape { queries: tokens, tokens, heads, head_dim, scale: 0.3, scores }, 3 * heads * head_dim);
+                let (old, new) = (numbers(tokens * stride, 3), numbers(tokens * stride, 5));
+                let rows = Rows { leading, chosen: &chosen };
+                let (mut mixed, mut fewer) = (old.clone(), Vec::new());
+                for token in rows.tokens() {
+                    mixed[token * stride..][..stride].copy_from_slice(&new[token * stride..][..stride]);
+                    fewer.extend_from_slice(&new[token * stride..][..stride]);
+                }
+                assert_eq!(fewer.len(), rows.count() * stride);
+                suite::each_isa(|isa| {
+                    let part = |values, index: usize| Strided { values, stride, offset: index * heads * head_dim };
+                    let mut scratch = AttentionScratch::default();
+                    let mut out = vec![f32::NAN; tokens * heads * head_dim];
+                    let updated: Vec<Head> = (0..heads)
+                        .map(|index| {
+                            let mut head = Head::new(isa, scores);
+                            head.prepare(isa, &shape, index, part(&old, 1), part(&old, 2), &mut scratch);
+                            head.update(isa, index, rows, part(&fewer, 1), part(&fewer, 2), &mut scratch);
+                            head
+                        })
+                        .collect();
+                    let block = Block { first: 0, count: tokens, q: part(&mixed, 0), heads: &updated, mask: &[], bias: &[] };
+                    attend(isa, &shape, &block, &mut out, &mut scratch);
+                    assert_eq!(out, run(isa, &shape, &mixed, (&[], &[]), 1000), "{} {tokens} {scores:?}", isa.name());
+                });
+            }
         }
     }
 }

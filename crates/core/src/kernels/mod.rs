@@ -32,6 +32,7 @@ pub mod product;
 pub mod quantize;
 pub mod resize;
 pub mod scale_block;
+pub mod scale_changed;
 #[cfg(test)]
 pub(crate) mod suite;
 #[doc(hidden)]

@@ -185,7 +185,7 @@ impl PackedF32 {
 }
 
 /// A matrix `[k, n]` in half precision, packed as panels `[n / nr][k / kr][nr][kr]`; the padding is zero.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PackedHalf {
     tile: HalfTile,
     k: usize,
@@ -243,6 +243,19 @@ impl PackedHalf {
                     self.data[at + nr..at + nr + columns].copy_from_slice(lower);
                 }
             }
+        }
+    }
+
+    /// Sets row `i` alone (all columns); its neighbour stays as it is.
+    #[inline(always)]
+    pub fn set_row(&mut self, i: usize, row: &[f32]) {
+        let (HalfTile { nr, kr, .. }, depth, n) = (self.tile, self.depth(), self.n);
+        assert!(i < self.k && row.len() == n);
+        self.row.resize(self.row.len().max(n), 0);
+        to_half(row, &mut self.row[..n]);
+        for (index, values) in self.row[..n].chunks(nr).enumerate() {
+            let at = (index * depth + i / kr * kr) * nr + i % kr;
+            self.data[at..].iter_mut().step_by(kr).zip(values).for_each(|(to, from)| *to = *from);
         }
     }
 

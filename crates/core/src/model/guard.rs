@@ -70,6 +70,7 @@ impl Model {
         let mut agreement = Agreement { class: 0.0, masks: 0.0, allowed, inputs: inputs.len(), roundings: None };
         for input in &inputs {
             let mut logits = Logits::default();
+            self.reset();
             self.run(input, |class, kept| kept.extend(0..class.queries), &mut logits)?;
             let [class, masks] = differences(&[logits.class.values, logits.masks], &plain.run(input)?)?;
             agreement.class = agreement.class.max(class);

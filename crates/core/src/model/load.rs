@@ -17,6 +17,7 @@ use super::fuse::{self, MaskProduct};
 use super::metadata::names;
 use super::onnx::ExternalData;
 use super::ops::Engine;
+use super::reuse::{Reuse, ReuseConfig};
 use super::third_party::{self, Companions};
 use super::{MaskOutput, Metadata, Model, ModelError, Origin, PRODUCER, Remarks, bounds, masks, onnx, token_merging};
 use crate::data::{Normalization, TokenMerging};
@@ -41,6 +42,8 @@ pub struct LoadOptions<'a> {
     pub merging: TokenMerging,
     /// Compute only the masks of kept queries when the graph allows it. Off only to compare.
     pub prune_masks: bool,
+    /// Keep what patches had that have not changed since the last frame; `None`: compute every frame anew.
+    pub reuse: Option<ReuseConfig>,
 }
 
 impl Default for LoadOptions<'_> {
@@ -53,6 +56,7 @@ impl Default for LoadOptions<'_> {
             external_data: None,
             merging: TokenMerging::default(),
             prune_masks: true,
+            reuse: None,
         }
     }
 }
@@ -271,6 +275,11 @@ fn assemble(
         None => MaskOutput::Dense,
     };
     let unmasked = masks::unmasked(&model).map_err(&optimizing)?;
+    if options.reuse.is_some() && merges_tokens {
+        return Err(ModelError::NoReuse { reason: "it merges tokens, and other ones in each frame".to_owned() });
+    }
+    let reuse = options.reuse.map(|config| Reuse::rewrite(&mut model, metadata.image_std, config)).transpose().map_err(&optimizing)?;
+    let reuse = reuse.transpose().map_err(|reason| ModelError::NoReuse { reason })?;
     let model = model.into_optimized().map_err(&optimizing)?;
     let mask_cost = unmasked.and_then(|unmasked| masks::cost(&model, unmasked));
     remarks.warnings.extend(mask_cost.map(|cost| cost.to_string()));
@@ -282,5 +291,20 @@ fn assemble(
     let origin = Origin { int8: quantized, roundings, ..origin };
     let mask_size = (mask_shape[2], mask_shape[3]);
     let carried = metadata.state.as_ref().map(Carried::first);
-    Ok(Model { metadata, origin, plan, state, masks, engine, carried, queries, classes, mask_size, mask_cost, merges_tokens, remarks })
+    Ok(Model {
+        metadata,
+        origin,
+        plan,
+        state,
+        masks,
+        engine,
+        carried,
+        queries,
+        classes,
+        mask_size,
+        mask_cost,
+        merges_tokens,
+        remarks,
+        reuse,
+    })
 }

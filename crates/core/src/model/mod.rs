@@ -29,6 +29,7 @@ mod observe;
 mod onnx;
 mod ops;
 pub mod processor;
+mod reuse;
 #[cfg(test)]
 mod tests;
 mod third_party;
@@ -47,6 +48,7 @@ pub use masks::MaskCost;
 pub use metadata::{IMAGENET_MEAN, IMAGENET_STD, Metadata, Precision, names};
 pub use observe::{Observer, Operator, Unfused};
 pub use onnx::ExternalData;
+pub use reuse::{ReuseConfig, ReuseConfigError, ReuseCounts};
 pub use third_party::Companions;
 
 use crate::data::{ClassLogits, Logits, Tensor};
@@ -56,6 +58,7 @@ use carried::Carried;
 use contain::contained;
 use fuse::MaskProduct;
 use ops::Engine;
+use reuse::Reuse;
 
 /// `producer_name` of the files that `convert` writes: they describe themselves.
 pub const PRODUCER: &str = "eomt-edge";
@@ -123,6 +126,12 @@ pub enum ModelError {
     #[error("tokens cannot be merged (--merge, model.merge): {reason}")]
     TokenMerging {
         /// Why, and what would be right.
+        reason: String,
+    },
+    /// [`LoadOptions::reuse`] for a network that reads its patches in another way.
+    #[error("reuse over time cannot be applied to this network: {reason}; leave it off")]
+    NoReuse {
+        /// Which node, and why.
         reason: String,
     },
     /// tract failed.
@@ -238,6 +247,7 @@ pub struct Model {
     mask_cost: Option<MaskCost>,
     merges_tokens: bool,
     remarks: Remarks,
+    reuse: Option<Reuse>,
 }
 
 impl std::fmt::Debug for Model {
@@ -331,7 +341,9 @@ impl Model {
             contained("run", || {
                 let outputs = self.state.run(inputs).map_err(ModelError::engine("run"))?;
                 self.heads(&outputs, keep, logits, None)
-            })
+            })?;
+            self.reuse.iter_mut().for_each(Reuse::after);
+            Ok(())
         })
     }
 
@@ -353,7 +365,9 @@ impl Model {
             contained("run", || {
                 let outputs = observe::run(&mut self.state, inputs, &operators, observer).map_err(ModelError::engine("run"))?;
                 self.heads(&outputs, keep, logits, Some(observer))
-            })
+            })?;
+            self.reuse.iter_mut().for_each(Reuse::after);
+            Ok(())
         })
     }
 
@@ -367,12 +381,19 @@ impl Model {
         if let Some(carried) = &mut self.carried {
             carried.reset();
         }
+        self.reuse.iter_mut().for_each(Reuse::reset);
         if self.state.op_states.iter().any(Option::is_some) {
             self.state = self.plan.spawn().expect("this plan gave a state when the model was loaded");
         }
     }
 
-    fn feed(&self, input: &Tensor) -> Result<TVec<TValue>, ModelError> {
+    /// How many patches were computed since the last reset; `None`: reuse is off.
+    pub fn reuse_counts(&self) -> Option<ReuseCounts> {
+        self.reuse.as_ref().map(Reuse::counts)
+    }
+
+    /// The input as the plan takes it, and what of it is to be computed.
+    fn feed(&mut self, input: &Tensor) -> Result<TVec<TValue>, ModelError> {
         let (expected_height, expected_width) = self.metadata.input_size;
         if (input.height, input.width) != self.metadata.input_size {
             return Err(ModelError::InputSize { expected_height, expected_width, height: input.height, width: input.width });
@@ -383,6 +404,7 @@ impl Model {
         if let Some(carried) = &self.carried {
             inputs.push(carried.feed(&self.engine).map_err(&feeding)?);
         }
+        self.reuse.iter_mut().for_each(|reuse| reuse.before(input));
         Ok(inputs)
     }
 

@@ -46,6 +46,7 @@ fn summing() -> Model {
         mask_size: (4, 4),
         mask_cost: None,
         remarks: Remarks::default(),
+        reuse: None,
     }
 }
 

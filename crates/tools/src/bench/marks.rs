@@ -3,30 +3,26 @@
 use std::path::Path;
 
 use anyhow::Result;
-use eomt_edge_core::data::Logits;
+use eomt_edge_core::data::{Logits, Tensor};
 use eomt_edge_core::kernels::arch::mark;
-use eomt_edge_host::model_file::{self, Compute};
+use eomt_edge_host::model_file;
 use eomt_edge_host::output::say;
 
-use super::{BenchOptions, fixed_tensor, stages};
+use super::{BenchOptions, fixed_tensor, inputs, pixel_values, stages};
 
 /// Runs `options.frames` inferences; as in the daemon, with the masks of surviving queries only, unless `options.all_queries` is set.
 pub(super) fn run(path: &Path, options: &BenchOptions) -> Result<()> {
-    let compute = Compute {
-        threads: options.threads,
-        isa: options.isa.clone(),
-        normalization: options.normalization,
-        merging: options.merging,
-        ..Compute::default()
-    };
-    let (mut model, bytes) = model_file::load(path, &compute)?;
+    let (mut model, bytes) = model_file::load(path, &super::compute(options))?;
     drop(bytes);
-    let tensor = fixed_tensor(model.metadata().input_size);
+    let tensors: Vec<Tensor> = match options.image {
+        Some(_) => inputs(options)?.iter().map(|frame| pixel_values(model.metadata(), frame)).collect(),
+        None => vec![fixed_tensor(model.metadata().input_size)],
+    };
     let config = stages::config(&model, options);
     let mut logits = Logits::default();
     mark();
-    for _ in 0..options.frames {
-        model.run(&tensor, |class, kept| stages::keep(class, &config, options.all_queries, kept), &mut logits)?;
+    for tensor in tensors.iter().cycle().take(options.frames) {
+        model.run(tensor, |class, kept| stages::keep(class, &config, options.all_queries, kept), &mut logits)?;
         mark();
     }
     let isa = model.isa().name();

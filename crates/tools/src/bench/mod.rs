@@ -13,15 +13,18 @@ mod summary;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use eomt_edge_core::data::{Frame, Normalization, PixelFormat, Tensor, TokenMerging};
+use eomt_edge_core::model::{Metadata, ReuseConfig, ReuseCounts};
 use eomt_edge_core::preprocess::Preprocessor;
 use eomt_edge_core::scenes::Scene;
+use eomt_edge_host::model_file::Compute;
 use eomt_edge_host::model_file::threads_or_cores;
 use eomt_edge_host::output::say;
 use eomt_edge_host::pictures::read_picture;
 use serde_json::{Map, Value, json};
 
+use crate::datasets::pictures;
 use compare::Comparison;
 use operators::OperatorTable;
 use stages::StageSummaries;
@@ -38,7 +41,7 @@ pub struct BenchOptions {
     pub merging: TokenMerging,
     /// Frames to time, after the warm-up.
     pub frames: usize,
-    /// A picture instead of a procedural scene.
+    /// A picture instead of a procedural scene, or a directory of frames.
     pub image: Option<PathBuf>,
     /// (width, height) of the scene, pixels.
     pub size: (u32, u32),
@@ -56,6 +59,8 @@ pub struct BenchOptions {
     pub operators: bool,
     /// Also a comparison with this ONNX Runtime library.
     pub compare_ort: Option<PathBuf>,
+    /// Keep what patches had that have not changed since the frame before.
+    pub reuse: Option<ReuseConfig>,
     /// Instead of all that, bare inferences with markers for an instruction counter.
     pub mark: bool,
 }
@@ -78,6 +83,7 @@ struct Findings {
     peak_rss_mib: f64,
     operators: Option<OperatorTable>,
     comparison: Option<Comparison>,
+    reuse: Option<ReuseCounts>,
 }
 
 /// Runs frames through the pipeline into the null sink and prints minimum, median and 95th percentile of the stages, milliseconds.
@@ -94,16 +100,16 @@ pub fn bench(path: &Path, options: &BenchOptions) -> Result<()> {
 }
 
 fn measure(path: &Path, options: &BenchOptions) -> Result<Findings> {
-    let frame = input(options)?;
+    let frames = inputs(options)?;
+    let frame = &frames[0];
     let stages::Loaded { model, load_ms, first_inference_ms, rss_after_load_mib } = stages::load(path, options)?;
-    let (mut model, stages) = stages::measure(model, &frame, options)?;
+    let (mut model, stages) = stages::measure(model, &frames, options)?;
+    let reuse = model.reuse_counts();
     // before the table and ONNX Runtime add their memory
     let peak_rss_mib = memory::peak_rss_mib()?;
     let threads = threads_or_cores(options.threads);
     let metadata = model.metadata();
-    let (height, width) = metadata.input_size;
-    let mut tensor = Tensor::zeros(height, width);
-    Preprocessor::new(metadata.image_mean, metadata.image_std, metadata.input_size).run(&frame, &mut tensor);
+    let tensor = pixel_values(metadata, frame);
     let precision = metadata.precision.name();
     let operators = options.operators.then(|| OperatorTable::measure(&mut model, &tensor, threads, options)).transpose()?;
     let comparing = options.compare_ort.is_some();
@@ -121,6 +127,7 @@ fn measure(path: &Path, options: &BenchOptions) -> Result<Findings> {
         peak_rss_mib,
         operators,
         comparison,
+        reuse,
     })
 }
 
@@ -141,6 +148,9 @@ fn json(path: &Path, options: &BenchOptions, findings: &Findings) -> Value {
         for (key, value) in operators.json_beside() {
             document[key] = value;
         }
+    }
+    if let Some(reuse) = &findings.reuse {
+        document["reuse"] = json!({ "share": round(reuse.share(), 4), "frames": reuse.frames, "full_frames": reuse.full });
     }
     if let Some(comparison) = &findings.comparison {
         document["compare_ort"] = comparison.json();
@@ -164,20 +174,55 @@ fn print(path: &Path, options: &BenchOptions, findings: &Findings) -> Result<()>
     let Findings { load_ms, first_inference_ms, rss_after_load_mib, peak_rss_mib, .. } = findings;
     say(format_args!("load {load_ms:.0} ms, to the end of the first inference {first_inference_ms:.0} ms"))?;
     say(format_args!("memory after loading {rss_after_load_mib:.0} MiB, peak {peak_rss_mib:.0} MiB"))?;
+    if let Some(ReuseCounts { frames, full, .. }) = findings.reuse {
+        let share = 100.0 * findings.reuse.map_or(1.0, |counts| counts.share());
+        say(format_args!("reuse: {share:.1} % of the patches computed, all of them in {full} of {frames} frames (warm-up included)"))?;
+    }
     findings.operators.as_ref().map(OperatorTable::print).transpose()?;
     findings.comparison.as_ref().map(Comparison::print).transpose()?;
     Ok(())
 }
 
-fn input(options: &BenchOptions) -> Result<Frame> {
+/// On what a model is loaded.
+fn compute(options: &BenchOptions) -> Compute {
+    let BenchOptions { threads, normalization, merging, reuse, .. } = *options;
+    Compute { threads, isa: options.isa.clone(), normalization, merging, reuse, ..Compute::default() }
+}
+
+/// `frame` as the network takes it.
+fn pixel_values(metadata: &Metadata, frame: &Frame) -> Tensor {
+    let (height, width) = metadata.input_size;
+    let mut tensor = Tensor::zeros(height, width);
+    Preprocessor::new(metadata.image_mean, metadata.image_std, metadata.input_size).run(frame, &mut tensor);
+    tensor
+}
+
+/// The first pictures of a directory in the order of their names, as many as are used.
+fn clip(directory: &Path, options: &BenchOptions) -> Result<Vec<PathBuf>> {
+    let mut found = pictures(directory)?;
+    if found.is_empty() {
+        bail!("{}: there are no PNG or JPEG pictures in it", directory.display());
+    }
+    found.truncate(options.frames + WARM_UP);
+    Ok(found)
+}
+
+/// At least one frame.
+fn inputs(options: &BenchOptions) -> Result<Vec<Frame>> {
     if let Some(image) = &options.image {
-        return Ok(read_picture(image, options.max_pixels)?);
+        let pictures = if image.is_dir() { clip(image, options)? } else { vec![image.clone()] };
+        let frames = pictures.iter().map(|path| Ok(read_picture(path, options.max_pixels)?)).collect::<Result<Vec<_>>>()?;
+        if let Some(other) = frames.iter().find(|frame| (frame.width, frame.height) != (frames[0].width, frames[0].height)) {
+            let (directory, Frame { width, height, .. }) = (image.display(), other);
+            bail!("{directory}: frames of a clip have one size, and one has {width}x{height}");
+        }
+        return Ok(frames);
     }
     let (width, height) = options.size;
     let pixels = PixelFormat::Rgb24.frame_len(width, height).context("the picture is too large")? / 3;
     let (mut rgb, mut ids) = (vec![0; pixels * 3], vec![0; pixels]);
     Scene::new(1, width, height).render(0.0, &mut rgb, &mut ids);
-    Ok(Frame::rgb(width, height, rgb))
+    Ok(vec![Frame::rgb(width, height, rgb)])
 }
 
 /// Values between -2 and 2, always the same; `benches/a64count/ortrun.c` uses the same values.

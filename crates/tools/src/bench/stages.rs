@@ -10,7 +10,7 @@ use eomt_edge_core::pipeline::{NullSink, Pipeline};
 use eomt_edge_core::preprocess::{FrameDecoder, JpegDecoder};
 use eomt_edge_core::segment::{PostProcessConfig, survivors};
 use eomt_edge_host::MonotonicClock;
-use eomt_edge_host::model_file::{self, Compute};
+use eomt_edge_host::model_file;
 use eomt_edge_host::{bounds, files};
 
 use super::summary::Summary;
@@ -28,20 +28,14 @@ pub(super) struct Loaded {
 
 pub(super) fn load(path: &Path, options: &BenchOptions) -> Result<Loaded> {
     let started = Instant::now();
-    let compute = Compute {
-        threads: options.threads,
-        isa: options.isa.clone(),
-        normalization: options.normalization,
-        merging: options.merging,
-        ..Compute::default()
-    };
-    let (mut model, bytes) = model_file::load(path, &compute)?;
+    let (mut model, bytes) = model_file::load(path, &super::compute(options))?;
     drop(bytes);
     let load_ms = started.elapsed().as_secs_f64() * 1000.0;
     let rss_after_load_mib = memory::rss_mib()?;
     let config = config(&model, options);
     let tensor = fixed_tensor(model.metadata().input_size);
     model.run(&tensor, |class, kept| keep(class, &config, options.all_queries, kept), &mut Logits::default())?;
+    model.reset();
     let first_inference_ms = started.elapsed().as_secs_f64() * 1000.0;
     Ok(Loaded { model, load_ms, first_inference_ms, rss_after_load_mib })
 }
@@ -75,17 +69,18 @@ fn compressed(path: &Path, frame: &Frame) -> Option<Frame> {
     Some(Frame { format: PixelFormat::Mjpg, data, ..frame.clone() })
 }
 
-/// Runs `frame` through the pipeline into the null sink; returns the warm model.
-pub(super) fn measure(model: Model, frame: &Frame, options: &BenchOptions) -> Result<(Model, StageSummaries)> {
+/// Runs `frames`, over and over, through the pipeline into the null sink; returns the warm model.
+pub(super) fn measure(model: Model, frames: &[Frame], options: &BenchOptions) -> Result<(Model, StageSummaries)> {
     let config = config(&model, options);
     let mut pipeline = Pipeline::new(model, config).keep_all_queries(options.all_queries);
-    let compressed = options.image.as_deref().and_then(|path| compressed(path, frame));
-    let captured = compressed.as_ref().unwrap_or(frame);
-    let (mut sink, mut decoder, mut copy) = (NullSink::default(), FrameDecoder::default(), captured.clone());
+    let compressed = options.image.as_deref().filter(|path| path.is_file()).and_then(|path| compressed(path, &frames[0]));
+    let frames = compressed.as_slice().iter().chain(frames).take(if compressed.is_some() { 1 } else { frames.len() });
+    let mut frames = frames.cycle();
+    let (mut sink, mut decoder, mut copy) = (NullSink::default(), FrameDecoder::default(), Frame::rgb(0, 0, Vec::new()));
     let mut times = Vec::with_capacity(options.frames);
     let bar = progress::bar((options.frames + WARM_UP) as u64, "frames");
     for index in 0..options.frames + WARM_UP {
-        copy.copy_from(captured);
+        copy.copy_from(frames.next().expect("at least one, again and again"));
         let (result, used) = pipeline.process_captured(copy, &mut decoder, Unpublished::default(), &mut sink, &MonotonicClock);
         copy = used;
         let report = result?;

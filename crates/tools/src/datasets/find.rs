@@ -89,7 +89,7 @@ fn is_picture(path: &Path) -> bool {
 ///
 /// # Errors
 /// When a folder cannot be read.
-pub(super) fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
+pub fn pictures(directory: &Path) -> Result<Vec<PathBuf>> {
     const OTHERS: [&str; 8] = ["bmp", "webp", "tif", "tiff", "gif", "avif", "heic", "jp2"];
     let end = |path: &Path| path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_ascii_lowercase();
     let is_other = |path: &Path| OTHERS.contains(&end(path).as_str());

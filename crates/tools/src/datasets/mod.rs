@@ -50,6 +50,7 @@ pub use class_maps::ClassMaps;
 pub use coco_instances::{CocoInstances, Crowds};
 pub use coco_panoptic::CocoPanoptic;
 pub use dataset::Dataset;
+pub use find::pictures;
 pub use format::{Format, GroundTruth, Image, NamedBy, Opening};
 pub use naming::{ClassValues, names_of};
 pub use yolo::Yolo;

@@ -44,6 +44,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use eomt_edge_core::data::{Exif, Normalization, Task, TokenMerging};
+use eomt_edge_core::model::ReuseConfig;
 use eomt_edge_core::segment::Anomaly;
 use eomt_edge_host::bags::{self, BagName};
 use eomt_edge_host::files;
@@ -89,6 +90,8 @@ pub struct EvaluateOptions {
     pub overlap_threshold: Option<f64>,
     /// Semantic: overlapping square windows instead of padding, as the EoMT authors evaluate.
     pub windows: bool,
+    /// Pictures are frames of one clip, and patches that do not change keep what they had.
+    pub reuse: Option<ReuseConfig>,
     /// The anomaly score of a pixel (anomaly masks only).
     pub anomaly: Anomaly,
     /// Values of normal and of anomalous pixels in anomaly masks: 0 and 1 in SegmentMeIfYouCan, Fishyscapes and RoadAnomaly.
@@ -131,6 +134,7 @@ impl EvaluateOptions {
             mask_threshold: None,
             overlap_threshold: None,
             windows: false,
+            reuse: None,
             anomaly: Anomaly::default(),
             anomaly_values: [0, 1],
             limit: None,
@@ -198,6 +202,15 @@ fn check(options: &EvaluateOptions) -> Result<()> {
         && !options.dataset.takes_panoptic_predictions()
     {
         return usage("--predictions-json is for a COCO panoptic ground truth");
+    }
+    let out_of_order = [
+        (options.windows, "--windows"),
+        (options.report.is_some(), "--report"),
+        (options.dataset.marks_anomalies(), "--anomaly-dir"),
+        (!models, "--predictions"),
+    ];
+    if let Some((_, option)) = out_of_order.iter().find(|(is_set, _)| *is_set && options.reuse.is_some()) {
+        return usage(format!("--reuse needs one model run per frame, in order, and {option} has none"));
     }
     if options.windows && options.task.is_some_and(|task| task != Task::Semantic) {
         return usage("--windows is for the semantic task");

@@ -25,6 +25,8 @@ pub struct ModelSource {
     /// Class of each label.
     pub classes: Vec<Option<usize>>,
     pub windows: bool,
+    /// The pictures are frames of a clip.
+    pub in_order: bool,
     /// Objects with a lower score are left out.
     pub score_min: f64,
 }
@@ -33,7 +35,9 @@ impl ModelSource {
     /// What the model finds on a frame, in the classes of the dataset.
     pub fn labels(&mut self, frame: &Frame, task: Task) -> Result<Labels> {
         let (width, height) = (frame.width, frame.height);
-        self.pipeline.reset(); // the pictures of a dataset have nothing to do with each other
+        if !self.in_order {
+            self.pipeline.reset(); // the pictures of a dataset have nothing to do with each other
+        }
         Ok(match task {
             Task::Panoptic => {
                 let segments = self.pipeline.segments(frame)?;

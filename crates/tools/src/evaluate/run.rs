@@ -232,7 +232,8 @@ pub fn share(pixels: &[bool]) -> f64 {
 
 /// The models and what they are called.
 fn load_models(options: &EvaluateOptions) -> Result<(Vec<Model>, Vec<String>)> {
-    let compute = Compute::threads(options.threads).with_normalization(options.normalization).with_merging(options.merging);
+    let compute = Compute::threads(options.threads).with_normalization(options.normalization);
+    let compute = compute.with_merging(options.merging).with_reuse(options.reuse);
     match &options.predictions {
         Predictions::Models(paths) => {
             let load = |path: &PathBuf| Ok(model_file::load_checked(path, &compute)?.0);
@@ -255,5 +256,6 @@ fn model_source(model: Model, name: &str, classes: Vec<Option<usize>>, task: Tas
     let config = PostProcessConfig { task, thresholds, ..PostProcessConfig::default() }.with_stuff(&metadata.stuff_classes);
     // average precision ranks all candidates, so only a threshold from the user leaves any out
     let score_min = options.threshold.unwrap_or(0.0);
-    Ok(ModelSource { pipeline: Pipeline::new(model, config), classes, windows: options.windows, score_min })
+    let in_order = options.reuse.is_some();
+    Ok(ModelSource { pipeline: Pipeline::new(model, config), classes, windows: options.windows, in_order, score_min })
 }

@@ -10,6 +10,7 @@ use crate::kernels::arch::Isa;
 use crate::kernels::attention::{AttentionScratch, Head};
 use crate::kernels::linear::FusedMlpScratch;
 use crate::kernels::scale_block::ScaleScratch;
+use crate::kernels::scale_changed::ChangedScratch;
 use crate::kernels::token_merging::QuadtreeScratch;
 use crate::kernels::workers::Workers;
 
@@ -30,9 +31,12 @@ pub struct Scratch {
     pub fused: FusedMlpScratch,
     pub attention: AttentionScratch,
     pub scale: ScaleScratch,
+    pub scale_changed: ChangedScratch,
     /// Gathered patches.
     pub patches: Vec<f32>,
     pub quadtree: QuadtreeScratch,
+    /// Gathered rows of what is added to them.
+    pub residual: Vec<f32>,
 }
 
 thread_local! {

@@ -27,13 +27,16 @@ use tract_onnx::tract_core::internal::*;
 
 pub use attention::{AttentionSpec, KeyBias, Part};
 pub use concat::ConcatSpec;
-pub use engine::Engine;
+pub use engine::{Engine, with_scratch};
 pub use linear::{Columns, LayerSpec, LinearSpec, Matrix};
 pub use norm::{ActivationSpec, NormSpec};
 pub use offset::OffsetSpec;
-pub use patches::PatchesSpec;
-pub use scale_block::ScaleBlockSpec;
+pub use patches::{PatchesKernel, PatchesSpec};
+pub use scale_block::{ScaleBlockKernel, ScaleBlockSpec};
 pub use token_merging::{Groups, GroupsSpec, MergeTokensSpec, UnmergeTokensSpec};
+
+use crate::kernels::arch::Isa;
+use crate::kernels::attention::Head;
 
 /// What a [`Lifted`] node stands for.
 #[derive(Debug, Clone)]
@@ -49,6 +52,34 @@ pub enum Spec {
     Groups(GroupsSpec),
     MergeTokens(MergeTokensSpec),
     UnmergeTokens(UnmergeTokensSpec),
+    /// One of another module, which packs itself.
+    Other(Arc<dyn Pack>),
+}
+
+/// A description from which another module makes its kernel.
+pub trait Pack: Debug + Send + Sync {
+    /// Packs the weights; `shapes` are those of the inputs.
+    fn pack(&self, shapes: &[&[usize]], isa: Isa) -> TractResult<Arc<dyn Kernel>>;
+}
+
+impl Spec {
+    /// Packs the weights; `shapes` are those of the inputs.
+    pub fn pack(&self, shapes: &[&[usize]], isa: Isa) -> TractResult<Arc<dyn Kernel>> {
+        Ok(match self {
+            Spec::Concat(spec) => Arc::new(spec.clone()),
+            Spec::Offset(spec) => Arc::new(spec.clone()),
+            Spec::Norm(spec) => Arc::new(spec.clone()),
+            Spec::Activation(spec) => Arc::new(spec.clone()),
+            Spec::Linear(spec) => Arc::new(linear::LinearKernel::pack(spec, shapes[0], isa)?),
+            Spec::Attention(spec) => Arc::new(spec.clone()),
+            Spec::Patches(spec) => Arc::new(PatchesKernel::pack(spec, isa)?),
+            Spec::ScaleBlock(spec) => Arc::new(ScaleBlockKernel::pack(spec, isa)?),
+            Spec::Groups(spec) => Arc::new(spec.clone()),
+            Spec::MergeTokens(spec) => Arc::new(spec.clone()),
+            Spec::UnmergeTokens(spec) => Arc::new(spec.clone()),
+            Spec::Other(spec) => spec.pack(shapes, isa)?,
+        })
+    }
 }
 
 /// A recognized operator that is not packed yet; it has one f32 output of a fixed shape.
@@ -71,8 +102,11 @@ pub struct Memory {
     /// Runs since then; at 0 there are no `values` yet.
     pub runs: u64,
     /// The operator's own business.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no operator of today remembers; one of the tests does"))]
     pub values: Vec<f32>,
+    /// Packed keys and values of an attention that keeps them.
+    pub heads: Vec<Head>,
+    /// The last output, of an operator that writes into it again ([`Kernel::keeps_output`]).
+    output: Option<Arc<Tensor>>,
 }
 
 /// The arithmetic of a [`Fused`] node. Its inputs and its output are f32 and row-major.
@@ -87,6 +121,12 @@ pub trait Kernel: Debug + Send + Sync {
 
     /// Whether it keeps a [`Memory`]. One that does not gets an empty one.
     fn remembers(&self) -> bool {
+        false
+    }
+
+    /// Whether `out` holds the last output from the second run on, so that parts of it may stay. Such a kernel [remembers](Self::remembers),
+    /// and its output has the planned shape.
+    fn keeps_output(&self) -> bool {
         false
     }
 
@@ -151,19 +191,7 @@ impl TypedOp for Lifted {
             .into_iter()
             .map(|fact| fact.shape.as_concrete().context("shapes are fixed"))
             .collect::<TractResult<_>>()?;
-        let kernel: Arc<dyn Kernel> = match self.spec.as_ref() {
-            Spec::Concat(spec) => Arc::new(spec.clone()),
-            Spec::Offset(spec) => Arc::new(spec.clone()),
-            Spec::Norm(spec) => Arc::new(spec.clone()),
-            Spec::Activation(spec) => Arc::new(spec.clone()),
-            Spec::Linear(spec) => Arc::new(linear::LinearKernel::pack(spec, shapes[0], self.engine.isa)?),
-            Spec::Attention(spec) => Arc::new(spec.clone()),
-            Spec::Patches(spec) => Arc::new(patches::PatchesKernel::pack(spec, self.engine.isa)?),
-            Spec::ScaleBlock(spec) => Arc::new(scale_block::ScaleBlockKernel::pack(spec, self.engine.isa)?),
-            Spec::Groups(spec) => Arc::new(spec.clone()),
-            Spec::MergeTokens(spec) => Arc::new(spec.clone()),
-            Spec::UnmergeTokens(spec) => Arc::new(spec.clone()),
-        };
+        let kernel = self.spec.pack(&shapes, self.engine.isa)?;
         let fused = Fused { kernel, shape: self.shape.clone(), engine: self.engine.clone() };
         Ok(Some(TypedModelPatch::replace_single_op(model, node, &node.inputs, fused)?))
     }
@@ -189,11 +217,30 @@ impl Fused {
         let slices = &slices[..inputs.len()];
         let planned = self.shape.iter().product();
         let len = self.kernel.out_len(planned, slices);
-        let mut out = if len == planned { self.engine.take(&self.shape)? } else { self.engine.take(&self.shape_of(len)?)? };
+        let mut out = match memory.output.take() {
+            Some(kept) => self.unshared(kept)?,
+            None if len == planned => self.engine.take(&self.shape)?,
+            None => self.engine.take(&self.shape_of(len)?)?,
+        };
         let values = Arc::get_mut(&mut out).context("a buffer that was taken has no other owner")?;
         self.kernel.run(&self.engine, memory, slices, values.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
         memory.runs += 1;
+        if self.kernel.keeps_output() {
+            memory.output = Some(Arc::clone(&out));
+            return Ok(tvec![out.into_tvalue()]);
+        }
         Ok(tvec![self.engine.keep(out)])
+    }
+
+    /// The same values in a tensor without another owner: `kept` itself, unless the caller still holds the last output.
+    fn unshared(&self, mut kept: Arc<Tensor>) -> TractResult<Arc<Tensor>> {
+        if Arc::get_mut(&mut kept).is_some() {
+            return Ok(kept);
+        }
+        let mut copy = self.engine.take(&self.shape)?;
+        let values = Arc::get_mut(&mut copy).context("a buffer that was taken has no other owner")?;
+        values.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.copy_from_slice(kept.try_as_plain_ram()?.as_slice::<f32>()?);
+        Ok(copy)
     }
 
     /// The planned shape with as many rows as `len` values are.

@@ -24,8 +24,8 @@ pub struct PatchesSpec {
 /// A packed [`PatchesSpec`].
 #[derive(Debug)]
 pub struct PatchesKernel {
-    fused: FusedMlp,
-    spec: PatchesSpec,
+    pub fused: FusedMlp,
+    pub spec: PatchesSpec,
 }
 
 impl PatchesSpec {
@@ -43,7 +43,7 @@ impl PatchesKernel {
     }
 
     /// Patch number `index` into `to`, `[channels, patch height, patch width]`.
-    fn gather(&self, pixels: &[f32], index: usize, to: &mut [f32]) {
+    pub fn gather(&self, pixels: &[f32], index: usize, to: &mut [f32]) {
         let ((height, width), (ph, pw)) = (self.spec.size, self.spec.patch);
         let columns = self.spec.grid().1;
         let (top, left) = (index / columns * ph, index % columns * pw);

@@ -31,9 +31,9 @@ pub struct ScaleBlockSpec {
 /// A packed [`ScaleBlockSpec`].
 #[derive(Debug)]
 pub struct ScaleBlockKernel {
-    block: ScaleBlock,
-    grid: (usize, usize),
-    start: usize,
+    pub block: ScaleBlock,
+    pub grid: (usize, usize),
+    pub start: usize,
 }
 
 impl ScaleBlockKernel {

@@ -35,7 +35,8 @@ mod tubes;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use eomt_edge_core::data::{Exif, Normalization};
+use eomt_edge_core::data::{Exif, Normalization, TokenMerging};
+use eomt_edge_core::model::ReuseConfig;
 use eomt_edge_host::bounds::PICTURES_MAX;
 use eomt_edge_host::output::{say, usage};
 use eomt_edge_host::pictures::read_annotated;
@@ -85,6 +86,10 @@ pub struct VideoOptions {
     pub threads: usize,
     /// How pictures are normalized for a third-party export.
     pub normalization: Normalization,
+    /// Patch tokens that are merged away.
+    pub merging: TokenMerging,
+    /// Keep what patches had that have not changed since the last frame.
+    pub reuse: Option<ReuseConfig>,
     /// Pictures with more pixels are refused.
     pub max_pixels: u64,
     /// Print JSON instead of tables.
@@ -107,6 +112,8 @@ impl VideoOptions {
             limit: None,
             threads: 0,
             normalization: Normalization::Auto,
+            merging: TokenMerging::default(),
+            reuse: None,
             max_pixels: 64 << 20,
             json: false,
             save: None,
