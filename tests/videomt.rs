@@ -354,6 +354,33 @@ fn segment_takes_pictures_or_a_clip() {
     assert!(fail(&mut both, 2).contains("--windows"));
 }
 
+/// The scores of a model are those of pictures that it segments one by one, and not those of a clip of them.
+#[test]
+fn evaluate_takes_each_picture_by_itself() {
+    let scratch = Scratch::new("videomt-evaluate");
+    let (folder, onnx, set) = (scratch.path("checkpoint"), scratch.path("m.onnx"), data("evaluate/scenes"));
+    copy("videomt/transformers", &folder);
+    let config = std::fs::read_to_string(folder.join("config.json")).expect("there");
+    std::fs::write(folder.join("config.json"), config.replace("cup", "cone")).expect("writable"); // a class of the set
+    succeed(eomt_edge().arg("convert").arg(&folder).args(["--task", "semantic", "-o"]).arg(&onnx));
+    let mut pictures: Vec<_> = std::fs::read_dir(set.join("images")).expect("there").map(|entry| entry.expect("readable").path()).collect();
+    pictures.sort();
+    let scores = |what: &str, path: &Path| {
+        let mut evaluate = eomt_edge();
+        evaluate.args(["evaluate", "--json", what]).arg(path).arg("--images").arg(set.join("images"));
+        evaluate.arg("--panoptic-json").arg(set.join("panoptic.json")).arg("--panoptic-dir").arg(set.join("panoptic"));
+        String::from_utf8(succeed(evaluate.args(["--task", "semantic"])).stdout).expect("UTF-8")
+    };
+    let of_files = |more: &[&str]| {
+        let results = scratch.path("results");
+        succeed(eomt_edge().args(["segment", "--model"]).arg(&onnx).args(more).arg("-o").arg(&results).args(&pictures));
+        scores("--predictions", &results)
+    };
+    let of_the_model = scores("--model", &onnx);
+    assert_eq!(of_files(&[]), of_the_model);
+    assert_ne!(of_files(&["--video"]), of_the_model);
+}
+
 /// Both sides carry their own state through the comparison, and a broken updater would be seen on the second input.
 #[test]
 fn check_compares_two_frames() {
