@@ -99,6 +99,20 @@ fn check(case: &str, hints: &[&str]) {
     }
 }
 
+#[test]
+fn a_tensor_that_is_no_clip_is_refused() {
+    let scratch = Scratch::new("videomt-shapes");
+    let (onnx, input) = (scratch.path("m.onnx"), scratch.path("in.safetensors"));
+    converted(&scratch, &[]);
+    for shape in [vec![5, 3, 24, 24], vec![2, 5, 3, 24, 24], vec![1, 0, 3, 24, 24], vec![1, 3, 0, 24], vec![1, 5, 24, 24]] {
+        let bytes = vec![0; 4 * shape.iter().product::<usize>()];
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), &bytes).expect("shape");
+        std::fs::write(&input, safetensors::serialize([("pixel_values", view)], None).expect("serializes")).expect("writable");
+        let said = fail(eomt_edge().args(["logits", "--model"]).arg(&onnx).arg(&input).arg("-o").arg(scratch.path("out")), 1);
+        assert!(said.contains("in.safetensors") && said.contains("[1, frames, 3, H, W]"), "{shape:?}: {said}");
+    }
+}
+
 /// A reset makes the next frame the first of a clip.
 #[test]
 fn a_reset_starts_a_clip() {
@@ -293,6 +307,9 @@ fn checkpoints_that_are_something_else_are_refused() {
         let said = refused(&data(case), &hints);
         assert!(said.contains("masked_attention") && said.contains("never masks"), "{said}");
     }
+    std::fs::write(hints[1], r#"{"delta": true}"#).expect("writable");
+    let said = refused(&data("videomt/authors"), &hints);
+    assert!(said.contains("'delta'") && said.contains("whole"), "{said}");
     let said = refused(&data("videomt/authors"), &["--base", folder.to_str().expect("UTF-8")]);
     assert!(said.contains("--base"), "{said}");
 }
