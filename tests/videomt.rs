@@ -99,6 +99,20 @@ fn check(case: &str, hints: &[&str]) {
     }
 }
 
+#[test]
+fn a_tensor_that_is_no_clip_is_refused() {
+    let scratch = Scratch::new("videomt-shapes");
+    let (onnx, input) = (scratch.path("m.onnx"), scratch.path("in.safetensors"));
+    converted(&scratch, &[]);
+    for shape in [vec![5, 3, 24, 24], vec![2, 5, 3, 24, 24], vec![1, 0, 3, 24, 24], vec![1, 3, 0, 24], vec![1, 5, 24, 24]] {
+        let bytes = vec![0; 4 * shape.iter().product::<usize>()];
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), &bytes).expect("shape");
+        std::fs::write(&input, safetensors::serialize([("pixel_values", view)], None).expect("serializes")).expect("writable");
+        let said = fail(eomt_edge().args(["logits", "--model"]).arg(&onnx).arg(&input).arg("-o").arg(scratch.path("out")), 1);
+        assert!(said.contains("in.safetensors") && said.contains("[1, frames, 3, H, W]"), "{shape:?}: {said}");
+    }
+}
+
 /// A reset makes the next frame the first of a clip.
 #[test]
 fn a_reset_starts_a_clip() {
@@ -293,6 +307,9 @@ fn checkpoints_that_are_something_else_are_refused() {
         let said = refused(&data(case), &hints);
         assert!(said.contains("masked_attention") && said.contains("never masks"), "{said}");
     }
+    std::fs::write(hints[1], r#"{"delta": true}"#).expect("writable");
+    let said = refused(&data("videomt/authors"), &hints);
+    assert!(said.contains("'delta'") && said.contains("whole"), "{said}");
     let said = refused(&data("videomt/authors"), &["--base", folder.to_str().expect("UTF-8")]);
     assert!(said.contains("--base"), "{said}");
 }
@@ -352,6 +369,33 @@ fn segment_takes_pictures_or_a_clip() {
         .arg(scratch.path("r"))
         .arg(&pictures[0]);
     assert!(fail(&mut both, 2).contains("--windows"));
+}
+
+/// The scores of a model are those of pictures that it segments one by one, and not those of a clip of them.
+#[test]
+fn evaluate_takes_each_picture_by_itself() {
+    let scratch = Scratch::new("videomt-evaluate");
+    let (folder, onnx, set) = (scratch.path("checkpoint"), scratch.path("m.onnx"), data("evaluate/scenes"));
+    copy("videomt/transformers", &folder);
+    let config = std::fs::read_to_string(folder.join("config.json")).expect("there");
+    std::fs::write(folder.join("config.json"), config.replace("cup", "cone")).expect("writable"); // a class of the set
+    succeed(eomt_edge().arg("convert").arg(&folder).args(["--task", "semantic", "-o"]).arg(&onnx));
+    let mut pictures: Vec<_> = std::fs::read_dir(set.join("images")).expect("there").map(|entry| entry.expect("readable").path()).collect();
+    pictures.sort();
+    let scores = |what: &str, path: &Path| {
+        let mut evaluate = eomt_edge();
+        evaluate.args(["evaluate", "--json", what]).arg(path).arg("--images").arg(set.join("images"));
+        evaluate.arg("--panoptic-json").arg(set.join("panoptic.json")).arg("--panoptic-dir").arg(set.join("panoptic"));
+        String::from_utf8(succeed(evaluate.args(["--task", "semantic"])).stdout).expect("UTF-8")
+    };
+    let of_files = |more: &[&str]| {
+        let results = scratch.path("results");
+        succeed(eomt_edge().args(["segment", "--model"]).arg(&onnx).args(more).arg("-o").arg(&results).args(&pictures));
+        scores("--predictions", &results)
+    };
+    let of_the_model = scores("--model", &onnx);
+    assert_eq!(of_files(&[]), of_the_model);
+    assert_ne!(of_files(&["--video"]), of_the_model);
 }
 
 /// Both sides carry their own state through the comparison, and a broken updater would be seen on the second input.

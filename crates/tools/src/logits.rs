@@ -44,8 +44,8 @@ fn frames(input: &Path) -> Result<Vec<Tensor>> {
     let name = if tensors::has(&bytes, input, CLIP)? { CLIP } else { names::INPUT };
     let (shape, values) = tensors::read(&bytes, input, name)?;
     let (count, height, width) = match shape[..] {
-        [1, 3, height, width] => (1, height, width),
-        [1, count, 3, height, width] if count > 0 => (count, height, width),
+        [1, 3, height, width] if !values.is_empty() => (1, height, width),
+        [1, count, 3, height, width] if !values.is_empty() => (count, height, width),
         _ => bail!("{}: the tensor '{name}' has the shape {shape:?}, neither [1, 3, H, W] nor [1, frames, 3, H, W]", input.display()),
     };
     let frame = |values: &[f32]| Tensor { height, width, values: values.to_vec() };

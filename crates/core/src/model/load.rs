@@ -212,7 +212,7 @@ fn find_outputs(model: &TypedModel, graph_outputs: &[String], state: Option<&Que
         .or_else(|| outlets.iter().copied().find(|&outlet| is_class(outlet)))
         .ok_or_else(|| not_eomt(format!("no output has the shape [1, {queries}, classes] of class logits")))?;
     if let Some(state) = state
-        && next.is_none_or(|next| shape(next) != state.shape || state.shape[1] != queries)
+        && next.is_none_or(|next| next == class || shape(next) != state.shape || state.shape[1] != queries)
     {
         return Err(not_eomt(format!("its state for the next frame is not {:?}, one row for each of {queries} queries", state.shape)));
     }

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! Invariants: the graph has one input `[1, 3, H, W]`, class logits `[1, Q, C + 1]` and mask logits `[1, Q, h, w]`; H and W are
-//! fixed. A network for video has one more input and output, its [`QueryState`], which a [`Model`] carries from run to run. Refuses: opening files (the caller does), guessing labels, training, networks other than EoMT.
+//! fixed. A network for video has one more input and output, its [`QueryState`], which a [`Model`] carries from run to run. Refuses:
+//! opening files (the caller does), guessing labels, training, networks other than EoMT.
 
 pub mod bounds;
 mod carried;

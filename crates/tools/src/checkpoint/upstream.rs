@@ -54,7 +54,10 @@ pub(super) fn read(mut tensors: Tensors, mut hints: Hints, base: Option<&Path>) 
     let video = backbone::is_video(&tensors);
     let base = match (video, base) {
         (false, base) => dinov3::attach_base(&mut tensors, &hints, base, facts.dinov3)?,
-        (true, None) => None,
+        (true, None) => {
+            hints.agree("delta", hints.delta, false, "VidEoMT, whose weights are whole,")?;
+            None
+        }
         (true, Some(base)) => return Err(CheckpointError::layout(&tensors.path, dinov3::whole_with_base(base))),
     };
     let classes = common::classes(&hints, None, classes, CLASS_HEAD)?;
