@@ -19,6 +19,9 @@ const LOOK_GATE_LOST: f32 = 30.0;
 const POINTS_MIN: f32 = 0.3;
 const POINTS_MIN_LOST: f32 = 0.45;
 
+/// A lost track is still at its place from this nearness on, 0 to 1.
+const NEAR_LOST: f32 = 0.7;
+
 /// What a lost track's points count beside those of a track of the last frame.
 const LOST_WEIGHT: f32 = 0.5;
 
@@ -61,10 +64,12 @@ impl Pair<'_> {
     fn lost(&self) -> f32 {
         let Pair { track, thing, gap, .. } = *self;
         let look = self.look(LOOK_GATE_LOST);
-        if look <= 0.0 || !self.size_fits(3.0) || self.classes < 0.1 {
+        let near = self.nearness(track.size() * (2.0 + 4.0 * gap));
+        // where it was a moment ago, a thing may be of another class for once
+        let is_there = near > NEAR_LOST;
+        if look <= 0.0 || !self.size_fits(3.0) || (self.classes < 0.1 && !is_there) {
             return 0.0;
         }
-        let near = self.nearness(track.size() * (2.0 + 4.0 * gap));
         let (small, large) = if thing.area < track.full_area { (thing.area, track.full_area) } else { (track.full_area, thing.area) };
         // what the border or another thing covers in part may be small
         let size = if thing.is_cut { 1.0 } else { (small / large).sqrt() };
