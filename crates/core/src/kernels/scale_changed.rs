@@ -1,14 +1,13 @@
 //! A ScaleBlock of which only some tokens have changed: computes the pixels that depend on them, and leaves the others as they are.
 //!
 //! ```text
-//! a changed token   -> the 4x4 pixels whose 3x3 neighbourhood (depthwise convolution) touches its 2x2 pixels
-//! those pixels read -> what the linear layer makes of the token and of the eight around it
+//! enlarge_changed:  what the linear layer makes of a changed token, its 2x2 pixels before the depthwise convolution, into a map that stays
+//! finish_changed:   the 4x4 pixels whose 3x3 neighbourhood touches them: depthwise convolution, norm
 //! ```
 //!
-//! The linear layer takes the tokens that are read in batches of whole rows; three batches are held at a time, since a pixel reads three
-//! rows of the enlarged map. Values are those of [`ScaleBlock::run`], bit by bit: both compute each pixel from the same rows.
+//! Values are those of [`ScaleBlock::run`], bit by bit: both compute each pixel from the same rows.
 //!
-//! Refuses: remembering. What the output held before is the caller's.
+//! Refuses: remembering. What the maps held before is the caller's.
 
 use super::arch::{Aligned, Isa};
 use super::depthwise::depthwise;
@@ -16,21 +15,19 @@ use super::layer_norm::layer_norm;
 use super::linear::FusedMlpScratch;
 use super::scale_block::ScaleBlock;
 
-/// The buffers of one thread. They grow to the largest map, then stay.
+/// The buffers of one thread. They grow to the largest batch, then stay.
 #[derive(Debug, Default)]
 pub struct ChangedScratch {
     mlp: FusedMlpScratch,
-    /// Three batches of what the linear layer gave, `[tokens, 4 D]`.
-    batches: Aligned<f32>,
-    /// (row, column) of the tokens of a batch.
-    tokens: Vec<(usize, usize)>,
-    /// Where in `batches` each token of the part's rows is.
-    places: Vec<usize>,
+    /// What the linear layer gave for a batch, `[tokens, 4 D]`.
+    batch: Aligned<f32>,
+    /// Numbers of the tokens of a batch.
+    tokens: Vec<usize>,
     zeros: Vec<f32>,
     pixel: Vec<f32>,
 }
 
-/// A batch is full from so many tokens on.
+/// Tokens that the linear layer takes at once.
 const BATCH: usize = 96;
 
 /// Which tokens have changed, and which pixels of the enlarged map follow from that ([`enlarge`]).
@@ -53,70 +50,55 @@ pub fn enlarge((height, width): (usize, usize), tokens: &[bool], pixels: &mut [b
     }
 }
 
-impl Changed<'_> {
-    /// Whether a changed pixel reads what the linear layer makes of this token.
-    fn is_read(&self, y: usize, x: usize) -> bool {
-        let (height, width) = self.grid;
-        let (rows, columns) = (y.saturating_sub(1)..(y + 2).min(height), x.saturating_sub(1)..(x + 2).min(width));
-        rows.into_iter().any(|y| self.tokens[y * width..][..width][columns.clone()].contains(&true))
-    }
-}
-
 impl ScaleBlock {
-    /// [`ScaleBlock::run`] for the pixels that have changed; `out` holds the others.
-    pub fn run_changed<'a>(
+    /// The first step for the changed ones of the tokens from `first` on, `input(token)`, into `map`, `[tokens, 4 D]`.
+    pub fn enlarge_changed<'a>(
         &self,
         isa: Isa,
         changed: &Changed,
         first: usize,
-        input: impl Fn(usize, usize) -> &'a [f32],
-        out: &mut [f32],
+        input: impl Fn(usize) -> &'a [f32],
+        map: &mut [f32],
         scratch: &mut ChangedScratch,
     ) {
+        let row = 4 * self.channels();
+        let ChangedScratch { mlp, batch, tokens, .. } = scratch;
+        let mut rest = (first..first + map.len() / row).filter(|token| changed.tokens[*token]);
+        loop {
+            tokens.clear();
+            tokens.extend(rest.by_ref().take(BATCH));
+            if tokens.is_empty() {
+                return;
+            }
+            batch.resize(BATCH * row);
+            self.up.run(isa, tokens.len(), |i| input(tokens[i]), &[], &mut batch[..tokens.len() * row], mlp);
+            for (token, from) in tokens.iter().zip(batch.chunks_exact(row)) {
+                map[(token - first) * row..][..row].copy_from_slice(from);
+            }
+        }
+    }
+
+    /// The changed ones of the pixels from row `2 * first` on into `out`; `map` is that of [`ScaleBlock::enlarge_changed`], whole.
+    pub fn finish_changed(&self, isa: Isa, changed: &Changed, first: usize, map: &[f32], out: &mut [f32], scratch: &mut ChangedScratch) {
         let (d, (height, width)) = (self.channels(), changed.grid);
-        let ChangedScratch { mlp, batches, tokens, places, zeros, pixel } = scratch;
+        let ChangedScratch { zeros, pixel, .. } = scratch;
         zeros.resize(d, 0.0);
         pixel.resize(d, 0.0);
-        let rows = out.len() / (4 * width * d);
-        // rows of tokens that this part reads
-        let (low, high) = (first.saturating_sub(1), (first + rows + 1).min(height));
-        places.clear();
-        places.resize((high - low) * width, usize::MAX);
-        let room = BATCH + width;
-        batches.resize(3 * room * 4 * d);
-        let (mut next, mut number, mut done) = (low, 0, first);
-        while next < high {
-            tokens.clear();
-            while next < high && tokens.len() < BATCH {
-                for x in (0..width).filter(|x| changed.is_read(next, *x)) {
-                    places[(next - low) * width + x] = number % 3 * room + tokens.len();
-                    tokens.push((next, x));
-                }
-                next += 1;
+        let zeros = &zeros[..d];
+        let source = |row: usize, column: usize| -> &[f32] {
+            // both are one more than the pixel's, so that the border needs no negative numbers
+            if row == 0 || column == 0 || row > 2 * height || column > 2 * width {
+                return zeros;
             }
-            let to = &mut batches[number % 3 * room * 4 * d..][..tokens.len() * 4 * d];
-            self.up.run(isa, tokens.len(), |i| input(tokens[i].0, tokens[i].1), &[], to, mlp);
-            number += 1;
-            // a row of tokens is finished when the one below it is there
-            let ready = if next == high { first + rows } else { next - 1 };
-            let source = |row: usize, column: usize| -> &[f32] {
-                // both are one more than the pixel's, so that the border needs no negative numbers
-                if row == 0 || column == 0 || row > 2 * height || column > 2 * width {
-                    return zeros;
-                }
-                let (row, column) = (row - 1, column - 1);
-                let place = places[(row / 2 - low) * width + column / 2];
-                &batches[(place * 4 + row % 2 * 2 + column % 2) * d..][..d]
-            };
-            for y in 2 * done..2 * ready.max(done) {
-                for x in (0..2 * width).filter(|x| changed.pixels[y * 2 * width + x]) {
-                    let pixels: [&[f32]; 9] = std::array::from_fn(|t| source(y + t / 3, x + t % 3));
-                    depthwise(isa, &self.taps, &self.bias, &pixels, pixel);
-                    let to = &mut out[((y - 2 * first) * 2 * width + x) * d..][..d];
-                    layer_norm(isa, pixel, &self.norm.scale, &self.norm.shift, self.norm.eps, to);
-                }
-            }
-            done = done.max(ready);
+            let (row, column) = (row - 1, column - 1);
+            &map[((row / 2 * width + column / 2) * 4 + row % 2 * 2 + column % 2) * d..][..d]
+        };
+        let before = 4 * first * width;
+        for (index, to) in out.chunks_exact_mut(d).enumerate().filter(|(index, _)| changed.pixels[before + index]) {
+            let (y, x) = ((before + index) / (2 * width), (before + index) % (2 * width));
+            let pixels: [&[f32]; 9] = std::array::from_fn(|t| source(y + t / 3, x + t % 3));
+            depthwise(isa, &self.taps, &self.bias, &pixels, &mut pixel[..d]);
+            layer_norm(isa, &pixel[..d], &self.norm.scale, &self.norm.shift, self.norm.eps, to);
         }
     }
 }
@@ -162,14 +144,21 @@ mod tests {
                     for (pixel, (a, b)) in before.chunks_exact(d).zip(after.chunks_exact(d)).enumerate() {
                         assert!(pixels[pixel] || a == b, "pixel {pixel} changed");
                     }
+                    let all = Changed { grid: (height, width), tokens: &vec![true; tokens.len()], pixels: &vec![true; pixels.len()] };
                     let changed = Changed { grid: (height, width), tokens: &tokens, pixels: &pixels };
-                    let input = |y: usize, x: usize| &other[(y * width + x) * d..][..d];
+                    let mut scratch = ChangedScratch::default();
                     for rows in [1, 2, height] {
-                        let mut out = before.clone();
-                        for (index, part) in out.chunks_mut(rows * 4 * width * d).enumerate() {
-                            block.run_changed(isa, &changed, index * rows, input, part, &mut ChangedScratch::default());
+                        let (mut enlarged, mut out) = (vec![f32::NAN; 4 * map.len()], vec![f32::NAN; before.len()]);
+                        for (changed, map, expected) in [(&all, &map, &before), (&changed, &other, &after)] {
+                            let input = |token: usize| &map[token * d..][..d];
+                            for (index, part) in enlarged.chunks_mut(rows * 4 * width * d).enumerate() {
+                                block.enlarge_changed(isa, changed, index * rows * width, input, part, &mut scratch);
+                            }
+                            for (index, part) in out.chunks_mut(rows * 4 * width * d).enumerate() {
+                                block.finish_changed(isa, changed, index * rows, &enlarged, part, &mut scratch);
+                            }
+                            assert!(out == *expected, "{} in parts of {rows}", isa.name());
                         }
-                        assert!(out == after, "{} in parts of {rows}", isa.name());
                     }
                     after
                 });

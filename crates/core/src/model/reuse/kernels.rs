@@ -246,21 +246,19 @@ impl Kernel for ChangedScaleBlockKernel {
         let selection = self.shared.read();
         let (block, grid, d) = (&self.inner.block, self.inner.grid, self.inner.block.channels());
         let tokens = &inputs[0][self.inner.start * d..];
-        if self.level == 0 {
-            // patches that are not chosen are read, too, around those that are
-            memory.values.resize(grid.0 * grid.1 * d, 0.0);
-            for (index, row) in selection.chosen.iter().zip(tokens.chunks_exact(d)) {
-                memory.values[*index as usize * d..][..d].copy_from_slice(row);
-            }
-        }
-        if selection.all {
-            return self.inner.run(engine, memory, inputs, out);
-        }
-        let tokens = if self.level == 0 { &memory.values[..] } else { tokens };
+        let (isa, row) = (engine.isa, 4 * grid.1 * d);
         let changed = Changed { grid, tokens: &selection.changed[self.level], pixels: &selection.changed[self.level + 1] };
-        let token = |y: usize, x: usize| &tokens[(y * grid.1 + x) * d..][..d];
-        engine.workers.rows(out, 4 * grid.1 * d, 1, usize::MAX, &|first, out| {
-            with_scratch(|scratch| block.run_changed(engine.isa, &changed, first, token, out, &mut scratch.scale_changed));
+        let place = |token: usize| match self.level {
+            0 => selection.chosen.binary_search(&(token as u32)).expect("changed tokens of the first level are the chosen ones"),
+            _ => token,
+        };
+        memory.values.resize(grid.0 * row, 0.0);
+        engine.workers.rows(&mut memory.values, row, 1, usize::MAX, &|first, map| {
+            let token = |token: usize| &tokens[place(token) * d..][..d];
+            with_scratch(|scratch| block.enlarge_changed(isa, &changed, first * grid.1, token, map, &mut scratch.scale_changed));
+        });
+        engine.workers.rows(out, row, 1, usize::MAX, &|first, out| {
+            with_scratch(|scratch| block.finish_changed(isa, &changed, first, &memory.values, out, &mut scratch.scale_changed));
         });
     }
 

@@ -31,6 +31,7 @@ impl Selection {
         self.all = true;
         self.chosen.clear();
         self.chosen.extend(0..(self.grid.0 * self.grid.1) as u32);
+        self.changed.iter_mut().for_each(|map| map.fill(true));
     }
 
     /// Computes the patches that are set.
