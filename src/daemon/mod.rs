@@ -271,7 +271,6 @@ pub fn run(read: ReadConfig, frames: Option<u64>) -> Result<Counters, DaemonErro
         failed_in_a_row: 0,
         last_frame: Instant::now(),
         last_no_signal: None,
-        source_id: 0,
         last_status: Instant::now(),
         published_at_status: 0,
     };

@@ -50,7 +50,7 @@ pub(super) struct Server {
     pub network: Network,
     /// Numbers that no segment had yet.
     pub track_ids: TrackIds,
-    /// Of the device that gave the last frame.
+    /// Of the device that gave the last frame; 0 before the first.
     pub source_id: u32,
     pub decoder: FrameDecoder,
     pub sink: RingSink,
@@ -72,8 +72,6 @@ pub(super) struct Server {
     pub failed_in_a_row: u64,
     pub last_frame: Instant,
     pub last_no_signal: Option<Instant>,
-    /// Of the last frame; 0 before the first.
-    pub source_id: u32,
     pub last_status: Instant,
     pub published_at_status: u64,
 }

@@ -15,7 +15,7 @@ use eomt_edge_core::data::{Normalization, TokenMerging};
 use eomt_edge_core::kernels::arch::{Isa, IsaError};
 use eomt_edge_core::kernels::workers::Workers;
 use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Texts};
-use eomt_edge_core::model::{Agreement, Companions, LoadOptions, Model, ModelError, ReuseConfig, is_contained};
+use eomt_edge_core::model::{Agreement, Companions, ExternalData, LoadOptions, Model, ModelError, ReuseConfig, is_contained};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::contents::{Contents, RecordedWeights};
