@@ -10,7 +10,7 @@ use eomt_edge_core::kernels::workers::Workers;
 use eomt_edge_core::model::{LoadOptions, Model, Precision};
 use eomt_edge_tools::convert::{ConvertOptions, convert};
 
-use common::{Scratch, data, eomt_edge, fail, shipped_model};
+use common::{Scratch, data, eomt_edge, fail, shipped_model, succeed};
 
 /// A reference checkpoint as a file of ours.
 fn converted(case: &str, size: Option<(usize, usize)>, scratch: &Scratch) -> Vec<u8> {
@@ -77,23 +77,30 @@ fn work_becomes_less() {
 #[test]
 fn what_cannot_be_merged_is_refused_by_name() {
     let scratch = Scratch::new("merging-refused");
-    let pixels = scratch.path("in.safetensors");
-    let logits = || {
+    let bench = || {
         let mut command = eomt_edge();
-        command.args(["logits", "-o"]).arg(scratch.path("out.safetensors")).arg(&pixels).arg("--model");
+        command.args(["bench", "--frames", "1", "--model"]);
         command
     };
     for (merge, code, words) in
         [("0.96", 2, "RATIO@BLOCK"), ("0.5@0", 2, "from 1 on"), ("much", 2, "RATIO@BLOCK"), ("0.5@4", 1, "block 4 is not from 1 to 3")]
     {
-        let sentence = fail(logits().arg(shipped_model()).args(["--merge", merge]), code);
+        let sentence = fail(bench().arg(shipped_model()).args(["--merge", merge]), code);
         assert!(sentence.contains(words), "{merge}: {sentence}");
     }
     for (case, words) in [("dinov3", "rotary"), ("dinov2-masked", "attends through masks")] {
         converted(case, None, &scratch);
-        let sentence = fail(logits().arg(scratch.path("m.onnx")).args(["--merge", "0.5"]), 1);
+        let sentence = fail(bench().arg(scratch.path("m.onnx")).args(["--merge", "0.5"]), 1);
         assert!(sentence.contains("--merge") && sentence.contains(words), "{case}: {sentence}");
     }
+    // exports of others: recognized or refused, whoever wrote them
+    for (export, words) in
+        [("dinov3-dynamo/model.onnx", "rotary"), ("attention/probabilities.onnx", "no attention"), ("attention/flat.onnx", "MLP")]
+    {
+        let sentence = fail(bench().arg(data("foreign").join(export)).args(["--merge", "0.5"]), 1);
+        assert!(sentence.contains("blocks were not recognized") && sentence.contains(words), "{export}: {sentence}");
+    }
+    succeed(bench().arg(data("foreign/dinov2-dynamic-uint8/model.onnx")).args(["--merge", "0.5"]));
     let sentence =
         fail(eomt_edge().args(["run", "--frames", "1", "--source", "scenes", "--set", "model.merge=2", "--model"]).arg(shipped_model()), 2);
     assert!(sentence.contains("model.merge") && sentence.contains("RATIO@BLOCK"), "{sentence}");

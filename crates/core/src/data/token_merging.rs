@@ -67,7 +67,11 @@ impl FromStr for TokenMerging {
         }
         let steps: Vec<MergeStep> = merging.steps().collect();
         let ascend = |pair: &[MergeStep]| pair[0].ratio < pair[1].ratio && pair[0].block.is_some() && pair[0].block < pair[1].block;
-        if steps.windows(2).all(ascend) { Ok(merging) } else { Err(wrong()) }
+        match steps.windows(2).all(ascend) {
+            true if merging.is_off() => Ok(TokenMerging::default()),
+            true => Ok(merging),
+            false => Err(wrong()),
+        }
     }
 }
 
@@ -93,19 +97,18 @@ mod tests {
     #[test]
     fn ratios_and_blocks_are_read_and_written() {
         for (text, expected) in [
-            ("0", vec![(0.0, None)]),
+            ("0", vec![]),
             ("0.5", vec![(0.5, None)]),
             ("0.95@3", vec![(0.95, Some(3))]),
-            ("0@1", vec![(0.0, Some(1))]),
             ("0.4@1,0.8@3", vec![(0.4, Some(1)), (0.8, Some(3))]),
         ] {
             let merging: TokenMerging = text.parse().expect("fits");
             assert_eq!(merging.steps().map(|step| (step.ratio, step.block)).collect::<Vec<_>>(), expected);
             assert_eq!(merging.to_string(), text);
-            assert_eq!(merging.is_off(), text.starts_with("0@") || text == "0");
+            assert_eq!(merging.is_off(), text == "0");
         }
         assert!(TokenMerging::default().is_off());
-        assert_eq!(TokenMerging::default().to_string(), "0");
+        assert_eq!("0.0@1".parse(), Ok(TokenMerging::default()));
         for text in [
             "",
             "1",

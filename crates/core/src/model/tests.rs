@@ -45,6 +45,7 @@ fn summing() -> Model {
         classes: 16,
         mask_size: (4, 4),
         mask_cost: None,
+        merges_tokens: false,
         remarks: Remarks::default(),
         reuse: None,
     }
