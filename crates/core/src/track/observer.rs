@@ -166,7 +166,10 @@ impl Observer {
         let logits = &segmented.logits.class;
         *classes = logits.classes.saturating_sub(1);
         let (width, height) = (segmented.frame.width, segmented.frame.height);
-        (things.clear(), shares.clear(), sums.clear(), number_of.clear());
+        things.clear();
+        shares.clear();
+        sums.clear();
+        number_of.clear();
         shares.reserve(THINGS_MAX * *classes);
         number_of.resize(segmented.table.iter().map(|row| usize::from(row.id) + 1).max().unwrap_or(0), 0);
         for (row, segment) in segmented.table.iter().enumerate() {

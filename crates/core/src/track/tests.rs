@@ -81,7 +81,8 @@ impl Stage {
         let logits = Logits { class: class_logits, ..Logits::default() };
         self.tracker.update(SegmentedFrame { frame: &frame, logits: &logits, queries: &queries, ids: &mut ids, table: &mut table });
         let mut given: Vec<u32> = table.iter().map(|row| row.track_id).filter(|id| *id > 0).collect();
-        (given.sort_unstable(), given.dedup());
+        given.sort_unstable();
+        given.dedup();
         assert!(given.len() == table.iter().filter(|row| row.track_id > 0).count(), "two segments share an id: {table:?}");
         id_of.iter().map(|id| table.iter().find(|row| row.id == *id).map_or(0, |row| row.track_id)).collect()
     }
