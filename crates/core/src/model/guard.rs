@@ -18,6 +18,7 @@ use tract_onnx::tract_core::ops::einsum::einsum_matmul::EinSumMatMul;
 
 use super::contain::contained;
 use super::load::{self, LoadOptions};
+use super::reuse::Reuse;
 use super::{Metadata, Model, ModelError, fuse};
 use crate::data::{Logits, Tensor};
 
@@ -70,7 +71,7 @@ impl Model {
         let mut agreement = Agreement { class: 0.0, masks: 0.0, allowed, inputs: inputs.len(), roundings: None };
         for input in &inputs {
             let mut logits = Logits::default();
-            self.reset();
+            self.reuse.iter_mut().for_each(Reuse::reset); // the two have nothing in common but a clip's state
             self.run(input, |class, kept| kept.extend(0..class.queries), &mut logits)?;
             let [class, masks] = differences(&[logits.class.values, logits.masks], &plain.run(input)?)?;
             agreement.class = agreement.class.max(class);

@@ -237,6 +237,16 @@ fn concrete(fact: &TypedFact) -> Vec<usize> {
     fact.shape.as_concrete().map(<[usize]>::to_vec).unwrap_or_default()
 }
 
+/// Rewrites the graph for reuse over time, when that is wanted.
+fn reuse(model: &mut TypedModel, std: [f32; 3], merges_tokens: bool, options: &LoadOptions) -> Result<Option<Reuse>, ModelError> {
+    let Some(config) = options.reuse else { return Ok(None) };
+    if merges_tokens {
+        return Err(ModelError::NoReuse { reason: "it merges tokens, and other ones in each frame".to_owned() });
+    }
+    let rewritten = Reuse::rewrite(model, std, config).map_err(ModelError::engine("optimize"))?;
+    rewritten.map(Some).map_err(|reason| ModelError::NoReuse { reason })
+}
+
 fn assemble(
     mut model: TypedModel,
     outputs: Outputs,
@@ -275,11 +285,7 @@ fn assemble(
         None => MaskOutput::Dense,
     };
     let unmasked = masks::unmasked(&model).map_err(&optimizing)?;
-    if options.reuse.is_some() && merges_tokens {
-        return Err(ModelError::NoReuse { reason: "it merges tokens, and other ones in each frame".to_owned() });
-    }
-    let reuse = options.reuse.map(|config| Reuse::rewrite(&mut model, metadata.image_std, config)).transpose().map_err(&optimizing)?;
-    let reuse = reuse.transpose().map_err(|reason| ModelError::NoReuse { reason })?;
+    let reuse = reuse(&mut model, metadata.image_std, merges_tokens, options)?;
     let model = model.into_optimized().map_err(&optimizing)?;
     let mask_cost = unmasked.and_then(|unmasked| masks::cost(&model, unmasked));
     remarks.warnings.extend(mask_cost.map(|cost| cost.to_string()));
