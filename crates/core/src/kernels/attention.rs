@@ -7,11 +7,14 @@
 //!     scores = e^(scores - row max), 1 / sums
 //!     out[block, head] = (scores v) / sums        half precision for int8 scores on a CPU that has it, else f32
 //! ```
+//!
+//! Where half precision is binary16, int8 scores stay in 16 bits from one product to the other: see [`super::fixed_scores`].
 
 use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
 use super::columns::{array_at, array_at_mut, column_chunks};
 use super::elementwise::{add_body, scale};
 use super::epilogue::{Int8Tile, int8_scores};
+use super::fixed_scores::{FixedKeys, FixedRows, fixed_scores};
 use super::packed::{PackedF32, PackedHalf, PackedI8};
 use super::quantize::{Activations, quantize_symmetric};
 
@@ -64,6 +67,7 @@ impl<'a> Strided<'a> {
 #[derive(Debug)]
 pub struct Head {
     keys: Keys,
+    fixed: FixedKeys,
     values: Values,
 }
 
@@ -75,7 +79,8 @@ enum Keys {
 
 #[derive(Debug)]
 enum Values {
-    Half(PackedHalf),
+    /// Divided by the power of two.
+    Half(PackedHalf, f32),
     F32(PackedF32),
 }
 
@@ -87,10 +92,10 @@ impl Head {
             ScorePrecision::F32 => Keys::F32(PackedF32::zeros(isa, 0, 0)),
         };
         let values = match PackedHalf::new(isa).filter(|_| scores == ScorePrecision::Int8) {
-            Some(panels) => Values::Half(panels),
+            Some(panels) => Values::Half(panels, 1.0),
             None => Values::F32(PackedF32::zeros(isa, 0, 0)),
         };
-        Head { keys, values }
+        Head { keys, fixed: FixedKeys::default(), values }
     }
 
     /// Packs keys and values of head `index`.
@@ -98,12 +103,23 @@ impl Head {
         if matches!(self.keys, Keys::Int8(_)) != (shape.scores == ScorePrecision::Int8) {
             *self = Head::new(isa, shape.scores);
         }
-        prepare(isa, self, shape, index, k, v, &mut scratch.key);
+        let AttentionScratch { key, rows, .. } = scratch;
+        prepare(isa, self, shape, index, k, v, key, rows);
     }
 }
 
 #[inline(always)]
-fn prepare_body(isa: Isa, head: &mut Head, shape: &Shape, index: usize, k: Strided, v: Strided, key: &mut Vec<i8>) {
+#[allow(clippy::too_many_arguments)]
+fn prepare_body(
+    isa: Isa,
+    head: &mut Head,
+    shape: &Shape,
+    index: usize,
+    k: Strided,
+    v: Strided,
+    key: &mut Vec<i8>,
+    rows: &mut Aligned<f32>,
+) {
     let (dim, column) = (shape.head_dim, index * shape.head_dim);
     match &mut head.keys {
         Keys::Int8(panels) => {
@@ -113,6 +129,9 @@ fn prepare_body(isa: Isa, head: &mut Head, shape: &Shape, index: usize, k: Strid
                 let scale = quantize_symmetric(isa, k.row(token, column, dim), key);
                 panels.set_column(token, key, scale);
             }
+            if isa.has_fixed_scores(dim) {
+                head.fixed.set(panels);
+            }
         }
         Keys::F32(panels) => {
             panels.resize(dim, shape.tokens);
@@ -120,11 +139,26 @@ fn prepare_body(isa: Isa, head: &mut Head, shape: &Shape, index: usize, k: Strid
         }
     }
     match &mut head.values {
-        Values::Half(panels) => {
+        Values::Half(panels, size) => {
             panels.resize(shape.tokens, dim);
+            let row = |token: usize| v.row(token, column, dim);
+            if !isa.has_fixed_scores(dim) {
+                for token in (0..shape.tokens).step_by(2) {
+                    panels.set_rows(token, row(token), (token + 1 < shape.tokens).then(|| row(token + 1)));
+                }
+                return;
+            }
+            // weights are up to a hundred there: products of values up to 1 leave room for their sums
+            *size = power_of_two_above((0..shape.tokens).fold((0.0, 0.0), |range, token| isa.range(row(token), range)));
+            rows.resize(2 * dim);
+            let (upper, lower) = rows.split_at_mut(dim);
             for token in (0..shape.tokens).step_by(2) {
-                let next = (token + 1 < shape.tokens).then(|| v.row(token + 1, column, dim));
-                panels.set_rows(token, v.row(token, column, dim), next);
+                let next = token + 1 < shape.tokens;
+                scale(row(token), 1.0 / *size, upper);
+                if next {
+                    scale(row(token + 1), 1.0 / *size, lower);
+                }
+                panels.set_rows(token, upper, next.then_some(&*lower));
             }
         }
         Values::F32(panels) => {
@@ -136,8 +170,15 @@ fn prepare_body(isa: Isa, head: &mut Head, shape: &Shape, index: usize, k: Strid
     }
 }
 
+/// A power of two that is no smaller than the larger of two magnitudes, between 2^-100 and 2^100.
+fn power_of_two_above((low, high): (f32, f32)) -> f32 {
+    let largest = if -low > high { -low } else { high };
+    let exponent = (largest.to_bits() >> 23).clamp(26, 226) + 1;
+    f32::from_bits(exponent << 23)
+}
+
 per_isa! {
-    fn prepare[isa](head: &mut Head, shape: &Shape, index: usize, k: Strided, v: Strided, key: &mut Vec<i8>) = prepare_body;
+    fn prepare[isa](head: &mut Head, shape: &Shape, index: usize, k: Strided, v: Strided, key: &mut Vec<i8>, rows: &mut Aligned<f32>) = prepare_body;
 }
 
 /// The buffers of one thread. They grow to the largest shape, then stay.
@@ -149,6 +190,8 @@ pub struct AttentionScratch {
     scores: Aligned<f32>,
     /// Scores in half precision.
     half: Aligned<u16>,
+    fixed: FixedRows,
+    /// One over the sum of each row of scores.
     sums: Vec<f32>,
 }
 
@@ -180,65 +223,88 @@ per_isa! {
 #[inline(always)]
 fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch: &mut AttentionScratch) {
     let (dim, tokens) = (shape.head_dim, shape.tokens);
-    let Block { first, count, q, heads, mask } = *block;
-    let AttentionScratch { queries, rows, scores, half, sums, .. } = scratch;
+    let Block { count, heads, mask, .. } = *block;
     let padded_rows = count.next_multiple_of(isa.tile_rows());
-    scores.resize(padded_rows * tokens);
-    sums.resize(count, 0.0);
+    scratch.sums.resize(count, 0.0);
     for (index, head) in heads.iter().enumerate() {
         let column = index * dim;
-        match &head.keys {
-            Keys::Int8(keys) => {
-                queries.resize(isa, count, dim);
-                (0..count).for_each(|i| queries.set_row(isa, i, q.row(first + i, column, dim)));
-                scores_int8(isa, shape, count, queries, keys, scores);
-            }
-            Keys::F32(keys) => {
-                rows.resize(padded_rows * dim);
-                for (i, to) in rows.chunks_exact_mut(dim).take(count).enumerate() {
-                    scale(q.row(first + i, column, dim), shape.scale, to);
-                }
-                scores_f32(isa, count, rows, keys, scores);
-            }
-        }
-        let depth = if let Values::Half(values) = &head.values { values.depth() } else { 0 };
+        let depth = if let Values::Half(values, _) = &head.values { values.depth() } else { 0 };
         // each row at a cache line: matrix registers load 64 bytes at a time
         let half_stride = depth.next_multiple_of(32);
-        half.resize(padded_rows * half_stride);
-        for (i, row) in scores.chunks_exact_mut(tokens).take(count).enumerate() {
-            if !mask.is_empty() {
-                add_body(&mask[(first + i) * tokens..][..tokens], row);
+        scratch.half.resize(padded_rows * half_stride);
+        match &head.keys {
+            Keys::Int8(keys) if depth > 0 && mask.is_empty() && isa.has_fixed_scores(dim) => {
+                let AttentionScratch { queries, half, fixed, sums, .. } = &mut *scratch;
+                quantize_queries(isa, block, column, dim, queries);
+                fixed_scores(isa, shape, count, queries, keys, &head.fixed, fixed, (&mut *half, half_stride), sums);
             }
-            sums[i] = match shape.scores {
-                ScorePrecision::Int8 if depth > 0 => isa.softmax_half(row, &mut half[i * half_stride..][..depth]),
-                ScorePrecision::Int8 => isa.softmax_rough(row),
-                ScorePrecision::F32 => isa.softmax(row),
-            };
+            _ => plain_scores(isa, shape, block, head, column, depth, scratch),
         }
-        let weighted = Weighted { count, sums, width: shape.heads * dim, column };
+        let AttentionScratch { scores, half, sums, .. } = &*scratch;
+        let weighted = |factor: f32| Weighted { count, sums, factor, width: shape.heads * dim, column };
         match &head.values {
-            Values::Half(values) => {
+            Values::Half(values, size) => {
                 let tile = isa.half_tile().expect("it packed the values");
                 let multiply = |row: usize, index: usize, acc: &mut TileOf<f32>| {
                     isa.half(&half[row * half_stride..], half_stride, values.panel(index), depth, acc)
                 };
-                weighted.sum(dim, (tile.mr, tile.nr), multiply, out);
+                weighted(*size).sum(dim, (tile.mr, tile.nr), multiply, out);
             }
             Values::F32(values) => {
                 let tile = isa.fma_tile();
                 let multiply = |row: usize, index: usize, acc: &mut TileOf<f32>| {
                     isa.fma(&scores[row * tokens..], tokens, values.panel(index), tokens, acc)
                 };
-                weighted.sum(dim, (tile.mr, tile.nr), multiply, out);
+                weighted(1.0).sum(dim, (tile.mr, tile.nr), multiply, out);
             }
         }
     }
 }
 
-/// `out[row, column ..] = (scores values) * sums`; a row of `out` has `width` values.
+#[inline(always)]
+fn quantize_queries(isa: Isa, block: &Block, column: usize, dim: usize, queries: &mut Activations) {
+    queries.resize(isa, block.count, dim);
+    (0..block.count).for_each(|i| queries.set_row(isa, i, block.q.row(block.first + i, column, dim)));
+}
+
+/// Scores in f32, and their softmax: in half precision, `depth` values a row, if that is not 0.
+#[inline(always)]
+fn plain_scores(isa: Isa, shape: &Shape, block: &Block, head: &Head, column: usize, depth: usize, scratch: &mut AttentionScratch) {
+    let (dim, tokens) = (shape.head_dim, shape.tokens);
+    let Block { first, count, q, mask, .. } = *block;
+    let AttentionScratch { queries, rows, scores, half, sums, .. } = scratch;
+    let padded_rows = count.next_multiple_of(isa.tile_rows());
+    scores.resize(padded_rows * tokens);
+    match &head.keys {
+        Keys::Int8(keys) => {
+            quantize_queries(isa, block, column, dim, queries);
+            scores_int8(isa, shape, count, queries, keys, scores);
+        }
+        Keys::F32(keys) => {
+            rows.resize(padded_rows * dim);
+            for (i, to) in rows.chunks_exact_mut(dim).take(count).enumerate() {
+                scale(q.row(first + i, column, dim), shape.scale, to);
+            }
+            scores_f32(isa, count, rows, keys, scores);
+        }
+    }
+    for (i, row) in scores.chunks_exact_mut(tokens).take(count).enumerate() {
+        if !mask.is_empty() {
+            add_body(&mask[(first + i) * tokens..][..tokens], row);
+        }
+        sums[i] = match shape.scores {
+            ScorePrecision::Int8 if depth > 0 => isa.softmax_half(row, &mut half[i * depth.next_multiple_of(32)..][..depth]),
+            ScorePrecision::Int8 => isa.softmax_rough(row),
+            ScorePrecision::F32 => isa.softmax(row),
+        };
+    }
+}
+
+/// `out[row, column ..] = (scores values) * (sums * factor)`; a row of `out` has `width` values.
 struct Weighted<'a> {
     count: usize,
     sums: &'a [f32],
+    factor: f32,
     width: usize,
     column: usize,
 }
@@ -253,7 +319,7 @@ impl Weighted<'_> {
                 multiply(row, index, &mut acc);
                 for r in 0..mr.min(self.count - row) {
                     let at = (row + r) * self.width + self.column + left;
-                    scale(&acc.0[r * nr..][..columns], self.sums[row + r], &mut out[at..at + columns]);
+                    scale(&acc.0[r * nr..][..columns], self.sums[row + r] * self.factor, &mut out[at..at + columns]);
                 }
             }
         }

@@ -62,9 +62,24 @@ macro_rules! sdot {
 /// The dot product; `k * 8` interleaved bytes in `a`, `k * 8` in `panel`; `k` a multiple of 16.
 #[target_feature(enable = "neon,dotprod")]
 pub unsafe fn dot_dotprod(a: &[u8], panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
+    // SAFETY: the caller's lengths are those of `sums_dotprod`; the tile has 8 x 8 values.
+    unsafe {
+        for (r, sum) in sums_dotprod(a, panel, k, vdupq_n_s32(0)).into_iter().enumerate() {
+            vst1q_s32(acc.0.as_mut_ptr().add(r * 8), sum[0]);
+            vst1q_s32(acc.0.as_mut_ptr().add(r * 8 + 4), sum[1]);
+        }
+    }
+}
+
+/// The sums of [`dot_dotprod`] in registers, each added to `start`.
+///
+/// # Safety
+/// As [`dot_dotprod`], into which it is compiled.
+#[inline(always)]
+pub unsafe fn sums_dotprod(a: &[u8], panel: &[i8], k: usize, start: int32x4_t) -> [[int32x4_t; 2]; 8] {
     // SAFETY: the caller's lengths cover every access below.
     unsafe {
-        let mut sums = [[vdupq_n_s32(0); 2]; 8];
+        let mut sums = [[start; 2]; 8];
         let (mut a, mut b) = (a.as_ptr().cast::<i8>(), panel.as_ptr());
         macro_rules! sixteen {
             ($at:literal) => {
@@ -91,10 +106,7 @@ pub unsafe fn dot_dotprod(a: &[u8], panel: &[i8], k: usize, acc: &mut TileOf<i32
         if !k.is_multiple_of(32) {
             sixteen!(0);
         }
-        for (r, sum) in sums.into_iter().enumerate() {
-            vst1q_s32(acc.0.as_mut_ptr().add(r * 8), sum[0]);
-            vst1q_s32(acc.0.as_mut_ptr().add(r * 8 + 4), sum[1]);
-        }
+        sums
     }
 }
 
@@ -253,21 +265,47 @@ unsafe fn half_run(a: *const u16, stride: usize, mut b: *const u16, run: usize, 
             }
             b = b.add(16);
         }
-        for (r, sum) in sums.into_iter().flatten().enumerate() {
-            let to = acc.0.as_mut_ptr().add(r * 8);
-            let (low, high): (float32x4_t, float32x4_t);
-            asm!(
-                "fcvtl {low:v}.4s, {sum:v}.4h",
-                "fcvtl2 {high:v}.4s, {sum:v}.8h",
-                sum = in(vreg) sum,
-                low = out(vreg) low,
-                high = lateout(vreg) high,
-                options(pure, nomem, nostack, preserves_flags)
-            );
-            vst1q_f32(to, vaddq_f32(vld1q_f32(to), low));
-            vst1q_f32(to.add(4), vaddq_f32(vld1q_f32(to.add(4)), high));
+        // a loop would be kept as one, with the sums in memory
+        macro_rules! rows {
+            ($($row:literal)+) => {$(
+                add_widened(sums[$row][0], acc.0.as_mut_ptr().add($row * 16));
+                add_widened(sums[$row][1], acc.0.as_mut_ptr().add($row * 16 + 8));
+            )+};
         }
+        rows!(0 1 2 3 4 5 6 7);
     }
+}
+
+/// Adds eight halves to eight values at `to`.
+///
+/// # Safety
+/// Half-precision arithmetic; eight values at `to`.
+#[inline(always)]
+unsafe fn add_widened(halves: uint16x8_t, to: *mut f32) {
+    // SAFETY: the caller vouches for the pointer.
+    unsafe {
+        let [low, high] = widen(halves);
+        vst1q_f32(to, vaddq_f32(vld1q_f32(to), low));
+        vst1q_f32(to.add(4), vaddq_f32(vld1q_f32(to.add(4)), high));
+    }
+}
+
+/// Eight halves as f32.
+#[inline(always)]
+pub fn widen(halves: uint16x8_t) -> [float32x4_t; 2] {
+    let (low, high): (float32x4_t, float32x4_t);
+    // SAFETY: this conversion is part of every aarch64 target; registers only.
+    unsafe {
+        asm!(
+            "fcvtl {low:v}.4s, {halves:v}.4h",
+            "fcvtl2 {high:v}.4s, {halves:v}.8h",
+            halves = in(vreg) halves,
+            low = out(vreg) low,
+            high = lateout(vreg) high,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    [low, high]
 }
 
 /// f32 to the format of half-precision tiles, here IEEE binary16: rounded to nearest, ties to even; NaN stays NaN, what is too large

@@ -18,6 +18,9 @@ mod amx;
 mod amx_permission;
 mod arithmetic;
 mod buffer;
+mod fixed;
+#[cfg(target_arch = "aarch64")]
+mod fixed_aarch64;
 mod functions;
 mod half;
 mod isa;
@@ -40,6 +43,7 @@ mod x86_64;
 
 pub use arithmetic::Arithmetic;
 pub use buffer::{Aligned, Element};
+pub use fixed::{FIXED_COLUMNS, FIXED_ROWS, FixedTile, fixed_point};
 pub use functions::{EXP, EXP_ROUGH, exp_by, gelu_rough};
 pub use half::{HalfFormat, multiply as half_multiply, to_half};
 #[cfg(target_arch = "x86_64")]

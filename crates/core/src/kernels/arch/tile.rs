@@ -76,7 +76,7 @@ pub enum HalfSums {
 
 /// Products that [`HalfSums::Runs`] adds in half precision before the sum moves on to f32: the error of that many additions stays below a
 /// thousandth of the sum.
-pub const F16_RUN: usize = 64;
+pub const F16_RUN: usize = 128;
 
 /// Values of the largest tile of any instruction set.
 pub const TILE_MAX: usize = 512;
