@@ -6,8 +6,9 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use super::multiply::MAGIC;
 use super::starts::starts;
-use super::tile::{F16_RUN, TileOf};
+use super::tile::{F16_RUN, LinearTile, TileOf};
 
 /// 8 x 8 for cores without a dot product, as four tiles of 4 x 4: 16 values along k at once.
 ///
@@ -107,6 +108,51 @@ pub unsafe fn sums_dotprod(a: &[u8], panel: &[i8], k: usize, start: int32x4_t) -
             sixteen!(0);
         }
         sums
+    }
+}
+
+/// 8 x 8 of a linear layer, see [`Isa::linear_tile`](super::Isa::linear_tile). Sums start at 1.5 * 2^23 and so are numbers of f32 without a conversion;
+/// integers below 2^24 are exact there, and one fused operation rounds as a conversion would.
+///
+/// # Safety
+/// The dot product; `k * 8` interleaved bytes in `a`, `k * 8` in `panel`; `k` a multiple of 16; `to` and a residual hold the tile.
+#[target_feature(enable = "neon,dotprod")]
+pub unsafe fn linear_dotprod(a: &[u8], panel: &[i8], k: usize, tile: &LinearTile, residual: &[f32], to: &mut [f32]) {
+    // SAFETY: the caller's lengths are those of `sums_dotprod`, and cover every access below.
+    unsafe {
+        let sums = sums_dotprod(a, panel, k, vdupq_n_s32(MAGIC.to_bits().cast_signed()));
+        let magic = vdupq_n_f32(MAGIC);
+        let pair = |values: &[f32; 8]| [vld1q_f32(values.as_ptr()), vld1q_f32(values.as_ptr().add(4))];
+        let (scales, zeros, offsets) = (pair(tile.scales), pair(tile.zeros), pair(tile.sums));
+        let (columns, bias) = (pair(tile.column_scales), pair(tile.bias));
+        macro_rules! row {
+            ($row:literal, $half:literal, $lane:literal, $residual:expr) => {
+                for i in 0..2 {
+                    let product = vsubq_f32(vreinterpretq_f32_s32(sums[$row][i]), magic);
+                    let exact = vfmsq_laneq_f32::<$lane>(product, offsets[i], zeros[$half]);
+                    let value = vfmaq_f32(bias[i], vmulq_laneq_f32::<$lane>(exact, scales[$half]), columns[i]);
+                    let at = $row * tile.stride + i * 4;
+                    vst1q_f32(to.as_mut_ptr().add(at), $residual(value, at));
+                }
+            };
+        }
+        macro_rules! rows {
+            ($residual:expr) => {
+                row!(0, 0, 0, $residual);
+                row!(1, 0, 1, $residual);
+                row!(2, 0, 2, $residual);
+                row!(3, 0, 3, $residual);
+                row!(4, 1, 0, $residual);
+                row!(5, 1, 1, $residual);
+                row!(6, 1, 2, $residual);
+                row!(7, 1, 3, $residual);
+            };
+        }
+        if residual.is_empty() {
+            rows!(|value, _| value);
+        } else {
+            rows!(|value, at| vaddq_f32(value, vld1q_f32(residual.as_ptr().add(at))));
+        }
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) use peak_aarch64 as peak;
 pub(super) use peak_x86_64 as peak;
 pub(crate) use per_isa::per_isa;
 pub use strided::strided_mut;
-pub use tile::{ActivationForm, DotTile, F16_RUN, FmaTile, HalfSums, HalfTile, K_STEP, TILE_MAX, TileOf};
+pub use tile::{ActivationForm, DotTile, F16_RUN, FmaTile, HalfSums, HalfTile, K_STEP, LINEAR_TILE, LinearTile, TILE_MAX, TileOf};
 
 /// CPU features that matter to kernels, found at run time: for `doctor`.
 pub fn features() -> Vec<&'static str> {
