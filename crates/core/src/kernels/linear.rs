@@ -4,7 +4,8 @@
 //! after them.
 
 use super::activation::{Activation, activate, activate_int8, gate};
-use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
+use super::arch::{Aligned, Isa, LINEAR_TILE, LinearTile, TILE_MAX, TileOf, per_isa};
+use super::columns::array_at;
 use super::elementwise::add;
 use super::epilogue::{Epilogue, Int8Tile, f32_epilogue, int8_epilogue};
 use super::layer_norm::layer_norm;
@@ -255,14 +256,40 @@ fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &PackedI8, product: 
         let (panel, range) = (panels.panel(index), first..first + columns);
         let (sums, column_scales) = (&panels.sums()[range.clone()], &panels.scales()[range.clone()]);
         let epilogue = Epilogue { sums, column_scales, bias: &bias[range] };
+        let fused = (isa.has_linear_tile() && columns == LINEAR_TILE && panels.is_small(index)).then(|| FusedColumns::new(&epilogue));
         for row in (0..count).step_by(tile.mr) {
             let (bytes, stride) = rows.rows(row);
+            if let Some(fused) = fused.as_ref().filter(|_| row + LINEAR_TILE <= count) {
+                let (residual, at) = (residual.get(row * n + first..).unwrap_or(&[]), row * n + first);
+                isa.linear_tile(bytes, panel, k, &fused.tile(&epilogue, rows, row, n), residual, &mut out[at..]);
+                continue;
+            }
             isa.dot(bytes, stride, panel, k, &mut acc);
             let (rows, at) = (rows.parameters(row, tile.mr.min(count - row)), row * n + first);
             let residual = if residual.is_empty() { residual } else { &residual[at..] };
             let tile = Int8Tile { nr: tile.nr, acc: &acc.0, rows, stride: n };
             int8_epilogue(isa, &tile, &epilogue, residual, &mut out[at..]);
         }
+    }
+}
+
+/// Column sums of a panel as [`LinearTile`] takes them.
+struct FusedColumns {
+    sums: [f32; LINEAR_TILE],
+}
+
+impl FusedColumns {
+    #[inline(always)]
+    fn new(epilogue: &Epilogue) -> FusedColumns {
+        FusedColumns { sums: array_at::<_, LINEAR_TILE>(epilogue.sums, 0).map(|sum| sum as f32) }
+    }
+
+    #[inline(always)]
+    fn tile<'a>(&'a self, epilogue: &'a Epilogue, rows: &'a Activations, row: usize, stride: usize) -> LinearTile<'a> {
+        let (scales, zeros) = rows.vectors();
+        let (scales, zeros) = (array_at(scales, row), array_at(zeros, row));
+        let (column_scales, bias) = (array_at(epilogue.column_scales, 0), array_at(epilogue.bias, 0));
+        LinearTile { scales, zeros, sums: &self.sums, column_scales, bias, stride }
     }
 }
 
@@ -351,6 +378,26 @@ mod tests {
                     // sums of up to 100 products of at most 2.6, in f32
                     assert!((f64::from(*ours) - expected).abs() < 1e-4, "{precision} {count}x{k}x{n}: {ours} {expected}");
                 }
+            }
+        }
+    }
+
+    /// The largest weights and activations, around the depth from which sums reach 2^22.
+    #[test]
+    fn sums_of_any_size_are_exact() {
+        for (k, weight) in [(257, 127), (258, -127), (259, 127), (1040, -127)] {
+            let ours = suite::everywhere((k, weight), |isa| {
+                let weights = Weights::Int8(PackedI8::pack(isa, &vec![weight; k * 8], &[0.5; 8], k, 8));
+                let layer = Linear::new(weights, vec![0.0; 8], Activation::Identity, false);
+                let mlp = FusedMlp { norm: None, layers: vec![layer] };
+                let rows = [vec![1.0; k], vec![-1.0; k]];
+                let mut out = vec![f32::NAN; 9 * 8];
+                mlp.run(isa, 9, |i| &rows[i % 2], &[], &mut out, &mut FusedMlpScratch::default());
+                out
+            });
+            for (i, value) in ours.iter().enumerate() {
+                let expected = k as f32 * f32::from(weight) * if i / 8 % 2 == 0 { 0.5 } else { -0.5 };
+                assert!((value / expected - 1.0).abs() < 1e-6, "{k}: {value} {expected}");
             }
         }
     }

@@ -22,6 +22,7 @@ mod columns;
 pub mod depthwise;
 pub mod elementwise;
 pub mod epilogue;
+pub mod fixed_scores;
 pub mod layer_norm;
 pub mod lerp;
 pub mod linear;

@@ -1,6 +1,6 @@
 //! Packed weights: right-hand sides of matrix products in the order in which the tiles of an instruction set read them.
 
-use super::arch::{Aligned, HalfTile, Isa, K_STEP, to_half};
+use super::arch::{Aligned, HalfFormat, HalfTile, Isa, K_STEP, to_half};
 use super::columns::{array_at, array_at_mut, column_chunks};
 
 /// An int8 matrix `[k, n]` with one scale per column, packed as panels `[n / nr][k / kr][nr][kr]`; the padding is zero.
@@ -14,6 +14,8 @@ pub struct PackedI8 {
     sums: Vec<i32>,
     /// Per column, padded.
     scales: Vec<f32>,
+    /// Per panel, of what [`PackedI8::pack`] packed.
+    small: Vec<bool>,
 }
 
 /// `k` rounded up to a multiple of [`K_STEP`].
@@ -37,7 +39,7 @@ fn scatter<const KR: usize>(values: &[i8], panel: &mut [i8], nr: usize, at: usiz
 impl PackedI8 {
     /// Room for a `[k, n]` matrix, all zero.
     pub fn zeros(isa: Isa, k: usize, n: usize) -> PackedI8 {
-        let mut panels = PackedI8 { isa, k: 0, n: 0, data: Aligned::default(), sums: Vec::new(), scales: Vec::new() };
+        let mut panels = PackedI8 { isa, k: 0, n: 0, data: Aligned::default(), sums: Vec::new(), scales: Vec::new(), small: Vec::new() };
         panels.resize(k, n);
         panels
     }
@@ -59,10 +61,14 @@ impl PackedI8 {
     pub fn pack(isa: Isa, weights: &[i8], scales: &[f32], k: usize, n: usize) -> PackedI8 {
         assert!(weights.len() == k * n && scales.len() == n);
         let mut panels = PackedI8::zeros(isa, k, n);
-        let mut column = vec![0i8; k];
+        let (mut column, nr) = (vec![0i8; k], isa.dot_tile().nr);
+        panels.small = vec![true; n.div_ceil(nr)];
         for c in 0..n {
             column.iter_mut().zip(weights[c..].iter().step_by(n)).for_each(|(to, from)| *to = *from);
             panels.set_column(c, &column, scales[c]);
+            // activations reach 128 in magnitude
+            let most = column.iter().fold(0u64, |sum, weight| sum + 128 * u64::from(weight.unsigned_abs()));
+            panels.small[c / nr] &= most < 1 << 22;
         }
         panels
     }
@@ -107,6 +113,11 @@ impl PackedI8 {
     /// Sums of the columns, padded to whole panels.
     pub fn sums(&self) -> &[i32] {
         &self.sums
+    }
+
+    /// Whether no activations, as i8, give a sum of 2^22 or more with a column of panel number `index`.
+    pub fn is_small(&self, index: usize) -> bool {
+        self.small.get(index).is_some_and(|small| *small)
     }
 
     /// Panel number `index`.
@@ -256,6 +267,13 @@ impl PackedHalf {
         for (index, values) in self.row[..n].chunks(nr).enumerate() {
             let at = (index * depth + i / kr * kr) * nr + i % kr;
             self.data[at..].iter_mut().step_by(kr).zip(values).for_each(|(to, from)| *to = *from);
+        }
+    }
+
+    /// All values times a power of two, rounded where they leave the format's normal numbers.
+    pub fn scale(&mut self, power: f32) {
+        for value in self.data.iter_mut() {
+            *value = HalfFormat::NATIVE.round(HalfFormat::NATIVE.widen(*value) * power);
         }
     }
 

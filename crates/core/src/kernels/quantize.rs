@@ -64,6 +64,9 @@ pub struct Activations {
     row: Aligned<u8>,
     /// Zero points include the offset of the form.
     parameters: Vec<Row>,
+    /// Scales and zero points once more, as vectors take them.
+    scales: Vec<f32>,
+    zeros: Vec<f32>,
 }
 
 impl Activations {
@@ -75,6 +78,8 @@ impl Activations {
         self.bytes.resize(rows * self.stride);
         self.row.resize(padded(k));
         self.parameters.resize(rows, Row::default());
+        self.scales.resize(rows, 0.0);
+        self.zeros.resize(rows, 0.0);
     }
 
     /// Quantizes `values` into row `row`.
@@ -94,12 +99,19 @@ impl Activations {
                 widen(isa, &self.row[..values.len()], to);
             }
         }
-        self.parameters[row] = Row { scale, zero: zero + form.offset() };
+        let zero = zero + form.offset();
+        self.parameters[row] = Row { scale, zero };
+        (self.scales[row], self.zeros[row]) = (scale, zero as f32);
     }
 
     /// The tile of rows from `row` on, a multiple of its rows, and the bytes between rows that are not interleaved.
     pub fn rows(&self, row: usize) -> (&[u8], usize) {
         (&self.bytes[row * self.stride..], self.stride)
+    }
+
+    /// Scales and zero points of all rows, padded to whole tiles.
+    pub fn vectors(&self) -> (&[f32], &[f32]) {
+        (&self.scales, &self.zeros)
     }
 
     /// Scale and zero point of the rows from `row` on.

@@ -6,8 +6,9 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use super::multiply::MAGIC;
 use super::starts::starts;
-use super::tile::{F16_RUN, TileOf};
+use super::tile::{F16_RUN, LinearTile, TileOf};
 
 /// 8 x 8 for cores without a dot product, as four tiles of 4 x 4: 16 values along k at once.
 ///
@@ -62,9 +63,24 @@ macro_rules! sdot {
 /// The dot product; `k * 8` interleaved bytes in `a`, `k * 8` in `panel`; `k` a multiple of 16.
 #[target_feature(enable = "neon,dotprod")]
 pub unsafe fn dot_dotprod(a: &[u8], panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
+    // SAFETY: the caller's lengths are those of `sums_dotprod`; the tile has 8 x 8 values.
+    unsafe {
+        for (r, sum) in sums_dotprod(a, panel, k, vdupq_n_s32(0)).into_iter().enumerate() {
+            vst1q_s32(acc.0.as_mut_ptr().add(r * 8), sum[0]);
+            vst1q_s32(acc.0.as_mut_ptr().add(r * 8 + 4), sum[1]);
+        }
+    }
+}
+
+/// The sums of [`dot_dotprod`] in registers, each added to `start`.
+///
+/// # Safety
+/// As [`dot_dotprod`], into which it is compiled.
+#[inline(always)]
+pub unsafe fn sums_dotprod(a: &[u8], panel: &[i8], k: usize, start: int32x4_t) -> [[int32x4_t; 2]; 8] {
     // SAFETY: the caller's lengths cover every access below.
     unsafe {
-        let mut sums = [[vdupq_n_s32(0); 2]; 8];
+        let mut sums = [[start; 2]; 8];
         let (mut a, mut b) = (a.as_ptr().cast::<i8>(), panel.as_ptr());
         macro_rules! sixteen {
             ($at:literal) => {
@@ -91,9 +107,51 @@ pub unsafe fn dot_dotprod(a: &[u8], panel: &[i8], k: usize, acc: &mut TileOf<i32
         if !k.is_multiple_of(32) {
             sixteen!(0);
         }
-        for (r, sum) in sums.into_iter().enumerate() {
-            vst1q_s32(acc.0.as_mut_ptr().add(r * 8), sum[0]);
-            vst1q_s32(acc.0.as_mut_ptr().add(r * 8 + 4), sum[1]);
+        sums
+    }
+}
+
+/// 8 x 8 of a linear layer, see [`Isa::linear_tile`](super::Isa::linear_tile). Sums start at 1.5 * 2^23 and so are numbers of f32 without a conversion;
+/// integers below 2^24 are exact there, and one fused operation rounds as a conversion would.
+///
+/// # Safety
+/// The dot product; `k * 8` interleaved bytes in `a`, `k * 8` in `panel`; `k` a multiple of 16; `to` and a residual hold the tile.
+#[target_feature(enable = "neon,dotprod")]
+pub unsafe fn linear_dotprod(a: &[u8], panel: &[i8], k: usize, tile: &LinearTile, residual: &[f32], to: &mut [f32]) {
+    // SAFETY: the caller's lengths are those of `sums_dotprod`, and cover every access below.
+    unsafe {
+        let sums = sums_dotprod(a, panel, k, vdupq_n_s32(MAGIC.to_bits().cast_signed()));
+        let magic = vdupq_n_f32(MAGIC);
+        let pair = |values: &[f32; 8]| [vld1q_f32(values.as_ptr()), vld1q_f32(values.as_ptr().add(4))];
+        let (scales, zeros, offsets) = (pair(tile.scales), pair(tile.zeros), pair(tile.sums));
+        let (columns, bias) = (pair(tile.column_scales), pair(tile.bias));
+        macro_rules! row {
+            ($row:literal, $half:literal, $lane:literal, $residual:expr) => {
+                for i in 0..2 {
+                    let product = vsubq_f32(vreinterpretq_f32_s32(sums[$row][i]), magic);
+                    let exact = vfmsq_laneq_f32::<$lane>(product, offsets[i], zeros[$half]);
+                    let value = vfmaq_f32(bias[i], vmulq_laneq_f32::<$lane>(exact, scales[$half]), columns[i]);
+                    let at = $row * tile.stride + i * 4;
+                    vst1q_f32(to.as_mut_ptr().add(at), $residual(value, at));
+                }
+            };
+        }
+        macro_rules! rows {
+            ($residual:expr) => {
+                row!(0, 0, 0, $residual);
+                row!(1, 0, 1, $residual);
+                row!(2, 0, 2, $residual);
+                row!(3, 0, 3, $residual);
+                row!(4, 1, 0, $residual);
+                row!(5, 1, 1, $residual);
+                row!(6, 1, 2, $residual);
+                row!(7, 1, 3, $residual);
+            };
+        }
+        if residual.is_empty() {
+            rows!(|value, _| value);
+        } else {
+            rows!(|value, at| vaddq_f32(value, vld1q_f32(residual.as_ptr().add(at))));
         }
     }
 }
@@ -253,21 +311,47 @@ unsafe fn half_run(a: *const u16, stride: usize, mut b: *const u16, run: usize, 
             }
             b = b.add(16);
         }
-        for (r, sum) in sums.into_iter().flatten().enumerate() {
-            let to = acc.0.as_mut_ptr().add(r * 8);
-            let (low, high): (float32x4_t, float32x4_t);
-            asm!(
-                "fcvtl {low:v}.4s, {sum:v}.4h",
-                "fcvtl2 {high:v}.4s, {sum:v}.8h",
-                sum = in(vreg) sum,
-                low = out(vreg) low,
-                high = lateout(vreg) high,
-                options(pure, nomem, nostack, preserves_flags)
-            );
-            vst1q_f32(to, vaddq_f32(vld1q_f32(to), low));
-            vst1q_f32(to.add(4), vaddq_f32(vld1q_f32(to.add(4)), high));
+        // a loop would be kept as one, with the sums in memory
+        macro_rules! rows {
+            ($($row:literal)+) => {$(
+                add_widened(sums[$row][0], acc.0.as_mut_ptr().add($row * 16));
+                add_widened(sums[$row][1], acc.0.as_mut_ptr().add($row * 16 + 8));
+            )+};
         }
+        rows!(0 1 2 3 4 5 6 7);
     }
+}
+
+/// Adds eight halves to eight values at `to`.
+///
+/// # Safety
+/// Half-precision arithmetic; eight values at `to`.
+#[inline(always)]
+unsafe fn add_widened(halves: uint16x8_t, to: *mut f32) {
+    // SAFETY: the caller vouches for the pointer.
+    unsafe {
+        let [low, high] = widen(halves);
+        vst1q_f32(to, vaddq_f32(vld1q_f32(to), low));
+        vst1q_f32(to.add(4), vaddq_f32(vld1q_f32(to.add(4)), high));
+    }
+}
+
+/// Eight halves as f32.
+#[inline(always)]
+pub fn widen(halves: uint16x8_t) -> [float32x4_t; 2] {
+    let (low, high): (float32x4_t, float32x4_t);
+    // SAFETY: this conversion is part of every aarch64 target; registers only.
+    unsafe {
+        asm!(
+            "fcvtl {low:v}.4s, {halves:v}.4h",
+            "fcvtl2 {high:v}.4s, {halves:v}.8h",
+            halves = in(vreg) halves,
+            low = out(vreg) low,
+            high = lateout(vreg) high,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    [low, high]
 }
 
 /// f32 to the format of half-precision tiles, here IEEE binary16: rounded to nearest, ties to even; NaN stays NaN, what is too large

@@ -18,6 +18,9 @@ mod amx;
 mod amx_permission;
 mod arithmetic;
 mod buffer;
+mod fixed;
+#[cfg(target_arch = "aarch64")]
+mod fixed_aarch64;
 mod functions;
 mod half;
 mod isa;
@@ -40,6 +43,7 @@ mod x86_64;
 
 pub use arithmetic::Arithmetic;
 pub use buffer::{Aligned, Element};
+pub use fixed::{FIXED_COLUMNS, FIXED_ROWS, FixedTile, fixed_point};
 pub use functions::{EXP, EXP_ROUGH, exp_by, gelu_rough};
 pub use half::{HalfFormat, multiply as half_multiply, to_half};
 #[cfg(target_arch = "x86_64")]
@@ -52,7 +56,7 @@ pub(super) use peak_aarch64 as peak;
 pub(super) use peak_x86_64 as peak;
 pub(crate) use per_isa::per_isa;
 pub use strided::strided_mut;
-pub use tile::{ActivationForm, DotTile, F16_RUN, FmaTile, HalfSums, HalfTile, K_STEP, TILE_MAX, TileOf};
+pub use tile::{ActivationForm, DotTile, F16_RUN, FmaTile, HalfSums, HalfTile, K_STEP, LINEAR_TILE, LinearTile, TILE_MAX, TileOf};
 
 /// CPU features that matter to kernels, found at run time: for `doctor`.
 pub fn features() -> Vec<&'static str> {

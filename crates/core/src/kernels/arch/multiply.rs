@@ -3,9 +3,12 @@
 #[cfg(target_arch = "aarch64")]
 use super::aarch64;
 use super::isa::{Isa, Kind};
-use super::tile::{K_STEP, TileOf};
+use super::tile::{K_STEP, LINEAR_TILE, LinearTile, TileOf};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, x86_64};
+
+/// 1.5 * 2^23, to which an integer of up to 22 bits is added without rounding, and whose bits plus the integer are those of the sum.
+pub(super) const MAGIC: f32 = 12_582_912.0;
 
 impl Isa {
     /// `acc[r][c] = sum_k a[r][k] * panel[k][c]` over `k` values (a multiple of [`K_STEP`]), exactly.
@@ -39,6 +42,34 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             // SAFETY: an `I8mm` token exists only where the CPU has the 8-bit matrix multiply; the assertions above hold for the lengths.
             Kind::I8mm(_) => unsafe { aarch64::dot_i8mm(a, panel, k, acc) },
+        }
+    }
+
+    /// Whether there is [`Isa::linear_tile`].
+    #[inline(always)]
+    pub fn has_linear_tile(self) -> bool {
+        #[cfg(target_arch = "aarch64")]
+        return matches!(self.kind(), Kind::Dotprod(_));
+        #[cfg(not(target_arch = "aarch64"))]
+        false
+    }
+
+    /// A tile of a linear layer from its products to its outputs, without a way through memory:
+    /// `((a panel) - zeros sums) scales column_scales + bias + residual`, the bits of [`Isa::dot`] and the int8 epilogue.
+    ///
+    /// `a` and `panel` are those of [`Isa::dot`], all sums are below 2^22. `residual` is empty or laid out as `to`. Panics on an instruction
+    /// set without [`Isa::has_linear_tile`]: a bug of the caller.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "aarch64"), allow(unused_variables))]
+    pub fn linear_tile(self, a: &[u8], panel: &[i8], k: usize, tile: &LinearTile, residual: &[f32], to: &mut [f32]) {
+        let len = (LINEAR_TILE - 1) * tile.stride + LINEAR_TILE;
+        assert!(k.is_multiple_of(K_STEP) && a.len() >= k * LINEAR_TILE && panel.len() >= k * LINEAR_TILE);
+        assert!(tile.stride >= LINEAR_TILE && to.len() >= len && (residual.is_empty() || residual.len() >= len));
+        match self.kind() {
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: a `Dotprod` token exists only where the CPU has the dot product; the assertions above hold for the lengths.
+            Kind::Dotprod(_) => unsafe { aarch64::linear_dotprod(a, panel, k, tile, residual, to) },
+            _ => unreachable!("an instruction set without a tile of linear layers"),
         }
     }
 

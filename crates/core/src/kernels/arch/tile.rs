@@ -76,7 +76,27 @@ pub enum HalfSums {
 
 /// Products that [`HalfSums::Runs`] adds in half precision before the sum moves on to f32: the error of that many additions stays below a
 /// thousandth of the sum.
-pub const F16_RUN: usize = 64;
+pub const F16_RUN: usize = 128;
+
+/// Rows and columns of [`LinearTile`].
+pub const LINEAR_TILE: usize = 8;
+
+/// What [`Isa::linear_tile`](super::Isa::linear_tile) does to the products.
+#[derive(Debug, Clone, Copy)]
+pub struct LinearTile<'a> {
+    /// Per row: the size of a step.
+    pub scales: &'a [f32; LINEAR_TILE],
+    /// Per row: the zero point.
+    pub zeros: &'a [f32; LINEAR_TILE],
+    /// Per column: the sum of its weights.
+    pub sums: &'a [f32; LINEAR_TILE],
+    /// Per column.
+    pub column_scales: &'a [f32; LINEAR_TILE],
+    /// Per column.
+    pub bias: &'a [f32; LINEAR_TILE],
+    /// Values from the start of an output row to the start of the next.
+    pub stride: usize,
+}
 
 /// Values of the largest tile of any instruction set.
 pub const TILE_MAX: usize = 512;
