@@ -7,7 +7,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReuseConfig {
     /// Levels of 8 bits, 0 to 255. A patch is computed again when the mean of 4x4 of its pixels differs by more in one channel from what
-    /// it was when the patch was last computed, or a single value by more than [`SINGLE`] times as much. 0: any difference counts.
+    /// it was when the patch was last computed, or a single value by more than eight times as much. 0: any difference counts.
     pub threshold: f32,
     /// Share of the patches, 0 to 1: where more are to be computed, all are.
     pub budget: f32,

@@ -60,12 +60,12 @@ fn plain(network: &Network, pixels: &[f32], steps: &[(usize, usize)]) -> (Vec<f3
         assert_eq!(groups.len(), *count);
         let start = x.len() - patches;
         for group in &groups {
-            for channel in 0..network.hidden {
-                let mean = group.iter().map(|patch| x[start + patch][channel]).sum::<f32>() / group.len() as f32;
-                for patch in group {
-                    differ.borrow_mut()[*patch][channel] += x[start + patch][channel] - mean;
-                    x[start + patch][channel] = mean;
-                }
+            let mean = |channel: usize| group.iter().map(|patch| x[start + patch][channel]).sum::<f32>() / group.len() as f32;
+            let mean: Vec<f32> = (0..network.hidden).map(mean).collect();
+            for patch in group {
+                let (token, mut differences) = (&mut x[start + patch], differ.borrow_mut());
+                token.iter().zip(&mean).zip(&mut differences[*patch]).for_each(|((value, mean), difference)| *difference += value - mean);
+                token.copy_from_slice(&mean);
             }
         }
     };
