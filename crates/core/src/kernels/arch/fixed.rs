@@ -17,9 +17,10 @@
 #[cfg(target_arch = "aarch64")]
 use super::fixed_aarch64 as neon;
 use super::half::HalfFormat;
-use super::isa::{Isa, Kind};
-use super::multiply::MAGIC;
-use super::tile::{HalfSums, TileOf};
+use super::isa::Isa;
+#[cfg(target_arch = "aarch64")]
+use super::isa::Kind;
+use super::tile::{HalfSums, MAGIC, TileOf};
 
 /// Rows of a tile of scores.
 pub const FIXED_ROWS: usize = 8;
@@ -90,7 +91,7 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             // SAFETY: an `I8mm` token exists only where the CPU has the 8-bit matrix multiply; the assertions above hold for the lengths.
             Kind::I8mm(_) => unsafe { neon::scores_i8mm(a, panel, k, tile, to) },
-            _ => unreachable!("an instruction set without fixed-point scores"),
+            _ => unreachable!("{} has no fixed-point scores", self.name()),
         }
     }
 

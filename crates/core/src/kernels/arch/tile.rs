@@ -98,6 +98,9 @@ pub struct LinearTile<'a> {
     pub stride: usize,
 }
 
+/// 1.5 * 2^23, to which an integer of up to 22 bits is added without rounding, and whose bits plus the integer are those of the sum.
+pub(super) const MAGIC: f32 = 12_582_912.0;
+
 /// Values of the largest tile of any instruction set.
 pub const TILE_MAX: usize = 512;
 
