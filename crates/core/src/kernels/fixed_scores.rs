@@ -4,7 +4,6 @@
 //! [`Isa::has_fixed_scores`](super::arch::Isa::has_fixed_scores); there are no masks here, whose values have no bounds.
 
 use super::arch::{Aligned, FIXED_COLUMNS, FIXED_ROWS, FixedTile, Isa, fixed_point};
-use super::attention::Shape;
 use super::columns::array_at;
 use super::packed::{PackedI8, padded};
 use super::quantize::{Activations, Row};
@@ -57,13 +56,13 @@ impl FixedRows {
     }
 }
 
-/// Weights of `count` queries into `weights`, as many a row as there are keys, rows as far apart as is said with it; `sums` gets 1 / their sums.
+/// Weights of `count` queries of `head_dim` values, whose products count `scale` times, into `weights`, as many a row as there are keys, rows as far apart as is said with it; `sums` gets 1 / their sums.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
 pub fn fixed_scores(
     isa: Isa,
-    shape: &Shape,
-    count: usize,
+    scale: f32,
+    (count, head_dim): (usize, usize),
     queries: &Activations,
     keys: &PackedI8,
     fixed: &FixedKeys,
@@ -71,9 +70,9 @@ pub fn fixed_scores(
     (weights, stride): (&mut Aligned<u16>, usize),
     sums: &mut [f32],
 ) {
-    let (tokens, k) = (keys.n(), padded(shape.head_dim));
-    let scale = shape.scale * std::f32::consts::LOG2_E;
-    let size = scale.abs() * fixed.scale_max * 127.0 * shape.head_dim as f32;
+    let (tokens, k) = (keys.n(), padded(head_dim));
+    let scale = scale * std::f32::consts::LOG2_E;
+    let size = scale.abs() * fixed.scale_max * 127.0 * head_dim as f32;
     rows.set(queries.parameters(0, count.next_multiple_of(FIXED_ROWS)), scale, size);
     for (index, left) in (0..tokens).step_by(FIXED_COLUMNS).enumerate() {
         let (panel, scales, offsets) = (keys.panel(index), array_at(keys.scales(), left), array_at(&fixed.sums, left));

@@ -256,14 +256,12 @@ fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &PackedI8, product: 
         let (panel, range) = (panels.panel(index), first..first + columns);
         let (sums, column_scales) = (&panels.sums()[range.clone()], &panels.scales()[range.clone()]);
         let epilogue = Epilogue { sums, column_scales, bias: &bias[range] };
-        let fused = (isa.has_linear_tile() && columns == LINEAR_TILE && panels.is_small(index)).then(|| FusedColumns::new(&epilogue));
-        for row in (0..count).step_by(tile.mr) {
+        let mut done = 0;
+        if isa.has_linear_tile() && columns == LINEAR_TILE && panels.is_small(index) {
+            done = multiply_fused(isa, rows, panel, epilogue, product, (n, first), out);
+        }
+        for row in (done..count).step_by(tile.mr) {
             let (bytes, stride) = rows.rows(row);
-            if let Some(fused) = fused.as_ref().filter(|_| row + LINEAR_TILE <= count) {
-                let (residual, at) = (residual.get(row * n + first..).unwrap_or(&[]), row * n + first);
-                isa.linear_tile(bytes, panel, k, &fused.tile(&epilogue, rows, row, n), residual, &mut out[at..]);
-                continue;
-            }
             isa.dot(bytes, stride, panel, k, &mut acc);
             let (rows, at) = (rows.parameters(row, tile.mr.min(count - row)), row * n + first);
             let residual = if residual.is_empty() { residual } else { &residual[at..] };
@@ -273,24 +271,30 @@ fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &PackedI8, product: 
     }
 }
 
-/// Column sums of a panel as [`LinearTile`] takes them.
-struct FusedColumns {
-    sums: [f32; LINEAR_TILE],
-}
-
-impl FusedColumns {
-    #[inline(always)]
-    fn new(epilogue: &Epilogue) -> FusedColumns {
-        FusedColumns { sums: array_at::<_, LINEAR_TILE>(epilogue.sums, 0).map(|sum| sum as f32) }
-    }
-
-    #[inline(always)]
-    fn tile<'a>(&'a self, epilogue: &'a Epilogue, rows: &'a Activations, row: usize, stride: usize) -> LinearTile<'a> {
-        let (scales, zeros) = rows.vectors();
+/// The whole tiles of one panel, whose columns begin at `first` of `n`; gives how many rows those are. A function of its own, so that its
+/// variables do not take the registers of [`multiply_int8_body`].
+#[inline(never)]
+fn multiply_fused(
+    isa: Isa,
+    rows: &Activations,
+    panel: &[i8],
+    epilogue: Epilogue,
+    product: &Product,
+    (n, first): (usize, usize),
+    out: &mut [f32],
+) -> usize {
+    let k = panel.len() / LINEAR_TILE;
+    let (scales, zeros) = rows.vectors();
+    let sums = array_at::<_, LINEAR_TILE>(epilogue.sums, 0).map(|sum| sum as f32);
+    let (column_scales, bias) = (array_at(epilogue.column_scales, 0), array_at(epilogue.bias, 0));
+    let whole = product.count / LINEAR_TILE * LINEAR_TILE;
+    for row in (0..whole).step_by(LINEAR_TILE) {
+        let at = row * n + first;
         let (scales, zeros) = (array_at(scales, row), array_at(zeros, row));
-        let (column_scales, bias) = (array_at(epilogue.column_scales, 0), array_at(epilogue.bias, 0));
-        LinearTile { scales, zeros, sums: &self.sums, column_scales, bias, stride }
+        let tile = LinearTile { scales, zeros, sums: &sums, column_scales, bias, stride: n };
+        isa.linear_tile(rows.rows(row).0, panel, k, &tile, product.residual.get(at..).unwrap_or(&[]), &mut out[at..]);
     }
+    whole
 }
 
 /// [`multiply_int8`] in f32; `rows` is padded to whole tiles.

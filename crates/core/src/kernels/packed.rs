@@ -14,8 +14,8 @@ pub struct PackedI8 {
     sums: Vec<i32>,
     /// Per column, padded.
     scales: Vec<f32>,
-    /// Per panel, of what [`PackedI8::pack`] packed.
-    small: Vec<bool>,
+    /// The sum of the magnitudes of each column, padded.
+    magnitudes: Vec<i32>,
 }
 
 /// `k` rounded up to a multiple of [`K_STEP`].
@@ -39,7 +39,8 @@ fn scatter<const KR: usize>(values: &[i8], panel: &mut [i8], nr: usize, at: usiz
 impl PackedI8 {
     /// Room for a `[k, n]` matrix, all zero.
     pub fn zeros(isa: Isa, k: usize, n: usize) -> PackedI8 {
-        let mut panels = PackedI8 { isa, k: 0, n: 0, data: Aligned::default(), sums: Vec::new(), scales: Vec::new(), small: Vec::new() };
+        let mut panels =
+            PackedI8 { isa, k: 0, n: 0, data: Aligned::default(), sums: Vec::new(), scales: Vec::new(), magnitudes: Vec::new() };
         panels.resize(k, n);
         panels
     }
@@ -55,20 +56,17 @@ impl PackedI8 {
         (self.k, self.n) = (k, n);
         self.sums.resize(columns, 0);
         self.scales.resize(columns, 0.0);
+        self.magnitudes.resize(columns, 0);
     }
 
     /// Packs weights `[k, n]` (row-major, none of them -128) with one scale per column.
     pub fn pack(isa: Isa, weights: &[i8], scales: &[f32], k: usize, n: usize) -> PackedI8 {
         assert!(weights.len() == k * n && scales.len() == n);
         let mut panels = PackedI8::zeros(isa, k, n);
-        let (mut column, nr) = (vec![0i8; k], isa.dot_tile().nr);
-        panels.small = vec![true; n.div_ceil(nr)];
+        let mut column = vec![0i8; k];
         for c in 0..n {
             column.iter_mut().zip(weights[c..].iter().step_by(n)).for_each(|(to, from)| *to = *from);
             panels.set_column(c, &column, scales[c]);
-            // activations reach 128 in magnitude
-            let most = column.iter().fold(0u64, |sum, weight| sum + 128 * u64::from(weight.unsigned_abs()));
-            panels.small[c / nr] &= most < 1 << 22;
         }
         panels
     }
@@ -87,11 +85,13 @@ impl PackedI8 {
             8 => scatter::<8>(values, panel, tile.nr, at),
             _ => scatter::<16>(values, panel, tile.nr, at),
         }
-        let mut sum = 0i32;
+        let (mut sum, mut magnitude) = (0i32, 0i32);
         for value in values {
             sum += i32::from(*value);
+            magnitude += i32::from(*value).abs();
         }
         self.sums[c] = sum;
+        self.magnitudes[c] = magnitude;
         self.scales[c] = scale;
     }
 
@@ -117,7 +117,9 @@ impl PackedI8 {
 
     /// Whether no activations, as i8, give a sum of 2^22 or more with a column of panel number `index`.
     pub fn is_small(&self, index: usize) -> bool {
-        self.small.get(index).is_some_and(|small| *small)
+        let nr = self.isa.dot_tile().nr;
+        // activations reach 128 in magnitude
+        self.magnitudes[index * nr..self.n.min((index + 1) * nr)].iter().all(|magnitude| *magnitude < (1 << 22) / 128)
     }
 
     /// Panel number `index`.

@@ -6,9 +6,8 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::multiply::MAGIC;
 use super::starts::starts;
-use super::tile::{F16_RUN, LinearTile, TileOf};
+use super::tile::{F16_RUN, LinearTile, MAGIC, TileOf};
 
 /// 8 x 8 for cores without a dot product, as four tiles of 4 x 4: 16 values along k at once.
 ///

@@ -20,8 +20,7 @@ use super::half::HalfFormat;
 use super::isa::Isa;
 #[cfg(target_arch = "aarch64")]
 use super::isa::Kind;
-use super::multiply::MAGIC;
-use super::tile::{HalfSums, TileOf};
+use super::tile::{HalfSums, MAGIC, TileOf};
 
 /// Rows of a tile of scores.
 pub const FIXED_ROWS: usize = 8;
@@ -79,7 +78,7 @@ impl Isa {
 
     /// A tile of scores in fixed point: `((a panel) scales - zeros sums) factors`, rounded to the nearest, ties to even; the bits of an i16.
     ///
-    /// `a` and `panel` are those of [`Isa::dot`], `k` is [`FIXED_DEPTH`] at most. Panics on an instruction set without
+    /// `a` and `panel` are those of [`Isa::dot`], `k` is 256 at most. Panics on an instruction set without
     /// [`Isa::has_fixed_scores`]: a bug of the caller.
     #[inline(always)]
     pub fn fixed_scores(self, a: &[u8], panel: &[i8], k: usize, tile: &FixedTile, to: &mut [u16]) {
@@ -92,7 +91,7 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             // SAFETY: an `I8mm` token exists only where the CPU has the 8-bit matrix multiply; the assertions above hold for the lengths.
             Kind::I8mm(_) => unsafe { neon::scores_i8mm(a, panel, k, tile, to) },
-            _ => unreachable!("an instruction set without fixed-point scores"),
+            _ => unreachable!("{} has no fixed-point scores", self.name()),
         }
     }
 

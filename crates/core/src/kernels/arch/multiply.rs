@@ -7,9 +7,6 @@ use super::tile::{K_STEP, LINEAR_TILE, LinearTile, TileOf};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, x86_64};
 
-/// 1.5 * 2^23, to which an integer of up to 22 bits is added without rounding, and whose bits plus the integer are those of the sum.
-pub(super) const MAGIC: f32 = 12_582_912.0;
-
 impl Isa {
     /// `acc[r][c] = sum_k a[r][k] * panel[k][c]` over `k` values (a multiple of [`K_STEP`]), exactly.
     ///
