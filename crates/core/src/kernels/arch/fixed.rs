@@ -20,43 +20,13 @@ use super::half::HalfFormat;
 use super::isa::Isa;
 #[cfg(target_arch = "aarch64")]
 use super::isa::Kind;
-use super::tile::{HalfSums, MAGIC, TileOf};
+use super::tile::{BASE, FIXED_COLUMNS, FIXED_ROWS, FOUR, FRACTION, FixedTile, HalfSums, MAGIC, SHIFT, SUM_RUN, TileOf};
 
-/// Rows of a tile of scores.
-pub const FIXED_ROWS: usize = 8;
-/// Columns of a tile of scores.
-pub const FIXED_COLUMNS: usize = 8;
 /// Most products of a score: their sum stays below 2^22.
 pub const FIXED_DEPTH: usize = 256;
 /// The weight of the largest score, nearly.
 #[cfg(test)]
 const FIXED_ONE: f32 = 94.8125;
-/// Weights of a row that are added in half precision, eight sums side by side, before those go to f32.
-pub(super) const SUM_RUN: usize = 128;
-/// `weight = (4 + 4 fraction + SHIFT)^2 + BASE`, our own fit of least relative error: 0.17 %, with the rounding to binary16 0.21 %. -11.90625.
-pub(super) const SHIFT: u16 = 0xc9f4;
-/// See [`SHIFT`]. 32.3125.
-pub(super) const BASE: u16 = 0x500a;
-/// 4.0: the exponent under which a fraction becomes a number.
-pub(super) const FOUR: u16 = 0x4400;
-/// The bits of the fraction.
-pub(super) const FRACTION: u16 = 0x03ff;
-
-/// Factors of a tile's scores.
-#[derive(Debug, Clone, Copy)]
-pub struct FixedTile<'a> {
-    /// Per row: scale of the row, of all scores, and of the fixed point.
-    pub factors: &'a [f32; FIXED_ROWS],
-    /// Per row: the zero point.
-    pub zeros: &'a [f32; FIXED_ROWS],
-    /// Per column.
-    pub scales: &'a [f32; FIXED_COLUMNS],
-    /// Per column: the sum of its integers times its scale.
-    pub sums: &'a [f32; FIXED_COLUMNS],
-    /// Values from the start of an output row to the start of the next.
-    pub stride: usize,
-}
-
 /// Bits of fraction of scores that are `bound` at most, and 2 to their power; `None` where that is no number.
 pub fn fixed_point(bound: f32) -> Option<(i32, f32)> {
     // a little more for the rounding of the bound and of the score

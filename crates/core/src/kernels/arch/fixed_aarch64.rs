@@ -4,8 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::aarch64::{dot_i8mm, sums_dotprod, widen};
-use super::fixed::{BASE, FIXED_ROWS, FOUR, FRACTION, FixedTile, SHIFT, SUM_RUN};
-use super::tile::{MAGIC, TILE_MAX, TileOf};
+use super::tile::{BASE, FIXED_ROWS, FOUR, FRACTION, FixedTile, MAGIC, SHIFT, SUM_RUN, TILE_MAX, TileOf};
 
 /// # Safety
 /// The dot product; `k * 8` interleaved bytes in `a`, `k * 8` in `panel`; `k` a multiple of 16, at most 256; `to` holds the tile.

@@ -43,7 +43,7 @@ mod x86_64;
 
 pub use arithmetic::Arithmetic;
 pub use buffer::{Aligned, Element};
-pub use fixed::{FIXED_COLUMNS, FIXED_ROWS, FixedTile, fixed_point};
+pub use fixed::fixed_point;
 pub use functions::{EXP, EXP_ROUGH, exp_by, gelu_rough};
 pub use half::{HalfFormat, multiply as half_multiply, to_half};
 #[cfg(target_arch = "x86_64")]
@@ -56,7 +56,10 @@ pub(super) use peak_aarch64 as peak;
 pub(super) use peak_x86_64 as peak;
 pub(crate) use per_isa::per_isa;
 pub use strided::strided_mut;
-pub use tile::{ActivationForm, DotTile, F16_RUN, FmaTile, HalfSums, HalfTile, K_STEP, LINEAR_TILE, LinearTile, TILE_MAX, TileOf};
+pub use tile::{
+    ActivationForm, DotTile, F16_RUN, FIXED_COLUMNS, FIXED_ROWS, FixedTile, FmaTile, HalfSums, HalfTile, K_STEP, LINEAR_TILE, LinearTile,
+    TILE_MAX, TileOf,
+};
 
 /// CPU features that matter to kernels, found at run time: for `doctor`.
 pub fn features() -> Vec<&'static str> {
