@@ -4,7 +4,7 @@ Clips are drawn by `eomt-edge scenes --clip`. Predictions are those of a model, 
 have another class, in random order. Every tracker gets the same segments; `eomt-edge evaluate --video` scores all of them. Segments to which
 ByteTrack gives no id are left out of its score, which favours it: `matched` tells how many things are left.
 
-    python3 -m venv venv && venv/bin/pip install trackers pillow
+    python3 -m venv venv && venv/bin/pip install trackers==2.6.1 pillow
     venv/bin/python benches/track.py --program target/release/eomt-edge --model models/eomt-nano-scenes.onnx
 """
 import argparse
