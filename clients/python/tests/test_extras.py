@@ -41,7 +41,9 @@ class Supervision(unittest.TestCase):
             self.assertEqual((got.class_id[index], got.data["class_name"][index]), (segment.category_id, segment.label))
             self.assertAlmostEqual(float(got.confidence[index]), segment.score)
         self.assertEqual([float(area) for area in got.area], [float(s.area) for s in frame.segments])
-        self.assertIsNone(got.tracker_id)
+        assert got.tracker_id is not None
+        self.assertEqual(got.tracker_id.tolist(), [segment.track_id for segment in frame.segments])
+        self.assertEqual(len(set(got.tracker_id.tolist()) - {0}), len(frame.segments), "the daemon tracks all of them")
         # what people do with them
         picture = np.zeros((frame.height, frame.width, 3), np.uint8)
         painted = supervision.MaskAnnotator(opacity=1.0).annotate(picture.copy(), got)
@@ -63,6 +65,8 @@ class Supervision(unittest.TestCase):
         assert tracked.tracker_id is not None
         self.assertEqual((tracked.tracker_id.tolist(), list(tracked.data["class_name"])), ([4_000_000_000], ["300"]))
         self.assertEqual(tracked.xyxy.tolist(), [[3, 4, 5, 5]])
+        untracked = Segment(id=1, category_id=300, label=None, score=0.5, area=2, bbox=(3, 4, 2, 1), track_id=0)
+        self.assertIsNone(to_detections(changed(frame, segments=[untracked], ids=ids)).tracker_id)
 
     def test_a_view_that_was_overtaken_gives_nothing(self) -> None:
         with Daemon("ring.slots=64") as daemon, Subscriber(daemon.socket, PATIENCE, copy=False) as masks:
