@@ -29,6 +29,6 @@ fn row(segment: &Segment, labels: &[String], id_shift: u16, mask: Option<&Rle>, 
 }
 
 /// RGB bytes of the COCO panoptic format: id = R + 256 G + 65536 B.
-pub(crate) fn coco_panoptic(ids: &[u16]) -> Vec<u8> {
-    ids.iter().flat_map(|id| [(id & 255) as u8, (id >> 8) as u8, 0]).collect()
+pub(crate) fn coco_panoptic(ids: impl IntoIterator<Item = u32>) -> Vec<u8> {
+    ids.into_iter().flat_map(|id| [id as u8, (id >> 8) as u8, (id >> 16) as u8]).collect()
 }

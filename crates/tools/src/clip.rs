@@ -5,15 +5,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use eomt_edge_core::scenes::{Rng, Sample, Scene};
-use eomt_edge_host::files;
 use eomt_edge_host::output::say;
-use serde_json::json;
 
-use super::annotations::coco_panoptic;
 use super::progress;
-use super::scenes::{categories, drop_small, segments};
+use super::scenes::{add, begin, categories, drop_small};
 
 /// Ids of floor, wall and sky end here.
 const BACKGROUND_LAST: u16 = 3;
@@ -53,28 +50,15 @@ pub struct ClipOptions {
 /// # Errors
 /// When the directory holds a dataset already or cannot be written.
 pub fn clip(options: &ClipOptions) -> Result<()> {
-    let list = options.output.join("panoptic.json");
-    if list.exists() {
-        bail!("{}: there is a dataset already", list.display());
-    }
-    let (images, ground_truths) = (options.output.join("images"), options.output.join("panoptic"));
-    files::make_directory(&images)?;
-    files::make_directory(&ground_truths)?;
+    let mut folder = begin(&options.output)?;
     let (width, height) = options.size;
     let bar = progress::bar(options.frames, "drawing");
-    let (mut entries, mut annotations) = (vec![], vec![]);
     let mut camera = Camera::new(options);
     for frame in 0..options.frames {
-        let picture = camera.picture(frame);
-        let name = format!("{frame:06}.png");
-        files::write(&images.join(&name), &files::png_rgb(&picture.rgb, width, height)?)?;
-        files::write(&ground_truths.join(&name), &files::png_rgb(&coco_panoptic(&picture.ids), width, height)?)?;
-        entries.push(json!({ "id": frame, "file_name": name, "width": width, "height": height }));
-        annotations.push(json!({ "image_id": frame, "file_name": name, "segments_info": segments(&picture, width as usize) }));
+        add(&mut folder, &options.output, &camera.picture(frame), options.size)?;
         bar.inc(1);
     }
-    let document = json!({ "images": entries, "annotations": annotations, "categories": categories() });
-    files::write(&list, document.to_string().as_bytes())?;
+    folder.finish(categories())?;
     bar.finish_and_clear();
     say(format!("{} frames of {width}x{height}, seed {}, in {}", options.frames, options.seed, options.output.display()))
 }

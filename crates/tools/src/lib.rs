@@ -39,4 +39,5 @@ pub mod scenes;
 pub mod segment;
 
 mod annotations;
+mod panoptic_folder;
 mod tensors;

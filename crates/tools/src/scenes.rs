@@ -1,7 +1,7 @@
 //! `scenes`: pictures of procedural tabletops with their ground truth, in the layout of COCO panoptic, to evaluate on, to train on and to
 //! experiment with. Nothing has to be downloaded.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use eomt_edge_core::scenes::{LABELS, Rng, Sample, degrade, sample};
@@ -10,7 +10,7 @@ use eomt_edge_host::output::say;
 use image::RgbImage;
 use serde_json::json;
 
-use super::annotations::coco_panoptic;
+use super::panoptic_folder::PanopticFolder;
 use super::progress;
 
 /// Things come first among the labels.
@@ -42,34 +42,34 @@ pub struct ScenesOptions {
 /// When a class is unknown, when the directory holds a dataset already or cannot be written.
 pub fn scenes(options: &ScenesOptions) -> Result<()> {
     let known = known(&options.classes)?;
-    let list = options.output.join("panoptic.json");
-    if list.exists() {
-        bail!("{}: there is a dataset already", list.display());
-    }
-    let (images, ground_truths) = (options.output.join("images"), options.output.join("panoptic"));
-    files::make_directory(&images)?;
-    files::make_directory(&ground_truths)?;
+    let mut folder = begin(&options.output)?;
     let bar = progress::bar(options.count, "drawing");
-    let (mut entries, mut annotations) = (vec![], vec![]);
     for index in 0..options.count {
         let mut picture = sample(options.seed, index, options.size);
         forget(&mut picture, &known);
         if options.degrade > 0.0 {
             picture.rgb = degraded(picture.rgb, options, index)?;
         }
-        let name = format!("{index:06}.png");
-        files::write(&images.join(&name), &files::png_rgb(&picture.rgb, options.size, options.size)?)?;
-        let ids = coco_panoptic(&picture.ids);
-        files::write(&ground_truths.join(&name), &files::png_rgb(&ids, options.size, options.size)?)?;
-        entries.push(json!({ "id": index, "file_name": name, "width": options.size, "height": options.size }));
-        annotations.push(json!({ "image_id": index, "file_name": name, "segments_info": segments(&picture, options.size as usize) }));
+        add(&mut folder, &options.output, &picture, (options.size, options.size))?;
         bar.inc(1);
     }
-    let categories: Vec<_> = known.iter().map(category).collect();
-    let document = json!({ "images": entries, "annotations": annotations, "categories": categories });
-    files::write(&list, document.to_string().as_bytes())?;
+    folder.finish(known.iter().map(category).collect())?;
     bar.finish_and_clear();
     say(format!("{} pictures of {}x{}, seed {}, in {}", options.count, options.size, options.size, options.seed, options.output.display()))
+}
+
+/// Makes room for pictures and their ground truth.
+pub(crate) fn begin(output: &Path) -> Result<PanopticFolder> {
+    let folder = PanopticFolder::begin(output, "dataset")?;
+    files::make_directory(&output.join("images"))?;
+    Ok(folder)
+}
+
+/// Writes the next picture, `(width, height)` pixels, and its ground truth.
+pub(crate) fn add(folder: &mut PanopticFolder, output: &Path, picture: &Sample, (width, height): (u32, u32)) -> Result<()> {
+    let name = folder.next_name();
+    files::write(&output.join("images").join(&name), &files::png_rgb(&picture.rgb, width, height)?)?;
+    folder.add(&name, (width, height), picture.ids.iter().copied().map(u32::from), segments(picture, width as usize))
 }
 
 fn category(id: &u16) -> serde_json::Value {
@@ -116,7 +116,7 @@ fn forget(picture: &mut Sample, known: &[u16]) {
 }
 
 /// `segments_info` of one picture: area in pixels, box as x, y, width, height.
-pub(crate) fn segments(picture: &Sample, width: usize) -> Vec<serde_json::Value> {
+fn segments(picture: &Sample, width: usize) -> Vec<serde_json::Value> {
     let of = |&(id, class): &(u16, u16)| {
         let places = picture.ids.iter().enumerate().filter(|(_, other)| **other == id).map(|(at, _)| (at % width, at / width));
         let (mut area, mut low, mut high) = (0, [usize::MAX; 2], [0; 2]);

@@ -83,7 +83,7 @@ pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &Seg
         overlay::paint(&mut picture, frame.width as usize, &segments.ids, &segments.table, labels);
         let (width, height) = (segments.width, segments.height);
         files::write(&directory.join(format!("{name}.overlay.png")), &files::png_rgb(&picture, width, height)?)?;
-        let panoptic = annotations::coco_panoptic(&segments.ids);
+        let panoptic = annotations::coco_panoptic(segments.ids.iter().copied().map(u32::from));
         files::write(&directory.join(format!("{name}.panoptic.png")), &files::png_rgb(&panoptic, width, height)?)?;
         let json = annotations::document(&segments, labels, 0);
         files::write(&directory.join(format!("{name}.json")), json.as_bytes())?;

@@ -9,16 +9,16 @@ use eomt_edge_core::data::{ClassLogits, Frame, Logits, Segment, Task, Unpublishe
 use eomt_edge_core::pipeline::{FixedClock, NullSink, Pipeline, SegmentedFrame, TemporalStage};
 use eomt_edge_core::segment::PostProcessConfig;
 use eomt_edge_core::track::{TrackConfig, TrackIds, Tracker};
-use eomt_edge_host::files;
 use eomt_edge_host::model_file::{self, Compute};
 use eomt_edge_host::output::usage;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::iou_tracker::IouTracker;
 use super::{Clip, TrackerKind, VideoOptions, things};
 use crate::datasets::labels::{Class, PanopticMap, PanopticSegment};
 use crate::evaluate::Predictions;
 use crate::evaluate::matching::match_labels;
+use crate::panoptic_folder::PanopticFolder;
 
 /// Where predictions come from.
 pub enum Source {
@@ -197,9 +197,7 @@ fn numbered(found: &PanopticMap) -> (Vec<u16>, Vec<Segment>) {
 
 /// Predictions of a clip on their way into a folder of the same layout.
 pub struct Saved {
-    folder: PathBuf,
-    images: Vec<Value>,
-    annotations: Vec<Value>,
+    folder: PanopticFolder,
     classes: Vec<u64>,
 }
 
@@ -207,20 +205,12 @@ impl Saved {
     pub fn begin(clip: &Clip, save: Option<&Path>, is_one_of_many: bool) -> Result<Option<Saved>> {
         let Some(save) = save else { return Ok(None) };
         let folder = if is_one_of_many { save.join(&clip.name) } else { save.to_owned() };
-        let list = folder.join("panoptic.json");
-        if list.exists() {
-            bail!("{}: there is a clip already", list.display());
-        }
-        files::make_directory(&folder.join("panoptic"))?;
+        let folder = PanopticFolder::begin(&folder, "clip")?;
         let classes = clip.dataset.classes().iter().map(|class| class.id).collect();
-        Ok(Some(Saved { folder, images: Vec::new(), annotations: Vec::new(), classes }))
+        Ok(Some(Saved { folder, classes }))
     }
 
     pub fn add(&mut self, name: &str, map: &PanopticMap) -> Result<()> {
-        let number = self.images.len();
-        let png = format!("{number:06}.png");
-        let rgb: Vec<u8> = map.ids.iter().flat_map(|id| [*id as u8, (id >> 8) as u8, (id >> 16) as u8]).collect();
-        files::write(&self.folder.join("panoptic").join(&png), &files::png_rgb(&rgb, map.width, map.height)?)?;
         let mut areas: HashMap<u32, u64> = HashMap::new();
         map.ids.iter().for_each(|id| *areas.entry(*id).or_default() += 1);
         let seen = map.segments.iter().filter_map(|segment| {
@@ -229,16 +219,11 @@ impl Saved {
                 json!({ "id": segment.id, "category_id": self.classes[segment.class], "iscrowd": 0, "area": area, "score": segment.score }),
             )
         });
-        let segments: Vec<Value> = seen.collect();
-        self.images.push(json!({ "id": number, "file_name": name, "width": map.width, "height": map.height }));
-        self.annotations.push(json!({ "image_id": number, "file_name": png, "segments_info": segments }));
-        Ok(())
+        self.folder.add(name, (map.width, map.height), map.ids.iter().copied(), seen.collect())
     }
 
     pub fn finish(self, classes: &[Class]) -> Result<()> {
         let category = |class: &Class| json!({ "id": class.id, "name": class.name, "isthing": u8::from(class.is_thing != Some(false)) });
-        let categories: Vec<Value> = classes.iter().map(category).collect();
-        let document = json!({ "images": self.images, "annotations": self.annotations, "categories": categories });
-        files::write(&self.folder.join("panoptic.json"), document.to_string().as_bytes())
+        self.folder.finish(classes.iter().map(category).collect())
     }
 }
