@@ -212,16 +212,15 @@ impl Encoder {
     fn rewrite(&self, model: &mut TypedModel, steps: &[Step], engine: &Engine) -> TractResult<()> {
         let Some(last) = self.blocks.last().filter(|_| !steps.is_empty()) else { return Ok(()) };
         let end = OutletId::new(last.mlp, 0);
-        let (readers, mut shape) = (model.outlet_successors(end).to_vec(), planned(model, last.mlp));
+        let readers = model.outlet_successors(end).to_vec();
         let mut done: Vec<Merged> = Vec::new();
         for (index, step) in steps.iter().enumerate() {
             let until = steps.get(index + 1).map_or(self.blocks.len(), |next| next.first);
             let merged = self.merge(model, step, until, done.last(), engine)?;
             done.push(merged);
         }
-        let mut outlet = end;
+        let (mut outlet, mut shape) = (end, planned(model, last.mlp));
         let rows = shape.len() - 2;
-        shape[rows] = planned(model, last.mlp)[rows];
         for (index, Merged { groups, plan, before, after }) in done.into_iter().enumerate().rev() {
             shape[rows] += groups.tokens - groups.count;
             let spec = Spec::UnmergeTokens(UnmergeTokensSpec { groups, dim: shape[rows + 1] });

@@ -151,7 +151,7 @@ pub struct Fused {
 struct FusedState(Memory);
 
 /// At most so many inputs.
-const INPUTS_MAX: usize = 4;
+pub const INPUTS_MAX: usize = 4;
 
 // Two operators are the same when they share their weights: tract merges equal nodes with equal inputs.
 impl PartialEq for Lifted {

@@ -10,7 +10,9 @@ use super::selection::Shared;
 use crate::kernels::arch::Isa;
 use crate::kernels::attention::{Block, Head, Shape, Strided, attend, block_rows};
 use crate::kernels::scale_changed::Changed;
-use crate::model::ops::{AttentionSpec, Engine, Kernel, Memory, Pack, PatchesKernel, PatchesSpec, ScaleBlockKernel, ScaleBlockSpec, Spec};
+use crate::model::ops::{
+    AttentionSpec, Engine, INPUTS_MAX, Kernel, Memory, Pack, PatchesKernel, PatchesSpec, ScaleBlockKernel, ScaleBlockSpec, Spec,
+};
 use crate::model::ops::{Part, with_scratch};
 
 /// Patch embedding of the chosen patches.
@@ -114,9 +116,6 @@ impl Pack for ChosenRows {
         Ok(Arc::new(ChosenRowsKernel { inner: self.spec.pack(shapes, isa)?, inputs, output, shared }))
     }
 }
-
-/// As many inputs as an operator has.
-const INPUTS_MAX: usize = 4;
 
 impl Kernel for ChosenRowsKernel {
     fn name(&self) -> &'static str {
