@@ -1,6 +1,6 @@
 # `make demo` and `make test` do their own set-up; see README.md.
 
-.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check c-check python-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check web-check metrics-check mqtt-check record-check ros2-check zenoh-check peers-check bench-aarch64 deb deb-arm64 package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
+.PHONY: demo test build bridge lint fmt setup unit-check aarch64-test aarch64-test-all client-check c-check python-check everything device-setup device-test device-test-quick device-test-16k glibc-check onnxruntime-check engines-check pipes-check web-check metrics-check mqtt-check record-check ros2-check zenoh-check peers-check bench-aarch64 deb deb-arm64 deb-arm64-program package-check image image-raspi image-check bare-check soak fuzz model-check miri asan tsan deny clean
 
 # Masks of a moving scene, from the daemon to a second process, and what a small display shows of them: pictures in demo-output/.
 demo: setup
@@ -79,11 +79,11 @@ tsan: setup
 	sh scripts/sanitizers.sh thread
 
 # An arm64 machine in QEMU, booted with Debian's kernel, systemd and a virtual camera: everything (device-test), or that the service
-# starts, sees and is read (device-test-quick). Evidence in device-test-output/.
+# starts, sees and is read, without the bridge (device-test-quick). Evidence in device-test-output/.
 device-test: device-setup deb-arm64
 	bash tests/device/test.sh full
 
-device-test-quick: device-setup deb-arm64
+device-test-quick: device-setup deb-arm64-program
 	bash tests/device/test.sh quick
 
 # The quick part on Debian 13 with its kernel of 16 KiB pages, as a Raspberry Pi 5 has.
@@ -120,7 +120,7 @@ record-check: build bridge
 	sh scripts/record-check.sh
 
 # Everything that speaks with the program or its bridge and is not in .ci/run.
-peers-check: pipes-check zenoh-check record-check metrics-check mqtt-check web-check
+peers-check: pipes-check ros2-check zenoh-check record-check metrics-check mqtt-check web-check
 
 # The page of the bridge in Chromium, with the daemon. Pictures of it in web-check-output/.
 web-check: build bridge
@@ -142,6 +142,9 @@ deb: setup
 
 deb-arm64: setup
 	sh scripts/package.sh arm64
+
+deb-arm64-program: setup
+	sh scripts/package.sh arm64 program
 
 # The packages run from glibc 2.31 on: what their programs need, what they say, and a start in Debian 11 (arm64 under an emulator).
 glibc-check: deb deb-arm64

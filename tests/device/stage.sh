@@ -9,7 +9,9 @@ payload=$1 program=${2:-}
 deb=$(ls "$repo"/target/debian/eomt-edge_*_arm64.deb)
 mkdir -p "$payload/test/clients"
 cp "$deb" "$payload/test/eomt-edge.deb"
-cp "$repo"/target/debian/eomt-edge-bridge_*_arm64.deb "$payload/test/eomt-edge-bridge.deb"
+# the bridge where it was packaged; `make device-test` has it packaged
+bridge=$(ls "$repo"/target/debian/eomt-edge-bridge_*_arm64.deb 2>/dev/null || true)
+[ -z "$bridge" ] || cp "$bridge" "$payload/test/eomt-edge-bridge.deb"
 next=$(mktemp -d)
 trap 'rm -rf "$next"' EXIT
 dpkg-deb -R "$deb" "$next/package"

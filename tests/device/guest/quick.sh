@@ -66,4 +66,4 @@ check_bridge() {
     systemctl disable --now eomt-edge-metrics 2> "$out/bridge.txt"
 }
 # $only: some checks instead of all, for development
-[ -n "${only:-}" ] || for check in check_boot check_pages check_scenes check_ring check_container check_bridge check_camera; do $check; done
+[ -n "${only:-}" ] || for check in check_boot check_pages check_scenes check_ring check_container $(command -v eomt-edge-bridge >/dev/null && echo check_bridge) check_camera; do $check; done
