@@ -115,6 +115,7 @@ fn read_config(args: &RunArgs) -> Result<Config, ConfigError> {
     if let Some(merge) = args.merge {
         config.model.merge = merge;
     }
+    config.model.bf16 |= args.bf16;
     config.model.reuse = args.reuse.or(config.model.reuse);
     if let Some(source) = &args.source {
         config.source.uri.clone_from(source);

@@ -119,6 +119,9 @@ pub struct EvaluateArgs {
     /// Exports by others: normalization is inside or outside of the network [default: as its graph shows]
     #[arg(long, default_value = "auto", hide_default_value = true, value_name = "WHERE")]
     pub normalization: Normalization,
+    /// Compute what the file has in f32 in bfloat16 where the CPU has such products: faster, less exact
+    #[arg(long)]
+    pub bf16: bool,
     /// Merge this share of the patch tokens before a block: faster, less exact
     #[arg(long, default_value = "0", hide_default_value = true, value_name = "RATIO[@BLOCK]")]
     pub merge: TokenMerging,
@@ -142,6 +145,7 @@ impl EvaluateArgs {
         let (anomalies, video) = (self.anomaly_dir.is_some(), self.video.is_some());
         let own = [
             (self.predictions_json.is_some(), self.predictions.is_some(), ["--predictions-json", "--predictions"]),
+            (self.bf16, self.predictions.is_none(), ["--bf16", "--model"]),
             (!self.merge.is_off(), self.predictions.is_none(), ["--merge", "--model"]),
             (self.anomaly_values != [0, 1], anomalies, ["--anomaly-values", "--anomaly-dir"]),
             (self.anomaly_score != AnomalyArg::Max, anomalies, ["--anomaly-score", "--anomaly-dir"]),

@@ -91,6 +91,9 @@ pub struct RunArgs {
         long_help = None
     )]
     pub source: Option<String>,
+    /// Compute what the file has in f32 in bfloat16 where the CPU has such products: model.bf16
+    #[arg(long)]
+    pub bf16: bool,
     /// Merge this share of the patch tokens before a block: faster, less exact: model.merge
     #[arg(long, value_name = "RATIO[@BLOCK]")]
     pub merge: Option<TokenMerging>,

@@ -16,6 +16,7 @@ const ISA_NAMES: [&str; 10] = ["auto", "amx", "avx512bf16", "avx512vnni", "avxvn
 #[allow(missing_docs)] // clap would print them, and stretch the help of every option over two lines
 pub enum PrecisionArg {
     F32,
+    Bf16,
     Int8,
 }
 
@@ -27,7 +28,7 @@ pub struct ConvertArgs {
     /// The ONNX file to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// How the weights of the linear layers are stored; int8 is a quarter of the size and prints the error of every layer
+    /// How the weights of the linear layers are stored: bf16 is half of the size, int8 a quarter, with a table of every layer's error
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: PrecisionArg,
     /// Input size, N or HEIGHTxWIDTH, multiples of the patch size [default: that of training]
@@ -100,6 +101,9 @@ pub struct SegmentArgs {
     /// Exports by others: normalization is inside or outside of the network [default: as its graph shows]
     #[arg(long, default_value = "auto", hide_default_value = true, value_name = "WHERE")]
     pub normalization: Normalization,
+    /// Compute what the file has in f32 in bfloat16 where the CPU has such products: faster, less exact
+    #[arg(long)]
+    pub bf16: bool,
     /// Merge this share of the patch tokens before a block: faster, less exact
     #[arg(long, default_value = "0", hide_default_value = true, value_name = "RATIO[@BLOCK]")]
     pub merge: TokenMerging,
@@ -129,6 +133,9 @@ pub struct LogitsArgs {
     /// Exports by others: normalization is inside or outside of the network [default: as its graph shows]
     #[arg(long, default_value = "auto", hide_default_value = true, value_name = "WHERE")]
     pub normalization: Normalization,
+    /// Compute what the file has in f32 in bfloat16 where the CPU has such products: faster, less exact
+    #[arg(long)]
+    pub bf16: bool,
     /// Merge this share of the patch tokens before a block: faster, less exact
     #[arg(long, default_value = "0", hide_default_value = true, value_name = "RATIO[@BLOCK]")]
     pub merge: TokenMerging,
@@ -197,6 +204,9 @@ pub struct BenchArgs {
     /// Exports by others: normalization is inside or outside of the network [default: as its graph shows]
     #[arg(long, default_value = "auto", hide_default_value = true, value_name = "WHERE")]
     pub normalization: Normalization,
+    /// Compute what the file has in f32 in bfloat16 where the CPU has such products: faster, less exact
+    #[arg(long)]
+    pub bf16: bool,
     /// Merge this share of the patch tokens before a block: faster, less exact
     #[arg(long, default_value = "0", hide_default_value = true, value_name = "RATIO[@BLOCK]")]
     pub merge: TokenMerging,

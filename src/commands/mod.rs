@@ -36,7 +36,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Segment(args) => run_segment(&args)?,
         Command::Evaluate(args) => run_evaluate(*args)?,
         Command::Logits(args) => {
-            let compute = Compute::threads(args.threads).with_normalization(args.normalization).with_merging(args.merge);
+            let compute =
+                Compute::threads(args.threads).with_normalization(args.normalization).with_bf16(args.bf16).with_merging(args.merge);
             logits(&args.model, &args.inputs, &args.output, &compute)?
         }
         Command::Preprocess(args) => preprocess(&args.image, (args.size.0, args.size.1), &args.output, (args.max_pixels, args.exif))?,
@@ -59,6 +60,7 @@ fn run_convert(args: ConvertArgs) -> anyhow::Result<()> {
         base: args.base,
         precision: match args.precision {
             PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Bf16 => Precision::Bf16,
             PrecisionArg::Int8 => Precision::Int8,
         },
         calibrate: args.calibrate,
@@ -83,6 +85,7 @@ fn run_bench(args: BenchArgs) -> anyhow::Result<()> {
     let options = BenchOptions {
         threads: args.threads,
         normalization: args.normalization,
+        bf16: args.bf16,
         merging: args.merge,
         frames: args.frames as usize,
         image: args.image,
@@ -116,6 +119,7 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<()> {
         all_queries: args.all_queries,
         threads: args.threads,
         normalization: args.normalization,
+        bf16: args.bf16,
         merging: args.merge,
         max_pixels: args.max_pixels,
         exif: args.exif,
@@ -147,6 +151,7 @@ fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
         limit: args.limit.map(|limit| limit as usize),
         threads: args.threads,
         normalization: args.normalization,
+        bf16: args.bf16,
         merging: args.merge,
         max_pixels: args.max_pixels,
         exif: args.exif,
@@ -191,6 +196,7 @@ fn run_video(directory: PathBuf, args: EvaluateArgs) -> anyhow::Result<()> {
         limit: args.limit.map(|limit| limit as usize),
         threads: args.threads,
         normalization: args.normalization,
+        bf16: args.bf16,
         merging: args.merge,
         reuse: args.reuse,
         max_pixels: args.max_pixels,

@@ -118,6 +118,8 @@ pub struct ModelConfig {
     /// Where a third-party export normalizes its pixel values.
     #[serde(deserialize_with = "from_str")]
     pub normalization: Normalization,
+    /// Compute what the file has in f32 in bfloat16 where the CPU has such products.
+    pub bf16: bool,
     /// The share of patch tokens that are merged away, and where: `RATIO[@BLOCK]`.
     #[serde(deserialize_with = "digits_from_str")]
     pub merge: TokenMerging,
@@ -267,6 +269,7 @@ impl Default for ModelConfig {
             cores: Vec::new(),
             isa: String::new(),
             normalization: Normalization::Auto,
+            bf16: false,
             merge: TokenMerging::default(),
             task: None,
             reuse: None,

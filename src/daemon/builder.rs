@@ -98,8 +98,8 @@ impl Network {
 /// On what `[model]` wants it computed.
 pub fn compute(config: &ModelConfig) -> Compute {
     let isa = Some(config.isa.clone()).filter(|isa| !isa.is_empty());
-    let ModelConfig { threads, normalization, merge: merging, reuse, .. } = *config;
-    Compute { threads, isa, cores: config.cores.clone(), normalization, merging, reuse }
+    let ModelConfig { threads, normalization, bf16, merge: merging, reuse, .. } = *config;
+    Compute { threads, isa, cores: config.cores.clone(), normalization, bf16, merging, reuse }
 }
 
 /// What `source.uri` names; nothing is opened yet.

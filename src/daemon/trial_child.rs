@@ -24,6 +24,7 @@ pub struct Request {
     cores: Vec<usize>,
     isa: String,
     normalization: String,
+    bf16: bool,
     merge: String,
     task: Option<String>,
     reuse: Option<String>,
@@ -92,6 +93,7 @@ impl Request {
             cores: config.cores.clone(),
             isa: config.isa.clone(),
             normalization: config.normalization.name().to_owned(),
+            bf16: config.bf16,
             merge: config.merge.to_string(),
             task: config.task.map(|task| task.name().to_owned()),
             reuse: config.reuse.map(|reuse| reuse.to_string()),
@@ -108,6 +110,7 @@ impl Request {
             cores: self.cores.clone(),
             isa: self.isa.clone(),
             normalization: self.normalization.parse()?,
+            bf16: self.bf16,
             merge: self.merge.parse()?,
             task: self.task.as_deref().map(str::parse::<Task>).transpose()?,
             reuse: self.reuse.as_deref().map(str::parse::<ReuseConfig>).transpose().map_err(|error| error.to_string())?,
@@ -307,7 +310,7 @@ mod tests {
     fn a_request_survives_the_way() {
         let reuse = Some(ReuseConfig { threshold: 2.5, budget: 0.25, refresh: 9 });
         let (isa, sha256) = ("scalar".to_owned(), "ab".to_owned());
-        let config = ModelConfig { threads: 3, cores: vec![1, 2], isa, sha256, reuse, ..ModelConfig::default() };
+        let config = ModelConfig { threads: 3, cores: vec![1, 2], isa, sha256, reuse, bf16: true, ..ModelConfig::default() };
         let text = serde_json::to_string(&Request::new(&config, 5)).unwrap();
         let request: Request = serde_json::from_str(&text).unwrap();
         assert_eq!(request.config(&config.path), Ok(config));

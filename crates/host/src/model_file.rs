@@ -94,6 +94,8 @@ pub struct Compute {
     pub cores: Vec<usize>,
     /// Where a third-party export's pixel values are normalized.
     pub normalization: Normalization,
+    /// Compute what the file has in f32 in bfloat16 where the CPU has such products.
+    pub bf16: bool,
     /// Patch tokens that are merged away.
     pub merging: TokenMerging,
     /// Keep what patches had that have not changed since the last frame.
@@ -109,6 +111,11 @@ impl Compute {
     /// The same for files that may be third-party exports.
     pub fn with_normalization(self, normalization: Normalization) -> Compute {
         Compute { normalization, ..self }
+    }
+
+    /// The same with or without products in bfloat16.
+    pub fn with_bf16(self, bf16: bool) -> Compute {
+        Compute { bf16, ..self }
     }
 
     /// The same with fewer patch tokens.
@@ -278,9 +285,9 @@ fn open(path: &Path, compute: &Compute, expected: &Expected) -> Result<Opened, M
     let weights = RecordedWeights::new(WeightFiles::beside(path), expected.tried.as_ref());
     let isa = compute.isa()?;
     let workers = compute.workers().map_err(ModelFileError::Threads)?;
-    let Compute { normalization, merging, reuse, .. } = *compute;
+    let Compute { normalization, bf16, merging, reuse, .. } = *compute;
     let external_data: Option<&dyn ExternalData> = Some(&weights);
-    let options = LoadOptions { isa, workers, external_data, companions, normalization, merging, reuse, ..LoadOptions::default() };
+    let options = LoadOptions { isa, workers, external_data, companions, normalization, bf16, merging, reuse, ..LoadOptions::default() };
     let model = match (Model::load(&bytes, &options), unreadable) {
         // a file that describes itself needs no other one
         (Ok(model), Some(error)) if model.metadata().converter.is_empty() => return Err(error),

@@ -39,6 +39,8 @@ pub struct SegmentOptions {
     pub threads: usize,
     /// How pictures are normalized for a third-party export.
     pub normalization: Normalization,
+    /// Compute what the file has in f32 in bfloat16 where the CPU has such products.
+    pub bf16: bool,
     /// Patch tokens that are merged away.
     pub merging: TokenMerging,
     /// Pictures with more pixels are refused.
@@ -59,7 +61,7 @@ pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &Seg
     let names = output_names(&images)?;
     let (model, _) = model_file::load_checked(
         model,
-        &Compute::threads(options.threads).with_normalization(options.normalization).with_merging(options.merging),
+        &Compute::threads(options.threads).with_normalization(options.normalization).with_bf16(options.bf16).with_merging(options.merging),
     )?;
     let mut pipeline = pipeline(model, options)?;
     let bar = progress::bar(images.len() as u64, "segmenting");

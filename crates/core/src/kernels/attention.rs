@@ -1,28 +1,29 @@
 //! Attention without a tokens x tokens tensor: `softmax(q k^T scale + mask + bias) v`, per head and block of queries.
 //!
 //! ```text
-//! prepare, per head:   k -> panels (int8, one scale per token, or f32);  v -> f32 panels
+//! prepare, per head:   k -> panels (int8, one scale per token, half or f32);  v -> half or f32 panels
 //! per block of queries, per head:
-//!     scores[block, tokens] = q k^T               int8 dot products, or f32
+//!     scores[block, tokens] = q k^T               int8 dot products, half precision or f32
 //!     scores = e^(scores - row max), 1 / sums
-//!     out[block, head] = (scores v) / sums        half precision for int8 scores on a CPU that has it, else f32
+//!     out[block, head] = (scores v) / sums        half precision unless scores are f32, on a CPU that has it, else f32
 //! ```
 //!
 //! Where half precision is binary16, int8 scores stay in 16 bits from one product to the other: see [`super::fixed_scores`].
 
-use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
-use super::columns::{array_at, array_at_mut, column_chunks};
+use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa, to_half};
 use super::elementwise::{add_body, scale};
-use super::epilogue::{Int8Tile, int8_scores};
 use super::fixed_scores::{FixedKeys, FixedRows, fixed_scores};
 use super::packed::{PackedF32, PackedHalf, PackedI8};
 use super::quantize::{Activations, quantize_symmetric};
+use super::scores::{scores_f32, scores_half, scores_int8};
 
 /// How the products of queries and keys are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ScorePrecision {
     /// Queries and keys quantized per token and head.
     Int8,
+    /// Half precision, sums in f32; on an instruction set without such products, [`ScorePrecision::F32`].
+    Half,
     /// Single precision throughout.
     F32,
 }
@@ -89,6 +90,7 @@ impl Rows<'_> {
 /// Keys and values of one head, packed.
 #[derive(Debug, Clone)]
 pub struct Head {
+    scores: ScorePrecision,
     keys: Keys,
     fixed: FixedKeys,
     values: Values,
@@ -99,7 +101,27 @@ pub struct Head {
 #[derive(Debug, Clone)]
 enum Keys {
     Int8(PackedI8),
+    Half(PackedHalf),
     F32(PackedF32),
+}
+
+impl Keys {
+    fn new(isa: Isa, scores: ScorePrecision) -> Keys {
+        match scores {
+            ScorePrecision::Int8 => Keys::Int8(PackedI8::zeros(isa, 0, 0)),
+            ScorePrecision::Half => PackedHalf::new(isa).map_or_else(|| Keys::F32(PackedF32::zeros(isa, 0, 0)), Keys::Half),
+            ScorePrecision::F32 => Keys::F32(PackedF32::zeros(isa, 0, 0)),
+        }
+    }
+
+    /// Values of a key.
+    fn k(&self) -> usize {
+        match self {
+            Keys::Int8(panels) => panels.k(),
+            Keys::Half(panels) => panels.k(),
+            Keys::F32(panels) => panels.k(),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -112,20 +134,17 @@ enum Values {
 impl Head {
     /// Empty; [`Head::prepare`] makes room.
     pub fn new(isa: Isa, scores: ScorePrecision) -> Head {
-        let keys = match scores {
-            ScorePrecision::Int8 => Keys::Int8(PackedI8::zeros(isa, 0, 0)),
-            ScorePrecision::F32 => Keys::F32(PackedF32::zeros(isa, 0, 0)),
-        };
-        let values = match PackedHalf::new(isa).filter(|_| scores == ScorePrecision::Int8) {
+        let keys = Keys::new(isa, scores);
+        let values = match PackedHalf::new(isa).filter(|_| scores != ScorePrecision::F32) {
             Some(panels) => Values::Half(panels, 1.0),
             None => Values::F32(PackedF32::zeros(isa, 0, 0)),
         };
-        Head { keys, fixed: FixedKeys::default(), values, ranges: Vec::new() }
+        Head { scores, keys, fixed: FixedKeys::default(), values, ranges: Vec::new() }
     }
 
     /// Packs keys and values of head `index`.
     pub fn prepare(&mut self, isa: Isa, shape: &Shape, index: usize, k: Strided, v: Strided, scratch: &mut AttentionScratch) {
-        if matches!(self.keys, Keys::Int8(_)) != (shape.scores == ScorePrecision::Int8) {
+        if self.scores != shape.scores {
             *self = Head::new(isa, shape.scores);
         }
         let AttentionScratch { key, rows, .. } = scratch;
@@ -164,6 +183,10 @@ fn prepare_body(
             if isa.has_fixed_scores(dim) {
                 head.fixed.set(panels);
             }
+        }
+        Keys::Half(panels) => {
+            panels.resize(dim, shape.tokens);
+            (0..shape.tokens).for_each(|token| panels.set_column(token, k.row(token, column, dim)));
         }
         Keys::F32(panels) => {
             panels.resize(dim, shape.tokens);
@@ -208,10 +231,7 @@ fn prepare_body(
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn update_body(isa: Isa, head: &mut Head, index: usize, rows: Rows, k: Strided, v: Strided, key: &mut Vec<i8>, scaled: &mut Aligned<f32>) {
-    let dim = match &head.keys {
-        Keys::Int8(panels) => panels.k(),
-        Keys::F32(panels) => panels.k(),
-    };
+    let dim = head.keys.k();
     let column = index * dim;
     key.resize(dim, 0);
     for (row, token) in rows.tokens().enumerate() {
@@ -221,6 +241,7 @@ fn update_body(isa: Isa, head: &mut Head, index: usize, rows: Rows, k: Strided, 
                 let scale = quantize_symmetric(isa, from, key);
                 panels.set_column(token, key, scale);
             }
+            Keys::Half(panels) => panels.set_column(token, from),
             Keys::F32(panels) => panels.set_column(token, from),
         }
     }
@@ -281,6 +302,8 @@ pub struct AttentionScratch {
     scores: Aligned<f32>,
     /// Scores in half precision.
     half: Aligned<u16>,
+    /// Queries in half precision.
+    half_queries: Aligned<u16>,
     fixed: FixedRows,
     /// One over the sum of each row of scores.
     sums: Vec<f32>,
@@ -367,13 +390,24 @@ fn quantize_queries(isa: Isa, block: &Block, column: usize, dim: usize, queries:
 fn plain_scores(isa: Isa, shape: &Shape, block: &Block, head: &Head, column: usize, depth: usize, scratch: &mut AttentionScratch) {
     let (dim, tokens) = (shape.head_dim, shape.tokens);
     let Block { first, count, q, mask, bias, .. } = *block;
-    let AttentionScratch { queries, rows, scores, half, sums, .. } = scratch;
+    let AttentionScratch { queries, rows, scores, half, half_queries, sums, .. } = scratch;
     let padded_rows = count.next_multiple_of(isa.tile_rows());
     scores.resize(padded_rows * tokens);
     match &head.keys {
         Keys::Int8(keys) => {
             quantize_queries(isa, block, column, dim, queries);
-            scores_int8(isa, shape, count, queries, keys, scores);
+            scores_int8(isa, shape.scale, count, queries, keys, scores);
+        }
+        Keys::Half(keys) => {
+            let stride = keys.depth().next_multiple_of(32);
+            rows.resize(dim);
+            half_queries.resize(padded_rows * stride);
+            for (i, to) in half_queries.chunks_exact_mut(stride).take(count).enumerate() {
+                scale(q.row(first + i, column, dim), shape.scale, rows);
+                to_half(rows, to);
+                to[dim..].fill(0);
+            }
+            scores_half(isa, count, half_queries, stride, keys, scores);
         }
         Keys::F32(keys) => {
             rows.resize(padded_rows * dim);
@@ -391,9 +425,9 @@ fn plain_scores(isa: Isa, shape: &Shape, block: &Block, head: &Head, column: usi
             add_body(bias, &mut row[tokens - bias.len()..]);
         }
         sums[i] = match shape.scores {
-            ScorePrecision::Int8 if depth > 0 => isa.softmax_half(row, &mut half[i * depth.next_multiple_of(32)..][..depth]),
+            _ if depth > 0 => isa.softmax_half(row, &mut half[i * depth.next_multiple_of(32)..][..depth]),
             ScorePrecision::Int8 => isa.softmax_rough(row),
-            ScorePrecision::F32 => isa.softmax(row),
+            ScorePrecision::Half | ScorePrecision::F32 => isa.softmax(row),
         };
     }
 }
@@ -419,41 +453,6 @@ impl Weighted<'_> {
                     let at = (row + r) * self.width + self.column + left;
                     scale(&acc.0[r * nr..][..columns], self.sums[row + r] * self.factor, &mut out[at..at + columns]);
                 }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn scores_int8(isa: Isa, shape: &Shape, count: usize, queries: &Activations, keys: &PackedI8, scores: &mut [f32]) {
-    let (tile, tokens, k) = (isa.dot_tile(), shape.tokens, super::packed::padded(shape.head_dim));
-    let mut acc = TileOf([0; TILE_MAX]);
-    for (index, left) in (0..tokens).step_by(tile.nr).enumerate() {
-        let columns = tile.nr.min(tokens - left);
-        let panel = keys.panel(index);
-        let (sums, scales) = (&keys.sums()[left..left + columns], &keys.scales()[left..left + columns]);
-        for row in (0..count).step_by(tile.mr) {
-            let (bytes, stride) = queries.rows(row);
-            isa.dot(bytes, stride, panel, k, &mut acc);
-            let rows = queries.parameters(row, tile.mr.min(count - row));
-            let tile = Int8Tile { nr: tile.nr, acc: &acc.0, rows, stride: tokens };
-            int8_scores(isa, &tile, shape.scale, sums, scales, &mut scores[row * tokens + left..]);
-        }
-    }
-}
-
-#[inline(always)]
-fn scores_f32(isa: Isa, count: usize, queries: &[f32], keys: &PackedF32, scores: &mut [f32]) {
-    let (tile, tokens, dim) = (isa.fma_tile(), keys.n(), keys.k());
-    let mut acc = TileOf([0.0; TILE_MAX]);
-    for (index, left) in (0..tokens).step_by(tile.nr).enumerate() {
-        let columns = tile.nr.min(tokens - left);
-        for row in (0..count).step_by(tile.mr) {
-            isa.fma(&queries[row * dim..], dim, keys.panel(index), dim, &mut acc);
-            for r in 0..tile.mr.min(count - row) {
-                let at = (row + r) * tokens + left;
-                let (from, to) = (&acc.0[r * tile.nr..][..columns], &mut scores[at..at + columns]);
-                column_chunks!(columns, |start, W| *array_at_mut::<_, W>(to, start) = *array_at::<_, W>(from, start));
             }
         }
     }
@@ -516,7 +515,8 @@ mod tests {
             (77, 2, 64, true, 0),
             (33, 1, 100, false, 28),
         ] {
-            for (scores, tolerance) in [(ScorePrecision::F32, 1e-5), (ScorePrecision::Int8, 0.02)] {
+            // half precision: 2^-8 of q and k, up to 2, in sums of up to 100 products
+            for (scores, tolerance) in [(ScorePrecision::F32, 1e-5), (ScorePrecision::Half, 0.03), (ScorePrecision::Int8, 0.02)] {
                 let shape = Shape { queries: tokens, tokens, heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt(), scores };
                 let qkv: Vec<f32> = numbers(tokens * 3 * heads * head_dim, 3).iter().map(|v| v * 2.0).collect();
                 let mask: Vec<f32> = match masked {
@@ -539,7 +539,7 @@ mod tests {
                     ours
                 };
                 // half-precision products of the values differ from f32 ones
-                let half = |isa: Isa| scores == ScorePrecision::Int8 && isa.half_tile().is_some();
+                let half = |isa: Isa| scores != ScorePrecision::F32 && isa.half_tile().is_some();
                 suite::everywhere(shape, |isa| all(if half(isa) { Isa::SCALAR } else { isa }));
                 suite::each_isa(|isa| drop(all(isa)));
             }
@@ -555,7 +555,7 @@ mod tests {
         let rows = once.chunks_exact(3 * width).zip(sizes);
         let repeated: Vec<f32> = rows.flat_map(|(row, size)| row.repeat(size)).collect();
         let bias: Vec<f32> = sizes.iter().map(|size| (*size as f32).ln()).collect();
-        for (scores, tolerance) in [(ScorePrecision::F32, 1e-6), (ScorePrecision::Int8, 0.02)] {
+        for (scores, tolerance) in [(ScorePrecision::F32, 1e-6), (ScorePrecision::Half, 0.02), (ScorePrecision::Int8, 0.02)] {
             let shape = |tokens: usize| Shape { queries: tokens, tokens, heads, head_dim, scale, scores };
             suite::each_isa(|isa| {
                 let merged = run(isa, &shape(sizes.len()), &once, (&[], &bias), 1000);
@@ -617,7 +617,7 @@ mod tests {
     #[test]
     fn updated_heads_are_prepared_ones() {
         for (tokens, leading, chosen) in [(7, 2, vec![0u32, 3]), (41, 5, (0..36).collect()), (33, 0, vec![1, 2, 31, 32]), (9, 3, vec![])] {
-            for scores in [ScorePrecision::F32, ScorePrecision::Int8] {
+            for scores in [ScorePrecision::F32, ScorePrecision::Half, ScorePrecision::Int8] {
                 let (heads, head_dim) = (2, 20);
                 let (shape, stride) = (Shape { queries: tokens, tokens, heads, head_dim, scale: 0.3, scores }, 3 * heads * head_dim);
                 let (old, new) = (numbers(tokens * stride, 3), numbers(tokens * stride, 5));

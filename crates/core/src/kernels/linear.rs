@@ -1,15 +1,15 @@
-//! Linear layers: `y = activation(x W + b)`, in int8 with one activation scale per token, or in f32.
+//! Linear layers: `y = activation(x W + b)`, in int8 with one activation scale per token, in half precision or in f32.
 //!
 //! [`FusedMlp`] runs one or several of them on a block of tokens that stays in the cache, with the layer norm before and the residual
 //! after them.
 
 use super::activation::{Activation, activate, activate_int8, gate};
-use super::arch::{Aligned, Isa, LINEAR_TILE, LinearTile, TILE_MAX, TileOf, per_isa};
+use super::arch::{Aligned, Isa, LINEAR_TILE, LinearTile, TILE_MAX, TileOf, per_isa, to_half};
 use super::columns::array_at;
 use super::elementwise::add;
 use super::epilogue::{Epilogue, Int8Tile, f32_epilogue, int8_epilogue};
 use super::layer_norm::layer_norm;
-use super::packed::{PackedF32, PackedI8};
+use super::packed::{PackedF32, PackedHalf, PackedI8};
 use super::quantize::Activations;
 
 /// The matrix of a layer, `[k, n]`.
@@ -17,6 +17,8 @@ use super::quantize::Activations;
 pub enum Weights {
     /// Activations are quantized per token.
     Int8(PackedI8),
+    /// Activations are rounded to half precision, sums are f32.
+    Half(PackedHalf),
     /// Single precision.
     F32(PackedF32),
 }
@@ -26,6 +28,7 @@ impl Weights {
     pub fn k(&self) -> usize {
         match self {
             Weights::Int8(panels) => panels.k(),
+            Weights::Half(panels) => panels.k(),
             Weights::F32(panels) => panels.k(),
         }
     }
@@ -34,6 +37,7 @@ impl Weights {
     pub fn n(&self) -> usize {
         match self {
             Weights::Int8(panels) => panels.n(),
+            Weights::Half(panels) => panels.n(),
             Weights::F32(panels) => panels.n(),
         }
     }
@@ -98,10 +102,42 @@ pub struct FusedMlp {
 #[derive(Debug, Default)]
 pub struct FusedMlpScratch {
     quantized: Activations,
+    half: HalfRows,
     /// Rows in f32: of the first layer after the norm, or between layers.
     rows: [Aligned<f32>; 2],
     /// One normalized row.
     row: Aligned<f32>,
+}
+
+/// Rows in half precision, padded to whole tiles.
+#[derive(Debug, Default)]
+struct HalfRows {
+    values: Aligned<u16>,
+    /// Values from one row to the next: each row at a cache line, as matrix registers load 64 bytes at a time.
+    stride: usize,
+}
+
+impl HalfRows {
+    fn resize(&mut self, isa: Isa, count: usize, depth: usize) {
+        self.stride = depth.next_multiple_of(32);
+        let mr = isa.half_tile().expect("it packed the weights").mr;
+        self.values.resize(count.next_multiple_of(mr) * self.stride);
+    }
+
+    /// Row `i`; what is left of its last step along k becomes zero.
+    fn set_row(&mut self, isa: Isa, i: usize, values: &[f32]) {
+        round_row(isa, values, &mut self.values[i * self.stride..][..self.stride]);
+    }
+}
+
+#[inline(always)]
+fn round_row_body(values: &[f32], to: &mut [u16]) {
+    to_half(values, to);
+    to[values.len()..].fill(0);
+}
+
+per_isa! {
+    fn round_row(values: &[f32], to: &mut [u16]) = round_row_body;
 }
 
 /// Bytes that the rows between two layers may take: half of a small core's second-level cache.
@@ -135,45 +171,23 @@ impl FusedMlp {
         scratch: &mut FusedMlpScratch,
     ) {
         assert!(out.len() == count * self.n() && (residual.is_empty() || residual.len() == out.len()));
-        let FusedMlpScratch { quantized, rows: [from, to], row } = scratch;
-        row.resize(self.k());
+        scratch.row.resize(self.k());
         let last = self.layers.len() - 1;
         for (index, layer) in self.layers.iter().enumerate() {
-            let k = layer.k();
-            // the rows of this layer: quantized, or in `from`
-            match (&layer.weights, index.checked_sub(1)) {
-                (Weights::Int8(_), None) => {
-                    quantized.resize(isa, count, k);
-                    (0..count).for_each(|i| quantized.set_row(isa, i, self.normalized(isa, input(i), row)));
-                }
-                (Weights::Int8(_), Some(before)) => {
-                    quantized.resize(isa, count, k);
-                    for (i, values) in from.chunks_exact_mut(k).take(count).enumerate() {
-                        self.layers[before].activate(isa, values);
-                        quantized.set_row(isa, i, values);
-                    }
-                }
-                (Weights::F32(_), None) => {
-                    from.resize(count.next_multiple_of(isa.fma_tile().mr) * k);
-                    from.chunks_exact_mut(k).take(count).enumerate().for_each(|(i, to)| self.normalize(isa, input(i), to));
-                }
-                (Weights::F32(_), Some(before)) => {
-                    from.resize(count.next_multiple_of(isa.fma_tile().mr) * k);
-                    self.layers[before].activate(isa, &mut from[..count * k]);
-                }
-            }
+            self.prepare_rows(isa, index, count, &input, scratch);
+            let FusedMlpScratch { quantized, half, rows: [from, to], .. } = &mut *scratch;
             let columns = layer.weights.n();
             if index == last && !layer.gated {
-                layer.finish(isa, count, quantized, from, residual, out);
+                layer.finish(isa, count, (quantized, half, from), residual, out);
                 continue;
             }
             to.resize(count.next_multiple_of(isa.fma_tile().mr) * columns);
-            layer.multiply(isa, count, quantized, from, &[], &mut to[..count * columns]);
+            layer.multiply(isa, count, (quantized, half, from), &[], &mut to[..count * columns]);
             if layer.gated {
-                let half = columns / 2;
-                from.resize(count.next_multiple_of(isa.fma_tile().mr) * half);
-                for (values, to) in to.chunks_exact_mut(columns).zip(from.chunks_exact_mut(half)) {
-                    let (left, right) = values.split_at_mut(half);
+                let values_out = columns / 2;
+                from.resize(count.next_multiple_of(isa.fma_tile().mr) * values_out);
+                for (values, to) in to.chunks_exact_mut(columns).zip(from.chunks_exact_mut(values_out)) {
+                    let (left, right) = values.split_at_mut(values_out);
                     gate(isa, layer.activation, left, right);
                     to.copy_from_slice(left);
                 }
@@ -183,6 +197,45 @@ impl FusedMlp {
                 }
             } else {
                 std::mem::swap(from, to);
+            }
+        }
+    }
+
+    /// The rows of layer `index`: quantized, in half precision, or in `rows[0]`, where those that an earlier layer gave lie already.
+    fn prepare_rows<'a>(&self, isa: Isa, index: usize, count: usize, input: &impl Fn(usize) -> &'a [f32], scratch: &mut FusedMlpScratch) {
+        let FusedMlpScratch { quantized, half, rows: [from, _], row } = scratch;
+        let layer = &self.layers[index];
+        let k = layer.k();
+        match (&layer.weights, index.checked_sub(1)) {
+            (Weights::Int8(_), None) => {
+                quantized.resize(isa, count, k);
+                (0..count).for_each(|i| quantized.set_row(isa, i, self.normalized(isa, input(i), row)));
+            }
+            (Weights::Int8(_), Some(before)) => {
+                quantized.resize(isa, count, k);
+                for (i, values) in from.chunks_exact_mut(k).take(count).enumerate() {
+                    self.layers[before].activate(isa, values);
+                    quantized.set_row(isa, i, values);
+                }
+            }
+            (Weights::Half(panels), None) => {
+                half.resize(isa, count, panels.depth());
+                (0..count).for_each(|i| half.set_row(isa, i, self.normalized(isa, input(i), row)));
+            }
+            (Weights::Half(panels), Some(before)) => {
+                half.resize(isa, count, panels.depth());
+                for (i, values) in from.chunks_exact_mut(k).take(count).enumerate() {
+                    self.layers[before].activate(isa, values);
+                    half.set_row(isa, i, values);
+                }
+            }
+            (Weights::F32(_), None) => {
+                from.resize(count.next_multiple_of(isa.fma_tile().mr) * k);
+                from.chunks_exact_mut(k).take(count).enumerate().for_each(|(i, to)| self.normalize(isa, input(i), to));
+            }
+            (Weights::F32(_), Some(before)) => {
+                from.resize(count.next_multiple_of(isa.fma_tile().mr) * k);
+                self.layers[before].activate(isa, &mut from[..count * k]);
             }
         }
     }
@@ -204,21 +257,22 @@ impl FusedMlp {
 }
 
 impl Linear {
-    /// `out[count, columns] = x W + b + residual`: x from `quantized` when the weights are int8, else from `rows`.
-    fn multiply(&self, isa: Isa, count: usize, quantized: &Activations, rows: &[f32], residual: &[f32], out: &mut [f32]) {
+    /// `out[count, columns] = x W + b + residual`: x in the precision of the weights.
+    fn multiply(&self, isa: Isa, count: usize, (quantized, half, rows): Inputs, residual: &[f32], out: &mut [f32]) {
         let product = Product { count, bias: &self.bias, residual };
         match &self.weights {
             Weights::Int8(panels) => multiply_int8(isa, quantized, panels, &product, out),
+            Weights::Half(panels) => multiply_half(isa, half, panels, &product, out),
             Weights::F32(panels) => multiply_f32(isa, rows, panels, &product, out),
         }
     }
 
     /// [`Linear::multiply`] with the activation before the residual.
-    fn finish(&self, isa: Isa, count: usize, quantized: &Activations, rows: &[f32], residual: &[f32], out: &mut [f32]) {
+    fn finish(&self, isa: Isa, count: usize, inputs: Inputs, residual: &[f32], out: &mut [f32]) {
         if self.activation == Activation::Identity {
-            return self.multiply(isa, count, quantized, rows, residual, out);
+            return self.multiply(isa, count, inputs, residual, out);
         }
-        self.multiply(isa, count, quantized, rows, &[], out);
+        self.multiply(isa, count, inputs, &[], out);
         self.activate(isa, out);
         add(isa, residual, out);
     }
@@ -228,11 +282,14 @@ impl Linear {
         match (self.activation, &self.weights) {
             (Activation::Identity, _) => {}
             _ if self.gated => {}
-            (activation, Weights::Int8(_)) => activate_int8(isa, activation, values),
+            (activation, Weights::Int8(_) | Weights::Half(_)) => activate_int8(isa, activation, values),
             (activation, Weights::F32(_)) => activate(isa, activation, values),
         }
     }
 }
+
+/// The rows of a layer: quantized, in half precision, or in f32; those of the weights' precision count.
+type Inputs<'a> = (&'a Activations, &'a HalfRows, &'a [f32]);
 
 /// A product and what is added to it.
 #[derive(Clone, Copy)]
@@ -316,8 +373,30 @@ fn multiply_f32_body(isa: Isa, rows: &[f32], panels: &PackedF32, product: &Produ
     }
 }
 
+/// [`multiply_int8`] in half precision.
+#[inline(always)]
+fn multiply_half_body(isa: Isa, rows: &HalfRows, panels: &PackedHalf, product: &Product, out: &mut [f32]) {
+    let Product { count, bias, residual } = *product;
+    let (tile, n, depth) = (isa.half_tile().expect("it packed the weights"), panels.n(), panels.depth());
+    let mut acc = TileOf([0.0; TILE_MAX]);
+    for (index, first) in (0..n).step_by(tile.nr).enumerate() {
+        let columns = tile.nr.min(n - first);
+        let panel = panels.panel(index);
+        for row in (0..count).step_by(tile.mr) {
+            isa.half(&rows.values[row * rows.stride..], rows.stride, panel, depth, &mut acc);
+            let at = row * n + first;
+            let residual = if residual.is_empty() { residual } else { &residual[at..] };
+            let (rows, bias) = (tile.mr.min(count - row), &bias[first..first + columns]);
+            f32_epilogue(tile.nr, &acc.0, rows, bias, residual, &mut out[at..], n);
+        }
+    }
+}
+
 per_isa! {
     fn multiply_int8[isa](rows: &Activations, panels: &PackedI8, product: &Product, out: &mut [f32]) = multiply_int8_body;
+}
+per_isa! {
+    fn multiply_half[isa](rows: &HalfRows, panels: &PackedHalf, product: &Product, out: &mut [f32]) = multiply_half_body;
 }
 per_isa! {
     fn multiply_f32[isa](rows: &[f32], panels: &PackedF32, product: &Product, out: &mut [f32]) = multiply_f32_body;
@@ -326,6 +405,7 @@ per_isa! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::arch::HalfFormat;
     use crate::kernels::suite;
     use crate::kernels::testing::numbers;
 
@@ -383,6 +463,50 @@ mod tests {
                     assert!((f64::from(*ours) - expected).abs() < 1e-4, "{precision} {count}x{k}x{n}: {ours} {expected}");
                 }
             }
+        }
+    }
+
+    /// Rounded to half precision and multiplied: with every tail, after a norm, behind an activation, in any split into blocks.
+    #[test]
+    fn half_precision_layers_multiply_rounded_numbers() {
+        let rounded = |values: &[f32]| -> Vec<f64> {
+            values.iter().map(|value| f64::from(HalfFormat::NATIVE.widen(HalfFormat::NATIVE.round(*value)))).collect()
+        };
+        // sums of up to 100 products of at most 2.6: in f32, or in binary16, which has 2^-11 of about 10 for each of them
+        let tolerance = if HalfFormat::NATIVE == HalfFormat::Bf16 { 1e-4 } else { 0.1 };
+        for (count, k, n) in [(1, 1, 1), (3, 16, 5), (13, 41, 33), (25, 48, 64), (12, 100, 31)] {
+            let (rows, bias, residual) = (numbers(count * k, 1), numbers(n, 2), numbers(count * n, 3));
+            let plain = numbers(k * n, 4);
+            suite::each_isa(|isa| {
+                let pack = |values: &[f32], k: usize, n: usize| {
+                    let mut panels = PackedHalf::new(isa)?;
+                    panels.resize(k, n);
+                    let column = |c: usize| values[c..].iter().step_by(n).copied().collect::<Vec<f32>>();
+                    (0..n).for_each(|c| panels.set_column(c, &column(c)));
+                    Some(Weights::Half(panels))
+                };
+                let Some(weights) = pack(&plain, k, n) else { return };
+                let one = Linear::new(weights, bias.clone(), Activation::Identity, false);
+                let mlp = FusedMlp { norm: None, layers: vec![one.clone()] };
+                let mut out = vec![f32::NAN; count * n];
+                mlp.run(isa, count, |i| &rows[i * k..(i + 1) * k], &residual, &mut out, &mut FusedMlpScratch::default());
+                for ((ours, expected), residual) in out.iter().zip(naive(&rounded(&rows), &rounded(&plain), &bias, k)).zip(&residual) {
+                    let expected = expected + f64::from(*residual);
+                    assert!((f64::from(*ours) - expected).abs() < tolerance, "{} {count}x{k}x{n}: {ours} {expected}", isa.name());
+                }
+                let up = Linear { activation: Activation::Gelu, ..one };
+                let back = Linear::new(pack(&numbers(n * k, 7), n, k).expect("as above"), numbers(k, 8), Activation::Identity, false);
+                let norm = Norm { scale: numbers(k, 5), shift: numbers(k, 6), eps: 1e-6 };
+                let mlp = FusedMlp { norm: Some(norm), layers: vec![up, back] };
+                let (mut whole, mut split) = (vec![f32::NAN; count * k], vec![f32::NAN; count * k]);
+                let mut scratch = FusedMlpScratch::default();
+                mlp.run(isa, count, |i| &rows[i * k..(i + 1) * k], &rows, &mut whole, &mut scratch);
+                for (first, to) in split.chunks_mut(7 * k).enumerate().map(|(block, to)| (7 * block, to)) {
+                    let residual = &rows[first * k..first * k + to.len()];
+                    mlp.run(isa, to.len() / k, |i| &rows[(first + i) * k..][..k], residual, to, &mut scratch);
+                }
+                assert_eq!(whole, split, "{}", isa.name());
+            });
         }
     }
 

@@ -34,6 +34,7 @@ pub mod quantize;
 pub mod resize;
 pub mod scale_block;
 pub mod scale_changed;
+mod scores;
 #[cfg(test)]
 pub(crate) mod suite;
 #[doc(hidden)]

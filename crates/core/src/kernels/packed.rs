@@ -198,7 +198,7 @@ impl PackedF32 {
 }
 
 /// A matrix `[k, n]` in half precision, packed as panels `[n / nr][k / kr][nr][kr]`; the padding is zero.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PackedHalf {
     tile: HalfTile,
     k: usize,
@@ -223,6 +223,11 @@ impl PackedHalf {
     /// `k` with its padding.
     pub fn depth(&self) -> usize {
         self.k.next_multiple_of(self.tile.kr)
+    }
+
+    /// Rows of the matrix, without padding.
+    pub fn k(&self) -> usize {
+        self.k
     }
 
     /// Columns of the matrix, without padding.

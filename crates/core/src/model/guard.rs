@@ -63,7 +63,7 @@ impl Model {
         let mut plain = Plain::new(bytes, &self.metadata, left_out, options)?;
         // two inputs are two frames of a clip for a network that carries something, and each side carries its own
         self.reset();
-        let allowed = match (self.origin.int8, self.mask_cost) {
+        let allowed = match (self.origin.int8 || self.origin.bf16, self.mask_cost) {
             (false, _) => ALLOWED_F32,
             (true, None) => ALLOWED_INT8,
             (true, Some(_)) => ALLOWED_MASKED_INT8,

@@ -19,7 +19,7 @@ use super::onnx::ExternalData;
 use super::ops::Engine;
 use super::reuse::{Reuse, ReuseConfig};
 use super::third_party::{self, Companions};
-use super::{MaskOutput, Metadata, Model, ModelError, Origin, PRODUCER, Remarks, bounds, masks, onnx, token_merging};
+use super::{MaskOutput, Metadata, Model, ModelError, Origin, PRODUCER, Precision, Remarks, bounds, masks, onnx, token_merging};
 use crate::data::{Normalization, TokenMerging};
 use crate::kernels::arch::Isa;
 use crate::kernels::product::MaskProductScratch;
@@ -38,6 +38,8 @@ pub struct LoadOptions<'a> {
     pub normalization: Normalization,
     /// Reads weights in a second file (networks of more than 2 GiB); `None`: there is none.
     pub external_data: Option<&'a dyn ExternalData>,
+    /// Compute what the file has in f32 in bfloat16, with sums in f32, where the CPU has such products; where it has none, a warning says so.
+    pub bf16: bool,
     /// Patch tokens that are merged away.
     pub merging: TokenMerging,
     /// Compute only the masks of kept queries when the graph allows it. Off only to compare.
@@ -54,6 +56,7 @@ impl Default for LoadOptions<'_> {
             companions: Companions::default(),
             normalization: Normalization::Auto,
             external_data: None,
+            bf16: false,
             merging: TokenMerging::default(),
             prune_masks: true,
             reuse: None,
@@ -84,7 +87,8 @@ impl Model {
         let origin = Origin { third_party: !ours, ..Origin::default() };
         let mut model = assemble(model, outputs, metadata, remarks, origin, options)?;
         if prepared.widened > 0 {
-            let fact = format!("{} tensors of half precision are f32 now, and so is all arithmetic", prepared.widened);
+            let arithmetic = if model.origin.bf16 { "products are computed in bfloat16" } else { "so is all arithmetic" };
+            let fact = format!("{} tensors of half precision are f32 now, and {arithmetic}", prepared.widened);
             model.remarks.facts.push(fact);
         }
         if model.origin.third_party {
@@ -247,6 +251,19 @@ fn reuse(model: &mut TypedModel, std: [f32; 3], merges_tokens: bool, options: &L
     rewritten.map(Some).map_err(|reason| ModelError::NoReuse { reason })
 }
 
+/// With products in bfloat16 where the file or the caller allows them and the CPU has them.
+fn engine(options: &LoadOptions, metadata: &Metadata, remarks: &mut Remarks) -> Engine {
+    let mut engine = Engine::new(options.isa, options.workers.clone());
+    engine.bf16 = (options.bf16 || metadata.precision == Precision::Bf16) && options.isa.has_bf16();
+    if options.bf16 && !engine.bf16 {
+        let isa = options.isa.name();
+        remarks
+            .warnings
+            .push(format!("bfloat16 is allowed, but the kernels '{isa}' have no products of it: what is not int8 stays in f32"));
+    }
+    engine
+}
+
 fn assemble(
     mut model: TypedModel,
     outputs: Outputs,
@@ -270,13 +287,13 @@ fn assemble(
         )));
     }
     model.select_output_outlets(&outputs.all()).map_err(&optimizing)?;
-    let engine = Engine::new(options.isa, options.workers.clone());
+    let engine = engine(options, &metadata, &mut remarks);
     let fuse::Rewritten { quantized, roundings } = fuse::rewrite(&mut model, &engine).map_err(&optimizing)?;
     let merged = token_merging::merge_tokens(&mut model, options.merging, &engine)?;
     let merges_tokens = merged.is_some();
     remarks.facts.extend(merged);
     let masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
-        Some(Ok(sizes)) => MaskOutput::Product { sizes, scratch: MaskProductScratch::new(options.isa, quantized) },
+        Some(Ok(sizes)) => MaskOutput::Product { sizes, scratch: MaskProductScratch::new(options.isa, quantized || engine.bf16) },
         Some(Err(reason)) => {
             let remark = format!("masks of all {queries} queries are computed for every frame, not only of those that are kept: {reason}");
             remarks.warnings.push(remark);
@@ -294,7 +311,7 @@ fn assemble(
     check_tensors(&model)?;
     let plan = TypedSimplePlan::new_with_options(model, &run_options).map_err(&optimizing)?;
     let state = plan.spawn().map_err(&optimizing)?;
-    let origin = Origin { int8: quantized, roundings, ..origin };
+    let origin = Origin { int8: quantized, bf16: engine.bf16, roundings, ..origin };
     let mask_size = (mask_shape[2], mask_shape[3]);
     let carried = metadata.state.as_ref().map(Carried::first);
     Ok(Model {

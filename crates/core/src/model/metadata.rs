@@ -29,6 +29,8 @@ pub mod names {
 pub enum Precision {
     /// 32-bit floats.
     F32,
+    /// Matrices as bfloat16; computed in bfloat16, with sums in f32, where the CPU has such products.
+    Bf16,
     /// 8-bit integers with one scale per output column; activations are quantized per token at run time.
     Int8,
 }
@@ -38,6 +40,7 @@ impl Precision {
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
             Precision::Int8 => "int8",
         }
     }
@@ -123,8 +126,9 @@ impl Metadata {
         let ThresholdsJson { score, mask, overlap } = parse("thresholds", &text("thresholds")?)?;
         let precision = match text("precision")?.as_str() {
             "f32" => Precision::F32,
+            "bf16" => Precision::Bf16,
             "int8" => Precision::Int8,
-            other => return Err(invalid("precision", format!("'{}' is neither f32 nor int8", bounds::short(other)))),
+            other => return Err(invalid("precision", format!("'{}' is neither f32, bf16 nor int8", bounds::short(other)))),
         };
         let metadata = Metadata {
             name: text("name")?,

@@ -227,6 +227,8 @@ pub struct Origin {
     pub third_party: bool,
     /// Layers are computed in int8.
     pub int8: bool,
+    /// What the file has in f32 is computed in bfloat16 ([`LoadOptions::bf16`]).
+    pub bf16: bool,
     /// Roundings of activations that the file asks for and that are left out.
     pub roundings: usize,
 }

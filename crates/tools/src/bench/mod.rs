@@ -37,6 +37,8 @@ pub struct BenchOptions {
     pub threads: usize,
     /// How pictures are normalized for a third-party export.
     pub normalization: Normalization,
+    /// Compute what the file has in f32 in bfloat16 where the CPU has such products.
+    pub bf16: bool,
     /// Patch tokens that are merged away.
     pub merging: TokenMerging,
     /// Frames to time, after the warm-up.
@@ -72,6 +74,8 @@ const WARM_UP: usize = 3;
 struct Findings {
     precision: &'static str,
     isa: &'static str,
+    /// What the file has in f32 is computed in bfloat16.
+    bf16: bool,
     threads: usize,
     /// Answers depend on earlier frames.
     remembers: bool,
@@ -117,6 +121,7 @@ fn measure(path: &Path, options: &BenchOptions) -> Result<Findings> {
     Ok(Findings {
         precision,
         isa: model.isa().name(),
+        bf16: model.origin().bf16,
         threads,
         remembers: model.remembers(),
         frame_size: (frame.width, frame.height),
@@ -140,6 +145,9 @@ fn json(path: &Path, options: &BenchOptions, findings: &Findings) -> Value {
         "load_ms": round(findings.load_ms, 1), "load_to_first_inference_ms": round(findings.first_inference_ms, 1),
         "rss_after_load_mib": round(findings.rss_after_load_mib, 1), "peak_rss_mib": round(findings.peak_rss_mib, 1),
     });
+    if options.bf16 {
+        document["bf16"] = json!(findings.bf16);
+    }
     if !options.merging.is_off() {
         document["merge"] = json!(options.merging.to_string());
     }
@@ -164,7 +172,12 @@ fn print(path: &Path, options: &BenchOptions, findings: &Findings) -> Result<()>
     let queries = if options.all_queries { ", masks of all queries" } else { "" };
     let memory = if findings.remembers { ", each frame after the one before" } else { "" };
     let merging = if options.merging.is_off() { String::new() } else { format!(", tokens merged {}", options.merging) };
-    let title = format!("{} ({precision}), {isa}, {threads}{queries}{merging}{memory}", path.display());
+    let arithmetic = match (*precision, findings.bf16) {
+        ("bf16", false) => " computed in f32",
+        ("bf16", true) | (_, false) => "",
+        (_, true) => " in bfloat16",
+    };
+    let title = format!("{} ({precision}{arithmetic}), {isa}, {threads}{queries}{merging}{memory}", path.display());
     say(format_args!("{title}, {} frames of {width}x{height}", options.frames))?;
     say(format_args!("{:<12}{:>10}{:>10}{:>10}   milliseconds", "stage", "min", "median", "p95"))?;
     let StageSummaries { stages, total } = &findings.stages;
@@ -185,8 +198,8 @@ fn print(path: &Path, options: &BenchOptions, findings: &Findings) -> Result<()>
 
 /// On what a model is loaded.
 fn compute(options: &BenchOptions) -> Compute {
-    let BenchOptions { threads, normalization, merging, reuse, .. } = *options;
-    Compute { threads, isa: options.isa.clone(), normalization, merging, reuse, ..Compute::default() }
+    let BenchOptions { threads, normalization, bf16, merging, reuse, .. } = *options;
+    Compute { threads, isa: options.isa.clone(), normalization, bf16, merging, reuse, ..Compute::default() }
 }
 
 /// `frame` as the network takes it.

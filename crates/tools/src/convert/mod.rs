@@ -120,7 +120,7 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     let (height, width) = metadata.input_size;
     let masked = checkpoint.network.masking.iter().filter(|masking| **masking != Masking::Off).count();
     let (form, table) = match options.precision {
-        Precision::F32 => (Form::Float, Vec::new()),
+        Precision::F32 | Precision::Bf16 => (Form::Float, Vec::new()),
         Precision::Int8 => {
             spinner.set_message("calibrating");
             prepare_int8(&mut checkpoint, (height, width), &pictures.files)?
@@ -129,6 +129,9 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     spinner.set_message("writing the graph");
     let built = graph::build(checkpoint.network, (height, width), form);
     let mut proto = built.graph.finish(&metadata.name, metadata.to_props());
+    if options.precision == Precision::Bf16 {
+        onnx::store_in_bf16(&mut proto);
+    }
     let weights = onnx::weight_bytes(&proto);
     let beside = if weights > options.weights_inside_max { Some(write_beside(&mut proto, output)?) } else { None };
     let bytes = onnx::encode(proto);
@@ -184,7 +187,7 @@ fn prepare_int8(checkpoint: &mut Checkpoint, size: (usize, usize), pictures: &[P
 fn calibration_pictures(options: &ConvertOptions) -> Result<calibrate::Pictures> {
     match &options.calibrate {
         None => Ok(calibrate::Pictures::default()),
-        Some(directory) if options.precision == Precision::F32 => {
+        Some(directory) if options.precision != Precision::Int8 => {
             usage(format!("--calibrate {}: only --precision int8 is calibrated", directory.display()))
         }
         Some(directory) => calibrate::pictures(directory),

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::mem::take;
 
+use eomt_edge_core::kernels::arch::HalfFormat;
 use eomt_edge_core::model::PRODUCER;
 use prost::Message;
 use tract_onnx::pb::{
@@ -19,6 +20,8 @@ use tract_onnx::pb::{
 const OPSET: i64 = 17;
 /// The IR version that goes with opset 17.
 const IR_VERSION: i64 = 8;
+/// Its number as a tensor's type, which tract's copy of the enumeration lacks.
+const BFLOAT16: i32 = 16;
 
 /// The name of a tensor in the graph under construction.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -243,6 +246,32 @@ fn push_varint(mut value: u64, to: &mut Vec<u8>) {
         value >>= 7;
     }
     to.push(value as u8);
+}
+
+/// Stores matrices of f32 as bfloat16, half of the size, with a Cast behind each; vectors and short ones stay as they are.
+pub(super) fn store_in_bf16(model: &mut ModelProto) {
+    const SHORT: usize = 1024; // values
+    let Some(graph) = &mut model.graph else { return };
+    let mut casts = Vec::new();
+    for tensor in &mut graph.initializer {
+        if tensor.data_type != DataType::Float as i32 || tensor.dims.len() < 2 || tensor.raw_data.len() < 4 * SHORT {
+            continue;
+        }
+        let values = tensor.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        tensor.raw_data = values.flat_map(|value| HalfFormat::Bf16.round(value).to_le_bytes()).collect();
+        tensor.data_type = BFLOAT16;
+        let name = take(&mut tensor.name);
+        tensor.name = format!("{name}.bf16");
+        casts.push(NodeProto {
+            op_type: "Cast".to_owned(),
+            name: name.clone(),
+            input: vec![tensor.name.clone()],
+            output: vec![name],
+            attribute: vec![Attr::Int("to", DataType::Float as i64).proto()],
+            ..NodeProto::default()
+        });
+    }
+    graph.node.splice(0..0, casts);
 }
 
 /// Bytes of all weights inside `model`.

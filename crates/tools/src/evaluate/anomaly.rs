@@ -199,7 +199,10 @@ impl Scorer {
     fn load(path: &Path, options: &EvaluateOptions) -> Result<Scorer> {
         let (model, _) = model_file::load_checked(
             path,
-            &Compute::threads(options.threads).with_normalization(options.normalization).with_merging(options.merging),
+            &Compute::threads(options.threads)
+                .with_normalization(options.normalization)
+                .with_bf16(options.bf16)
+                .with_merging(options.merging),
         )?;
         let (height, width) = model.metadata().input_size;
         if options.windows && height != width {

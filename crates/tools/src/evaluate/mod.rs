@@ -102,6 +102,8 @@ pub struct EvaluateOptions {
     pub threads: usize,
     /// How pictures are normalized for a third-party export.
     pub normalization: Normalization,
+    /// Compute what the file has in f32 in bfloat16 where the CPU has such products.
+    pub bf16: bool,
     /// Patch tokens that are merged away.
     pub merging: TokenMerging,
     /// Pictures with more pixels are refused.
@@ -140,6 +142,7 @@ impl EvaluateOptions {
             limit: None,
             threads: 0,
             normalization: Normalization::Auto,
+            bf16: false,
             merging: TokenMerging::default(),
             max_pixels: 64 << 20,
             exif: Exif::Apply,

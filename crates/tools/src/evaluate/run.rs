@@ -233,7 +233,7 @@ pub fn share(pixels: &[bool]) -> f64 {
 /// The models and what they are called.
 fn load_models(options: &EvaluateOptions) -> Result<(Vec<Model>, Vec<String>)> {
     let compute = Compute::threads(options.threads).with_normalization(options.normalization);
-    let compute = compute.with_merging(options.merging).with_reuse(options.reuse);
+    let compute = compute.with_bf16(options.bf16).with_merging(options.merging).with_reuse(options.reuse);
     match &options.predictions {
         Predictions::Models(paths) => {
             let load = |path: &PathBuf| Ok(model_file::load_checked(path, &compute)?.0);

@@ -6,6 +6,7 @@
 //! Tested here against the instructions of AVX-512 BF16 and of Armv8.2 half precision. The order of `tdpbf16ps` is from the manual: a CPU
 //! with AMX checks it when it runs the tests.
 
+use super::isa::Isa;
 use super::tile::{F16_RUN, HalfSums, HalfTile, TileOf};
 
 #[cfg(target_arch = "aarch64")]
@@ -39,6 +40,13 @@ impl HalfFormat {
             HalfFormat::Bf16 => f32::from_bits(u32::from(half) << 16),
             HalfFormat::F16 => widen_f16(half),
         }
+    }
+}
+
+impl Isa {
+    /// Whether the half-precision tile multiplies bfloat16, whose range is that of f32.
+    pub fn has_bf16(self) -> bool {
+        self.half_tile().is_some() && HalfFormat::NATIVE == HalfFormat::Bf16
     }
 }
 

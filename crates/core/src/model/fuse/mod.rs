@@ -50,7 +50,11 @@ pub fn rewrite(model: &mut TypedModel, engine: &Engine) -> TractResult<Rewritten
     let (left_out, weights) = without_roundings(model)?;
     let weights = if left_out.pairs > 0 && left_out.int8 { weights } else { Vec::new() };
     let quantized = dynamic || !weights.is_empty();
-    let scores = if quantized { ScorePrecision::Int8 } else { ScorePrecision::F32 };
+    let scores = match (quantized, engine.bf16) {
+        (true, _) => ScorePrecision::Int8,
+        (false, true) => ScorePrecision::Half,
+        (false, false) => ScorePrecision::F32,
+    };
     let context = Context { engine: engine.clone(), scores, weights: Arc::new(weights) };
     lift::lift(&context, model)?;
     merge::merge(&context, model)?;

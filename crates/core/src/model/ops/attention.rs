@@ -85,7 +85,7 @@ impl Kernel for AttentionSpec {
         let product = queries * tokens * heads * head_dim;
         match scores {
             ScorePrecision::Int8 => (product, product),
-            ScorePrecision::F32 => (0, 2 * product),
+            ScorePrecision::Half | ScorePrecision::F32 => (0, 2 * product),
         }
     }
 }

@@ -9,6 +9,7 @@ use tract_onnx::tract_core::internal::{IntoTValue, TValue};
 use crate::kernels::arch::Isa;
 use crate::kernels::attention::{AttentionScratch, Head};
 use crate::kernels::linear::FusedMlpScratch;
+use crate::kernels::packed::PackedHalf;
 use crate::kernels::scale_block::ScaleScratch;
 use crate::kernels::scale_changed::ChangedScratch;
 use crate::kernels::token_merging::QuadtreeScratch;
@@ -19,6 +20,8 @@ use crate::kernels::workers::Workers;
 pub struct Engine {
     pub isa: Isa,
     pub workers: Workers,
+    /// Layers and attention of f32 are computed in bfloat16, sums in f32.
+    pub bf16: bool,
     /// Outputs of nodes; one without another owner may be written again.
     buffers: Arc<Mutex<Vec<Arc<Tensor>>>>,
     /// Packed keys and values of the attention that runs.
@@ -55,7 +58,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Engine {
     pub fn new(isa: Isa, workers: Workers) -> Engine {
-        Engine { isa, workers, buffers: Arc::default(), heads: Arc::default() }
+        Engine { isa, workers, bf16: false, buffers: Arc::default(), heads: Arc::default() }
+    }
+
+    /// Empty panels for matrices of f32 that are computed in bfloat16; `None`: they are computed in f32.
+    pub fn half_panels(&self) -> Option<PackedHalf> {
+        PackedHalf::new(self.isa).filter(|_| self.bf16)
     }
 
     /// A tensor of this shape without another owner, with old values in it.

@@ -8,7 +8,6 @@ use tract_onnx::tract_core::internal::*;
 use super::engine::with_scratch;
 use super::{Engine, Kernel, Memory};
 use crate::kernels::activation::Activation;
-use crate::kernels::arch::Isa;
 use crate::kernels::linear::{FusedMlp, Linear, Norm, Weights};
 use crate::kernels::packed::{PackedF32, PackedI8};
 
@@ -98,7 +97,7 @@ impl LayerSpec {
     }
 
     /// Packs all columns side by side.
-    pub fn pack(&self, isa: Isa) -> TractResult<Linear> {
+    pub fn pack(&self, engine: &Engine) -> TractResult<Linear> {
         let k = self.columns[0].matrix.k();
         let n = self.columns.iter().map(|columns| columns.matrix.n()).sum();
         ensure!(self.columns.iter().all(|columns| columns.matrix.k() == k), "matrices side by side have one k");
@@ -110,12 +109,12 @@ impl LayerSpec {
             }
         }
         ensure!(bias.len() == n, "one bias per column");
-        let weights = if self.is_int8() { self.pack_int8(isa, k, n)? } else { self.pack_f32(isa, k, n)? };
+        let weights = if self.is_int8() { self.pack_int8(engine, k, n)? } else { self.pack_floats(engine, k, n)? };
         Ok(Linear::new(weights, bias, self.activation, self.gated))
     }
 
-    fn pack_int8(&self, isa: Isa, k: usize, n: usize) -> TractResult<Weights> {
-        let mut panels = PackedI8::zeros(isa, k, n);
+    fn pack_int8(&self, engine: &Engine, k: usize, n: usize) -> TractResult<Weights> {
+        let mut panels = PackedI8::zeros(engine.isa, k, n);
         let mut column = vec![0i8; k];
         let mut at = 0;
         for Columns { matrix, .. } in &self.columns {
@@ -132,8 +131,14 @@ impl LayerSpec {
         Ok(Weights::Int8(panels))
     }
 
-    fn pack_f32(&self, isa: Isa, k: usize, n: usize) -> TractResult<Weights> {
-        let mut panels = PackedF32::zeros(isa, k, n);
+    fn pack_floats(&self, engine: &Engine, k: usize, n: usize) -> TractResult<Weights> {
+        let mut weights = match engine.half_panels() {
+            Some(mut panels) => {
+                panels.resize(k, n);
+                Weights::Half(panels)
+            }
+            None => Weights::F32(PackedF32::zeros(engine.isa, k, n)),
+        };
         let mut column = vec![0f32; k];
         let mut at = 0;
         for Columns { matrix, .. } in &self.columns {
@@ -152,11 +157,15 @@ impl LayerSpec {
                         column.iter_mut().zip(from).for_each(|(to, from)| *to = f32::from(*from) * scales[c]);
                     }
                 }
-                panels.set_column(at + c, &column);
+                match &mut weights {
+                    Weights::Half(panels) => panels.set_column(at + c, &column),
+                    Weights::F32(panels) => panels.set_column(at + c, &column),
+                    Weights::Int8(_) => unreachable!("made above"),
+                }
             }
             at += matrix.n();
         }
-        Ok(Weights::F32(panels))
+        Ok(weights)
     }
 }
 
@@ -177,8 +186,8 @@ impl LinearSpec {
     }
 
     /// Packs norm and layers.
-    pub fn fused(&self, isa: Isa) -> TractResult<FusedMlp> {
-        let layers = self.layers.iter().map(|layer| layer.pack(isa)).collect::<TractResult<_>>()?;
+    pub fn fused(&self, engine: &Engine) -> TractResult<FusedMlp> {
+        let layers = self.layers.iter().map(|layer| layer.pack(engine)).collect::<TractResult<_>>()?;
         Ok(FusedMlp { norm: self.norm.as_ref().map(|norm| norm.as_ref().clone()), layers })
     }
 }
@@ -195,8 +204,8 @@ pub struct LinearKernel {
 }
 
 impl LinearKernel {
-    pub fn pack(spec: &LinearSpec, input: &[usize], isa: Isa) -> TractResult<LinearKernel> {
-        let fused = spec.fused(isa)?;
+    pub fn pack(spec: &LinearSpec, input: &[usize], engine: &Engine) -> TractResult<LinearKernel> {
+        let fused = spec.fused(engine)?;
         let all = input.iter().product::<usize>() / fused.k();
         let planned = spec.rows.unwrap_or(all - spec.start);
         ensure!(spec.start + planned <= all, "rows {} to {} of {all}", spec.start, spec.start + planned);
@@ -244,7 +253,7 @@ impl Kernel for LinearKernel {
             let macs = self.planned * layer.weights().k() * layer.weights().n();
             match layer.weights() {
                 Weights::Int8(_) => int8 += macs,
-                Weights::F32(_) => float += macs,
+                Weights::Half(_) | Weights::F32(_) => float += macs,
             }
         }
         (int8, float)

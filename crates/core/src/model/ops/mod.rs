@@ -35,7 +35,6 @@ pub use patches::{PatchesKernel, PatchesSpec};
 pub use scale_block::{ScaleBlockKernel, ScaleBlockSpec};
 pub use token_merging::{Groups, GroupsSpec, MergeTokensSpec, UnmergeTokensSpec};
 
-use crate::kernels::arch::Isa;
 use crate::kernels::attention::Head;
 
 /// What a [`Lifted`] node stands for.
@@ -59,25 +58,25 @@ pub enum Spec {
 /// A description from which another module makes its kernel.
 pub trait Pack: Debug + Send + Sync {
     /// Packs the weights; `shapes` are those of the inputs.
-    fn pack(&self, shapes: &[&[usize]], isa: Isa) -> TractResult<Arc<dyn Kernel>>;
+    fn pack(&self, shapes: &[&[usize]], engine: &Engine) -> TractResult<Arc<dyn Kernel>>;
 }
 
 impl Spec {
     /// Packs the weights; `shapes` are those of the inputs.
-    pub fn pack(&self, shapes: &[&[usize]], isa: Isa) -> TractResult<Arc<dyn Kernel>> {
+    pub fn pack(&self, shapes: &[&[usize]], engine: &Engine) -> TractResult<Arc<dyn Kernel>> {
         Ok(match self {
             Spec::Concat(spec) => Arc::new(spec.clone()),
             Spec::Offset(spec) => Arc::new(spec.clone()),
             Spec::Norm(spec) => Arc::new(spec.clone()),
             Spec::Activation(spec) => Arc::new(spec.clone()),
-            Spec::Linear(spec) => Arc::new(linear::LinearKernel::pack(spec, shapes[0], isa)?),
+            Spec::Linear(spec) => Arc::new(linear::LinearKernel::pack(spec, shapes[0], engine)?),
             Spec::Attention(spec) => Arc::new(spec.clone()),
-            Spec::Patches(spec) => Arc::new(PatchesKernel::pack(spec, isa)?),
-            Spec::ScaleBlock(spec) => Arc::new(ScaleBlockKernel::pack(spec, isa)?),
+            Spec::Patches(spec) => Arc::new(PatchesKernel::pack(spec, engine)?),
+            Spec::ScaleBlock(spec) => Arc::new(ScaleBlockKernel::pack(spec, engine)?),
             Spec::Groups(spec) => Arc::new(spec.clone()),
             Spec::MergeTokens(spec) => Arc::new(spec.clone()),
             Spec::UnmergeTokens(spec) => Arc::new(spec.clone()),
-            Spec::Other(spec) => spec.pack(shapes, isa)?,
+            Spec::Other(spec) => spec.pack(shapes, engine)?,
         })
     }
 }
@@ -133,7 +132,7 @@ pub trait Kernel: Debug + Send + Sync {
     /// From `inputs` to `out`, which has [`Kernel::out_len`] values, holds old ones and must be overwritten.
     fn run(&self, engine: &Engine, memory: &mut Memory, inputs: &[&[f32]], out: &mut [f32]);
 
-    /// Multiply-accumulates of one run as planned: in int8 and in f32.
+    /// Multiply-accumulates of one run as planned: in int8, and in f32 or half precision.
     fn macs(&self) -> (usize, usize);
 }
 
@@ -191,7 +190,7 @@ impl TypedOp for Lifted {
             .into_iter()
             .map(|fact| fact.shape.as_concrete().context("shapes are fixed"))
             .collect::<TractResult<_>>()?;
-        let kernel = self.spec.pack(&shapes, self.engine.isa)?;
+        let kernel = self.spec.pack(&shapes, &self.engine)?;
         let fused = Fused { kernel, shape: self.shape.clone(), engine: self.engine.clone() };
         Ok(Some(TypedModelPatch::replace_single_op(model, node, &node.inputs, fused)?))
     }

@@ -7,7 +7,6 @@ use tract_onnx::prelude::{Tensor, TractResult};
 use super::engine::with_scratch;
 use super::linear::{Columns, LinearSpec, Matrix};
 use super::{Engine, Kernel, Memory};
-use crate::kernels::arch::Isa;
 use crate::kernels::linear::FusedMlp;
 
 /// `[1, channels, height, width]` pixel values to `[patches, n]` tokens; an optional second input is added to them.
@@ -36,9 +35,9 @@ impl PatchesSpec {
 }
 
 impl PatchesKernel {
-    pub fn pack(spec: &PatchesSpec, isa: Isa) -> TractResult<PatchesKernel> {
+    pub fn pack(spec: &PatchesSpec, engine: &Engine) -> TractResult<PatchesKernel> {
         let matrix = Matrix { values: Arc::clone(&spec.kernel), transposed: true, scales: None };
-        let fused = LinearSpec::layer(Columns { matrix, bias: Some(Arc::clone(&spec.bias)) }).fused(isa)?;
+        let fused = LinearSpec::layer(Columns { matrix, bias: Some(Arc::clone(&spec.bias)) }).fused(engine)?;
         Ok(PatchesKernel { fused, spec: spec.clone() })
     }
 

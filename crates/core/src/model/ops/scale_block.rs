@@ -7,7 +7,6 @@ use tract_onnx::prelude::TractResult;
 use super::engine::with_scratch;
 use super::linear::{LayerSpec, LinearSpec};
 use super::{Engine, Kernel, Memory};
-use crate::kernels::arch::Isa;
 use crate::kernels::depthwise::depthwise_taps;
 use crate::kernels::linear::{Norm, Weights};
 use crate::kernels::scale_block::ScaleBlock;
@@ -37,9 +36,9 @@ pub struct ScaleBlockKernel {
 }
 
 impl ScaleBlockKernel {
-    pub fn pack(spec: &ScaleBlockSpec, isa: Isa) -> TractResult<ScaleBlockKernel> {
+    pub fn pack(spec: &ScaleBlockSpec, engine: &Engine) -> TractResult<ScaleBlockKernel> {
         let layers = vec![spec.up.clone()];
-        let up = LinearSpec { norm: spec.input_norm.clone(), layers, ..LinearSpec::all_rows() }.fused(isa)?;
+        let up = LinearSpec { norm: spec.input_norm.clone(), layers, ..LinearSpec::all_rows() }.fused(engine)?;
         let block = ScaleBlock { up, taps: depthwise_taps(&spec.taps), bias: spec.bias.to_vec(), norm: spec.norm.as_ref().clone() };
         Ok(ScaleBlockKernel { block, grid: spec.grid, start: spec.start })
     }
@@ -71,7 +70,7 @@ impl Kernel for ScaleBlockKernel {
         let depthwise = 4 * tokens * d * 9;
         match self.block.up.layers[0].weights() {
             Weights::Int8(_) => (up, depthwise),
-            Weights::F32(_) => (0, up + depthwise),
+            Weights::Half(_) | Weights::F32(_) => (0, up + depthwise),
         }
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use tract_onnx::prelude::TractResult;
 
 use super::selection::Shared;
-use crate::kernels::arch::Isa;
 use crate::kernels::attention::{Block, Head, Shape, Strided, attend, block_rows};
 use crate::kernels::scale_changed::Changed;
 use crate::model::ops::{
@@ -29,8 +28,8 @@ struct ChosenPatchesKernel {
 }
 
 impl Pack for ChosenPatches {
-    fn pack(&self, _shapes: &[&[usize]], isa: Isa) -> TractResult<Arc<dyn Kernel>> {
-        Ok(Arc::new(ChosenPatchesKernel { inner: PatchesKernel::pack(&self.spec, isa)?, shared: self.shared.clone() }))
+    fn pack(&self, _shapes: &[&[usize]], engine: &Engine) -> TractResult<Arc<dyn Kernel>> {
+        Ok(Arc::new(ChosenPatchesKernel { inner: PatchesKernel::pack(&self.spec, engine)?, shared: self.shared.clone() }))
     }
 }
 
@@ -111,9 +110,9 @@ struct ChosenRowsKernel {
 }
 
 impl Pack for ChosenRows {
-    fn pack(&self, shapes: &[&[usize]], isa: Isa) -> TractResult<Arc<dyn Kernel>> {
+    fn pack(&self, shapes: &[&[usize]], engine: &Engine) -> TractResult<Arc<dyn Kernel>> {
         let ChosenRows { inputs, output, shared, .. } = self.clone();
-        Ok(Arc::new(ChosenRowsKernel { inner: self.spec.pack(shapes, isa)?, inputs, output, shared }))
+        Ok(Arc::new(ChosenRowsKernel { inner: self.spec.pack(shapes, engine)?, inputs, output, shared }))
     }
 }
 
@@ -150,7 +149,7 @@ pub struct ChosenAttention {
 }
 
 impl Pack for ChosenAttention {
-    fn pack(&self, _shapes: &[&[usize]], _isa: Isa) -> TractResult<Arc<dyn Kernel>> {
+    fn pack(&self, _shapes: &[&[usize]], _engine: &Engine) -> TractResult<Arc<dyn Kernel>> {
         Ok(Arc::new(self.clone()))
     }
 }
@@ -218,8 +217,8 @@ struct ChangedScaleBlockKernel {
 }
 
 impl Pack for ChangedScaleBlock {
-    fn pack(&self, _shapes: &[&[usize]], isa: Isa) -> TractResult<Arc<dyn Kernel>> {
-        let inner = ScaleBlockKernel::pack(&self.spec, isa)?;
+    fn pack(&self, _shapes: &[&[usize]], engine: &Engine) -> TractResult<Arc<dyn Kernel>> {
+        let inner = ScaleBlockKernel::pack(&self.spec, engine)?;
         Ok(Arc::new(ChangedScaleBlockKernel { inner, level: self.level, shared: self.shared.clone() }))
     }
 }

@@ -86,6 +86,8 @@ pub struct VideoOptions {
     pub threads: usize,
     /// How pictures are normalized for a third-party export.
     pub normalization: Normalization,
+    /// Compute what the file has in f32 in bfloat16 where the CPU has such products.
+    pub bf16: bool,
     /// Patch tokens that are merged away.
     pub merging: TokenMerging,
     /// Keep what patches had that have not changed since the last frame.
@@ -112,6 +114,7 @@ impl VideoOptions {
             limit: None,
             threads: 0,
             normalization: Normalization::Auto,
+            bf16: false,
             merging: TokenMerging::default(),
             reuse: None,
             max_pixels: 64 << 20,
