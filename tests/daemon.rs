@@ -143,7 +143,7 @@ fn scenes_are_segmented_rightly() {
     use eomt_edge_core::pipeline::{Captured, NullSink, Pipeline, Source};
     use eomt_edge_core::segment::PostProcessConfig;
     use eomt_edge_host::MonotonicClock;
-    let (model, _) =
+    let model =
         eomt_edge_host::model_file::load(&shipped_model(), &eomt_edge_host::model_file::Compute::threads(1)).expect("the shipped model");
     let metadata = model.metadata().clone();
     let config = PostProcessConfig { task: metadata.task, thresholds: metadata.thresholds, ..PostProcessConfig::default() }

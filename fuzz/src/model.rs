@@ -27,7 +27,7 @@ pub(crate) fn run(input: &[u8]) {
     }
     let job = || {
         let mut model = match load(&path, &Compute::threads(1)) {
-            Ok((model, _)) => model,
+            Ok(model) => model,
             Err(error) => return assert_sentence(&error.to_string()),
         };
         let (height, width) = model.metadata().input_size;

@@ -194,16 +194,18 @@ pub fn load_expected(path: &Path, compute: &Compute, expected: &Expected) -> Res
     if expected.tried.is_none() {
         check_small(path, &mut opened)?;
     }
+    return_free_memory();
     Ok(Loaded { model: opened.model, contents: opened.contents })
 }
 
-/// Loads a model file, with the configurations beside it if it is a third-party export, and logs remarks about it. Also returns the
-/// file's bytes.
+/// Loads a model file, with the configurations beside it if it is a third-party export, and logs remarks about it.
 ///
 /// # Errors
 /// [`ModelFileError`], one sentence with the file's name.
-pub fn load(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
-    open(path, compute, &Expected::default()).map(|opened| (opened.model, opened.bytes))
+pub fn load(path: &Path, compute: &Compute) -> Result<Model, ModelFileError> {
+    let opened = open(path, compute, &Expected::default())?;
+    return_free_memory();
+    Ok(opened.model)
 }
 
 /// Up to so many multiply-accumulates of one inference a third-party file is compared with its plain evaluation whenever it is loaded: at
@@ -214,13 +216,14 @@ const CHECKED_MACS_MAX: u64 = 1_000_000_000;
 ///
 /// # Errors
 /// As [`load`] and [`check`].
-pub fn load_checked(path: &Path, compute: &Compute) -> Result<(Model, Vec<u8>), ModelFileError> {
+pub fn load_checked(path: &Path, compute: &Compute) -> Result<Model, ModelFileError> {
     let mut opened = open(path, compute, &Expected::default())?;
     check_small(path, &mut opened)?;
-    Ok((opened.model, opened.bytes))
+    return_free_memory();
+    Ok(opened.model)
 }
 
-fn check_small(path: &Path, Opened { model, bytes, workers, .. }: &mut Opened) -> Result<(), ModelFileError> {
+fn check_small(path: &Path, Opened { model, contents, workers }: &mut Opened) -> Result<(), ModelFileError> {
     if !model.origin().third_party {
         return Ok(());
     }
@@ -235,7 +238,7 @@ fn check_small(path: &Path, Opened { model, bytes, workers, .. }: &mut Opened) -
         log::info!("{}: written by another program; eomt-edge run --check compares it with a plain evaluation", path.display());
         return Ok(());
     }
-    agreement(path, model, bytes, 1, workers.clone()).map(drop)
+    agreement(path, model, contents, 1, workers.clone()).map(drop)
 }
 
 /// Loads a file and compares it with its plain evaluation on two inputs. Where tokens are to merge it is loaded without that, too: only
@@ -244,31 +247,35 @@ fn check_small(path: &Path, Opened { model, bytes, workers, .. }: &mut Opened) -
 /// # Errors
 /// When it cannot be loaded, or the two differ by more than the file's precision explains.
 pub fn check(path: &Path, compute: &Compute) -> Result<(Model, Agreement), ModelFileError> {
-    let Opened { mut model, bytes, workers, .. } = open(path, compute, &Expected::default())?;
+    let Opened { mut model, contents, workers } = open(path, compute, &Expected::default())?;
     if model.merges_tokens() {
         model = open(path, &compute.clone().with_merging(TokenMerging::default()), &Expected::default())?.model;
     }
-    let agreement = agreement(path, &mut model, &bytes, 2, workers)?;
+    let agreement = agreement(path, &mut model, &contents, 2, workers)?;
+    return_free_memory();
     Ok((model, agreement))
 }
 
-fn agreement(path: &Path, model: &mut Model, bytes: &[u8], inputs: usize, workers: Workers) -> Result<Agreement, ModelFileError> {
+/// Reads the file once more: while a model loads, its bytes would be memory that nothing needs.
+fn agreement(path: &Path, model: &mut Model, contents: &Contents, inputs: usize, workers: Workers) -> Result<Agreement, ModelFileError> {
+    let bytes = read(path)?;
+    if sha256(&bytes) != contents.model {
+        return Err(ModelFileError::Changed { path: path.to_owned(), what: "the file".to_owned() });
+    }
     let beside = WeightFiles::beside(path);
     let options = LoadOptions { workers, external_data: Some(&beside), ..LoadOptions::default() };
-    model.check(bytes, inputs, &options).map_err(|source| ModelFileError::Model { path: path.to_owned(), source })
+    model.check(&bytes, inputs, &options).map_err(|source| ModelFileError::Model { path: path.to_owned(), source })
 }
 
 struct Opened {
     model: Model,
-    bytes: Vec<u8>,
     workers: Workers,
     contents: Contents,
 }
 
 fn open(path: &Path, compute: &Compute, expected: &Expected) -> Result<Opened, ModelFileError> {
     keep_contained_panics_silent();
-    let io = |source| ModelFileError::Io { path: path.to_owned(), source };
-    let bytes = files::read_bytes(path, &bounds::MODEL).map_err(io)?;
+    let bytes = read(path)?;
     let mut unreadable = None;
     let [config, preprocessor, processor] = ["config.json", PREPROCESSOR_FILE, PROCESSOR_FILE].map(|name| {
         beside(path, name).unwrap_or_else(|error| {
@@ -288,7 +295,7 @@ fn open(path: &Path, compute: &Compute, expected: &Expected) -> Result<Opened, M
     let Compute { normalization, bf16, merging, reuse, .. } = *compute;
     let external_data: Option<&dyn ExternalData> = Some(&weights);
     let options = LoadOptions { isa, workers, external_data, companions, normalization, bf16, merging, reuse, ..LoadOptions::default() };
-    let model = match (Model::load(&bytes, &options), unreadable) {
+    let model = match (Model::load_freeing(bytes, &options), unreadable) {
         // a file that describes itself needs no other one
         (Ok(model), Some(error)) if model.metadata().converter.is_empty() => return Err(error),
         (Err(ModelError::NeedsConfig { .. }), Some(error)) => return Err(error),
@@ -298,7 +305,21 @@ fn open(path: &Path, compute: &Compute, expected: &Expected) -> Result<Opened, M
     model.remarks().facts.iter().for_each(|fact| log::info!("{}: {fact}", path.display()));
     let workers = options.workers;
     contents.weights = weights.into_read();
-    Ok(Opened { model, bytes, workers, contents })
+    Ok(Opened { model, workers, contents })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ModelFileError> {
+    files::read_bytes(path, &bounds::MODEL).map_err(|source| ModelFileError::Io { path: path.to_owned(), source })
+}
+
+/// Loading frees as much as it keeps; glibc would hold on to it for as long as the process lives.
+#[allow(unsafe_code)]
+fn return_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) touches free memory only, and locks what it touches.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn check_expected(path: &Path, contents: &Contents, expected: &Expected) -> Result<(), ModelFileError> {

@@ -26,7 +26,7 @@ pub fn logits(model: &Path, inputs: &[PathBuf], output: &Path, compute: &Compute
     for input in inputs {
         clip.extend(frames(input)?);
     }
-    let (mut model, _) = model_file::load_checked(model, compute)?;
+    let mut model = model_file::load_checked(model, compute)?;
     let (mut logits, mut classes, mut masks) = (Logits::default(), Vec::new(), Vec::new());
     for frame in &clip {
         model.run(frame, |class, kept| kept.extend(0..class.queries), &mut logits)?;

@@ -59,7 +59,7 @@ const WINDOWS_MAX: u32 = 64;
 pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &SegmentOptions) -> Result<()> {
     let (images, bags) = unpacked(images, options.max_pixels)?;
     let names = output_names(&images)?;
-    let (model, _) = model_file::load_checked(
+    let model = model_file::load_checked(
         model,
         &Compute::threads(options.threads).with_normalization(options.normalization).with_bf16(options.bf16).with_merging(options.merging),
     )?;

@@ -71,11 +71,23 @@ impl Model {
     /// [`ModelError::NotOnnx`], [`ModelError::NotEomt`] or a metadata error for files of another kind;
     /// [`ModelError::Engine`] when tract cannot handle the graph.
     pub fn load(bytes: &[u8], options: &LoadOptions) -> Result<Model, ModelError> {
-        contained("load", || Model::read(bytes, options))
+        contained("load", || Model::read(decode(bytes)?, options))
     }
 
-    fn read(bytes: &[u8], options: &LoadOptions) -> Result<Model, ModelError> {
-        let mut proto = ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx { reason: error.to_string() })?;
+    /// [`Model::load`] that frees the bytes as soon as they are decoded: they are as many as the weights, and what is made of them comes to the
+    /// same again twice.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_freeing(bytes: Vec<u8>, options: &LoadOptions) -> Result<Model, ModelError> {
+        contained("load", || {
+            let proto = decode(&bytes)?;
+            drop(bytes);
+            Model::read(proto, options)
+        })
+    }
+
+    fn read(mut proto: ModelProto, options: &LoadOptions) -> Result<Model, ModelError> {
         if proto.graph.is_none() || proto.opset_import.is_empty() {
             return Err(ModelError::NotOnnx { reason: "it holds no graph".to_owned() });
         }
@@ -98,9 +110,13 @@ impl Model {
     }
 }
 
+fn decode(bytes: &[u8]) -> Result<ModelProto, ModelError> {
+    ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx { reason: error.to_string() })
+}
+
 /// The graph as it was read, with class logits, masks and the next state (of a network for video) as its outputs.
 pub(super) fn plain(bytes: &[u8], metadata: &Metadata, options: &LoadOptions) -> Result<TypedModel, ModelError> {
-    let mut proto = ModelProto::decode(bytes).map_err(|error| ModelError::NotOnnx { reason: error.to_string() })?;
+    let mut proto = decode(bytes)?;
     onnx::prepare(&mut proto, options.external_data)?;
     let (mut model, outputs) = parse(proto, metadata)?;
     model.select_output_outlets(&outputs.all()).map_err(ModelError::engine("analyse"))?;

@@ -12,8 +12,7 @@ use super::{BenchOptions, fixed_tensor, inputs, pixel_values, stages};
 
 /// Runs `options.frames` inferences; as in the daemon, with the masks of surviving queries only, unless `options.all_queries` is set.
 pub(super) fn run(path: &Path, options: &BenchOptions) -> Result<()> {
-    let (mut model, bytes) = model_file::load(path, &super::compute(options))?;
-    drop(bytes);
+    let mut model = model_file::load(path, &super::compute(options))?;
     let tensors: Vec<Tensor> = match options.image {
         Some(_) => inputs(options)?.iter().map(|frame| pixel_values(model.metadata(), frame)).collect(),
         None => vec![fixed_tensor(model.metadata().input_size)],

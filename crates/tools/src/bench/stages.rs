@@ -28,8 +28,7 @@ pub(super) struct Loaded {
 
 pub(super) fn load(path: &Path, options: &BenchOptions) -> Result<Loaded> {
     let started = Instant::now();
-    let (mut model, bytes) = model_file::load(path, &super::compute(options))?;
-    drop(bytes);
+    let mut model = model_file::load(path, &super::compute(options))?;
     let load_ms = started.elapsed().as_secs_f64() * 1000.0;
     let rss_after_load_mib = memory::rss_mib()?;
     let config = config(&model, options);

@@ -197,7 +197,7 @@ impl Run<'_> {
 
 impl Scorer {
     fn load(path: &Path, options: &EvaluateOptions) -> Result<Scorer> {
-        let (model, _) = model_file::load_checked(
+        let model = model_file::load_checked(
             path,
             &Compute::threads(options.threads)
                 .with_normalization(options.normalization)

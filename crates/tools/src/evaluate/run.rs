@@ -236,7 +236,7 @@ fn load_models(options: &EvaluateOptions) -> Result<(Vec<Model>, Vec<String>)> {
     let compute = compute.with_bf16(options.bf16).with_merging(options.merging).with_reuse(options.reuse);
     match &options.predictions {
         Predictions::Models(paths) => {
-            let load = |path: &PathBuf| Ok(model_file::load_checked(path, &compute)?.0);
+            let load = |path: &PathBuf| Ok(model_file::load_checked(path, &compute)?);
             Ok((paths.iter().map(load).collect::<Result<_>>()?, paths.iter().map(|path| path.display().to_string()).collect()))
         }
         Predictions::Files { path, .. } => Ok((Vec::new(), vec![path.display().to_string()])),

@@ -65,7 +65,7 @@ impl Source {
                 let [path] = &paths[..] else { return usage("--video scores one model") };
                 let compute = Compute::threads(options.threads).with_normalization(options.normalization);
                 let compute = compute.with_bf16(options.bf16).with_merging(options.merging).with_reuse(options.reuse);
-                let model = model_file::load_checked(path, &compute)?.0;
+                let model = model_file::load_checked(path, &compute)?;
                 let metadata = model.metadata();
                 let matched = match_labels(&metadata.labels, classes, options.match_by, &path.display().to_string())?;
                 let [score, mask, overlap] = options.thresholds;
