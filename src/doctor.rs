@@ -270,6 +270,8 @@ fn model(report: &mut Report, path: &Path, config: &Config) {
             report.line("model", format!("{}: {name}, {task}, {height}x{width}, {classes} classes{video}", path.display()));
             let matches = if wanted.sha256.is_empty() { "model.sha256 is not set" } else { "as model.sha256 says" };
             report.line("", format!("SHA-256 {} ({matches})", tried.contents.model));
+            let licence = if tried.licence.is_empty() { "the file does not say (`convert --licence` writes it)" } else { &tried.licence };
+            report.line("", format!("licence: {licence}"));
         }
     }
 }

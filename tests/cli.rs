@@ -55,6 +55,39 @@ fn a_base_is_for_differences_only() {
     succeed(&mut case("upstream-dinov3-whole"));
 }
 
+/// From the card beside the weights into the file, and out of it where people look; what the option says counts more, and DINOv3's terms are named.
+#[test]
+fn licences_travel() {
+    let scratch = Scratch::new("licences");
+    let checkpoint = broken_checkpoint(&scratch, "config.json", |bytes| bytes);
+    std::fs::write(checkpoint.join("README.md"), "---\nlicense: other\nlicense_name: my-terms\n---\n").unwrap();
+    let (model, results) = (scratch.path("m.onnx"), scratch.path("results"));
+    let shown = |model: &Path| {
+        let doctor = eomt_edge().arg("doctor").arg("--model").arg(model).output().expect("starts");
+        let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        succeed(eomt_edge().arg("segment").arg("--model").arg(model).arg(data("clip/000007.png")).arg("-o").arg(&results));
+        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(results.join("000007.json")).unwrap()).unwrap();
+        let line = doctor.lines().find_map(|line| line.trim().strip_prefix("licence: ")).expect("doctor tells").to_owned();
+        (line, json["licence"].as_str().unwrap().to_owned())
+    };
+    succeed(&mut convert(&checkpoint, &model));
+    assert_eq!(shown(&model), ("my-terms".to_owned(), "my-terms".to_owned()));
+    succeed(convert(&checkpoint, &model).args(["--licence", "CC-BY-4.0"]));
+    assert_eq!(shown(&model), ("CC-BY-4.0".to_owned(), "CC-BY-4.0".to_owned()));
+    let words = |command: &mut Command| String::from_utf8(succeed(command).stderr).unwrap();
+    let bare = words(&mut convert(&data("reference/dinov3"), &model));
+    assert!(bare.contains("dinov3-license") && bare.contains("--licence"), "{bare}");
+    let (doctor, json) = shown(&model);
+    assert!(doctor.contains("does not say") && json.is_empty(), "{doctor}");
+    let named = words(convert(&data("reference/dinov3"), &model).args(["--licence", "dinov3-license"]));
+    assert!(!named.contains("dinov3-license"), "{named}");
+    let base = data("checkpoint/upstream-dinov3-delta");
+    succeed(
+        convert(&base.join("pytorch_model.bin"), &model).arg("--hints").arg(base.join("hints.json")).arg("--base").arg(base.join("base")),
+    );
+    assert!(shown(&model).0.starts_with("dinov3-license"));
+}
+
 #[test]
 fn broken_checkpoints_are_refused_by_name() {
     let scratch = Scratch::new("broken");

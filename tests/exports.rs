@@ -14,7 +14,7 @@ use common::{Scratch, data, eomt_edge, floats, largest_difference};
 const OUTPUTS: [&str; 2] = [names::CLASS_LOGITS, names::MASK_LOGITS];
 
 fn open(file: &str) -> Model {
-    model_file::load_checked(&data("foreign").join(file), &Compute::threads(1)).unwrap_or_else(|error| panic!("{error}")).0
+    model_file::load_checked(&data("foreign").join(file), &Compute::threads(1)).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn run(model: &mut Model, pixels: Vec<f32>) -> [Vec<f32>; 2] {

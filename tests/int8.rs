@@ -80,7 +80,7 @@ fn calibration_pictures_and_other_sizes() {
     for (name, weights_inside_max) in [("inside.onnx", usize::MAX), ("beside.onnx", 1000)] {
         let path = scratch.path(name);
         convert(&data("reference/dinov2"), &path, &ConvertOptions { weights_inside_max, ..base.clone() }).expect("converts");
-        let (model, _) = eomt_edge_host::model_file::load(&path, &eomt_edge_host::model_file::Compute::threads(1)).expect("loads");
+        let model = eomt_edge_host::model_file::load(&path, &eomt_edge_host::model_file::Compute::threads(1)).expect("loads");
         assert_eq!(model.metadata().input_size, (64, 128));
     }
 }

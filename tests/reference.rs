@@ -135,7 +135,7 @@ fn weights_beside_the_file_give_the_same_answer() {
     for (name, weights_inside_max) in [("inside.onnx", usize::MAX), ("beside.onnx", 1000)] {
         let path = scratch.path(name);
         convert(&data("reference/dinov2"), &path, &ConvertOptions { weights_inside_max, ..ConvertOptions::default() }).expect("converts");
-        let (mut model, _) = eomt_edge_host::model_file::load(&path, &Compute::threads(1)).expect("loads");
+        let mut model = eomt_edge_host::model_file::load(&path, &Compute::threads(1)).expect("loads");
         let mut logits = Logits::default();
         model.run(&input, |class, kept| kept.extend(0..class.queries), &mut logits).expect("runs");
         results.push(logits);

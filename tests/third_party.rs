@@ -10,7 +10,7 @@ use common::{Scratch, data, eomt_edge, floats, largest_difference};
 
 /// `torch.onnx.export` of a reference network in `tests/data/foreign`, against the same expected logits.
 fn check(export: &str, reference: &str) {
-    let (mut model, _) =
+    let mut model =
         eomt_edge_host::model_file::load(&data("foreign").join(export).join("model.onnx"), &Compute::threads(1)).expect("loads");
     assert!(model.prunes_masks(), "the mask product is recognized in the exporter's form");
     assert_eq!(model.metadata().labels.len(), 7);
@@ -54,7 +54,7 @@ fn an_export_alone_asks_for_its_configuration() {
 const DYNAMIC: [&str; 2] = ["dinov2-dynamic-int8", "dinov2-dynamic-uint8"];
 
 fn dynamic(export: &str) -> eomt_edge_core::model::Model {
-    eomt_edge_host::model_file::load(&data("foreign").join(export).join("model.onnx"), &Compute::threads(1)).expect("loads").0
+    eomt_edge_host::model_file::load(&data("foreign").join(export).join("model.onnx"), &Compute::threads(1)).expect("loads")
 }
 
 /// Mean error over mean magnitude, against transformers in f32. Seen, and what ONNX Runtime 1.32 has on the same file:
@@ -111,9 +111,8 @@ fn beside(name: &str, export: &str, files: &[(&str, &str)]) -> Scratch {
 
 /// Largest difference of both outputs from what transformers computes from the same picture.
 fn difference(export: &str, expected: &str) -> f32 {
-    let (mut model, _) =
-        eomt_edge_host::model_file::load(&data("foreign/normalization").join(format!("{export}.onnx")), &Compute::threads(1))
-            .expect("loads");
+    let mut model = eomt_edge_host::model_file::load(&data("foreign/normalization").join(format!("{export}.onnx")), &Compute::threads(1))
+        .expect("loads");
     let expected = data("foreign/normalization").join(expected);
     let (_, levels) = floats(&expected, "levels");
     let metadata = model.metadata();
@@ -281,7 +280,7 @@ fn masks_that_are_still_needed_are_told_with_their_cost() {
     assert!(difference("masked", "expected-masked.safetensors") < 2e-3);
     let load = |name: &str| {
         let path = data("foreign/normalization").join(name);
-        eomt_edge_host::model_file::load(&path, &Compute::threads(1)).expect("loads").0
+        eomt_edge_host::model_file::load(&path, &Compute::threads(1)).expect("loads")
     };
     assert_eq!(load("outside.onnx").mask_cost(), None);
     let cost = load("masked.onnx").mask_cost().expect("it masks");

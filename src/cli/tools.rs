@@ -49,6 +49,9 @@ pub struct ConvertArgs {
     /// Pictures like those to come, or a ROS 2 bag of them, to calibrate int8 with; of many, 16 are used, few are filled up to 11 [default: procedural scenes]
     #[arg(long, value_name = "DIR|BAG")]
     pub calibrate: Option<PathBuf>,
+    /// The licence of the weights, to be stored in the file [default: what config.json or the model card beside them says]
+    #[arg(long, visible_alias = "license", value_name = "TEXT")]
+    pub licence: Option<String>,
     /// Thresholds.
     #[command(flatten)]
     pub thresholds: ThresholdArgs,

@@ -67,6 +67,7 @@ fn run_convert(args: ConvertArgs) -> anyhow::Result<()> {
         threshold: args.thresholds.threshold,
         mask_threshold: args.thresholds.mask_threshold,
         overlap_threshold: args.thresholds.overlap_threshold,
+        licence: args.licence,
         skip_check: args.no_check,
         ..ConvertOptions::default()
     };

@@ -3,7 +3,9 @@
 use std::os::unix::process::CommandExt;
 
 use eomt_edge::cli::{MaskingArg, TrainArgs};
-use eomt_edge_train::{Annealing, Augmentation, LossOptions, Masking, Pictures, RateOptions, Sizes, Start, TrainOptions, train};
+use eomt_edge_train::{
+    Activation, Annealing, Augmentation, LossOptions, Masking, Pictures, Positions, RateOptions, Sizes, Start, TrainOptions, train,
+};
 
 use super::dataset::{self, refuse_stray};
 
@@ -69,7 +71,10 @@ fn start(args: &TrainArgs) -> Start {
             registers: 4,
             patch,
             image: args.size.unwrap_or(160),
-            mlp_ratio: 4,
+            inner: 4 * args.width,
+            gated: false,
+            activation: Activation::Gelu,
+            positions: Positions::Learned,
             scale_blocks: patch.max(1).ilog2().saturating_sub(2) as usize,
             eps: 1e-6,
         }),

@@ -74,6 +74,8 @@ pub struct Tried {
     pub contents: Contents,
     /// The model's name for people.
     pub name: String,
+    /// Of the weights; empty where the file does not say.
+    pub licence: String,
     /// Panoptic, instance or semantic.
     pub task: String,
     /// (height, width) of the input.
@@ -171,6 +173,7 @@ fn answer(request: &Request, path: &Path, unlimited: Vec<String>) -> Answer {
             let metadata = network.pipeline.model().metadata();
             Answer::Fine(Box::new(Tried {
                 name: metadata.name.clone(),
+                licence: metadata.licence.clone(),
                 task: metadata.task.name().to_owned(),
                 input_size: metadata.input_size,
                 classes: metadata.labels.len(),

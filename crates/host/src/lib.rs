@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! use eomt_edge_host::model_file::{Compute, load};
-//! let (model, _bytes) = load("models/eomt-nano-scenes.onnx".as_ref(), &Compute::default())?;
+//! let model = load("models/eomt-nano-scenes.onnx".as_ref(), &Compute::default())?;
 //! println!("{:?}", model.metadata().task);
 //! # Ok::<(), eomt_edge_host::model_file::ModelFileError>(())
 //! ```
@@ -12,6 +12,7 @@
 
 #![warn(missing_docs)]
 
+mod allocator;
 #[cfg(feature = "bag")]
 pub mod bags;
 mod clock;

@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! use eomt_edge_host::model_file::{Compute, load};
-//! let (model, _bytes) = load("models/eomt-nano-scenes.onnx".as_ref(), &Compute::default())?;
+//! let model = load("models/eomt-nano-scenes.onnx".as_ref(), &Compute::default())?;
 //! # Ok::<(), eomt_edge_host::model_file::ModelFileError>(())
 //! ```
 //!
@@ -18,6 +18,7 @@ use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Texts}
 use eomt_edge_core::model::{Agreement, Companions, ExternalData, LoadOptions, Model, ModelError, ReuseConfig, is_contained};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::allocator::return_free_memory;
 use crate::contents::{Contents, RecordedWeights};
 use crate::files::sha256;
 use crate::weight_files::WeightFiles;
@@ -310,16 +311,6 @@ fn open(path: &Path, compute: &Compute, expected: &Expected) -> Result<Opened, M
 
 fn read(path: &Path) -> Result<Vec<u8>, ModelFileError> {
     files::read_bytes(path, &bounds::MODEL).map_err(|source| ModelFileError::Io { path: path.to_owned(), source })
-}
-
-/// Loading frees as much as it keeps; glibc would hold on to it for as long as the process lives.
-#[allow(unsafe_code)]
-fn return_free_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim(3) touches free memory only, and locks what it touches.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 fn check_expected(path: &Path, contents: &Contents, expected: &Expected) -> Result<(), ModelFileError> {

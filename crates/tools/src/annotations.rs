@@ -3,12 +3,14 @@
 use eomt_edge_core::data::{Rle, Segment, Segments};
 use serde_json::{Value, json};
 
-/// JSON text of `{"width", "height", "segments": [...]}`, one line per segment; `id_shift` is subtracted from every id.
-pub(crate) fn document(segments: &Segments, labels: &[String], id_shift: u16) -> String {
+/// JSON text of `{"width", "height", "segments": [...]}`, one line per segment; `id_shift` is subtracted from every id. `model` goes before it, if there
+/// is one: name and licence.
+pub(crate) fn document(segments: &Segments, labels: &[String], id_shift: u16, model: Option<[&str; 2]>) -> String {
     let size = (segments.width, segments.height);
     let rows = segments.table.iter().enumerate().map(|(index, segment)| row(segment, labels, id_shift, segments.masks.get(index), size));
     let rows: Vec<String> = rows.map(|row| format!("\n  {row}")).collect();
-    format!("{{\"width\": {}, \"height\": {}, \"segments\": [{}\n]}}\n", size.0, size.1, rows.join(","))
+    let model = model.map_or(String::new(), |[name, licence]| format!("\"model\": {}, \"licence\": {}, ", json!(name), json!(licence)));
+    format!("{{{model}\"width\": {}, \"height\": {}, \"segments\": [{}\n]}}\n", size.0, size.1, rows.join(","))
 }
 
 fn row(segment: &Segment, labels: &[String], id_shift: u16, mask: Option<&Rle>, (width, height): (u32, u32)) -> Value {

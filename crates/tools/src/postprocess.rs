@@ -77,7 +77,7 @@ pub fn postprocess(input: &Path, directory: &Path, options: &PostprocessOptions)
     };
     let ids: Vec<u16> = segments.ids.iter().map(|&id| number(id)).collect();
     files::make_directory(directory)?;
-    let json = annotations::document(&segments, &[], 1);
+    let json = annotations::document(&segments, &[], 1, None);
     files::write(&directory.join("ids.png"), &files::png_grey16(&ids, segments.width, segments.height)?)?;
     files::write(&directory.join("segments.json"), json.as_bytes())
 }

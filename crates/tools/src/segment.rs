@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use eomt_edge_core::data::{Exif, Normalization, Task, TokenMerging};
-use eomt_edge_core::model::Model;
+use eomt_edge_core::model::{Metadata, Model};
 use eomt_edge_core::overlay;
 use eomt_edge_core::pipeline::Pipeline;
 use eomt_edge_core::segment::PostProcessConfig;
@@ -75,7 +75,7 @@ pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &Seg
         }
         let segments = if options.windows { pipeline.segments_of_windows(&frame) } else { pipeline.segments(&frame) };
         let segments = segments.with_context(|| format!("{}: cannot be segmented", image.display()))?;
-        let labels = &pipeline.model().metadata().labels;
+        let Metadata { labels, name: model_name, licence, .. } = pipeline.model().metadata();
         files::make_directory(directory)?;
         if bags.iter().any(|bag| image.starts_with(bag.path())) {
             let png = files::png_rgb(&frame.data, frame.width, frame.height)?;
@@ -87,7 +87,7 @@ pub fn segment(model: &Path, images: &[PathBuf], directory: &Path, options: &Seg
         files::write(&directory.join(format!("{name}.overlay.png")), &files::png_rgb(&picture, width, height)?)?;
         let panoptic = annotations::coco_panoptic(segments.ids.iter().copied().map(u32::from));
         files::write(&directory.join(format!("{name}.panoptic.png")), &files::png_rgb(&panoptic, width, height)?)?;
-        let json = annotations::document(&segments, labels, 0);
+        let json = annotations::document(&segments, labels, 0, Some([model_name, licence]));
         files::write(&directory.join(format!("{name}.json")), json.as_bytes())?;
         bar.inc(1);
     }

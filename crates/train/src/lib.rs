@@ -18,7 +18,7 @@
 //! schedules follow the EoMT paper (Kerssies et al. 2025, sections 3.3 and 4.1).
 //!
 //! Invariants: the same recipe gives the same weights, for any number of threads and after any number of interruptions.
-//! Refuses: DINOv3 and gated MLPs; a state of another recipe.
+//! Refuses: networks for video; a state of another recipe.
 
 #![warn(missing_docs)]
 
@@ -48,7 +48,7 @@ use eomt_edge_host::output::{say, usage};
 use eomt_edge_tools::checkpoint;
 
 pub use loss::LossOptions;
-pub use parameters::Sizes;
+pub use parameters::{Activation, Positions, Sizes};
 pub use samples::{Augmentation, Pictures};
 pub use schedule::{Annealing, Masking, RateOptions};
 

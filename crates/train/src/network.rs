@@ -2,10 +2,12 @@
 //!
 //! Tokens are `[B, T, D]`: queries, class token, registers, patches. Images of a batch are independent.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
-use super::operators::{add_bias, depthwise, gelu, layer_norm, scaled_add, softmax};
-use super::parameters::{Parameters, Sizes};
+use eomt_edge_tools::convert::rotary_tables;
+
+use super::operators::{add_bias, depthwise, gelu, layer_norm, scaled_add, silu, softmax};
+use super::parameters::{Activation, Parameters, Positions, Sizes};
 use super::points;
 
 /// Class logits `[B, Q, C + 1]` and mask logits `[B, Q, h w]`.
@@ -30,11 +32,47 @@ pub(super) struct Forward<'a> {
     pub parameters: &'a Parameters,
 }
 
+/// Rotary positions of the patches, the last tokens: cosines and signed sines, `[N, D / heads]`.
+struct Rotation {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Rotation {
+    /// Angles as in DINOv3; none for learned positions. transformers draws other coordinates at random in training (`pos_embed_rescale`); here they
+    /// are those of inference.
+    fn new(sizes: &Sizes) -> Result<Option<Rotation>> {
+        let Positions::Rotary { theta, .. } = sizes.positions else { return Ok(None) };
+        let shape = (sizes.grid().pow(2), sizes.hidden / sizes.heads);
+        let (cos, sin) = rotary_tables(0, [sizes.grid(); 2], shape.1, theta);
+        let table = |values| Tensor::from_vec(values, shape, &Device::Cpu);
+        Ok(Some(Rotation { cos: table(cos)?, sin: table(sin)? }))
+    }
+
+    /// `[B, heads, T, D / heads]`: patches rotated, the tokens before them as they are.
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let (patches, width) = self.cos.dims2()?;
+        let others = x.dim(2)? - patches;
+        let rotated = x.narrow(2, others, patches)?;
+        let swapped = Tensor::cat(&[&rotated.narrow(3, width / 2, width / 2)?, &rotated.narrow(3, 0, width / 2)?], 3)?;
+        let rotated = (rotated.broadcast_mul(&self.cos)? + swapped.broadcast_mul(&self.sin)?)?;
+        Tensor::cat(&[&x.narrow(2, 0, others)?, &rotated], 2)
+    }
+}
+
+fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    match activation {
+        Activation::Gelu => gelu(x),
+        Activation::Silu => silu(x),
+    }
+}
+
 impl Forward<'_> {
     /// From patches `[B, N, 3 P P]` (channel, row, column; normalized) to L2 + 1 predictions, the last one after all blocks.
     pub(super) fn run(&self, patches: &Tensor, chance: &mut impl MaskChance) -> Result<Vec<Logits>> {
         let (sizes, batch) = (self.sizes, patches.dim(0)?);
         let mut tokens = self.embed(patches)?;
+        let rotation = Rotation::new(sizes)?;
         let mut predictions = Vec::with_capacity(sizes.query_blocks + 1);
         for block in 0..sizes.blocks {
             let mut mask = None;
@@ -49,7 +87,7 @@ impl Forward<'_> {
                 }
                 predictions.push(logits);
             }
-            tokens = self.block(block, &tokens, mask.as_ref())?;
+            tokens = self.block(block, &tokens, mask.as_ref(), rotation.as_ref())?;
         }
         predictions.push(self.predict(&tokens)?);
         Ok(predictions)
@@ -61,12 +99,20 @@ impl Forward<'_> {
 
     /// `[.., in]` → `[.., out]`
     fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor> {
-        let (weight, bias) = (self.weight(&format!("{name}.weight"))?, self.weight(&format!("{name}.bias"))?);
+        self.product(x, name, Some(self.weight(&format!("{name}.bias"))?))
+    }
+
+    fn product(&self, x: &Tensor, name: &str, bias: Option<&Tensor>) -> Result<Tensor> {
+        let weight = self.weight(&format!("{name}.weight"))?;
         let mut shape = x.dims().to_vec();
         let from = shape.pop().unwrap_or(1);
         let rows: usize = shape.iter().product();
         shape.push(weight.dim(0)?);
-        add_bias(&x.reshape((rows, from))?.matmul(&weight.t()?)?, bias)?.reshape(shape)
+        let product = x.reshape((rows, from))?.matmul(&weight.t()?)?;
+        match bias {
+            Some(bias) => add_bias(&product, bias)?.reshape(shape),
+            None => product.reshape(shape),
+        }
     }
 
     fn norm(&self, x: &Tensor, name: &str, eps: f32) -> Result<Tensor> {
@@ -77,10 +123,14 @@ impl Forward<'_> {
     fn embed(&self, patches: &Tensor) -> Result<Tensor> {
         let (batch, count, width) = patches.dims3()?;
         let d = self.sizes.hidden;
-        let weight = self.weight("embeddings.patch_embeddings.projection.weight")?.reshape((d, width))?;
-        let bias = self.weight("embeddings.patch_embeddings.projection.bias")?;
+        let name = self.sizes.patch_embedding();
+        let weight = self.weight(&format!("{name}.weight"))?.reshape((d, width))?;
+        let bias = self.weight(&format!("{name}.bias"))?;
         let tokens = add_bias(&patches.reshape((batch * count, width))?.matmul(&weight.t()?)?, bias)?.reshape((batch, count, d))?;
-        let tokens = tokens.broadcast_add(self.weight("embeddings.position_embeddings.weight")?)?;
+        let tokens = match self.sizes.positions {
+            Positions::Learned => tokens.broadcast_add(self.weight("embeddings.position_embeddings.weight")?)?,
+            Positions::Rotary { .. } => tokens,
+        };
         let spread = |tensor: &Tensor| tensor.broadcast_as((batch, tensor.dim(1)?, d))?.contiguous();
         let class_token = spread(self.weight("embeddings.cls_token")?)?;
         if self.sizes.registers == 0 {
@@ -89,30 +139,45 @@ impl Forward<'_> {
         Tensor::cat(&[&class_token, &spread(self.weight("embeddings.register_tokens")?)?, &tokens], 1)
     }
 
-    fn block(&self, index: usize, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    fn block(&self, index: usize, x: &Tensor, mask: Option<&Tensor>, rotation: Option<&Rotation>) -> Result<Tensor> {
         let name = |part: &str| format!("layers.{index}.{part}");
         let eps = self.sizes.eps;
-        let attended = self.attention(&self.norm(x, &name("norm1"), eps)?, &name("attention"), mask)?;
+        let attended = self.attention(&self.norm(x, &name("norm1"), eps)?, &name("attention"), mask, rotation)?;
         let x = scaled_add(x, &attended, self.weight(&name("layer_scale1.lambda1"))?)?;
-        let inner = gelu(&self.linear(&self.norm(&x, &name("norm2"), eps)?, &name("mlp.fc1"))?)?;
-        let fed = self.linear(&inner, &name("mlp.fc2"))?;
+        let fed = self.mlp(&self.norm(&x, &name("norm2"), eps)?, &name("mlp"))?;
         scaled_add(&x, &fed, self.weight(&name("layer_scale2.lambda1"))?)
     }
 
-    fn attention(&self, x: &Tensor, name: &str, mask: Option<&Tensor>) -> Result<Tensor> {
+    fn mlp(&self, x: &Tensor, name: &str) -> Result<Tensor> {
+        let [into, out] = self.sizes.mlp();
+        let up = self.linear(x, &format!("{name}.{into}"))?;
+        let inner = if self.sizes.gated {
+            (activate(self.sizes.gate_activation(), &self.linear(x, &format!("{name}.gate_proj"))?)? * up)?
+        } else {
+            activate(self.sizes.activation, &up)?
+        };
+        self.linear(&inner, &format!("{name}.{out}"))
+    }
+
+    fn attention(&self, x: &Tensor, name: &str, mask: Option<&Tensor>, rotation: Option<&Rotation>) -> Result<Tensor> {
         let (batch, tokens, d) = x.dims3()?;
         let heads = self.sizes.heads;
         let split = |part: &str| {
-            self.linear(x, &format!("{name}.{part}"))?.reshape((batch, tokens, heads, d / heads))?.transpose(1, 2)?.contiguous()
+            let name = format!("{name}.{part}");
+            let bias = (part != "k_proj" || self.sizes.key_bias()).then(|| self.weight(&format!("{name}.bias"))).transpose()?;
+            self.product(x, &name, bias)?.reshape((batch, tokens, heads, d / heads))?.transpose(1, 2)?.contiguous()
         };
-        let (q, k, v) = (split("q_proj")?, split("k_proj")?, split("v_proj")?);
+        let (mut q, mut k, v) = (split("q_proj")?, split("k_proj")?, split("v_proj")?);
+        if let Some(rotation) = rotation {
+            (q, k) = (rotation.apply(&q)?, rotation.apply(&k)?);
+        }
         let scale = 1.0 / ((d / heads) as f64).sqrt();
         let mut scores = (q * scale)?.matmul(&k.transpose(2, 3)?)?;
         if let Some(mask) = mask {
             scores = scores.broadcast_add(mask)?;
         }
         let mixed = softmax(&scores)?.matmul(&v)?.transpose(1, 2)?.reshape((batch, tokens, d))?;
-        self.linear(&mixed, &format!("{name}.out_proj"))
+        self.linear(&mixed, &format!("{name}.{}", self.sizes.attention_out()))
     }
 
     /// The heads on the state before or after a block.
@@ -121,8 +186,8 @@ impl Forward<'_> {
         let tokens = self.norm(tokens, "layernorm", sizes.eps)?;
         let queries = tokens.narrow(1, 0, sizes.queries)?.contiguous()?;
         let classes = self.linear(&queries, "class_predictor")?;
-        let hidden = gelu(&self.linear(&queries, "mask_head.fc1")?)?;
-        let hidden = gelu(&self.linear(&hidden, "mask_head.fc2")?)?;
+        let hidden = activate(sizes.activation, &self.linear(&queries, "mask_head.fc1")?)?;
+        let hidden = activate(sizes.activation, &self.linear(&hidden, "mask_head.fc2")?)?;
         let hidden = self.linear(&hidden, "mask_head.fc3")?;
         let patches = tokens.narrow(1, sizes.queries + 1 + sizes.registers, sizes.grid().pow(2))?;
         let mut pixels = patches.reshape((batch, sizes.grid(), sizes.grid(), d))?;
@@ -141,7 +206,7 @@ impl Forward<'_> {
         let weight = self.weight(&name("conv1.weight"))?.permute((0, 2, 3, 1))?.reshape((d, 4 * d))?;
         let up = x.reshape((batch * height * width, d))?.matmul(&weight)?;
         let up = up.reshape((batch, height, width, 2, 2, d))?.permute((0, 1, 3, 2, 4, 5))?.reshape((batch, 2 * height, 2 * width, d))?;
-        let up = gelu(&add_bias(&up, self.weight(&name("conv1.bias"))?)?)?;
+        let up = activate(self.sizes.activation, &add_bias(&up, self.weight(&name("conv1.bias"))?)?)?;
         let taps = self.weight(&name("conv2.weight"))?.reshape((d, 9))?.t()?.contiguous()?;
         self.norm(&depthwise(&up, &taps)?, &name("layernorm2d"), SCALE_BLOCK_EPS)
     }

@@ -16,6 +16,11 @@ pub(super) fn gelu(x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Gelu)
 }
 
+/// `x sigmoid(x)`.
+pub(super) fn silu(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(Silu)
+}
+
 /// `[.., D]` plus `[D]`.
 pub(super) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op2(bias, AddBias)
@@ -262,6 +267,34 @@ impl CustomOp1 for Gelu {
             let slope = |x: f32| {
                 let (below, density) = normal(x);
                 below + x * density
+            };
+            x.iter().zip(grad).map(|(&x, &grad)| grad * slope(x)).collect::<Vec<f32>>()
+        })?;
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+    }
+}
+
+struct Silu;
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+impl CustomOp1 for Silu {
+    fn name(&self) -> &'static str {
+        "silu"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = values(x, layout)?.iter().map(|&x| x * sigmoid(x)).collect();
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let dx = with_values([x, grad], |[x, grad]| {
+            let slope = |x: f32| {
+                let open = sigmoid(x);
+                open + x * open * (1.0 - open)
             };
             x.iter().zip(grad).map(|(&x, &grad)| grad * slope(x)).collect::<Vec<f32>>()
         })?;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor, Var};
 use eomt_edge_core::scenes::Rng;
-use eomt_edge_tools::checkpoint::{Activation, Array, Block, Linear, Masking, Mlp, Network, Norm, Position};
+use eomt_edge_tools::checkpoint::{Activation as Function, Array, Block, Linear, Masking, Mlp, Network, Norm, Position};
 
-/// Sizes of an EoMT with learned positions.
+/// Sizes of an EoMT, and the kind of its encoder.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sizes {
@@ -29,15 +29,87 @@ pub struct Sizes {
     pub patch: usize,
     /// Side of the square input, pixels; a multiple of `patch`.
     pub image: usize,
-    /// Width of the MLP divided by D.
-    pub mlp_ratio: usize,
+    /// Width of the MLP, F.
+    pub inner: usize,
+    /// `down(act(gate x) * up x)` instead of `down(act(up x))` (SwiGLU, Shazeer 2020).
+    pub gated: bool,
+    /// In MLPs that are not gated, heads and ScaleBlocks; in gated MLPs of DINOv3.
+    pub activation: Activation,
+    /// DINOv2's positions or DINOv3's; also decides what transformers calls the weights.
+    pub positions: Positions,
     /// Scale blocks, each of which doubles the grid of the masks.
     pub scale_blocks: usize,
     /// Added to the variance in the norms.
     pub eps: f32,
 }
 
+/// How the network encodes the position of a patch.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub enum Positions {
+    /// A table that is added to the patches (DINOv2).
+    Learned,
+    /// Queries and keys of patches are rotated (DINOv3; Su et al. 2021).
+    Rotary {
+        /// Base of the frequencies.
+        theta: f32,
+        /// Keys have a bias, which rotates with them.
+        key_bias: bool,
+    },
+}
+
+/// The activation functions that have gradients here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Activation {
+    /// `x Φ(x)`, with the error function.
+    Gelu,
+    /// `x sigmoid(x)`
+    Silu,
+}
+
+impl Activation {
+    /// The name in transformers' `hidden_act`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Activation::Gelu => "gelu",
+            Activation::Silu => "silu",
+        }
+    }
+}
+
 impl Sizes {
+    /// Positions are rotary.
+    pub(super) fn is_rotary(&self) -> bool {
+        matches!(self.positions, Positions::Rotary { .. })
+    }
+
+    /// transformers' name of the patch embedding.
+    pub(super) fn patch_embedding(&self) -> &'static str {
+        if self.is_rotary() { "embeddings.patch_embeddings" } else { "embeddings.patch_embeddings.projection" }
+    }
+
+    /// transformers' name of attention's output layer.
+    pub(super) fn attention_out(&self) -> &'static str {
+        if self.is_rotary() { "o_proj" } else { "out_proj" }
+    }
+
+    /// transformers' names of the MLP's layers: into it, and out of it; a gate's is `gate_proj`.
+    pub(super) fn mlp(&self) -> [&'static str; 2] {
+        if self.is_rotary() || self.gated { ["up_proj", "down_proj"] } else { ["fc1", "fc2"] }
+    }
+
+    /// Of a gate: DINOv2's is always SiLU.
+    pub(super) fn gate_activation(&self) -> Activation {
+        if self.is_rotary() { self.activation } else { Activation::Silu }
+    }
+
+    /// Whether keys have a bias.
+    pub(super) fn key_bias(&self) -> bool {
+        match self.positions {
+            Positions::Learned => true,
+            Positions::Rotary { key_bias, .. } => key_bias,
+        }
+    }
+
     /// Patches along a side.
     pub(super) fn grid(&self) -> usize {
         self.image / self.patch
@@ -52,11 +124,14 @@ impl Sizes {
     /// A sentence when no network has these sizes.
     pub(super) fn check(&self) -> Result<()> {
         let counts = [self.hidden, self.heads, self.blocks, self.query_blocks, self.queries, self.classes, self.patch, self.image];
-        if counts.contains(&0) || self.mlp_ratio == 0 {
+        if counts.contains(&0) || self.inner == 0 {
             bail!("a network needs a width, heads, blocks, queries, classes, a patch size and an input size above 0");
         }
         if !self.hidden.is_multiple_of(self.heads) {
             bail!("a width of {} cannot be shared by {} heads", self.hidden, self.heads);
+        }
+        if self.is_rotary() && !(self.hidden / self.heads).is_multiple_of(4) {
+            bail!("rotary positions take heads whose width is a multiple of 4, not {}", self.hidden / self.heads);
         }
         if self.query_blocks > self.blocks {
             bail!("queries cannot join for the last {} of {} blocks", self.query_blocks, self.blocks);
@@ -123,30 +198,33 @@ impl Parameters {
 
 /// Shapes of all weights, by their names in transformers' layout.
 pub(super) fn shapes(sizes: &Sizes) -> Vec<(String, Vec<usize>)> {
-    let (d, inner) = (sizes.hidden, sizes.hidden * sizes.mlp_ratio);
+    let (d, inner) = (sizes.hidden, sizes.inner);
     let mut shapes: Vec<(String, Vec<usize>)> = vec![];
     let mut add = |name: String, shape: &[usize]| shapes.push((name, shape.to_vec()));
     add("embeddings.cls_token".into(), &[1, 1, d]);
     add("embeddings.register_tokens".into(), &[1, sizes.registers, d]);
-    add("embeddings.patch_embeddings.projection.weight".into(), &[d, 3, sizes.patch, sizes.patch]);
-    add("embeddings.patch_embeddings.projection.bias".into(), &[d]);
-    add("embeddings.position_embeddings.weight".into(), &[sizes.grid().pow(2), d]);
+    add(format!("{}.weight", sizes.patch_embedding()), &[d, 3, sizes.patch, sizes.patch]);
+    add(format!("{}.bias", sizes.patch_embedding()), &[d]);
+    if !sizes.is_rotary() {
+        add("embeddings.position_embeddings.weight".into(), &[sizes.grid().pow(2), d]);
+    }
     for block in 0..sizes.blocks {
         let mut add = |name: &str, shape: &[usize]| add(format!("layers.{block}.{name}"), shape);
         for norm in ["norm1", "norm2"] {
             add(&format!("{norm}.weight"), &[d]);
             add(&format!("{norm}.bias"), &[d]);
         }
-        for (name, out, from) in [
-            ("attention.q_proj", d, d),
-            ("attention.k_proj", d, d),
-            ("attention.v_proj", d, d),
-            ("attention.out_proj", d, d),
-            ("mlp.fc1", inner, d),
-            ("mlp.fc2", d, inner),
-        ] {
-            add(&format!("{name}.weight"), &[out, from]);
-            add(&format!("{name}.bias"), &[out]);
+        for name in ["q_proj", "k_proj", "v_proj", sizes.attention_out()] {
+            add(&format!("attention.{name}.weight"), &[d, d]);
+            if name != "k_proj" || sizes.key_bias() {
+                add(&format!("attention.{name}.bias"), &[d]);
+            }
+        }
+        let [into, out] = sizes.mlp();
+        let gate = sizes.gated.then_some(("gate_proj", inner, d));
+        for (name, out, from) in gate.into_iter().chain([(into, inner, d), (out, d, inner)]) {
+            add(&format!("mlp.{name}.weight"), &[out, from]);
+            add(&format!("mlp.{name}.bias"), &[out]);
         }
         add("layer_scale1.lambda1", &[d]);
         add("layer_scale2.lambda1", &[d]);
@@ -206,8 +284,8 @@ fn small(rng: &mut Rng) -> f32 {
 /// What a checkpoint holds, in names and sizes of training.
 ///
 /// # Errors
-/// When the network is of a kind that cannot be trained here: rotary positions, gated MLPs, other activations than GELU, inputs or
-/// patches that are not square.
+/// When the network is of a kind that cannot be trained here: for video, other activations than GELU and SiLU, inputs or patches that are not
+/// square.
 pub(super) fn of_network(network: &Network) -> Result<(Sizes, Vec<(String, Array)>)> {
     let sizes = sizes_of(network)?;
     let d = sizes.hidden;
@@ -216,12 +294,13 @@ pub(super) fn of_network(network: &Network) -> Result<(Sizes, Vec<(String, Array
     arrays.push(("embeddings.cls_token".into(), Array { shape: vec![1, 1, d], data: network.cls_token.clone() }));
     let registers = Array { shape: vec![1, sizes.registers, d], data: network.register_tokens.data.clone() };
     arrays.push(("embeddings.register_tokens".into(), registers));
-    arrays.push(("embeddings.patch_embeddings.projection.weight".into(), network.patch_weight.clone()));
-    arrays.push(("embeddings.patch_embeddings.projection.bias".into(), vector(&network.patch_bias)));
-    let Position::Learned { table, .. } = &network.position else { unreachable!("sizes_of refuses others") };
-    arrays.push(("embeddings.position_embeddings.weight".into(), table.clone()));
+    arrays.push((format!("{}.weight", sizes.patch_embedding()), network.patch_weight.clone()));
+    arrays.push((format!("{}.bias", sizes.patch_embedding()), vector(&network.patch_bias)));
+    if let Position::Learned { table, .. } = &network.position {
+        arrays.push(("embeddings.position_embeddings.weight".into(), table.clone()));
+    }
     for (index, block) in network.blocks.iter().enumerate() {
-        push_block(&mut arrays, &format!("layers.{index}"), block);
+        push_block(&mut arrays, &format!("layers.{index}"), block, &sizes);
     }
     push_norm(&mut arrays, "layernorm", &network.norm);
     arrays.push(("query.weight".into(), network.queries.clone()));
@@ -243,34 +322,18 @@ fn sizes_of(network: &Network) -> Result<Sizes> {
     if network.query_updater.is_some() {
         bail!("it is a network for video (VidEoMT), whose queries go on from frame to frame, and `train` knows single pictures only");
     }
-    let Position::Learned { grid, .. } = network.position else {
-        bail!("its positions are rotary (DINOv3), and `train` knows learned positions (DINOv2) only");
+    let positions = match network.position {
+        Position::Learned { grid, .. } => {
+            check_table(network, grid)?;
+            Positions::Learned
+        }
+        Position::Rotary { theta } => Positions::Rotary { theta, key_bias: network.blocks.iter().any(|block| block.k.bias.is_some()) },
     };
-    let gelu = |block: &Block| matches!(&block.mlp, Mlp::Plain { activation: Activation::Gelu, .. });
-    if !network.blocks.iter().all(gelu) || network.head_activation != Activation::Gelu {
-        bail!("its MLPs are gated or have another activation than GELU, and `train` knows plain MLPs with GELU only");
-    }
     let [[height, width], [tall, wide]] = [network.image_size, network.patch_size];
-    if [height / tall, width / wide] != grid {
-        bail!(
-            "its table of positions is of {}x{} patches, and `train` knows tables of the input's own grid only, {}x{}",
-            grid[0],
-            grid[1],
-            height / tall,
-            width / wide
-        );
-    }
-    if height != width || tall != wide || grid[0] * tall != height {
+    if height != width || tall != wide || !height.is_multiple_of(tall) {
         bail!("its input of {height}x{width} pixels with patches of {tall}x{wide} is not square, or no multiple of the patch");
     }
-    let mut inner = network.blocks.iter().map(|block| match &block.mlp {
-        Mlp::Plain { up, .. } => up.weight.shape[0],
-        Mlp::Gated { .. } => 0,
-    });
-    let first = inner.next().unwrap_or(0);
-    if inner.any(|inner| inner != first) || !first.is_multiple_of(network.hidden) {
-        bail!("its MLPs are not all of one width that is a multiple of {}", network.hidden);
-    }
+    let (inner, gated) = mlp_of(network, positions)?;
     Ok(Sizes {
         hidden: network.hidden,
         heads: network.heads,
@@ -281,10 +344,58 @@ fn sizes_of(network: &Network) -> Result<Sizes> {
         registers: network.register_tokens.shape[0],
         patch: tall,
         image: height,
-        mlp_ratio: first / network.hidden,
+        inner,
+        gated,
+        activation: trained(network.head_activation)?,
+        positions,
         scale_blocks: network.scale_blocks.len(),
         eps: network.norm.eps,
     })
+}
+
+fn check_table(network: &Network, grid: [usize; 2]) -> Result<()> {
+    let [[height, width], [tall, wide]] = [network.image_size, network.patch_size];
+    let own = [height / tall, width / wide];
+    if own != grid {
+        let [[rows, columns], [own_rows, own_columns]] = [grid, own];
+        bail!(
+            "its table of positions is of {rows}x{columns} patches, and `train` knows tables of the input's own grid only, {own_rows}x{own_columns}"
+        );
+    }
+    Ok(())
+}
+
+fn trained(activation: Function) -> Result<Activation> {
+    match activation {
+        Function::Gelu => Ok(Activation::Gelu),
+        Function::Silu => Ok(Activation::Silu),
+        Function::GeluTanh | Function::Relu | Function::QuickGelu => {
+            bail!("its activation is {activation:?}, and `train` knows GELU (with the error function) and SiLU only")
+        }
+    }
+}
+
+/// Width of the MLPs, and whether they are gated: all alike, and as transformers' configuration can say it.
+fn mlp_of(network: &Network, positions: Positions) -> Result<(usize, bool)> {
+    let kind = |block: &Block| match &block.mlp {
+        Mlp::Plain { up, activation, .. } => (up.weight.shape[0], false, *activation),
+        Mlp::Gated { up, activation, .. } => (up.weight.shape[0], true, *activation),
+    };
+    let Some((inner, gated, activation)) = network.blocks.first().map(kind) else { bail!("it has no blocks") };
+    if network.blocks.iter().any(|block| kind(block) != (inner, gated, activation)) {
+        bail!("its MLPs are not all of one width and one kind");
+    }
+    let learned = positions == Positions::Learned;
+    let expected = if gated && learned { Function::Silu } else { network.head_activation };
+    if activation != expected {
+        bail!("its MLPs have the activation {activation:?} where one of its kind has {expected:?}");
+    }
+    let said = !learned || if gated { inner.is_multiple_of(8) } else { inner.is_multiple_of(network.hidden) };
+    if !said {
+        bail!("its MLPs have a width of {inner}, which the configuration of a checkpoint cannot say for a width of {}", network.hidden);
+    }
+    trained(activation)?;
+    Ok((inner, gated))
 }
 
 fn push_norm(arrays: &mut Vec<(String, Array)>, prefix: &str, norm: &Norm) {
@@ -301,15 +412,25 @@ fn push_linear(arrays: &mut Vec<(String, Array)>, prefix: &str, linear: &Linear)
     arrays.push((format!("{prefix}.bias"), Array { shape: vec![rows], data: bias }));
 }
 
-fn push_block(arrays: &mut Vec<(String, Array)>, prefix: &str, block: &Block) {
+fn push_block(arrays: &mut Vec<(String, Array)>, prefix: &str, block: &Block, sizes: &Sizes) {
     push_norm(arrays, &format!("{prefix}.norm1"), &block.norm1);
     push_norm(arrays, &format!("{prefix}.norm2"), &block.norm2);
-    for (name, linear) in [("q_proj", &block.q), ("k_proj", &block.k), ("v_proj", &block.v), ("out_proj", &block.out)] {
+    for (name, linear) in [("q_proj", &block.q), ("v_proj", &block.v), (sizes.attention_out(), &block.out)] {
         push_linear(arrays, &format!("{prefix}.attention.{name}"), linear);
     }
-    let Mlp::Plain { up, down, .. } = &block.mlp else { unreachable!("sizes_of refuses others") };
-    push_linear(arrays, &format!("{prefix}.mlp.fc1"), up);
-    push_linear(arrays, &format!("{prefix}.mlp.fc2"), down);
+    if sizes.key_bias() {
+        push_linear(arrays, &format!("{prefix}.attention.k_proj"), &block.k);
+    } else {
+        arrays.push((format!("{prefix}.attention.k_proj.weight"), block.k.weight.clone()));
+    }
+    let [into, out] = sizes.mlp();
+    let (gate, up, down) = match &block.mlp {
+        Mlp::Plain { up, down, .. } => (None, up, down),
+        Mlp::Gated { gate, up, down, .. } => (Some(("gate_proj", gate)), up, down),
+    };
+    for (name, linear) in gate.into_iter().chain([(into, up), (out, down)]) {
+        push_linear(arrays, &format!("{prefix}.mlp.{name}"), linear);
+    }
     let width = block.norm1.scale.len();
     for (name, scale) in [("layer_scale1", &block.scale1), ("layer_scale2", &block.scale2)] {
         let data = scale.clone().unwrap_or_else(|| vec![1.0; width]);

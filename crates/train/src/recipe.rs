@@ -26,6 +26,9 @@ pub(crate) struct Recipe {
     pub std: [f32; 3],
     pub data: String,
     pub start: String,
+    /// Of the weights with which the run begins; it goes on with what comes out.
+    #[serde(default)]
+    pub licence: Option<String>,
     pub steps: u64,
     pub batch: usize,
     pub seed: u64,
@@ -69,6 +72,7 @@ impl Recipe {
 /// The recipe of `options`, and the weights with which its run begins.
 pub(super) fn prepare(options: &TrainOptions, supply: &Supply, checkpoint: Option<Checkpoint>) -> Result<(Recipe, Vec<(String, Array)>)> {
     let (labels, _) = supply.labels();
+    let licence = checkpoint.as_ref().and_then(|checkpoint| checkpoint.licence.clone());
     let (sizes, weights, start, mean, std, masks) = match (&options.start, checkpoint) {
         (Start::Scratch(sizes), _) => {
             let sizes = Sizes { classes: labels.len(), ..sizes.clone() };
@@ -83,9 +87,11 @@ pub(super) fn prepare(options: &TrainOptions, supply: &Supply, checkpoint: Optio
             let (mut sizes, mut weights) = parameters::of_network(&checkpoint.network).with_context(unfit)?;
             sizes.check().with_context(unfit)?;
             let wanted = (patch.unwrap_or(sizes.patch), image.unwrap_or(sizes.image));
-            if let Position::Learned { resampling, .. } = checkpoint.network.position {
-                resize(&mut sizes, &mut weights, wanted, resampling).with_context(unfit)?;
-            }
+            let resampling = match checkpoint.network.position {
+                Position::Learned { resampling, .. } => Some(resampling),
+                Position::Rotary { .. } => None,
+            };
+            resize(&mut sizes, &mut weights, wanted, resampling).with_context(unfit)?;
             if checkpoint.labels != labels {
                 adopt_classes(&mut weights, &checkpoint.labels, &labels, sizes.hidden, options.seed);
                 sizes.classes = labels.len();
@@ -105,6 +111,7 @@ pub(super) fn prepare(options: &TrainOptions, supply: &Supply, checkpoint: Optio
         std,
         data: supply.describe(),
         start,
+        licence,
         steps: options.steps,
         batch: options.batch,
         seed: options.seed,

@@ -2,7 +2,7 @@
 //!
 //! - The patch embedding is resized by the pseudo-inverse (FlexiViT, Beyer et al. 2023, section 3.4): with `B` the matrix of bilinear
 //!   interpolation, `w' = (B^T)^+ w` gives a patch that was enlarged by `B` the token that it had before.
-//! - Positions are resampled as inference resamples them for another input.
+//! - Learned positions are resampled as inference resamples them for another input; rotary ones follow from the grid.
 //! - Each doubling of the patch puts one more ScaleBlock before the others, so that masks keep their resolution (paper, section 3.2: `log2(patch) - 2` of
 //!   them for masks at a quarter of the input). It starts as a copy of the first one, which reads the same normalized tokens. Each halving
 //!   takes the first one away.
@@ -15,7 +15,7 @@ use eomt_edge_tools::convert::interpolate_positions;
 
 use super::parameters::Sizes;
 
-/// Changes `sizes` and `weights` to patches of `patch` x `patch` pixels and an input of `image` x `image`.
+/// Changes `sizes` and `weights` to patches of `patch` x `patch` pixels and an input of `image` x `image`; `resampling` is of learned positions.
 ///
 /// # Errors
 /// When the input is no multiple of the patch, or fewer than one ScaleBlock would be left.
@@ -23,7 +23,7 @@ pub(super) fn resize(
     sizes: &mut Sizes,
     weights: &mut Vec<(String, Array)>,
     (patch, image): (usize, usize),
-    resampling: Resampling,
+    resampling: Option<Resampling>,
 ) -> Result<()> {
     let (old_patch, old_grid) = (sizes.patch, sizes.grid());
     let scale_blocks = scale_blocks(sizes.scale_blocks, old_patch, patch)?;
@@ -32,11 +32,12 @@ pub(super) fn resize(
     let grid = wanted.grid();
     for (name, array) in weights.iter_mut() {
         match name.as_str() {
-            "embeddings.patch_embeddings.projection.weight" if patch != old_patch => {
+            "embeddings.patch_embeddings.projection.weight" | "embeddings.patch_embeddings.weight" if patch != old_patch => {
                 array.data = resize_kernels(&array.data, old_patch, patch);
                 array.shape = vec![sizes.hidden, 3, patch, patch];
             }
             "embeddings.position_embeddings.weight" if grid != old_grid => {
+                let Some(resampling) = resampling else { continue };
                 array.data = interpolate_positions(&array.data, [old_grid; 2], [grid; 2], sizes.hidden, resampling);
                 array.shape = vec![grid * grid, sizes.hidden];
             }
@@ -141,6 +142,7 @@ fn solve(mut matrix: Vec<Vec<f64>>, right: &[Vec<f64>]) -> Vec<Vec<f64>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::parameters::{Activation, Positions};
     use super::*;
     use eomt_edge_core::scenes::Rng;
 
@@ -216,14 +218,17 @@ mod tests {
             registers: 0,
             patch: 16,
             image: 64,
-            mlp_ratio: 1,
+            inner: 4,
+            gated: false,
+            activation: Activation::Gelu,
+            positions: Positions::Learned,
             scale_blocks: 2,
             eps: 1e-6,
         };
         let start = super::super::parameters::random(&sizes, 1);
         let find = |weights: &[(String, Array)], name: &str| weights.iter().find(|(found, _)| found == name).unwrap().1.clone();
         let (mut larger, mut weights) = (sizes.clone(), start.clone());
-        resize(&mut larger, &mut weights, (32, 128), Resampling::Antialiased).unwrap();
+        resize(&mut larger, &mut weights, (32, 128), Some(Resampling::Antialiased)).unwrap();
         assert_eq!((larger.grid(), larger.scale_blocks), (4, 3));
         assert_eq!(larger.mask_side() * 4, larger.image);
         let shapes: std::collections::BTreeMap<_, _> = super::super::parameters::shapes(&larger).into_iter().collect();
@@ -233,10 +238,10 @@ mod tests {
             let name = |block: usize| format!("upscale_block.block.{block}.conv1.weight");
             assert_eq!(find(&weights, &name(new)).data, find(&start, &name(old)).data);
         }
-        resize(&mut larger, &mut weights, (16, 64), Resampling::Antialiased).unwrap();
+        resize(&mut larger, &mut weights, (16, 64), Some(Resampling::Antialiased)).unwrap();
         assert_eq!(larger, sizes);
         let name = "upscale_block.block.0.conv2.weight";
         assert_eq!(find(&weights, name).data, find(&start, name).data);
-        assert!(resize(&mut larger, &mut weights, (2, 64), Resampling::Antialiased).is_err());
+        assert!(resize(&mut larger, &mut weights, (2, 64), Some(Resampling::Antialiased)).is_err());
     }
 }

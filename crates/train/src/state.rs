@@ -5,6 +5,7 @@
 //! | `state.safetensors` | weights and moments after a step, and the recipe |
 //! | `curves.csv`, `curves.svg` | the loss by step ([`super::curves`]) |
 //! | `config.json`, `model.safetensors`, `preprocessor_config.json` | the checkpoint, as transformers reads it |
+//! | `README.md` | its card, with the licence of the weights with which the run began; one that is there stays |
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,10 +15,10 @@ use eomt_edge_host::{bounds, files};
 use eomt_edge_tools::checkpoint::Array;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::optimizer::Moments;
-use super::parameters::{Parameters, Sizes, shapes};
+use super::parameters::{Parameters, Positions, Sizes, shapes};
 use super::recipe::Recipe;
 
 pub(super) const STATE: &str = "state.safetensors";
@@ -126,23 +127,35 @@ pub(super) fn export(directory: &Path, state: &State, recipe: &Recipe) -> Result
         "size": { "shortest_edge": sizes.image, "longest_edge": sizes.image },
     });
     files::write(&directory.join("preprocessor_config.json"), format!("{processor:#}\n").as_bytes())?;
+    let card = directory.join("README.md");
+    if !card.exists() {
+        files::write(&card, model_card(recipe).as_bytes())?;
+    }
     files::write(&directory.join("config.json"), format!("{:#}\n", config(sizes, recipe)).as_bytes())
 }
 
-/// The configuration as transformers' EomtConfig has it.
-fn config(sizes: &Sizes, recipe: &Recipe) -> serde_json::Value {
+/// What the checkpoint is, for people, and its licence, for `convert`.
+fn model_card(recipe: &Recipe) -> String {
+    let Recipe { start, data, steps, batch, labels, .. } = recipe;
+    let licence = recipe.licence.as_ref().map(|licence| format!("---\nlicense: {}\n---\n", json!(licence))).unwrap_or_default();
+    format!(
+        "{licence}# EoMT, trained by eomt-edge\n\nFrom {start}, on {data}, {steps} steps of {batch} images. Classes: {}.\n",
+        labels.join(", ")
+    )
+}
+
+/// The configuration as transformers' EomtConfig or EomtDinov3Config has it.
+fn config(sizes: &Sizes, recipe: &Recipe) -> Value {
     let loss = &recipe.loss;
-    let names: serde_json::Map<_, _> = recipe.labels.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
-    let ids: serde_json::Map<_, _> = recipe.labels.iter().enumerate().map(|(id, name)| (name.clone(), json!(id))).collect();
-    json!({
-        "architectures": ["EomtForUniversalSegmentation"],
-        "model_type": "eomt",
+    let names: Map<_, _> = recipe.labels.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
+    let ids: Map<_, _> = recipe.labels.iter().enumerate().map(|(id, name)| (name.clone(), json!(id))).collect();
+    let mut config = json!({
         "attention_dropout": 0.0,
         "class_weight": loss.class_weight,
         "dice_weight": loss.dice_weight,
         "drop_path_rate": 0.0,
         "dtype": "float32",
-        "hidden_act": "gelu",
+        "hidden_act": sizes.activation.name(),
         "hidden_dropout_prob": 0.0,
         "hidden_size": sizes.hidden,
         "id2label": names,
@@ -153,7 +166,6 @@ fn config(sizes: &Sizes, recipe: &Recipe) -> serde_json::Value {
         "layer_norm_eps": sizes.eps,
         "layerscale_value": 1.0,
         "mask_weight": loss.mask_weight,
-        "mlp_ratio": sizes.mlp_ratio,
         "no_object_weight": loss.no_object_weight,
         "num_attention_heads": sizes.heads,
         "num_blocks": sizes.query_blocks,
@@ -165,6 +177,38 @@ fn config(sizes: &Sizes, recipe: &Recipe) -> serde_json::Value {
         "oversample_ratio": loss.oversample,
         "patch_size": sizes.patch,
         "train_num_points": loss.points,
-        "use_swiglu_ffn": false,
-    })
+    });
+    let kind = match sizes.positions {
+        Positions::Learned => json!({
+            "architectures": ["EomtForUniversalSegmentation"],
+            "model_type": "eomt",
+            "mlp_ratio": mlp_ratio(sizes),
+            "use_swiglu_ffn": sizes.gated,
+        }),
+        Positions::Rotary { theta, key_bias } => json!({
+            "architectures": ["EomtDinov3ForUniversalSegmentation"],
+            "model_type": "eomt_dinov3",
+            "intermediate_size": sizes.inner,
+            "key_bias": key_bias,
+            "mlp_bias": true,
+            "pos_embed_jitter": null,
+            "pos_embed_rescale": null,
+            "pos_embed_shift": null,
+            "proj_bias": true,
+            "query_bias": true,
+            "rope_parameters": { "rope_theta": theta, "rope_type": "default" },
+            "use_gated_mlp": sizes.gated,
+            "value_bias": true,
+        }),
+    };
+    if let (Value::Object(config), Value::Object(kind)) = (&mut config, kind) {
+        config.extend(kind);
+    }
+    config
+}
+
+/// Of EomtConfig, which makes gated MLPs two thirds as wide, rounded up to a multiple of eight.
+fn mlp_ratio(sizes: &Sizes) -> Value {
+    let width = if sizes.gated { sizes.inner * 3 / 2 } else { sizes.inner };
+    if width.is_multiple_of(sizes.hidden) { json!(width / sizes.hidden) } else { json!(width as f64 / sizes.hidden as f64) }
 }

@@ -132,7 +132,7 @@ impl network::MaskChance for Always<'_> {
 /// Our graph on transformers' weights and pixel values, plain and masked, against its logits.
 #[test]
 fn forward_is_that_of_transformers() {
-    for name in ["dinov2", "dinov2-patch8", "dinov2-masked"] {
+    for name in ["dinov2", "dinov2-patch8", "dinov2-masked", "dinov2-swiglu", "dinov3", "dinov3-masked"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tests/data/reference").join(name);
         let checkpoint = checkpoint::read(&folder, &checkpoint::Options::default()).unwrap();
         let (sizes, weights) = parameters::of_network(&checkpoint.network).unwrap();
@@ -164,6 +164,93 @@ fn forward_is_that_of_transformers() {
     }
 }
 
+/// The same numbers as in `tests/data/train/make_gradients.py`.
+fn wave(count: usize, step: f64) -> Vec<f32> {
+    (0..count).map(|i| (step * i as f64).sin() as f32).collect()
+}
+
+/// Of every weight of networks of each kind, against transformers' own.
+#[test]
+fn gradients_of_all_weights_are_those_of_transformers() {
+    let cases: serde_json::Value = serde_json::from_slice(&data("train/gradients.json")).unwrap();
+    for (case, expected) in cases.as_object().unwrap() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tests/data").join(case);
+        let checkpoint = checkpoint::read(&folder, &checkpoint::Options::default()).unwrap();
+        let (sizes, weights) = parameters::of_network(&checkpoint.network).unwrap();
+        let side = sizes.image;
+        let patches = patches(&wave(3 * side * side, 0.37), &[1, 3, side, side], sizes.patch);
+        let input = Tensor::from_vec(patches, (1, sizes.grid().pow(2), 3 * sizes.patch.pow(2)), &Device::Cpu).unwrap();
+        let parameters = Parameters::new(weights).unwrap();
+        let forward = network::Forward { sizes: &sizes, parameters: &parameters };
+        let never = vec![0.0; sizes.query_blocks];
+        let predictions = forward.run(&input, &mut Always(&never, sizes.queries)).unwrap();
+        let last = predictions.last().unwrap();
+        let weighed = |logits: &Tensor, step: f64| {
+            let factors = Tensor::from_vec(wave(logits.elem_count(), step), logits.shape(), &Device::Cpu).unwrap();
+            (logits * factors).unwrap().sum_all().unwrap()
+        };
+        let total = (weighed(&last.classes, 0.11) + weighed(&last.masks, 0.23)).unwrap();
+        let gradients = total.backward().unwrap();
+        let most = expected.as_object().unwrap().values().map(|of| of["largest"].as_f64().unwrap()).fold(0.0, f64::max);
+        let mut checked = 0;
+        for (name, var) in parameters.iter() {
+            let Some(expected) = expected.get(name) else {
+                assert_eq!(var.elem_count(), 0, "{case}: {name}"); // registers of a network that has none
+                continue;
+            };
+            let (step, largest) = (expected["step"].as_u64().unwrap() as usize, expected["largest"].as_f64().unwrap());
+            let ours: Vec<f32> = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let theirs = expected["values"].as_array().unwrap();
+            assert_eq!(ours.len().div_ceil(step), theirs.len(), "{case}: {name}");
+            for (ours, theirs) in ours.iter().step_by(step).zip(theirs) {
+                let apart = (f64::from(*ours) - theirs.as_f64().unwrap()).abs();
+                // keys' biases change nothing where positions are learned: their gradient is what rounding leaves of 0
+                assert!(apart < 1e-4 * largest.max(1e-3 * most), "{case}: {name}: {ours} {theirs}, of {largest}");
+            }
+            checked += 1;
+        }
+        assert_eq!(checked, expected.as_object().unwrap().len(), "{case}");
+    }
+}
+
+/// A copy of a checkpoint whose configuration names a licence.
+fn licensed(path: &Path, name: &str) -> PathBuf {
+    let copy = folder(&format!("licensed-{name}"));
+    std::fs::create_dir_all(&copy).unwrap();
+    std::fs::copy(path.join("model.safetensors"), copy.join("model.safetensors")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(path.join("config.json")).unwrap()).unwrap();
+    config["license"] = "a licence: \"of\" someone".into();
+    std::fs::write(copy.join("config.json"), config.to_string()).unwrap();
+    copy
+}
+
+/// Two steps from networks of each kind; the checkpoint is of the same kind, and `convert` reads it.
+#[test]
+fn every_kind_of_network_is_trained_and_read_again() {
+    for case in ["reference/dinov2-swiglu", "reference/dinov3", "train/dinov3-gated"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tests/data").join(case);
+        let before = checkpoint::read(&path, &checkpoint::Options::default()).unwrap();
+        let directory = folder(&case.replace('/', "-"));
+        let path = licensed(&path, &case.replace('/', "-"));
+        let start = Start::Checkpoint { path: path.clone(), patch: None, image: None };
+        let defaults = TrainOptions::new(directory.clone(), start, Pictures::Scenes { seed: 3 });
+        let loss = LossOptions { points: 64, ..LossOptions::default() };
+        train(&TrainOptions { steps: 2, batch: 2, loss, threads: 2, ..defaults }).unwrap();
+        let after = checkpoint::read(&directory, &checkpoint::Options::default()).unwrap();
+        let kinds = |network: &checkpoint::Network| {
+            let (sizes, _) = parameters::of_network(network).unwrap();
+            Sizes { classes: 0, ..sizes }
+        };
+        assert_eq!(kinds(&before.network), kinds(&after.network), "{case}");
+        assert_eq!(after.labels, eomt_edge_core::scenes::LABELS);
+        let moved = before.network.queries.data.iter().zip(&after.network.queries.data).filter(|(a, b)| a != b).count();
+        assert!(moved > 0, "{case}: nothing has changed");
+        assert_eq!(after.licence.as_deref(), Some("a licence: \"of\" someone"), "{case}");
+        std::fs::remove_dir_all(directory).unwrap();
+        std::fs::remove_dir_all(path).unwrap();
+    }
+}
+
 /// `[B, 3, H, W]` as `[B, N, 3 P P]`.
 fn patches(pixels: &[f32], shape: &[usize], patch: usize) -> Vec<f32> {
     let [_, channels, height, width] = shape[..] else { panic!("{shape:?}") };
@@ -191,7 +278,10 @@ fn tiny(directory: &Path, steps: u64, threads: usize) -> TrainOptions {
         registers: 2,
         patch: 8,
         image: 32,
-        mlp_ratio: 2,
+        inner: 48,
+        gated: false,
+        activation: Activation::Gelu,
+        positions: Positions::Learned,
         scale_blocks: 1,
         eps: 1e-6,
     };

@@ -69,6 +69,8 @@ pub struct Metadata {
     pub precision: Precision,
     /// Of a network for video: what it carries from frame to frame.
     pub state: Option<QueryState>,
+    /// The checkpoint's licence, one line; empty where nothing names it.
+    pub licence: String,
     /// SHA-256 of the checkpoint's weights, hex; empty for a third-party export.
     pub source_sha256: String,
     /// Program and version that wrote the file.
@@ -86,6 +88,9 @@ struct ThresholdsJson {
 pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// ImageNet's standard deviation per channel, of values in 0..=1.
 pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// An entry that may be missing.
+const LICENCE: &str = "licence";
 
 /// What a name for people needs at most.
 const NAME_BYTES_MAX: usize = 1024;
@@ -112,7 +117,8 @@ impl Metadata {
             ("converter", self.converter.clone()),
         ];
         let state = self.state.iter().map(|state| (carried::KEY, json(state)));
-        entries.into_iter().chain(state).map(|(key, value)| (key.to_owned(), value)).collect()
+        let licence = (!self.licence.is_empty()).then(|| (LICENCE, self.licence.clone()));
+        entries.into_iter().chain(state).chain(licence).map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
     /// Reads the entries back; `None` when the file carries none of ours.
@@ -141,6 +147,7 @@ impl Metadata {
             thresholds: Thresholds { score, mask, overlap },
             precision,
             state: props.get(carried::KEY).map(|text| parse(carried::KEY, text)).transpose()?,
+            licence: props.get(LICENCE).cloned().unwrap_or_default(),
             source_sha256: text("source_sha256")?,
             converter: text("converter")?,
         };
@@ -148,8 +155,10 @@ impl Metadata {
     }
 
     fn check(&self) -> Result<(), ModelError> {
-        if self.name.len() > NAME_BYTES_MAX {
-            return Err(invalid("name", format!("{} bytes are too long for a name", self.name.len())));
+        for (key, text) in [("name", &self.name), (LICENCE, &self.licence)] {
+            if text.len() > NAME_BYTES_MAX {
+                return Err(invalid(key, format!("{} bytes are too long for a {key}", text.len())));
+            }
         }
         bounds::check_input(self.input_size).map_err(|reason| invalid("input_size", reason))?;
         if self.labels.is_empty() {
@@ -199,6 +208,7 @@ mod tests {
             thresholds: Thresholds::default(),
             precision: Precision::F32,
             state: Some(QueryState::new(20, 192)),
+            licence: "apache-2.0".into(),
             source_sha256: "ab".into(),
             converter: "eomt-edge 0".into(),
         }

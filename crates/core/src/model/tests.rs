@@ -30,6 +30,7 @@ fn summing() -> Model {
         thresholds: Thresholds::default(),
         precision: Precision::F32,
         state: None,
+        licence: String::new(),
         source_sha256: String::new(),
         converter: String::new(),
     };

@@ -75,6 +75,7 @@ impl ByHand {
             thresholds: Thresholds::default(),
             precision: Precision::F32,
             state: None,
+            licence: String::new(),
             source_sha256: String::new(),
             converter: String::new(),
         };

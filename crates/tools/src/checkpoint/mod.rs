@@ -30,6 +30,7 @@ mod hf_config;
 mod hints;
 mod json;
 mod labels;
+mod licence;
 mod lightly;
 mod lightning;
 mod meta;
@@ -55,6 +56,7 @@ use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Proces
 use eomt_edge_host::{bounds, files};
 
 pub use error::CheckpointError;
+pub use licence::DINOV3_TERMS;
 pub use network::{Activation, Array, Block, Checkpoint, Linear, Masking, Mlp, Network, Norm, Position, Resampling, ScaleBlock};
 
 use common::Contents;
@@ -104,6 +106,10 @@ pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointErro
             return Err(CheckpointError::layout(&file, problem));
         }
     };
+    let mut licence = licence::of_folder(&dir)?;
+    if options.base.is_some() {
+        licence = Some(licence.map_or_else(|| DINOV3_TERMS.to_owned(), |own| format!("{own}; encoder: {}", DINOV3_TERMS)));
+    }
     Ok(Checkpoint {
         network: contents.network,
         labels: contents.classes.labels,
@@ -114,6 +120,7 @@ pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointErro
         thresholds,
         source_sha256,
         name: contents.classes.preset.map_or_else(|| name(path), |preset| preset.names[0].to_string()),
+        licence,
         warnings: contents.warnings,
     })
 }

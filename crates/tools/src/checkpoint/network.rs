@@ -231,6 +231,8 @@ pub struct Checkpoint {
     pub source_sha256: String,
     /// The published model's name when it is one, else the folder's or file's.
     pub name: String,
+    /// The licence that its folder names, one line; `None` = the folder does not tell.
+    pub licence: Option<String>,
     /// What the reader had to assume; each a sentence for the user.
     pub warnings: Vec<String>,
 }

@@ -47,11 +47,11 @@ use eomt_edge_host::files::AtomicFile;
 use eomt_edge_host::output::{say, usage};
 use tract_onnx::pb::ModelProto;
 
-use super::checkpoint::{self, Checkpoint, Masking, Options};
+use super::checkpoint::{self, Checkpoint, DINOV3_TERMS, Masking, Options, Position};
 use super::progress;
 use graph::Form;
 
-pub use position::interpolate as interpolate_positions;
+pub use position::{interpolate as interpolate_positions, rotary_tables};
 
 /// The largest protobuf message, and so ONNX file, has 2 GiB, of which the graph needs some.
 const WEIGHTS_INSIDE_MAX: usize = (1 << 31) - (64 << 20);
@@ -79,6 +79,8 @@ pub struct ConvertOptions {
     pub mask_threshold: Option<f64>,
     /// Overlap threshold to store, 0 to 1; default as for `threshold`.
     pub overlap_threshold: Option<f64>,
+    /// One line; default: what the checkpoint's folder says.
+    pub licence: Option<String>,
     /// Skip loading the result and comparing it with its plain evaluation.
     pub skip_check: bool,
     /// Weights of more bytes than this go into a second file, `OUTPUT.data`.
@@ -98,6 +100,7 @@ impl Default for ConvertOptions {
             threshold: None,
             mask_threshold: None,
             overlap_threshold: None,
+            licence: None,
             skip_check: false,
             weights_inside_max: WEIGHTS_INSIDE_MAX,
         }
@@ -239,6 +242,13 @@ fn describe(checkpoint: &Checkpoint, options: &ConvertOptions, warnings: &mut Ve
             Vec::new()
         }
     };
+    let licence = options.licence.clone().or_else(|| checkpoint.licence.clone()).unwrap_or_default();
+    if licence.is_empty() && matches!(network.position, Position::Rotary { .. }) {
+        warnings.push(format!(
+            "nothing says under which licence this checkpoint is. If its encoder derives from Meta's DINOv3, those terms bind this network, too: \
+             {DINOV3_TERMS}; --licence writes them into the file"
+        ));
+    }
     Ok(Metadata {
         name: checkpoint.name.clone(),
         task,
@@ -250,6 +260,7 @@ fn describe(checkpoint: &Checkpoint, options: &ConvertOptions, warnings: &mut Ve
         thresholds: checkpoint.thresholds.with(options.threshold, options.mask_threshold, options.overlap_threshold),
         precision: options.precision,
         state: network.query_updater.as_ref().map(|_| QueryState::new(network.queries.shape[0], network.hidden)),
+        licence,
         source_sha256: checkpoint.source_sha256.clone(),
         converter: format!("{PRODUCER} {}", env!("CARGO_PKG_VERSION")),
     })

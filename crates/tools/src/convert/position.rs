@@ -100,7 +100,7 @@ fn accumulate<'a>(out: &mut [f32], weights: &[f64], row: impl Fn(usize) -> &'a [
 ///
 /// `rotated = x * cos + swap_halves(x) * sin`; tokens of the prefix get cos 1 and sin 0, hence pass unchanged.
 /// Angles as in DINOv3: 2 pi times the patch centre in [-1, 1], times `theta^(-4k / head_dim)`, first for y, then for x.
-pub(super) fn rotary_tables(prefix: usize, grid: [usize; 2], head_dim: usize, theta: f32) -> (Vec<f32>, Vec<f32>) {
+pub fn rotary_tables(prefix: usize, grid: [usize; 2], head_dim: usize, theta: f32) -> (Vec<f32>, Vec<f32>) {
     let quarter = head_dim / 4;
     let half = head_dim / 2;
     let tokens = prefix + grid[0] * grid[1];

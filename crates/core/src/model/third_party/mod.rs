@@ -77,6 +77,7 @@ pub fn describe(
         thresholds: processor.thresholds,
         precision: Precision::F32,
         state: None,
+        licence: String::new(),
         source_sha256: String::new(),
         converter: String::new(),
     };
