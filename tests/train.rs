@@ -89,6 +89,58 @@ fn line_by_line() -> (std::fs::File, std::fs::File) {
     (read.into(), write.into())
 }
 
+/// What `train --validate` says of held-out pictures is what `evaluate` measures on the best checkpoint; the others alone are learned from, and a resumed run
+/// has the same scores.
+#[test]
+fn the_best_checkpoint_is_the_one_that_evaluate_finds_best() {
+    let scratch = Scratch::new("train-validate");
+    let drawn = scratch.path("drawn");
+    draw(&drawn, 12, 5);
+    let (whole, cut) = (scratch.path("whole"), scratch.path("cut"));
+    let run = |output: &Path, held_out: &str| {
+        let mut command = eomt_edge();
+        command.arg("train").arg("-o").arg(output).arg("--from").arg(common::data("nano"));
+        command.args("--steps 3 --batch 2 --points 64 --save-every 1 --lr 1e-3 --warmup 0,0 --validate".split(' ')).arg(held_out);
+        pictures(&mut command, &drawn);
+        command
+    };
+    let said = String::from_utf8(succeed(&mut run(&whole, "4")).stdout).unwrap();
+    assert!(said.contains("9 annotated images") && said.contains("one of 4 held out") && said.contains("evaluate --held-out 4"), "{said}");
+    let csv = |output: &Path| std::fs::read_to_string(output.join("validation.csv")).unwrap();
+    let scores: Vec<(u64, f64)> = csv(&whole)
+        .lines()
+        .skip(1)
+        .map(|line| line.split_once(',').map(|(step, score)| (step.parse().unwrap(), score.parse().unwrap())).unwrap())
+        .collect();
+    assert_eq!(scores.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    let (step, best) = scores.iter().copied().reduce(|best, next| if next.1 > best.1 { next } else { best }).unwrap();
+    assert!(said.contains(&format!("best after {step} steps, {:.2}", 100.0 * best)), "{said}");
+    let model = scratch.path("best.onnx");
+    succeed(eomt_edge().arg("convert").arg(whole.join("best")).arg("-o").arg(&model).args(["--stuff", "floor,wall,sky"]));
+    let mut evaluate = eomt_edge();
+    evaluate.args(["evaluate", "--json", "--held-out", "4", "--model"]).arg(&model);
+    pictures(&mut evaluate, &drawn);
+    let found: serde_json::Value = serde_json::from_slice(&succeed(&mut evaluate).stdout).unwrap();
+    assert_eq!((found["images"].as_u64(), found["all"]["pq"].as_f64()), (Some(3), Some(best)));
+    for page in ["index.html", "validation/index.html"] {
+        assert!(std::fs::read_to_string(whole.join(page)).unwrap().contains("</html>"), "{page}");
+    }
+    // a run that ends after its first states is another recipe, so this one is killed: what is left is a state and its scores
+    let mut child = run(&cut, "4").stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+    let begun = Instant::now();
+    while !cut.join("state.safetensors").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no state in two minutes");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().expect("SIGKILL");
+    child.wait().expect("it can be waited for");
+    succeed(&mut run(&cut, "4"));
+    assert_eq!(csv(&cut), csv(&whole));
+    assert!(std::fs::read(cut.join("best/model.safetensors")).unwrap() == std::fs::read(whole.join("best/model.safetensors")).unwrap());
+    let refused = fail(&mut run(&scratch.path("none"), "13"), 2);
+    assert!(refused.contains("--validate 13") && refused.contains("12 pictures"), "{refused}");
+}
+
 /// `kill -9` whenever a state has appeared, until the run gets through: the same files as a run that was left alone.
 #[test]
 fn killed_runs_end_as_others_do() {

@@ -107,6 +107,9 @@ pub struct EvaluateArgs {
     /// Semantic: overlapping windows along the longer side instead of padding
     #[arg(long)]
     pub windows: bool,
+    /// Only the pictures that `train --validate N` held out: of every N the last one
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..), value_name = "N")]
+    pub held_out: Option<u32>,
     /// Only the first N images
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub limit: Option<u32>,
@@ -161,6 +164,7 @@ impl EvaluateArgs {
     pub fn not_of_video(&self) -> Option<&'static str> {
         let given = [
             (self.compare.is_some(), "--compare"),
+            (self.held_out.is_some(), "--held-out"),
             (self.predictions_json.is_some(), "--predictions-json"),
             (self.dataset.images.is_some(), "--images"),
             (self.task.is_some_and(|task| task != Task::Panoptic), "--task"),

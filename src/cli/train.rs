@@ -139,6 +139,10 @@ pub struct TrainArgs {
     /// Pixels of a patch, square; a checkpoint's embedding is resized, and gets or loses ScaleBlocks [default: 16 from scratch, the checkpoint's]
     #[arg(long)]
     pub patch: Option<usize>,
+    /// Of every N pictures keep the last one away (of --scenes: N others), score the network on those after each state (PQ; mIoU of class maps), and keep the
+    /// best checkpoint in best/
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub validate: Option<u32>,
     /// Steps between two states on disk, each with its checkpoint
     #[arg(long, default_value_t = 100)]
     pub save_every: u64,

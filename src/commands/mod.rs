@@ -149,6 +149,7 @@ fn run_evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
             AnomalyArg::Rba => Anomaly::Rba,
         },
         anomaly_values: args.anomaly_values,
+        held_out: args.held_out.map(|every| every as usize),
         limit: args.limit.map(|limit| limit as usize),
         threads: args.threads,
         normalization: args.normalization,

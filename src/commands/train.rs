@@ -52,6 +52,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         loss: LossOptions { points: args.points, ..LossOptions::default() },
         augmentation: Augmentation { flip: !args.no_flip, scale: args.scale, colour: args.colour, degrade: args.degrade },
         save_every: args.save_every,
+        validate: args.validate.map(|count| count as usize),
         threads: usize::from(args.threads),
         ..defaults
     })

@@ -37,6 +37,7 @@ mod state;
 mod step;
 #[cfg(test)]
 mod tests;
+mod validation;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -59,6 +60,7 @@ use recipe::prepare;
 use samples::Supply;
 use state::State;
 use step::{Stepper, Workers};
+use validation::Validation;
 
 /// The weights with which a run starts.
 #[derive(Debug, Clone)]
@@ -109,6 +111,8 @@ pub struct TrainOptions {
     pub exif: Exif,
     /// Steps between two states on disk.
     pub save_every: u64,
+    /// Of so many annotated pictures the last one is held out, or so many scenes are; each state is scored on them, and the best checkpoint kept.
+    pub validate: Option<usize>,
     /// 0: one per core.
     pub threads: usize,
 }
@@ -138,6 +142,7 @@ impl TrainOptions {
             augmentation: Augmentation::default(),
             exif: Exif::Apply,
             save_every: 100,
+            validate: None,
             threads: 0,
         }
     }
@@ -155,7 +160,7 @@ pub fn train(options: &TrainOptions) -> Result<()> {
         Start::Checkpoint { path, .. } => Some(checkpoint::read(path, &checkpoint::Options::default())?),
     };
     let labels = checkpoint.as_ref().map(|checkpoint| checkpoint.labels.as_slice());
-    let supply = Supply::open(&options.pictures, options.exif, labels)?;
+    let supply = Supply::open(&options.pictures, options.exif, labels, options.validate)?;
     let (recipe, weights) = prepare(options, &supply, checkpoint)?;
     files::make_directory(&options.output)?;
     let mut state = match state::load(&options.output, &recipe)? {
@@ -166,6 +171,7 @@ pub fn train(options: &TrainOptions) -> Result<()> {
         }
     };
     let mut curves = Curves::open(&options.output, state.step)?;
+    let mut validation = Validation::open(options, &supply, state.step)?;
     let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
@@ -176,23 +182,43 @@ pub fn train(options: &TrainOptions) -> Result<()> {
     let order = recipe.order();
     let workers = Workers::new(threads)?;
     let stepper = Stepper { recipe: &recipe, supply: &supply, order: &order, workers: &workers };
-    run(options, &stepper, &mut state, &mut curves)?;
+    run(options, &stepper, &mut state, &mut curves, &mut validation)?;
+    let mut checkpoint = options.output.clone();
+    if let Some(validation) = &mut validation {
+        validation.summary()?;
+        checkpoint.push("best");
+    }
     let (_, stuff) = supply.labels();
-    let mut convert = format!("eomt-edge convert {} -o MODEL.onnx", options.output.display());
+    let mut convert = format!("eomt-edge convert {} -o MODEL.onnx", checkpoint.display());
     if supply.is_semantic() {
         convert += " --task semantic";
     } else if !stuff.is_empty() {
         let names: Vec<&str> = stuff.iter().map(|&index| recipe.labels[index].as_str()).collect();
         convert += &format!(" --stuff '{}'", names.join(","));
     }
-    say(format!("the checkpoint is in {}; next: {convert}", options.output.display()))
+    if let (Some(every), Pictures::Annotated { .. }) = (options.validate, &options.pictures) {
+        convert += &format!("; then evaluate --held-out {every}");
+    }
+    say(format!("the checkpoint is in {}; next: {convert}", checkpoint.display()))
 }
 
-fn run(options: &TrainOptions, stepper: &Stepper, state: &mut State, curves: &mut Curves) -> Result<()> {
+fn run(
+    options: &TrainOptions,
+    stepper: &Stepper,
+    state: &mut State,
+    curves: &mut Curves,
+    validation: &mut Option<Validation>,
+) -> Result<()> {
     let recipe = stepper.recipe;
     if state.step == recipe.steps {
         // the run that wrote the last state may have been killed before it wrote its checkpoint
         return state::export(&options.output, state, recipe);
+    }
+    if let Some(validation) = validation
+        && state.step == 0
+    {
+        state::export(&options.output, state, recipe)?;
+        say(format!("before the first step{}", validation.score(0)?))?;
     }
     let mut since = (Instant::now(), state.step);
     while state.step < recipe.steps {
@@ -205,17 +231,23 @@ fn run(options: &TrainOptions, stepper: &Stepper, state: &mut State, curves: &mu
             let passed = since.0.elapsed().as_secs_f64();
             let images = (state.step - since.1) as f64 * recipe.batch as f64 / passed;
             let (loss, last) = curves.recent((state.step - since.1) as usize);
-            say(format!(
+            let progress = format!(
                 "step {}/{}: loss {loss:.3} (last prediction: class {:.3}, mask {:.3}, dice {:.3}), masked {:.2}, {images:.1} images/s",
                 state.step, recipe.steps, last.cross_entropy, last.mask, last.dice, row.masked,
-            ))?;
+            );
+            let mut score = String::new();
+            if done || due {
+                // Curves before the state: rows beyond it are dropped on resume, missing ones could not be restored.
+                curves.save()?;
+                state::export(&options.output, state, recipe)?;
+                // The score before the state, too: a run that is killed between the two repeats the steps, and scores them again.
+                if let Some(validation) = validation {
+                    score = validation.score(state.step)?;
+                }
+                state::save(&options.output, state, recipe)?;
+            }
+            say(progress + &score)?;
             since = (Instant::now(), state.step);
-        }
-        if done || due {
-            // Curves before the state: rows beyond it are dropped on resume, missing ones could not be restored.
-            curves.save()?;
-            state::save(&options.output, state, recipe)?;
-            state::export(&options.output, state, recipe)?;
         }
     }
     Ok(())

@@ -36,7 +36,7 @@ pub enum Pictures {
 }
 
 /// Side of a drawn scene, pixels, as in the validation sets.
-const SCENE_SIDE: u32 = 192;
+pub(super) const SCENE_SIDE: u32 = 192;
 /// Stuff among the labels of scenes.
 const SCENE_STUFF: [usize; 3] = [6, 7, 8];
 
@@ -90,7 +90,8 @@ pub(super) enum Supply {
 
 impl Supply {
     /// Opens and checks all pictures. `labels` are the classes of the checkpoint, for datasets that name none.
-    pub(super) fn open(pictures: &Pictures, exif: Exif, labels: Option<&[String]>) -> Result<Supply> {
+    /// Of every `held_out` annotated pictures the last one is left out.
+    pub(super) fn open(pictures: &Pictures, exif: Exif, labels: Option<&[String]>, held_out: Option<usize>) -> Result<Supply> {
         let (images, dataset) = match pictures {
             Pictures::Scenes { seed } => return Ok(Supply::Scenes { seed: *seed }),
             Pictures::Annotated { images, dataset } => (images, dataset),
@@ -103,8 +104,15 @@ impl Supply {
             return usage("--class-names is needed: no file beside the class maps names their values");
         }
         distinct(set.classes())?;
-        let hash = set.fingerprint()?;
+        let mut hash = set.fingerprint()?;
         set.check_pictures()?; // all of them, before some are left out
+        if let Some(every) = held_out {
+            if set.len() < every {
+                return usage(format!("--validate {every}: of {} pictures it would hold out none", set.len()));
+            }
+            set.hold_out(every, false);
+            hash = format!("{every} {hash}");
+        }
         set.keep_annotated()?;
         set.check_sizes()?;
         set.check_content()?;
@@ -133,7 +141,9 @@ impl Supply {
             Supply::Scenes { seed } => format!("procedural scenes, seed {seed}"),
             Supply::Annotated(dataset, hash) => {
                 let exif = if dataset.exif() == Exif::Ignore { ", EXIF ignored" } else { "" };
-                format!("{} annotated images (JSON {:.12}{exif})", dataset.len(), hash)
+                let (every, hash) = hash.split_once(' ').unwrap_or(("", hash));
+                let held_out = if every.is_empty() { String::new() } else { format!(", one of {every} held out") };
+                format!("{} annotated images (JSON {hash:.12}{exif}{held_out})", dataset.len())
             }
         }
     }

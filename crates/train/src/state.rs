@@ -102,6 +102,17 @@ pub(super) fn load(directory: &Path, recipe: &Recipe) -> Result<Option<State>> {
     Ok(Some(State { step, parameters: Parameters::new(read("weight")?)?, moments }))
 }
 
+/// Copies the checkpoint of one directory to another.
+pub(super) fn copy_checkpoint(from: &Path, to: &Path) -> Result<()> {
+    files::make_directory(to)?;
+    // the configuration last, as in `export`
+    for name in ["model.safetensors", "preprocessor_config.json", "README.md", "config.json"] {
+        let bytes = files::read(&from.join(name), &bounds::TENSORS)?;
+        files::write(&to.join(name), &bytes)?;
+    }
+    Ok(())
+}
+
 /// Writes the checkpoint of the current weights, with the probabilities of masked attention.
 pub(super) fn export(directory: &Path, state: &State, recipe: &Recipe) -> Result<()> {
     let probabilities = recipe.probabilities(state.step);

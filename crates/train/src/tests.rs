@@ -309,7 +309,7 @@ fn runs_repeat_and_resume_bit_for_bit() {
     train(&tiny(&other, 8, 2)).unwrap();
     // What a run leaves that dies after step 3: its state, its curves, and no checkpoint.
     let options = tiny(&cut, 8, 2);
-    let supply = Supply::open(&options.pictures, options.exif, None).unwrap();
+    let supply = Supply::open(&options.pictures, options.exif, None, None).unwrap();
     let (recipe, weights) = prepare(&options, &supply, None).unwrap();
     files::make_directory(&cut).unwrap();
     let parameters = Parameters::new(weights).unwrap();

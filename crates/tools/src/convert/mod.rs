@@ -83,6 +83,8 @@ pub struct ConvertOptions {
     pub licence: Option<String>,
     /// Skip loading the result and comparing it with its plain evaluation.
     pub skip_check: bool,
+    /// Print and warn of nothing, for callers that convert again and again.
+    pub quiet: bool,
     /// Weights of more bytes than this go into a second file, `OUTPUT.data`.
     pub weights_inside_max: usize,
 }
@@ -102,6 +104,7 @@ impl Default for ConvertOptions {
             overlap_threshold: None,
             licence: None,
             skip_check: false,
+            quiet: false,
             weights_inside_max: WEIGHTS_INSIDE_MAX,
         }
     }
@@ -167,6 +170,9 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     }
     file.commit()?;
     spinner.finish_and_clear();
+    if options.quiet {
+        return Ok(());
+    }
     // not earlier: a failure prints one sentence
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
     if !table.is_empty() {

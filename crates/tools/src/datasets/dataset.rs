@@ -92,6 +92,11 @@ impl Dataset {
         self.kept.truncate(count);
     }
 
+    /// Keeps of every `every` images in the order of the annotations the last one, or, unless `held_out`, all the others.
+    pub fn hold_out(&mut self, every: usize, held_out: bool) {
+        self.kept.retain(|place| (place % every == every - 1) == held_out);
+    }
+
     /// The ground truth of an image in the form that `task` compares.
     ///
     /// # Errors

@@ -42,7 +42,7 @@ pub mod video;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use eomt_edge_core::data::{Exif, Normalization, Task, TokenMerging};
 use eomt_edge_core::model::ReuseConfig;
 use eomt_edge_core::segment::Anomaly;
@@ -96,6 +96,8 @@ pub struct EvaluateOptions {
     pub anomaly: Anomaly,
     /// Values of normal and of anomalous pixels in anomaly masks: 0 and 1 in SegmentMeIfYouCan, Fishyscapes and RoadAnomaly.
     pub anomaly_values: [u16; 2],
+    /// Only the pictures that training held out: of so many in the order of the annotations the last one, 2 or more.
+    pub held_out: Option<usize>,
     /// Only the first images.
     pub limit: Option<usize>,
     /// 0: one per core.
@@ -139,6 +141,7 @@ impl EvaluateOptions {
             reuse: None,
             anomaly: Anomaly::default(),
             anomaly_values: [0, 1],
+            held_out: None,
             limit: None,
             threads: 0,
             normalization: Normalization::Auto,
@@ -164,6 +167,17 @@ pub fn evaluate(options: &EvaluateOptions) -> Result<()> {
         return evaluate_files(&EvaluateOptions { images: Some(bag.path().to_owned()), ..options.clone() });
     }
     evaluate_files(options)
+}
+
+/// The score that stands for all: PQ, mIoU or mask AP, its name and its value, 0 to 1; `None` where nothing was there to be scored. Prints nothing.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn headline(options: &EvaluateOptions) -> Result<(&'static str, Option<f64>)> {
+    check(options)?;
+    let outcome = Run::open(options)?.measure()?;
+    let scores = outcome.scores.first().context("one model")?;
+    Ok((scores.columns[0], scores.overall[0].values[0]))
 }
 
 /// [`evaluate`], where pictures are files.

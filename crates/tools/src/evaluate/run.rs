@@ -70,6 +70,9 @@ impl Run<'_> {
         let labels = models.first().map(|model| model.metadata().labels.clone());
         let labels = labels.as_deref();
         let mut dataset = Dataset::open(&*options.dataset, options.images.as_deref(), labels, (options.max_pixels, options.exif))?;
+        if let Some(every) = options.held_out {
+            dataset.hold_out(every, true);
+        }
         dataset.truncate(options.limit.unwrap_or(usize::MAX));
         let own = models.first().map(|model| model.metadata().task);
         let task = options.task.or(dataset.natural_task()).or(own).unwrap_or_default();
