@@ -351,10 +351,10 @@ fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch:
         let half_stride = depth.next_multiple_of(32);
         scratch.half.resize(padded_rows * half_stride);
         match &head.keys {
-            Keys::Int8(keys) if depth > 0 && mask.is_empty() && bias.is_empty() && isa.has_fixed_scores(dim) => {
+            Keys::Int8(keys) if depth > 0 && mask.is_empty() && isa.has_fixed_scores(dim) => {
                 let AttentionScratch { queries, half, fixed, sums, .. } = &mut *scratch;
                 quantize_queries(isa, block, column, dim, queries);
-                fixed_scores(isa, shape.scale, (count, dim), queries, keys, &head.fixed, fixed, (&mut *half, half_stride), sums);
+                fixed_scores(isa, shape.scale, (count, dim), queries, keys, &head.fixed, fixed, bias, (&mut *half, half_stride), sums);
             }
             _ => plain_scores(isa, shape, block, head, column, depth, scratch),
         }

@@ -2,7 +2,7 @@
 //! binary16.
 //!
 //! ```text
-//! score    = round(q k scale log2(e) 2^f)                  16 bits; f of a row such that none overflows, at most 10
+//! score    = round(q k scale log2(e) 2^f + bias 2^f)       16 bits; f of a row such that none overflows, at most 10; the bias is in powers of two
 //! distance = (row max - score) 2^(10 - f)                  ten bits of fraction, saturating
 //! weight   = K 2^-distance                                 binary16: a parabola of the fraction, the rest is subtracted from the exponent
 //! ```
@@ -46,7 +46,8 @@ impl Isa {
         depth <= FIXED_DEPTH && self.half_tile().is_some_and(|tile| tile.sums == HalfSums::Runs)
     }
 
-    /// A tile of scores in fixed point: `((a panel) scales - zeros sums) factors`, rounded to the nearest, ties to even; the bits of an i16.
+    /// A tile of scores in fixed point: `((a panel) scales - zeros sums) factors`, rounded to the nearest, ties to even, plus biases that are rounded so, too;
+    /// the bits of an i16.
     ///
     /// `a` and `panel` are those of [`Isa::dot`], `k` is 256 at most. Panics on an instruction set without
     /// [`Isa::has_fixed_scores`]: a bug of the caller.
@@ -85,7 +86,8 @@ fn scores(acc: &TileOf<i32>, tile: &FixedTile, to: &mut [u16]) {
     for (r, c) in (0..FIXED_ROWS).flat_map(|r| (0..FIXED_COLUMNS).map(move |c| (r, c))) {
         let product = acc.0[r * FIXED_COLUMNS + c] as f32 * tile.scales[c];
         let score = (-tile.zeros[r]).mul_add(tile.sums[c], product);
-        to[r * tile.stride + c] = score.mul_add(tile.factors[r], MAGIC).to_bits() as u16;
+        let start = tile.biases.as_ref().map_or(MAGIC, |biases| biases.keys[c].mul_add(biases.powers[r], MAGIC));
+        to[r * tile.stride + c] = score.mul_add(tile.factors[r], start).to_bits() as u16;
     }
 }
 
@@ -120,6 +122,7 @@ fn weight(distance: u16, shift: i32) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tile::FixedBiases;
     use super::*;
     use crate::kernels::suite;
     use crate::kernels::testing::numbers;
@@ -191,11 +194,14 @@ mod tests {
                 let eight = |seed: u32, scale: f32| -> [f32; 8] { std::array::from_fn(|i| numbers(8, seed)[i] * scale) };
                 let zeros = eight(5, 128.0).map(f32::round);
                 let (factors, scales, sums) = (eight(3, 0.1), eight(4, 0.1), eight(6, 90.0));
-                let tile = FixedTile { factors: &factors, zeros: &zeros, scales: &scales, sums: &sums, stride: 11 };
-                let (mut expected, mut ours) = ([7; 7 * 11 + 9], [7; 7 * 11 + 9]);
-                scores(&acc, &tile, &mut expected);
-                isa.fixed_scores(&a, &panel, k, &tile, &mut ours);
-                assert_eq!(ours, expected, "{k} products on {}", isa.name());
+                let (keys, powers) = (eight(7, 6.0), [1.0, 2.0, 4.0, 8.0, 1024.0, 512.0, 0.25, 0.5]);
+                for biases in [None, Some(FixedBiases { keys: &keys, powers: &powers })] {
+                    let tile = FixedTile { factors: &factors, zeros: &zeros, scales: &scales, sums: &sums, stride: 11, biases };
+                    let (mut expected, mut ours) = ([7; 7 * 11 + 9], [7; 7 * 11 + 9]);
+                    scores(&acc, &tile, &mut expected);
+                    isa.fixed_scores(&a, &panel, k, &tile, &mut ours);
+                    assert_eq!(ours, expected, "{k} products on {}", isa.name());
+                }
             }
         });
     }

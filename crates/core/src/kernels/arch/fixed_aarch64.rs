@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::aarch64::{dot_i8mm, sums_dotprod, widen};
-use super::tile::{BASE, FIXED_ROWS, FOUR, FRACTION, FixedTile, MAGIC, SHIFT, SUM_RUN, TILE_MAX, TileOf};
+use super::tile::{BASE, FIXED_ROWS, FOUR, FRACTION, FixedBiases, FixedTile, MAGIC, SHIFT, SUM_RUN, TILE_MAX, TileOf};
 
 /// # Safety
 /// The dot product; `k * 8` interleaved bytes in `a`, `k * 8` in `panel`; `k` a multiple of 16, at most 256; `to` holds the tile.
@@ -42,28 +42,32 @@ unsafe fn finish(sums: [[int32x4_t; 2]; FIXED_ROWS], tile: &FixedTile, to: &mut 
         let magic = vdupq_n_f32(MAGIC);
         let pair = |values: &[f32; 8]| [vld1q_f32(values.as_ptr()), vld1q_f32(values.as_ptr().add(4))];
         let (factors, zeros, scales, offsets) = (pair(tile.factors), pair(tile.zeros), pair(tile.scales), pair(tile.sums));
-        let mut to = to.as_mut_ptr();
         macro_rules! row {
-            ($row:literal, $half:literal, $lane:literal) => {
+            ($to:ident, $start:expr, $row:literal, $half:literal, $lane:literal) => {
                 let [low, high] = [0, 1].map(|i| {
                     let product = vmulq_f32(vsubq_f32(vreinterpretq_f32_s32(sums[$row][i]), magic), scales[i]);
                     let score = vfmsq_laneq_f32::<$lane>(product, offsets[i], zeros[$half]);
-                    vreinterpretq_u16_f32(vfmaq_laneq_f32::<$lane>(magic, score, factors[$half]))
+                    vreinterpretq_u16_f32(vfmaq_laneq_f32::<$lane>($start(i), score, factors[$half]))
                 });
                 // the lower halves of eight numbers
-                vst1q_u16(to, vuzp1q_u16(low, high));
-                to = to.wrapping_add(tile.stride);
+                vst1q_u16($to, vuzp1q_u16(low, high));
+                $to = $to.wrapping_add(tile.stride);
             };
         }
-        row!(0, 0, 0);
-        row!(1, 0, 1);
-        row!(2, 0, 2);
-        row!(3, 0, 3);
-        row!(4, 1, 0);
-        row!(5, 1, 1);
-        row!(6, 1, 2);
-        row!(7, 1, 3);
-        let _ = to;
+        macro_rules! rows {
+            ($(($row:literal, $half:literal, $lane:literal)),*) => {
+                let mut to = to.as_mut_ptr();
+                match &tile.biases {
+                    None => { $(row!(to, |_: usize| magic, $row, $half, $lane);)* }
+                    Some(FixedBiases { keys, powers }) => {
+                        let (keys, powers) = (pair(keys), pair(powers));
+                        $(row!(to, |i: usize| vfmaq_laneq_f32::<$lane>(magic, keys[i], powers[$half]), $row, $half, $lane);)*
+                    }
+                }
+                let _ = to;
+            };
+        }
+        rows!((0, 0, 0), (1, 0, 1), (2, 0, 2), (3, 0, 3), (4, 1, 0), (5, 1, 1), (6, 1, 2), (7, 1, 3));
     }
 }
 

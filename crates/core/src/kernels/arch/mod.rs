@@ -57,8 +57,8 @@ pub(super) use peak_x86_64 as peak;
 pub(crate) use per_isa::per_isa;
 pub use strided::strided_mut;
 pub use tile::{
-    ActivationForm, DotTile, F16_RUN, FIXED_COLUMNS, FIXED_ROWS, FixedTile, FmaTile, HalfSums, HalfTile, K_STEP, LINEAR_TILE, LinearTile,
-    TILE_MAX, TileOf,
+    ActivationForm, DotTile, F16_RUN, FIXED_COLUMNS, FIXED_ROWS, FixedBiases, FixedTile, FmaTile, HalfSums, HalfTile, K_STEP, LINEAR_TILE,
+    LinearTile, TILE_MAX, TileOf,
 };
 
 /// CPU features that matter to kernels, found at run time: for `doctor`.

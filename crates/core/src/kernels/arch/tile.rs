@@ -126,6 +126,17 @@ pub struct FixedTile<'a> {
     pub sums: &'a [f32; FIXED_COLUMNS],
     /// Values from the start of an output row to the start of the next.
     pub stride: usize,
+    /// What is added to each key's scores; `None`: nothing.
+    pub biases: Option<FixedBiases<'a>>,
+}
+
+/// Biases of keys in a tile of scores in fixed point: each is multiplied by a power of each row's.
+#[derive(Debug, Clone, Copy)]
+pub struct FixedBiases<'a> {
+    /// Of each key, in powers of two.
+    pub keys: &'a [f32; FIXED_COLUMNS],
+    /// Of each row: 2 to the power of its bits of fraction.
+    pub powers: &'a [f32; FIXED_ROWS],
 }
 
 /// 1.5 * 2^23, to which an integer of up to 22 bits is added without rounding, and whose bits plus the integer are those of the sum.
