@@ -184,8 +184,9 @@ pub fn train(options: &TrainOptions) -> Result<()> {
     let stepper = Stepper { recipe: &recipe, supply: &supply, order: &order, workers: &workers };
     run(options, &stepper, &mut state, &mut curves, &mut validation)?;
     let mut checkpoint = options.output.clone();
-    if let Some(validation) = &mut validation {
-        validation.summary()?;
+    if let Some(validation) = &mut validation
+        && validation.summary()?
+    {
         checkpoint.push("best");
     }
     let (_, stuff) = supply.labels();

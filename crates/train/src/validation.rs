@@ -57,11 +57,15 @@ impl Validation {
             Pictures::Annotated { images, dataset } => (Arc::clone(dataset), images.clone(), Some(count)),
             Pictures::Scenes { seed } => {
                 let output = directory.join("held-out");
-                if !output.exists() {
+                let dataset = CocoPanoptic { json: output.join("panoptic.json"), directory: output.join("panoptic") };
+                // the JSON comes last: without it a run was killed while it drew
+                if !dataset.json.exists() {
+                    if output.exists() {
+                        std::fs::remove_dir_all(&output).with_context(|| format!("{}: cannot be removed", output.display()))?;
+                    }
                     let (count, seed, size) = (count as u64, seed ^ HELD_OUT_SEED, SCENE_SIDE);
                     scenes(&ScenesOptions { output: output.clone(), count, seed, size, classes: Vec::new(), degrade: 0.0 })?;
                 }
-                let dataset = CocoPanoptic { json: output.join("panoptic.json"), directory: output.join("panoptic") };
                 (Arc::new(dataset), Some(output.join("images")), None)
             }
         };
@@ -146,19 +150,20 @@ impl Validation {
         )
     }
 
-    /// Scores the best checkpoint with a report and says what is next.
+    /// Scores the best checkpoint with a report, and says where both are; false when no state was scored.
     ///
     /// # Errors
     /// As [`Validation::score`].
-    pub fn summary(&mut self) -> Result<()> {
-        let Some((steps, score)) = self.best() else { return Ok(()) };
+    pub fn summary(&mut self) -> Result<bool> {
+        let Some((steps, score)) = self.best() else { return Ok(false) };
         let best = self.directory.join("best");
         let model = self.convert(&best)?;
         let report = Some(self.directory.join("validation"));
         evaluate(&EvaluateOptions { report, ..self.options(model.clone()) })?;
         std::fs::remove_file(&model).with_context(|| format!("{}: cannot be removed", model.display()))?;
         let page = self.directory.join("index.html");
-        say(format!("best after {steps} steps, {:.2}: {}; curves and predictions: {}", 100.0 * score, best.display(), page.display()))
+        say(format!("best after {steps} steps, {:.2}: {}; curves and predictions: {}", 100.0 * score, best.display(), page.display()))?;
+        Ok(true)
     }
 }
 

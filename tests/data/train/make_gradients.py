@@ -58,7 +58,8 @@ def main():
         "train/dinov3-gated": EomtDinov3ForUniversalSegmentation,
     }
     found = {case: gradients(reference.parent / case, model) for case, model in cases.items()}
-    (HERE / "gradients.json").write_text(json.dumps(found, indent=0) + "\n")
+    lines = ",\n".join(f"{json.dumps(case)}: {json.dumps(weights)}" for case, weights in found.items())
+    (HERE / "gradients.json").write_text(f"{{\n{lines}\n}}\n")
 
 
 if __name__ == "__main__":
