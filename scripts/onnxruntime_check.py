@@ -1,4 +1,4 @@
-"""Converts every reference checkpoint, to f32 and int8, and compares ONNX Runtime's outputs with the expected ones, and with tract's on
+"""Converts every reference checkpoint, to f32, bf16 and int8, and compares ONNX Runtime's outputs with the expected ones, and with tract's on
 the shipped model. In int8 files, all quantized products must fuse. Networks for video get their clip frame by frame, with the state
 that their metadata describes.
 
@@ -20,6 +20,8 @@ OUTPUTS = ["class_queries_logits", "masks_queries_logits"]
 TOLERANCE = 1e-3  # f32 sums in another order
 # Mean relative error, sum |a - b| / sum |b|, of networks about 48 wide, with ONNX Runtime's one scale per tensor; seen: 0.03.
 TOLERANCE_INT8 = 0.07
+# Matrices rounded to bfloat16, all else f32: 2^-9 of each weight; seen: 0.007.
+TOLERANCE_BF16 = 0.015
 # A mask logit near 0 opens or closes the view of a patch; seen: 0.03.
 TOLERANCE_INT8_MASKED = 0.1
 MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 3, 1, 1)
@@ -53,10 +55,12 @@ def compare(name, ours, expected):
     return difference < TOLERANCE
 
 
-def compare_int8(name, ours, expected):
+def compare_rounded(name, precision, ours, expected):
     """Prints the largest mean relative error of the outputs; True when it is within the tolerance."""
     error = max(float(np.abs(ours[key] - expected[key]).sum() / np.abs(expected[key]).sum()) for key in OUTPUTS)
-    print(f"{name}, int8: {error:.1e}")
+    print(f"{name}, {precision}: {error:.1e}")
+    if precision == "bf16":
+        return error < TOLERANCE_BF16
     return error < (TOLERANCE_INT8_MASKED if "mask" in name else TOLERANCE_INT8)
 
 
@@ -91,22 +95,24 @@ def main():
             pixels = expected.get("pixel_values")
             if pixels is None and clip is None:  # the authors' network takes RGB and normalizes inside
                 pixels = (expected["image_rgb_u8_as_f32"] / 255 - MEAN) / STD
-            for precision in ["f32", "int8"]:
+            for precision in ["f32", "bf16", "int8"]:
                 arguments = command + ["--precision", precision]
                 subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 onnx.checker.check_model(str(onnx_file), full_check=True)
                 outputs = run(onnx_file, pixels.astype(np.float32)) if clip is None else run_clip(onnx_file, clip[0])
                 if precision == "f32":
                     ok = compare(case.name, outputs, expected)
+                elif precision == "bf16":
+                    ok = compare_rounded(case.name, precision, outputs, expected)
                 else:
-                    ok = compare_int8(case.name, outputs, expected) and all_products_fuse(onnx_file, Path(scratch, "optimized.onnx"))
+                    ok = compare_rounded(case.name, precision, outputs, expected) and all_products_fuse(onnx_file, Path(scratch, "optimized.onnx"))
                 passed, failed = passed + ok, failed + (not ok)
         shipped = Path("models/eomt-nano-scenes.onnx")
         pixels = np.random.default_rng(1).normal(size=(1, 3, 160, 160)).astype(np.float32)
         save_file({"pixel_values": pixels}, Path(scratch, "in.safetensors"))
         arguments = ["logits", "--model", shipped, Path(scratch, "in.safetensors"), "-o", Path(scratch, "out.safetensors")]
         subprocess.run([program, *arguments], check=True)
-        ok = compare_int8(f"{shipped.name}, against tract", run(shipped, pixels), load_file(Path(scratch, "out.safetensors")))
+        ok = compare_rounded(f"{shipped.name}, against tract", "int8", run(shipped, pixels), load_file(Path(scratch, "out.safetensors")))
         ok = ok and all_products_fuse(shipped, Path(scratch, "optimized.onnx"))
         passed, failed = passed + ok, failed + (not ok)
     print(f"{passed} passed, {failed} failed")
