@@ -212,7 +212,7 @@ fn run(
 ) -> Result<()> {
     let recipe = stepper.recipe;
     if state.step == recipe.steps {
-        // the run that wrote the last state may have been killed before it wrote its checkpoint
+        // whoever asks again gets the checkpoint again
         return state::export(&options.output, state, recipe);
     }
     if let Some(validation) = validation

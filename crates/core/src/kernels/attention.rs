@@ -10,10 +10,10 @@
 //!
 //! Where half precision is binary16, int8 scores stay in 16 bits from one product to the other: see [`super::fixed_scores`].
 
-use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa, to_half};
+use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
 use super::elementwise::{add_body, scale};
 use super::fixed_scores::{FixedKeys, FixedRows, fixed_scores};
-use super::packed::{PackedF32, PackedHalf, PackedI8};
+use super::packed::{HalfRows, PackedF32, PackedHalf, PackedI8};
 use super::quantize::{Activations, quantize_symmetric};
 use super::scores::{scores_f32, scores_half, scores_int8};
 
@@ -303,7 +303,7 @@ pub struct AttentionScratch {
     /// Scores in half precision.
     half: Aligned<u16>,
     /// Queries in half precision.
-    half_queries: Aligned<u16>,
+    half_queries: HalfRows,
     fixed: FixedRows,
     /// One over the sum of each row of scores.
     sums: Vec<f32>,
@@ -399,15 +399,13 @@ fn plain_scores(isa: Isa, shape: &Shape, block: &Block, head: &Head, column: usi
             scores_int8(isa, shape.scale, count, queries, keys, scores);
         }
         Keys::Half(keys) => {
-            let stride = keys.depth().next_multiple_of(32);
             rows.resize(dim);
-            half_queries.resize(padded_rows * stride);
-            for (i, to) in half_queries.chunks_exact_mut(stride).take(count).enumerate() {
+            half_queries.resize(isa, count, keys.depth());
+            for i in 0..count {
                 scale(q.row(first + i, column, dim), shape.scale, rows);
-                to_half(rows, to);
-                to[dim..].fill(0);
+                half_queries.set_row(isa, i, rows);
             }
-            scores_half(isa, count, half_queries, stride, keys, scores);
+            scores_half(isa, count, half_queries, keys, scores);
         }
         Keys::F32(keys) => {
             rows.resize(padded_rows * dim);

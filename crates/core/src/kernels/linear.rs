@@ -4,12 +4,12 @@
 //! after them.
 
 use super::activation::{Activation, activate, activate_int8, gate};
-use super::arch::{Aligned, Isa, LINEAR_TILE, LinearTile, TILE_MAX, TileOf, per_isa, to_half};
+use super::arch::{Aligned, Isa, LINEAR_TILE, LinearTile, TILE_MAX, TileOf, per_isa};
 use super::columns::array_at;
 use super::elementwise::add;
 use super::epilogue::{Epilogue, Int8Tile, f32_epilogue, int8_epilogue};
 use super::layer_norm::layer_norm;
-use super::packed::{PackedF32, PackedHalf, PackedI8};
+use super::packed::{HalfRows, PackedF32, PackedHalf, PackedI8};
 use super::quantize::Activations;
 
 /// The matrix of a layer, `[k, n]`.
@@ -107,37 +107,6 @@ pub struct FusedMlpScratch {
     rows: [Aligned<f32>; 2],
     /// One normalized row.
     row: Aligned<f32>,
-}
-
-/// Rows in half precision, padded to whole tiles.
-#[derive(Debug, Default)]
-struct HalfRows {
-    values: Aligned<u16>,
-    /// Values from one row to the next: each row at a cache line, as matrix registers load 64 bytes at a time.
-    stride: usize,
-}
-
-impl HalfRows {
-    fn resize(&mut self, isa: Isa, count: usize, depth: usize) {
-        self.stride = depth.next_multiple_of(32);
-        let mr = isa.half_tile().expect("it packed the weights").mr;
-        self.values.resize(count.next_multiple_of(mr) * self.stride);
-    }
-
-    /// Row `i`; what is left of its last step along k becomes zero.
-    fn set_row(&mut self, isa: Isa, i: usize, values: &[f32]) {
-        round_row(isa, values, &mut self.values[i * self.stride..][..self.stride]);
-    }
-}
-
-#[inline(always)]
-fn round_row_body(values: &[f32], to: &mut [u16]) {
-    to_half(values, to);
-    to[values.len()..].fill(0);
-}
-
-per_isa! {
-    fn round_row(values: &[f32], to: &mut [u16]) = round_row_body;
 }
 
 /// Bytes that the rows between two layers may take: half of a small core's second-level cache.
@@ -383,7 +352,8 @@ fn multiply_half_body(isa: Isa, rows: &HalfRows, panels: &PackedHalf, product: &
         let columns = tile.nr.min(n - first);
         let panel = panels.panel(index);
         for row in (0..count).step_by(tile.mr) {
-            isa.half(&rows.values[row * rows.stride..], rows.stride, panel, depth, &mut acc);
+            let (values, stride) = rows.rows(row);
+            isa.half(values, stride, panel, depth, &mut acc);
             let at = row * n + first;
             let residual = if residual.is_empty() { residual } else { &residual[at..] };
             let (rows, bias) = (tile.mr.min(count - row), &bias[first..first + columns]);

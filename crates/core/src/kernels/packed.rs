@@ -1,6 +1,6 @@
 //! Packed weights: right-hand sides of matrix products in the order in which the tiles of an instruction set read them.
 
-use super::arch::{Aligned, HalfFormat, HalfTile, Isa, K_STEP, to_half};
+use super::arch::{Aligned, HalfFormat, HalfTile, Isa, K_STEP, per_isa, to_half};
 use super::columns::{array_at, array_at_mut, column_chunks};
 
 /// An int8 matrix `[k, n]` with one scale per column, packed as panels `[n / nr][k / kr][nr][kr]`; the padding is zero.
@@ -301,4 +301,41 @@ impl PackedHalf {
         let len = self.tile.nr * self.depth();
         &self.data[index * len..][..len]
     }
+}
+
+/// Rows of activations in half precision, padded to whole tiles.
+#[derive(Debug, Default)]
+pub struct HalfRows {
+    values: Aligned<u16>,
+    /// Values from one row to the next: each row at a cache line, as matrix registers load 64 bytes at a time.
+    stride: usize,
+}
+
+impl HalfRows {
+    /// Makes room for `count` rows of `depth` values ([`PackedHalf::depth`]); [`HalfRows::set_row`] then sets their content.
+    pub fn resize(&mut self, isa: Isa, count: usize, depth: usize) {
+        self.stride = depth.next_multiple_of(32);
+        let mr = isa.half_tile().expect("it packed the weights").mr;
+        self.values.resize(count.next_multiple_of(mr) * self.stride);
+    }
+
+    /// Row `i`; what is left of its last step along k becomes zero.
+    pub fn set_row(&mut self, isa: Isa, i: usize, values: &[f32]) {
+        round_row(isa, values, &mut self.values[i * self.stride..][..self.stride]);
+    }
+
+    /// The rows from `first` on, and the values from one to the next.
+    pub fn rows(&self, first: usize) -> (&[u16], usize) {
+        (&self.values[first * self.stride..], self.stride)
+    }
+}
+
+#[inline(always)]
+fn round_row_body(values: &[f32], to: &mut [u16]) {
+    to_half(values, to);
+    to[values.len()..].fill(0);
+}
+
+per_isa! {
+    fn round_row(values: &[f32], to: &mut [u16]) = round_row_body;
 }

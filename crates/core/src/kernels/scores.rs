@@ -3,7 +3,7 @@
 use super::arch::{Isa, TILE_MAX, TileOf};
 use super::columns::{array_at, array_at_mut, column_chunks};
 use super::epilogue::{Int8Tile, int8_scores};
-use super::packed::{PackedF32, PackedHalf, PackedI8};
+use super::packed::{HalfRows, PackedF32, PackedHalf, PackedI8};
 use super::quantize::Activations;
 
 /// int8 products of quantized queries and keys, times `scale`.
@@ -25,15 +25,16 @@ pub fn scores_int8(isa: Isa, scale: f32, count: usize, queries: &Activations, ke
     }
 }
 
-/// Products in half precision; `queries` are scaled, rows `stride` values apart.
+/// Products in half precision; `queries` are scaled.
 #[inline(always)]
-pub fn scores_half(isa: Isa, count: usize, queries: &[u16], stride: usize, keys: &PackedHalf, scores: &mut [f32]) {
+pub fn scores_half(isa: Isa, count: usize, queries: &HalfRows, keys: &PackedHalf, scores: &mut [f32]) {
     let (tile, tokens, depth) = (isa.half_tile().expect("it packed the keys"), keys.n(), keys.depth());
     let mut acc = TileOf([0.0; TILE_MAX]);
     for (index, left) in (0..tokens).step_by(tile.nr).enumerate() {
         let columns = tile.nr.min(tokens - left);
         for row in (0..count).step_by(tile.mr) {
-            isa.half(&queries[row * stride..], stride, keys.panel(index), depth, &mut acc);
+            let (values, stride) = queries.rows(row);
+            isa.half(values, stride, keys.panel(index), depth, &mut acc);
             scores_of_tile(&acc.0, tile.nr, columns, tile.mr.min(count - row), tokens, &mut scores[row * tokens + left..]);
         }
     }
