@@ -29,7 +29,8 @@ PROGRAM = Path(__file__).parent.parent / "target/release/eomt-edge"
 
 def arguments():
     parser = argparse.ArgumentParser()
-    parser.add_argument("models", nargs=3, metavar=("OURS", "THEIRS", "F32"))
+    for name in ("ours", "theirs", "f32"):
+        parser.add_argument(name, metavar=name.upper())
     for name, default in (("threads", 1), ("rounds", 5), ("frames", 5), ("seed", 7)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--bf16", action="store_true")
@@ -55,7 +56,7 @@ def main():
         os.environ["ONEDNN_MAX_CPU_ISA"] = options.their_isa
     import openvino  # after the variable, which it reads once
 
-    own, their, exact = options.models
+    own, their, exact = options.ours, options.theirs, options.f32
     flags = ["--bf16"] if options.bf16 else []
     config = {"INFERENCE_NUM_THREADS": options.threads, "PERFORMANCE_HINT": "LATENCY"}
     if options.their_precision:

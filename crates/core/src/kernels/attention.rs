@@ -15,7 +15,7 @@ use super::elementwise::{add_body, scale};
 use super::fixed_scores::{FixedKeys, FixedRows, fixed_scores};
 use super::packed::{HalfRows, PackedF32, PackedHalf, PackedI8};
 use super::quantize::{Activations, quantize_symmetric};
-use super::scores::{scores_f32, scores_half, scores_int8};
+use super::scores::{score_stride, scores_f32, scores_half, scores_int8};
 
 /// How the products of queries and keys are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -311,7 +311,7 @@ pub struct AttentionScratch {
 
 /// Number of queries to compute together: the keys and values of a head pass through the cache once for all of them.
 pub fn block_rows(isa: Isa) -> usize {
-    4 * isa.tile_rows()
+    if isa.has_matrix_registers() { 2 * isa.tile_rows() } else { 4 * isa.tile_rows() }
 }
 
 /// Some queries of all heads.
@@ -343,6 +343,7 @@ fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch:
     let Block { count, heads, mask, bias, .. } = *block;
     assert!(bias.len() <= tokens, "a bias of each key at most");
     let padded_rows = count.next_multiple_of(isa.tile_rows());
+    let products = isa.products();
     scratch.sums.resize(count, 0.0);
     for (index, head) in heads.iter().enumerate() {
         let column = index * dim;
@@ -364,14 +365,14 @@ fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch:
             Values::Half(values, size) => {
                 let tile = isa.half_tile().expect("it packed the values");
                 let multiply = |row: usize, index: usize, acc: &mut TileOf<f32>| {
-                    isa.half(&half[row * half_stride..], half_stride, values.panel(index), depth, acc)
+                    products.half(&half[row * half_stride..], half_stride, values.panel(index), depth, acc)
                 };
                 weighted(*size).sum(dim, (tile.mr, tile.nr), multiply, out);
             }
             Values::F32(values) => {
                 let tile = isa.fma_tile();
                 let multiply = |row: usize, index: usize, acc: &mut TileOf<f32>| {
-                    isa.fma(&scores[row * tokens..], tokens, values.panel(index), tokens, acc)
+                    isa.fma(&scores[row * score_stride(tokens)..], score_stride(tokens), values.panel(index), tokens, acc)
                 };
                 weighted(1.0).sum(dim, (tile.mr, tile.nr), multiply, out);
             }
@@ -392,19 +393,16 @@ fn plain_scores(isa: Isa, shape: &Shape, block: &Block, head: &Head, column: usi
     let Block { first, count, q, mask, bias, .. } = *block;
     let AttentionScratch { queries, rows, scores, half, half_queries, sums, .. } = scratch;
     let padded_rows = count.next_multiple_of(isa.tile_rows());
-    scores.resize(padded_rows * tokens);
+    let stride = score_stride(tokens);
+    scores.resize(padded_rows * stride);
     match &head.keys {
         Keys::Int8(keys) => {
             quantize_queries(isa, block, column, dim, queries);
             scores_int8(isa, shape.scale, count, queries, keys, scores);
         }
         Keys::Half(keys) => {
-            rows.resize(dim);
             half_queries.resize(isa, count, keys.depth());
-            for i in 0..count {
-                scale(q.row(first + i, column, dim), shape.scale, rows);
-                half_queries.set_row(isa, i, rows);
-            }
+            (0..count).for_each(|i| half_queries.set_scaled_row(isa, i, q.row(first + i, column, dim), shape.scale));
             scores_half(isa, count, half_queries, keys, scores);
         }
         Keys::F32(keys) => {
@@ -415,7 +413,8 @@ fn plain_scores(isa: Isa, shape: &Shape, block: &Block, head: &Head, column: usi
             scores_f32(isa, count, rows, keys, scores);
         }
     }
-    for (i, row) in scores.chunks_exact_mut(tokens).take(count).enumerate() {
+    for (i, row) in scores.chunks_exact_mut(stride).take(count).enumerate() {
+        let row = &mut row[..tokens];
         if !mask.is_empty() {
             add_body(&mask[(first + i) * tokens..][..tokens], row);
         }

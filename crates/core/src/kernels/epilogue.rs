@@ -118,26 +118,12 @@ fn finish<const W: usize>(mut values: [f32; W], residual: &[f32], at: usize, to:
 /// Writes a tile of int8 scores to `to`: `(acc - zero point * sum) * row scale * scale * column scale`; there are as many columns as
 /// `scales`.
 #[inline(always)]
-pub fn int8_scores(isa: Isa, tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32]) {
-    match (tile.nr, scales.len()) {
-        (4, 4) => int8_scores_whole::<4>(tile, scale, sums, scales, to),
-        (8, 8) => int8_scores_whole::<8>(tile, scale, sums, scales, to),
-        (16, 16) => int8_scores_whole::<16>(tile, scale, sums, scales, to),
-        (32, 32) => int8_scores_whole::<32>(tile, scale, sums, scales, to),
-        _ => int8_scores_part(isa, tile, scale, sums, scales, to),
+pub fn int8_scores(tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32]) {
+    match tile.nr {
+        4 => int8_scores_whole::<4>(tile, scale, sums, scales, to),
+        8 => int8_scores_whole::<8>(tile, scale, sums, scales, to),
+        nr => unreachable!("tiles of {nr} columns have `Isa::finish_int8`"),
     }
-}
-
-/// [`int8_scores`] of a tile at the right edge, value by value.
-#[inline(always)]
-fn int8_scores_part_body(tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32]) {
-    for (r, c) in (0..tile.rows.len()).flat_map(|r| (0..scales.len()).map(move |c| (r, c))) {
-        int8_scores_whole::<1>(&tile.one(r, c), scale, &sums[c..=c], &scales[c..=c], &mut to[r * tile.stride + c..]);
-    }
-}
-
-per_isa! {
-    fn int8_scores_part(tile: &Int8Tile, scale: f32, sums: &[i32], scales: &[f32], to: &mut [f32]) = int8_scores_part_body;
 }
 
 #[inline(always)]

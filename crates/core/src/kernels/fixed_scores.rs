@@ -7,7 +7,7 @@ use std::f32::consts::LOG2_E;
 
 use super::arch::{Aligned, FIXED_COLUMNS, FIXED_ROWS, FixedBiases, FixedTile, Isa, fixed_point};
 use super::columns::array_at;
-use super::packed::{PackedI8, padded};
+use super::packed::PackedI8;
 use super::quantize::{Activations, Row};
 
 /// What there is to know about the keys of a head, besides their panels.
@@ -90,7 +90,7 @@ pub fn fixed_scores(
     (weights, stride): (&mut Aligned<u16>, usize),
     sums: &mut [f32],
 ) {
-    let (tokens, k) = (keys.n(), padded(head_dim));
+    let (tokens, k) = (keys.n(), isa.dot_tile().padded(head_dim));
     let scale = scale * LOG2_E;
     let most = if biases.is_empty() { 0.0 } else { rows.set_biases(tokens, biases) };
     let size = scale.abs() * fixed.scale_max * 127.0 * head_dim as f32;

@@ -4,7 +4,7 @@
 //! after them.
 
 use super::activation::{Activation, activate, activate_int8, gate};
-use super::arch::{Aligned, Isa, LINEAR_TILE, LinearTile, TILE_MAX, TileOf, per_isa};
+use super::arch::{Aligned, IntegerTile, Isa, LINEAR_TILE, LinearTile, TILE_MAX, TileOf, per_isa};
 use super::columns::array_at;
 use super::elementwise::add;
 use super::epilogue::{Epilogue, Int8Tile, f32_epilogue, int8_epilogue};
@@ -111,6 +111,8 @@ pub struct FusedMlpScratch {
 
 /// Bytes that the rows between two layers may take: half of a small core's second-level cache.
 const BLOCK_BYTES: usize = 256 << 10;
+/// The same with matrix registers, whose tiles have more rows: a quarter of the cache of the Xeons that have them.
+const BLOCK_BYTES_MATRIX: usize = 512 << 10;
 
 impl FusedMlp {
     /// Values of a row in.
@@ -126,7 +128,8 @@ impl FusedMlp {
     /// Rows that fit the cache at a time.
     pub fn block_rows(&self, isa: Isa) -> usize {
         let widest = self.layers.iter().map(|layer| layer.weights.n()).max().unwrap_or(1).max(self.k());
-        (BLOCK_BYTES / (4 * widest)).max(isa.tile_rows()).min(128)
+        let bytes = if isa.dot_tile().mr < 32 { BLOCK_BYTES } else { BLOCK_BYTES_MATRIX };
+        (bytes / (4 * widest)).max(isa.tile_rows()).min(128)
     }
 
     /// Runs `count` rows: `input(i)` is row i, `[k]`; `out` is `[count, n]`, `residual` the same or empty.
@@ -178,13 +181,21 @@ impl FusedMlp {
         match (&layer.weights, index.checked_sub(1)) {
             (Weights::Int8(_), None) => {
                 quantized.resize(isa, count, k);
-                (0..count).for_each(|i| quantized.set_row(isa, i, self.normalized(isa, input(i), row)));
+                for i in 0..count {
+                    match &self.norm {
+                        Some(norm) => {
+                            let range = layer_norm(isa, input(i), &norm.scale, &norm.shift, norm.eps, row);
+                            quantized.set_row_within(isa, i, row, range);
+                        }
+                        None => quantized.set_row(isa, i, input(i)),
+                    }
+                }
             }
             (Weights::Int8(_), Some(before)) => {
                 quantized.resize(isa, count, k);
                 for (i, values) in from.chunks_exact_mut(k).take(count).enumerate() {
-                    self.layers[before].activate(isa, values);
-                    quantized.set_row(isa, i, values);
+                    let range = self.layers[before].activate_range(isa, values);
+                    quantized.set_row_within(isa, i, values, range);
                 }
             }
             (Weights::Half(panels), None) => {
@@ -211,7 +222,7 @@ impl FusedMlp {
 
     fn normalize(&self, isa: Isa, row: &[f32], to: &mut [f32]) {
         match &self.norm {
-            Some(norm) => layer_norm(isa, row, &norm.scale, &norm.shift, norm.eps, to),
+            Some(norm) => _ = layer_norm(isa, row, &norm.scale, &norm.shift, norm.eps, to),
             None => to.copy_from_slice(row),
         }
     }
@@ -246,6 +257,17 @@ impl Linear {
         add(isa, residual, out);
     }
 
+    /// [`Linear::activate`], and the smallest and the largest of zero and the results.
+    fn activate_range(&self, isa: Isa, values: &mut [f32]) -> (f32, f32) {
+        match (self.activation, &self.weights) {
+            (Activation::Gelu, Weights::Int8(_) | Weights::Half(_)) if !self.gated => isa.gelu_rough_range(values),
+            _ => {
+                self.activate(isa, values);
+                isa.range(values, (0.0, 0.0))
+            }
+        }
+    }
+
     /// The activation of what [`Linear::multiply`] gave; a gate has done it already.
     fn activate(&self, isa: Isa, values: &mut [f32]) {
         match (self.activation, &self.weights) {
@@ -275,22 +297,30 @@ struct Product<'a> {
 fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &PackedI8, product: &Product, out: &mut [f32]) {
     let Product { count, bias, residual } = *product;
     let (tile, n) = (isa.dot_tile(), panels.n());
-    let k = super::packed::padded(panels.k());
+    let (k, products) = (tile.padded(panels.k()), isa.products());
     let mut acc = TileOf([0; TILE_MAX]);
     for (index, first) in (0..n).step_by(tile.nr).enumerate() {
         let columns = tile.nr.min(n - first);
         let (panel, range) = (panels.panel(index), first..first + columns);
         let (sums, column_scales) = (&panels.sums()[range.clone()], &panels.scales()[range.clone()]);
         let epilogue = Epilogue { sums, column_scales, bias: &bias[range] };
+        let whole = columns == tile.nr && columns.is_multiple_of(16);
         let mut done = 0;
         if isa.has_linear_tile() && columns == LINEAR_TILE && panels.is_small(index) {
             done = multiply_fused(isa, rows, panel, epilogue, product, (n, first), out);
         }
         for row in (done..count).step_by(tile.mr) {
             let (bytes, stride) = rows.rows(row);
-            isa.dot(bytes, stride, panel, k, &mut acc);
-            let (rows, at) = (rows.parameters(row, tile.mr.min(count - row)), row * n + first);
+            products.dot(bytes, stride, panel, k, &mut acc);
+            let (here, at) = (tile.mr.min(count - row), row * n + first);
             let residual = if residual.is_empty() { residual } else { &residual[at..] };
+            let rows = rows.parameters(row, here);
+            if whole {
+                let Epilogue { column_scales, bias, .. } = epilogue;
+                let tile = IntegerTile { acc: &acc.0, rows, factor: 1.0, sums, column_scales, bias, stride: n };
+                isa.finish_int8(&tile, residual, &mut out[at..]);
+                continue;
+            }
             let tile = Int8Tile { nr: tile.nr, acc: &acc.0, rows, stride: n };
             int8_epilogue(isa, &tile, &epilogue, residual, &mut out[at..]);
         }
@@ -347,13 +377,14 @@ fn multiply_f32_body(isa: Isa, rows: &[f32], panels: &PackedF32, product: &Produ
 fn multiply_half_body(isa: Isa, rows: &HalfRows, panels: &PackedHalf, product: &Product, out: &mut [f32]) {
     let Product { count, bias, residual } = *product;
     let (tile, n, depth) = (isa.half_tile().expect("it packed the weights"), panels.n(), panels.depth());
+    let products = isa.products();
     let mut acc = TileOf([0.0; TILE_MAX]);
     for (index, first) in (0..n).step_by(tile.nr).enumerate() {
         let columns = tile.nr.min(n - first);
         let panel = panels.panel(index);
         for row in (0..count).step_by(tile.mr) {
             let (values, stride) = rows.rows(row);
-            isa.half(values, stride, panel, depth, &mut acc);
+            products.half(values, stride, panel, depth, &mut acc);
             let at = row * n + first;
             let residual = if residual.is_empty() { residual } else { &residual[at..] };
             let (rows, bias) = (tile.mr.min(count - row), &bias[first..first + columns]);

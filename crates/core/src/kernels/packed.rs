@@ -1,6 +1,6 @@
 //! Packed weights: right-hand sides of matrix products in the order in which the tiles of an instruction set read them.
 
-use super::arch::{Aligned, HalfFormat, HalfTile, Isa, K_STEP, per_isa, to_half};
+use super::arch::{Aligned, HalfFormat, HalfTile, Isa};
 use super::columns::{array_at, array_at_mut, column_chunks};
 
 /// An int8 matrix `[k, n]` with one scale per column, packed as panels `[n / nr][k / kr][nr][kr]`; the padding is zero.
@@ -16,11 +16,6 @@ pub struct PackedI8 {
     scales: Vec<f32>,
     /// The sum of the magnitudes of each column, padded.
     magnitudes: Vec<i32>,
-}
-
-/// `k` rounded up to a multiple of [`K_STEP`].
-pub fn padded(k: usize) -> usize {
-    k.next_multiple_of(K_STEP)
 }
 
 /// `values` into column `at` of a panel `[k / KR][nr][KR]`.
@@ -47,8 +42,9 @@ impl PackedI8 {
 
     /// Makes room for a `[k, n]` matrix; [`PackedI8::set_column`] then sets its content.
     pub fn resize(&mut self, k: usize, n: usize) {
-        let columns = n.next_multiple_of(self.isa.dot_tile().nr);
-        self.data.resize(columns * padded(k));
+        let tile = self.isa.dot_tile();
+        let columns = n.next_multiple_of(tile.nr);
+        self.data.resize(columns * tile.padded(k));
         if k != self.k {
             // the padding of a column lies elsewhere now
             self.data.fill(0);
@@ -76,7 +72,8 @@ impl PackedI8 {
     pub fn set_column(&mut self, c: usize, values: &[i8], scale: f32) {
         assert!(c < self.n && values.len() == self.k);
         let tile = self.isa.dot_tile();
-        let panel = &mut self.data[c / tile.nr * tile.nr * padded(self.k)..][..tile.nr * padded(self.k)];
+        let len = tile.nr * tile.padded(self.k);
+        let panel = &mut self.data[c / tile.nr * len..][..len];
         let at = c % tile.nr;
         match tile.kr {
             1 => scatter::<1>(values, panel, tile.nr, at),
@@ -124,8 +121,9 @@ impl PackedI8 {
 
     /// Panel number `index`.
     pub fn panel(&self, index: usize) -> &[i8] {
-        let nr = self.isa.dot_tile().nr;
-        &self.data[index * nr * padded(self.k)..][..nr * padded(self.k)]
+        let tile = self.isa.dot_tile();
+        let len = tile.nr * tile.padded(self.k);
+        &self.data[index * len..][..len]
     }
 }
 
@@ -200,6 +198,7 @@ impl PackedF32 {
 /// A matrix `[k, n]` in half precision, packed as panels `[n / nr][k / kr][nr][kr]`; the padding is zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PackedHalf {
+    isa: Isa,
     tile: HalfTile,
     k: usize,
     n: usize,
@@ -211,18 +210,22 @@ pub struct PackedHalf {
 impl PackedHalf {
     /// Empty; `None` on an instruction set without half-precision products.
     pub fn new(isa: Isa) -> Option<PackedHalf> {
-        isa.half_tile().map(|tile| PackedHalf { tile, k: 0, n: 0, data: Aligned::default(), row: Vec::new() })
+        isa.half_tile().map(|tile| PackedHalf { isa, tile, k: 0, n: 0, data: Aligned::default(), row: Vec::new() })
     }
 
     /// Makes room for a `[k, n]` matrix; the setters then set its content.
     pub fn resize(&mut self, k: usize, n: usize) {
+        self.data.resize(n.next_multiple_of(self.tile.nr) * self.tile.padded(k));
+        if k != self.k {
+            // the padding lies elsewhere now
+            self.data.fill(0);
+        }
         (self.k, self.n) = (k, n);
-        self.data.resize(n.next_multiple_of(self.tile.nr) * self.depth());
     }
 
     /// `k` with its padding.
     pub fn depth(&self) -> usize {
-        self.k.next_multiple_of(self.tile.kr)
+        self.tile.padded(self.k)
     }
 
     /// Rows of the matrix, without padding.
@@ -240,11 +243,11 @@ impl PackedHalf {
     pub fn set_rows(&mut self, i: usize, row: &[f32], next: Option<&[f32]>) {
         let (HalfTile { nr, kr, .. }, depth, n) = (self.tile, self.depth(), self.n);
         assert!(i < self.k && i.is_multiple_of(2) && row.len() == n && next.is_none_or(|next| next.len() == n));
-        self.row.resize(2 * n, 0);
-        let (upper, lower) = self.row.split_at_mut(n);
-        to_half(row, upper);
+        self.row.resize(self.row.len().max(2 * n), 0);
+        let (upper, lower) = self.row[..2 * n].split_at_mut(n);
+        self.isa.round_half(row, 1.0, upper);
         match next {
-            Some(next) => to_half(next, lower),
+            Some(next) => self.isa.round_half(next, 1.0, lower),
             None => lower.fill(0),
         }
         for (index, first) in (0..n).step_by(nr).enumerate() {
@@ -270,7 +273,7 @@ impl PackedHalf {
         let (HalfTile { nr, kr, .. }, depth, n) = (self.tile, self.depth(), self.n);
         assert!(i < self.k && row.len() == n);
         self.row.resize(self.row.len().max(n), 0);
-        to_half(row, &mut self.row[..n]);
+        self.isa.round_half(row, 1.0, &mut self.row[..n]);
         for (index, values) in self.row[..n].chunks(nr).enumerate() {
             let at = (index * depth + i / kr * kr) * nr + i % kr;
             self.data[at..].iter_mut().step_by(kr).zip(values).for_each(|(to, from)| *to = *from);
@@ -288,11 +291,14 @@ impl PackedHalf {
     pub fn set_column(&mut self, c: usize, values: &[f32]) {
         assert!(c < self.n && values.len() == self.k);
         let (HalfTile { nr, kr, .. }, depth) = (self.tile, self.depth());
-        self.row.resize(values.len(), 0);
-        to_half(values, &mut self.row);
+        self.row.resize(self.row.len().max(depth), 0);
+        self.isa.round_half(values, 1.0, &mut self.row[..depth]);
         let panel = &mut self.data[c / nr * nr * depth..][..nr * depth];
-        for (i, value) in self.row.iter().chain(std::iter::repeat(&0)).take(depth).enumerate() {
-            panel[i / kr * kr * nr + c % nr * kr + i % kr] = *value;
+        if kr == 2 {
+            let pairs = panel.as_chunks_mut::<2>().0.iter_mut().skip(c % nr).step_by(nr);
+            pairs.zip(self.row.as_chunks::<2>().0).for_each(|(to, pair)| *to = *pair);
+        } else {
+            panel.iter_mut().skip(c % nr).step_by(nr).zip(&self.row).for_each(|(to, value)| *to = *value);
         }
     }
 
@@ -321,21 +327,16 @@ impl HalfRows {
 
     /// Row `i`; what is left of its last step along k becomes zero.
     pub fn set_row(&mut self, isa: Isa, i: usize, values: &[f32]) {
-        round_row(isa, values, &mut self.values[i * self.stride..][..self.stride]);
+        self.set_scaled_row(isa, i, values, 1.0);
+    }
+
+    /// [`HalfRows::set_row`] of the values times `factor`.
+    pub fn set_scaled_row(&mut self, isa: Isa, i: usize, values: &[f32], factor: f32) {
+        isa.round_half(values, factor, &mut self.values[i * self.stride..][..self.stride]);
     }
 
     /// The rows from `first` on, and the values from one to the next.
     pub fn rows(&self, first: usize) -> (&[u16], usize) {
         (&self.values[first * self.stride..], self.stride)
     }
-}
-
-#[inline(always)]
-fn round_row_body(values: &[f32], to: &mut [u16]) {
-    to_half(values, to);
-    to[values.len()..].fill(0);
-}
-
-per_isa! {
-    fn round_row(values: &[f32], to: &mut [u16]) = round_row_body;
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa, to_half};
+use super::arch::{Aligned, Isa, Matrix, TILE_MAX, TileOf, per_isa};
 use super::packed::{PackedF32, PackedHalf};
 use super::workers::Workers;
 
@@ -111,7 +111,8 @@ fn f32_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels
             let start = (first + pixel).min(pixels.saturating_sub(tile.mr));
             multiply(isa, &features[start * channels..], channels, panels.panel(index), &mut acc);
             let acc = &acc.0[(first + pixel - start) * tile.nr..];
-            transpose(acc, tile.nr, tile.nr.min(rows - left), tile.mr.min(count - pixel), &mut to[left * STRIP + pixel..]);
+            let shape = (tile.mr.min(count - pixel), tile.nr.min(rows - left));
+            isa.transpose(Matrix { values: acc, stride: tile.nr, shape }, &mut to[left * STRIP + pixel..], STRIP);
         }
     }
 }
@@ -121,26 +122,17 @@ fn f32_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels
 fn half_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels: &PackedHalf, half: &mut Aligned<u16>, to: &mut [f32]) {
     let (tile, rows, depth) = (isa.half_tile().expect("it packed the embeddings"), panels.n(), panels.depth());
     let count = STRIP.min(features.len() / channels - first);
+    let products = isa.products();
     half.resize(STRIP.next_multiple_of(tile.mr) * depth);
     for (pixel, to) in features[first * channels..].chunks_exact(channels).take(count).zip(half.chunks_exact_mut(depth)) {
-        to_half(pixel, to);
-        to[channels..].fill(0);
+        isa.round_half(pixel, 1.0, to);
     }
     let mut acc = TileOf([0.0; TILE_MAX]);
     for (index, left) in (0..rows).step_by(tile.nr).enumerate() {
         for pixel in (0..count).step_by(tile.mr) {
-            isa.half(&half[pixel * depth..], depth, panels.panel(index), depth, &mut acc);
-            transpose(&acc.0, tile.nr, tile.nr.min(rows - left), tile.mr.min(count - pixel), &mut to[left * STRIP + pixel..]);
-        }
-    }
-}
-
-/// `to[column * STRIP + row] = acc[row * nr + column]`.
-#[inline(always)]
-fn transpose(acc: &[f32], nr: usize, columns: usize, rows: usize, to: &mut [f32]) {
-    for column in 0..columns {
-        for (row, to) in to[column * STRIP..][..rows].iter_mut().enumerate() {
-            *to = acc[row * nr + column];
+            products.half(&half[pixel * depth..], depth, panels.panel(index), depth, &mut acc);
+            let shape = (tile.mr.min(count - pixel), tile.nr.min(rows - left));
+            isa.transpose(Matrix { values: &acc.0, stride: tile.nr, shape }, &mut to[left * STRIP + pixel..], STRIP);
         }
     }
 }

@@ -1,22 +1,12 @@
 //! Activations to int8, one scale per token.
 
+pub use super::arch::Row;
 use super::arch::{ActivationForm, Aligned, DotTile, Isa, K_STEP, per_isa};
-use super::packed::padded;
 
-/// The smallest and the largest of zero and the values of `row`, limited to 1e38; NaN is left out.
+/// A range limited to 1e38.
 #[inline(always)]
-fn range(isa: Isa, row: &[f32]) -> (f32, f32) {
-    let (lowest, highest) = isa.range(row, (0.0, 0.0));
-    (lowest.max(-1e38), highest.min(1e38))
-}
-
-/// How the values of one row became integers: `value = scale * (integer - zero)`.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Row {
-    /// The size of a step; 0 for a row of zeros.
-    pub scale: f32,
-    /// The integer that stands for 0.0.
-    pub zero: i32,
+fn limited((low, high): (f32, f32)) -> (f32, f32) {
+    (low.max(-1e38), high.min(1e38))
 }
 
 /// Integers from -128 to 127 cover the row from its smallest to its largest value, and zero exactly: the output of a GELU is hardly
@@ -33,7 +23,7 @@ fn asymmetric((low, high): (f32, f32)) -> (Row, f32) {
 
 /// `to = round(row / scale)` in -127..=127 with `scale = max |row| / 127`: no zero point, for the right-hand side of a product.
 pub fn quantize_symmetric(isa: Isa, row: &[f32], to: &mut [i8]) -> f32 {
-    let (low, high) = range(isa, row);
+    let (low, high) = limited(isa.range(row, (0.0, 0.0)));
     let largest = if -low > high { -low } else { high };
     if largest < 1e-30 {
         to[..row.len()].fill(0);
@@ -74,9 +64,9 @@ impl Activations {
     pub fn resize(&mut self, isa: Isa, rows: usize, k: usize) {
         let tile = isa.dot_tile();
         let rows = rows.next_multiple_of(tile.mr);
-        self.stride = padded(k) * tile.form.bytes();
+        self.stride = tile.padded(k) * tile.form.bytes();
         self.bytes.resize(rows * self.stride);
-        self.row.resize(padded(k));
+        self.row.resize(tile.padded(k));
         self.parameters.resize(rows, Row::default());
         self.scales.resize(rows, 0.0);
         self.zeros.resize(rows, 0.0);
@@ -84,8 +74,13 @@ impl Activations {
 
     /// Quantizes `values` into row `row`.
     pub fn set_row(&mut self, isa: Isa, row: usize, values: &[f32]) {
+        self.set_row_within(isa, row, values, isa.range(values, (0.0, 0.0)));
+    }
+
+    /// [`Activations::set_row`] where the smallest and the largest of zero and the values, NaN left out, are known.
+    pub fn set_row_within(&mut self, isa: Isa, row: usize, values: &[f32], range: (f32, f32)) {
         let DotTile { mr, form, interleaved, .. } = isa.dot_tile();
-        let (Row { scale, zero }, inverse) = asymmetric(range(isa, values));
+        let (Row { scale, zero }, inverse) = asymmetric(limited(range));
         let to = &mut self.bytes[row * self.stride..];
         match form {
             ActivationForm::Signed if interleaved => {

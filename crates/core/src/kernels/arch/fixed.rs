@@ -49,7 +49,7 @@ impl Isa {
     /// A tile of scores in fixed point: `((a panel) scales - zeros sums) factors`, rounded to the nearest, ties to even, plus biases that are rounded so, too;
     /// the bits of an i16.
     ///
-    /// `a` and `panel` are those of [`Isa::dot`], `k` is 256 at most. Panics on an instruction set without
+    /// `a` and `panel` are those of [`Products::dot`](super::Products::dot), `k` is 256 at most. Panics on an instruction set without
     /// [`Isa::has_fixed_scores`]: a bug of the caller.
     #[inline(always)]
     pub fn fixed_scores(self, a: &[u8], panel: &[i8], k: usize, tile: &FixedTile, to: &mut [u16]) {
@@ -190,7 +190,7 @@ mod tests {
                 let mut panel = bytes(k * 8, 2);
                 panel[..k].fill(127);
                 let mut acc = TileOf([0; super::super::tile::TILE_MAX]);
-                isa.dot(&a, k, &panel, k, &mut acc);
+                isa.products().dot(&a, k, &panel, k, &mut acc);
                 let eight = |seed: u32, scale: f32| -> [f32; 8] { std::array::from_fn(|i| numbers(8, seed)[i] * scale) };
                 let zeros = eight(5, 128.0).map(f32::round);
                 let (factors, scales, sums) = (eight(3, 0.1), eight(4, 0.1), eight(6, 90.0));

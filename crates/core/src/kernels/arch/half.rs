@@ -44,6 +44,11 @@ impl HalfFormat {
 }
 
 impl Isa {
+    /// Whether tiles are computed by matrix registers (AMX): products are cheap there against what is around them.
+    pub fn has_matrix_registers(self) -> bool {
+        self.half_tile().is_some_and(|tile| tile.sums == HalfSums::EvenAndOdd)
+    }
+
     /// Whether the half-precision tile multiplies bfloat16, whose range is that of f32.
     pub fn has_bf16(self) -> bool {
         self.half_tile().is_some() && HalfFormat::NATIVE == HalfFormat::Bf16
@@ -110,11 +115,11 @@ pub fn to_half(from: &[f32], to: &mut [u16]) {
     }
 }
 
-/// The definition of [`Isa::half`](super::Isa::half) for tiles of this shape: the same bits, but for the payload of a NaN.
+/// The definition of [`Products::half`](super::Products::half) for tiles of this shape: the same bits, but for the payload of a NaN.
 ///
 /// `a` holds `mr` rows, `stride` values apart; `panel` is `[k / kr][nr][kr]`; `acc` gets `[mr][nr]`.
 pub fn multiply(tile: HalfTile, a: &[u16], stride: usize, panel: &[u16], k: usize, acc: &mut TileOf<f32>) {
-    let HalfTile { mr, nr, kr, sums } = tile;
+    let HalfTile { mr, nr, kr, sums, .. } = tile;
     for (r, c) in (0..mr).flat_map(|r| (0..nr).map(move |c| (r, c))) {
         let left = &a[r * stride..][..k];
         let right: Vec<u16> = (0..k).map(|i| panel[i / kr * kr * nr + c * kr + i % kr]).collect();

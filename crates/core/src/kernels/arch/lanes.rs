@@ -14,6 +14,7 @@ use super::simd::{Lanes, Simd};
 use super::token::Scalar;
 #[cfg(target_arch = "x86_64")]
 use super::token::{Avx2, Avx512Bf16, Avx512Vnni};
+use crate::kernels::columns::{array_at, array_at_mut};
 
 /// Calls `step` with sixteen values after the other, the last ones filled up with `fill`.
 #[inline(always)]
@@ -31,26 +32,51 @@ fn fold<S: Simd, R>(simd: S, row: &[f32], fill: f32, start: R, step: impl Fn(R, 
     state
 }
 
+/// The same with two states in turns, sixteen values for one, sixteen for the other: a step need not wait for the one before it.
+#[inline(always)]
+fn fold_two<S: Simd, R: Copy>(simd: S, row: &[f32], fill: f32, start: R, step: impl Fn(R, S::Vector) -> R) -> [R; 2] {
+    let (pairs, rest) = row.as_chunks::<32>();
+    let [mut even, mut odd] = [start; 2];
+    for [low, high] in pairs.iter().map(|pair| pair.as_chunks::<16>().0).map(|halves| [&halves[0], &halves[1]]) {
+        even = step(even, simd.load(low));
+        odd = step(odd, simd.load(high));
+    }
+    [fold(simd, rest, fill, even, step), odd]
+}
+
 #[inline(always)]
 fn sum<S: Simd>(simd: S, row: &[f32]) -> f32 {
-    fold(simd, row, 0.0, simd.splat(0.0), |sum, values: S::Vector| sum.add(values)).reduce_add()
+    let [even, odd] = fold_two(simd, row, 0.0, simd.splat(0.0), |sum, values: S::Vector| sum.add(values));
+    even.add(odd).reduce_add()
 }
 
 #[inline(always)]
 fn moments<S: Simd>(simd: S, row: &[f32]) -> (f32, f32) {
     let mean = sum(simd, row) / row.len() as f32;
-    let squares = fold(simd, row, mean, simd.splat(0.0), |sum, values: S::Vector| {
+    let [even, odd] = fold_two(simd, row, mean, simd.splat(0.0), |sum, values: S::Vector| {
         let difference = values.sub(simd.splat(mean));
         difference.mul_add(difference, sum)
     });
-    (mean, squares.reduce_add() / row.len() as f32)
+    (mean, even.add(odd).reduce_add() / row.len() as f32)
+}
+
+/// The smallest and the largest of the values so far.
+type Bounds<S> = (<S as Simd>::Vector, <S as Simd>::Vector);
+
+#[inline(always)]
+fn widen<S: Simd>((low, high): Bounds<S>, values: S::Vector) -> Bounds<S> {
+    (values.min(low), values.max(high))
+}
+
+#[inline(always)]
+fn reduce<S: Simd>([(low, high), (lower, higher)]: [Bounds<S>; 2]) -> (f32, f32) {
+    (low.min(lower).reduce_min(), high.max(higher).reduce_max())
 }
 
 #[inline(always)]
 fn range<S: Simd>(simd: S, row: &[f32], start: (f32, f32)) -> (f32, f32) {
     let start = (simd.splat(start.0), simd.splat(start.1));
-    let (low, high) = fold(simd, row, f32::NAN, start, |(low, high), values: S::Vector| (values.min(low), values.max(high)));
-    (low.reduce_min(), high.reduce_max())
+    reduce::<S>(fold_two(simd, row, f32::NAN, start, |bounds, values| widen::<S>(bounds, values)))
 }
 
 /// `to = function(row)`, sixteen values at a time; the last ones are filled up with zeros.
@@ -72,7 +98,7 @@ fn map<T: Copy>(row: &[f32], to: &mut [T], function: impl Fn(&[f32; 16]) -> [T; 
 fn gelu<S: Simd>(simd: S, values: &mut [f32]) {
     let (chunks, rest) = values.as_chunks_mut::<16>();
     for chunk in chunks {
-        *chunk = gelu_rough(simd.load(chunk)).store();
+        gelu_rough(simd.load(chunk)).write(chunk);
     }
     for value in rest {
         *value = gelu_rough(*value);
@@ -122,6 +148,80 @@ fn round_symmetric<S: Simd>(simd: S, row: &[f32], inverse: f32, to: &mut [i8]) {
     );
 }
 
+/// The two bounds of [`fold_two`] when nothing has been seen but zero.
+#[inline(always)]
+fn at_zero<S: Simd>(simd: S) -> [Bounds<S>; 2] {
+    [(simd.splat(0.0), simd.splat(0.0)); 2]
+}
+
+#[inline(always)]
+fn gelu_range<S: Simd>(simd: S, values: &mut [f32]) -> (f32, f32) {
+    #[inline(always)]
+    fn sixteen<S: Simd>(simd: S, values: &mut [f32; 16], bounds: Bounds<S>) -> Bounds<S> {
+        let results = gelu_rough(simd.load(values));
+        results.write(values);
+        widen::<S>(bounds, results)
+    }
+    let [mut even, mut odd] = at_zero(simd);
+    let (pairs, rest) = values.as_chunks_mut::<32>();
+    for pair in pairs {
+        let [low, high] = pair.as_chunks_mut().0 else { unreachable!("two times sixteen") };
+        (even, odd) = (sixteen(simd, low, even), sixteen(simd, high, odd));
+    }
+    let (chunks, rest) = rest.as_chunks_mut();
+    for chunk in chunks {
+        even = sixteen(simd, chunk, even);
+    }
+    for value in rest {
+        *value = gelu_rough(*value);
+        odd = widen::<S>(odd, simd.splat(*value));
+    }
+    reduce::<S>([even, odd])
+}
+
+#[inline(always)]
+fn layer_norm<S: Simd>(simd: S, row: &[f32], scale: &[f32], shift: &[f32], eps: f32, to: &mut [f32]) -> (f32, f32) {
+    let len = row.len();
+    assert!(scale.len() == len && shift.len() == len && to.len() == len);
+    let (mean, variance) = moments(simd, row);
+    let inverse = 1.0 / (variance + eps).sqrt();
+    let sixteen = NormOf { simd, mean: simd.splat(mean), inverse: simd.splat(inverse) };
+    let [mut even, mut odd] = at_zero(simd);
+    let mut at = 0;
+    while at + 32 <= len {
+        even = sixteen.apply([row, scale, shift], to, at, even);
+        odd = sixteen.apply([row, scale, shift], to, at + 16, odd);
+        at += 32;
+    }
+    if at + 16 <= len {
+        even = sixteen.apply([row, scale, shift], to, at, even);
+        at += 16;
+    }
+    for i in at..len {
+        to[i] = ((row[i] - mean) * inverse).mul_add(scale[i], shift[i]);
+        odd = widen::<S>(odd, simd.splat(to[i]));
+    }
+    reduce::<S>([even, odd])
+}
+
+/// Layer norm of sixteen values whose mean and deviation are known.
+struct NormOf<S: Simd> {
+    simd: S,
+    mean: S::Vector,
+    inverse: S::Vector,
+}
+
+impl<S: Simd> NormOf<S> {
+    #[inline(always)]
+    fn apply(&self, [row, scale, shift]: [&[f32]; 3], to: &mut [f32], at: usize, bounds: Bounds<S>) -> Bounds<S> {
+        let simd = self.simd;
+        let centred = simd.load(array_at(row, at)).sub(self.mean).mul(self.inverse);
+        let values = centred.mul_add(simd.load(array_at(scale, at)), simd.load(array_at(shift, at)));
+        values.write(array_at_mut(to, at));
+        widen::<S>(bounds, values)
+    }
+}
+
 /// Softmax of one row, sixteen values at a time: `e^(value - max)` to the precision of the coefficients, and the sum of all.
 struct Softmax<S: Simd, const N: usize> {
     simd: S,
@@ -134,7 +234,8 @@ impl<S: Simd, const N: usize> Softmax<S, N> {
     /// The largest value is that of the numbers; NaN is left out.
     #[inline(always)]
     fn of(simd: S, row: &[f32], coefficients: [f32; N]) -> Self {
-        let max = fold(simd, row, f32::NAN, simd.splat(f32::NEG_INFINITY), |max, values: S::Vector| values.max(max)).reduce_max();
+        let [even, odd] = fold_two(simd, row, f32::NAN, simd.splat(f32::NEG_INFINITY), |max, values: S::Vector| values.max(max));
+        let max = even.max(odd).reduce_max();
         Softmax { simd, max: simd.splat(max), coefficients, sum: simd.splat(0.0) }
     }
 
@@ -167,7 +268,7 @@ fn softmax<S: Simd, const N: usize>(simd: S, row: &mut [f32], coefficients: [f32
     let mut softmax = Softmax::<S, N>::of(simd, row, coefficients);
     let (chunks, rest) = row.as_chunks_mut::<16>();
     for chunk in chunks {
-        *chunk = softmax.next(chunk).store();
+        softmax.next(chunk).write(chunk);
     }
     let last = softmax.rest(rest);
     rest.copy_from_slice(&last[..rest.len()]);
@@ -199,6 +300,23 @@ fn softmax_half<S: Simd>(simd: S, row: &[f32], to: &mut [u16]) -> f32 {
     rest_to.fill(0);
     rest_to[..rest.len()].copy_from_slice(&last[..rest.len()]);
     softmax.inverse_sum()
+}
+
+#[inline(always)]
+fn round_half<S: Simd>(simd: S, row: &[f32], factor: f32, to: &mut [u16]) {
+    let factor = simd.splat(factor);
+    let (chunks, rest) = row.as_chunks::<16>();
+    let (to, rest_to) = to.split_at_mut(chunks.len() * 16);
+    for (chunk, to) in chunks.iter().zip(to.as_chunks_mut::<16>().0) {
+        simd.store_half(simd.load(chunk).mul(factor), to);
+    }
+    rest_to.fill(0);
+    if !rest.is_empty() {
+        let (mut last, mut half) = ([0.0; 16], [0; 16]);
+        last[..rest.len()].copy_from_slice(rest);
+        simd.store_half(simd.load(&last).mul(factor), &mut half);
+        rest_to[..rest.len()].copy_from_slice(&half[..rest.len()]);
+    }
 }
 
 /// One function of a row for every instruction set.
@@ -234,6 +352,8 @@ macro_rules! row_function {
     };
 }
 
+pub(super) use row_function;
+
 row_function! {
     /// Mean and variance of a row, the mean first.
     moments = moments(row: &[f32]) -> (f32, f32)
@@ -260,6 +380,15 @@ row_function! {
     gelu_rough = gelu(values: &mut [f32])
 }
 row_function! {
+    /// [`Isa::gelu_rough`], and the smallest and the largest of zero and the results; NaN is left out.
+    gelu_rough_range = gelu_range(values: &mut [f32]) -> (f32, f32)
+}
+row_function! {
+    /// `to = (row - mean) / sqrt(variance + eps) * scale + shift`, as [`Isa::moments`] has them; gives the smallest and the largest of zero and
+    /// the results, NaN left out. The four slices have one length.
+    layer_norm = layer_norm(row: &[f32], scale: &[f32], shift: &[f32], eps: f32, to: &mut [f32]) -> (f32, f32)
+}
+row_function! {
     /// Softmax without the division: `row = e^(row - max)`; gives 1 / sum. NaN stays NaN and makes the sum NaN.
     softmax = softmax_exact(row: &mut [f32]) -> f32
 }
@@ -268,29 +397,43 @@ row_function! {
     softmax_rough = softmax_rough(row: &mut [f32]) -> f32
 }
 
-impl Isa {
+/// One function of a row whose results are in the format of half-precision tiles.
+macro_rules! half_row_function {
+    ($(#[$meta:meta])* $name:ident = $generic:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
+        impl Isa {
+            $(#[$meta])*
+            #[inline]
+            pub fn $name(self, $($arg: $type),*) $(-> $result)? {
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx512f,avx512bf16")]
+                fn with_avx512bf16(simd: Avx512Bf16, $($arg: $type),*) $(-> $result)? {
+                    $generic(simd, $($arg),*)
+                }
+                match self.kind() {
+                    // SAFETY: an `Avx512Bf16` token exists only where the CPU has AVX-512 F and BF16.
+                    #[cfg(target_arch = "x86_64")]
+                    Kind::Avx512Bf16(simd) => unsafe { with_avx512bf16(simd, $($arg),*) },
+                    // SAFETY: an `Amx` token exists only where the CPU has AVX-512 F and BF16.
+                    #[cfg(target_arch = "x86_64")]
+                    Kind::Amx(simd) => unsafe { with_avx512bf16(simd.into(), $($arg),*) },
+                    #[cfg(target_arch = "aarch64")]
+                    Kind::Dotprod(simd) => $generic(super::token::Neon::from(simd), $($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    Kind::I8mm(simd) => $generic(super::token::Neon::from(simd), $($arg),*),
+                    _ => $generic(Scalar, $($arg),*),
+                }
+            }
+        }
+    };
+}
+
+half_row_function! {
     /// [`Isa::softmax_rough`] in the format of half-precision tiles; `to` gets zeros where the row has ended.
-    #[inline]
-    pub fn softmax_half(self, row: &[f32], to: &mut [u16]) -> f32 {
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512bf16")]
-        fn with_avx512bf16(simd: Avx512Bf16, row: &[f32], to: &mut [u16]) -> f32 {
-            softmax_half(simd, row, to)
-        }
-        match self.kind() {
-            // SAFETY: an `Avx512Bf16` token exists only where the CPU has AVX-512 F and BF16.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Bf16(simd) => unsafe { with_avx512bf16(simd, row, to) },
-            // SAFETY: an `Amx` token exists only where the CPU has AVX-512 F and BF16.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Amx(simd) => unsafe { with_avx512bf16(simd.into(), row, to) },
-            #[cfg(target_arch = "aarch64")]
-            Kind::Dotprod(simd) => softmax_half(super::token::Neon::from(simd), row, to),
-            #[cfg(target_arch = "aarch64")]
-            Kind::I8mm(simd) => softmax_half(super::token::Neon::from(simd), row, to),
-            _ => softmax_half(Scalar, row, to),
-        }
-    }
+    softmax_half = softmax_half(row: &[f32], to: &mut [u16]) -> f32
+}
+half_row_function! {
+    /// `to = row * factor` in the format of half-precision tiles; `to` gets zeros where the row has ended. Numbers below 2^-126 may become zero.
+    round_half = round_half(row: &[f32], factor: f32, to: &mut [u16])
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod amx;
 mod amx_permission;
 mod arithmetic;
 mod buffer;
+mod finish;
 mod fixed;
 #[cfg(target_arch = "aarch64")]
 mod fixed_aarch64;
@@ -38,18 +39,21 @@ mod starts;
 mod strided;
 mod tile;
 mod token;
+mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 pub use arithmetic::Arithmetic;
 pub use buffer::{Aligned, Element};
+pub use finish::{IntegerTile, Row};
 pub use fixed::fixed_point;
 pub use functions::{EXP, EXP_ROUGH, exp_by, gelu_rough};
-pub use half::{HalfFormat, multiply as half_multiply, to_half};
+pub use half::{HalfFormat, multiply as half_multiply};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use isa::Level;
 pub use isa::{ISAS, Isa, IsaError};
 pub use mark::{mark, vectorization_barrier};
+pub use multiply::Products;
 #[cfg(target_arch = "aarch64")]
 pub(super) use peak_aarch64 as peak;
 #[cfg(target_arch = "x86_64")]
@@ -60,6 +64,7 @@ pub use tile::{
     ActivationForm, DotTile, F16_RUN, FIXED_COLUMNS, FIXED_ROWS, FixedBiases, FixedTile, FmaTile, HalfSums, HalfTile, K_STEP, LINEAR_TILE,
     LinearTile, TILE_MAX, TileOf,
 };
+pub use transpose::Matrix;
 
 /// CPU features that matter to kernels, found at run time: for `doctor`.
 pub fn features() -> Vec<&'static str> {

@@ -3,20 +3,41 @@
 #[cfg(target_arch = "aarch64")]
 use super::aarch64;
 use super::isa::{Isa, Kind};
-use super::tile::{K_STEP, LINEAR_TILE, LinearTile, TileOf};
+use super::tile::{K_STEP, LINEAR_TILE, LinearTile, TILE_MAX, TileOf};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, x86_64};
 
+/// Products of int8 and half-precision tiles on this thread. Where matrix registers compute them, their shapes are set as long as a value
+/// lives, since setting them takes longer than a product: one value for all tiles of a loop.
+#[derive(Debug)]
+pub struct Products {
+    isa: Isa,
+    #[cfg(target_arch = "x86_64")]
+    _registers: Option<amx::Registers>,
+}
+
 impl Isa {
-    /// `acc[r][c] = sum_k a[r][k] * panel[k][c]` over `k` values (a multiple of [`K_STEP`]), exactly.
+    /// Makes this thread ready for products of tiles.
+    #[inline(always)]
+    pub fn products(self) -> Products {
+        Products {
+            isa: self,
+            #[cfg(target_arch = "x86_64")]
+            _registers: if let Kind::Amx(token) = self.kind() { Some(amx::Registers::set(token)) } else { None },
+        }
+    }
+}
+
+impl Products {
+    /// `acc[r][c] = sum_k a[r][k] * panel[k][c]` over `k` values (a multiple of the tile's `k_step`), exactly.
     ///
     /// `a` holds `mr` rows of the tile's [`ActivationForm`](super::ActivationForm), `stride` bytes apart or interleaved. A panel holds no -128: two products of i8 then fit 16 bits.
     #[inline(always)]
-    pub fn dot(self, a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
-        let tile = self.dot_tile();
-        assert!(k.is_multiple_of(K_STEP) && stride >= k * tile.form.bytes() && panel.len() >= k * tile.nr);
+    pub fn dot(&self, a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
+        let tile = self.isa.dot_tile();
+        assert!(k.is_multiple_of(tile.k_step) && stride >= k * tile.form.bytes() && panel.len() >= k * tile.nr);
         assert!(a.len() >= (tile.mr - 1) * stride + k * tile.form.bytes());
-        match self.kind() {
+        match self.isa.kind() {
             Kind::Scalar => dot_scalar(a, stride, panel, k, acc),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Avx2` token exists only where the CPU has AVX2; the assertions above hold for the lengths.
@@ -28,7 +49,8 @@ impl Isa {
             // SAFETY: both tokens exist only where the CPU has AVX-512 F, BW, VL and VNNI; the assertions above hold for the lengths.
             Kind::Avx512Vnni(_) | Kind::Avx512Bf16(_) => unsafe { x86_64::dot_avx512vnni(a, stride, panel, k, acc) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Amx` token exists only where the CPU and the kernel permit AMX; the assertions above hold for the lengths.
+            // SAFETY: an `Amx` token exists only where the CPU and the kernel permit AMX, and `self` has set the registers; the assertions above
+            // hold for the lengths.
             Kind::Amx(_) => unsafe { amx::dot(a, stride, panel, k, acc) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: NEON is part of every aarch64 target; the assertions above hold for the lengths.
@@ -42,6 +64,49 @@ impl Isa {
         }
     }
 
+    /// [`Products::half`] into rows of `to` that are `to_stride` values apart, the whole tile.
+    #[inline(always)]
+    pub fn half_rows(&self, a: &[u16], stride: usize, panel: &[u16], k: usize, to: &mut [f32], to_stride: usize) {
+        let tile = self.isa.half_tile().expect("an instruction set with half-precision products");
+        assert!(to_stride >= tile.nr && to.len() >= (tile.mr - 1) * to_stride + tile.nr);
+        #[cfg(target_arch = "x86_64")]
+        if let Kind::Amx(_) = self.isa.kind() {
+            assert!(k.is_multiple_of(tile.k_step) && stride >= k && panel.len() >= k * tile.nr && a.len() >= (tile.mr - 1) * stride + k);
+            // SAFETY: an `Amx` token exists only where the CPU and the kernel permit AMX, and `self` has set the registers; the assertions
+            // above hold for the lengths.
+            return unsafe { amx::half(a, stride, panel, k, to.as_mut_ptr(), to_stride) };
+        }
+        let mut acc = TileOf([0.0; TILE_MAX]);
+        self.half(a, stride, panel, k, &mut acc);
+        for (row, acc) in acc.0.chunks_exact(tile.nr).take(tile.mr).enumerate() {
+            to[row * to_stride..][..tile.nr].copy_from_slice(acc);
+        }
+    }
+
+    /// `acc[r][c] = sum_k a[r][k] * panel[k][c]` over `k` values, a multiple of the tile's `k_step`, in half precision.
+    ///
+    /// `a` holds `mr` rows, `stride` values apart. Panics on an instruction set without [`Isa::half_tile`]: a bug of the caller.
+    #[inline(always)]
+    pub fn half(&self, a: &[u16], stride: usize, panel: &[u16], k: usize, acc: &mut TileOf<f32>) {
+        let tile = self.isa.half_tile().expect("an instruction set with half-precision products");
+        assert!(k.is_multiple_of(tile.k_step) && stride >= k && panel.len() >= k * tile.nr && a.len() >= (tile.mr - 1) * stride + k);
+        match self.isa.kind() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Avx512Bf16` token exists only where the CPU has AVX-512 F and BF16; the assertions above hold for the lengths.
+            Kind::Avx512Bf16(_) => unsafe { x86_64::half_avx512bf16(a, stride, panel, k, acc) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Amx` token exists only where the CPU and the kernel permit AMX, and `self` has set the registers; the assertions above
+            // hold for the lengths.
+            Kind::Amx(_) => unsafe { amx::half(a, stride, panel, k, acc.0.as_mut_ptr(), tile.nr) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: both tokens exist only where the CPU has half-precision arithmetic; the assertions above hold for the lengths.
+            Kind::Dotprod(_) | Kind::I8mm(_) => unsafe { aarch64::half_fp16(a, stride, panel, k, acc) },
+            _ => unreachable!("an instruction set without a half-precision tile"),
+        }
+    }
+}
+
+impl Isa {
     /// Whether there is [`Isa::linear_tile`].
     #[inline(always)]
     pub fn has_linear_tile(self) -> bool {
@@ -52,9 +117,9 @@ impl Isa {
     }
 
     /// A tile of a linear layer from its products to its outputs, without a way through memory:
-    /// `((a panel) - zeros sums) scales column_scales + bias + residual`, the bits of [`Isa::dot`] and the int8 epilogue.
+    /// `((a panel) - zeros sums) scales column_scales + bias + residual`, the bits of [`Products::dot`] and the int8 epilogue.
     ///
-    /// `a` and `panel` are those of [`Isa::dot`], all sums are below 2^22. `residual` is empty or laid out as `to`. Panics on an instruction
+    /// `a` and `panel` are those of [`Products::dot`], all sums are below 2^22. `residual` is empty or laid out as `to`. Panics on an instruction
     /// set without [`Isa::has_linear_tile`]: a bug of the caller.
     #[inline(always)]
     #[cfg_attr(not(target_arch = "aarch64"), allow(unused_variables))]
@@ -93,30 +158,9 @@ impl Isa {
             Kind::Neon(_) | Kind::Dotprod(_) | Kind::I8mm(_) => unsafe { aarch64::fma_neon(a, stride, panel, k, acc) },
         }
     }
-
-    /// `acc[r][c] = sum_k a[r][k] * panel[k][c]` over `k` values, a multiple of `kr`, in half precision.
-    ///
-    /// `a` holds `mr` rows, `stride` values apart. Panics on an instruction set without [`Isa::half_tile`]: a bug of the caller.
-    #[inline(always)]
-    pub fn half(self, a: &[u16], stride: usize, panel: &[u16], k: usize, acc: &mut TileOf<f32>) {
-        let tile = self.half_tile().expect("an instruction set with half-precision products");
-        assert!(k.is_multiple_of(tile.kr) && stride >= k && panel.len() >= k * tile.nr && a.len() >= (tile.mr - 1) * stride + k);
-        match self.kind() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Avx512Bf16` token exists only where the CPU has AVX-512 F and BF16; the assertions above hold for the lengths.
-            Kind::Avx512Bf16(_) => unsafe { x86_64::half_avx512bf16(a, stride, panel, k, acc) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Amx` token exists only where the CPU and the kernel permit AMX; the assertions above hold for the lengths.
-            Kind::Amx(_) => unsafe { amx::half(a, stride, panel, k, acc) },
-            #[cfg(target_arch = "aarch64")]
-            // SAFETY: both tokens exist only where the CPU has half-precision arithmetic; the assertions above hold for the lengths.
-            Kind::Dotprod(_) | Kind::I8mm(_) => unsafe { aarch64::half_fp16(a, stride, panel, k, acc) },
-            _ => unreachable!("an instruction set without a half-precision tile"),
-        }
-    }
 }
 
-/// The definition of [`Isa::dot`]: tile 4x4, kr = 1.
+/// The definition of [`Products::dot`]: tile 4x4, kr = 1.
 fn dot_scalar(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut TileOf<i32>) {
     for r in 0..4 {
         for c in 0..4 {
@@ -144,7 +188,7 @@ mod tests {
     use crate::kernels::testing::numbers;
 
     /// Steps along k, so that loops that are unrolled two- and fourfold run into their ends.
-    const DEPTHS: [usize; 8] = [0, 16, 32, 48, 64, 80, 112, 400];
+    const STEPS: [usize; 8] = [0, 1, 2, 3, 4, 5, 7, 25];
 
     /// Memory that starts `offset` values behind a cache line, and what lies behind those.
     fn at<T: Copy + Default>(values: &[T], offset: usize) -> Vec<T> {
@@ -168,7 +212,7 @@ mod tests {
     fn int8_tiles_conform() {
         suite::each_isa(|isa| {
             let tile = isa.dot_tile();
-            for (k, extreme) in DEPTHS.into_iter().flat_map(|k| [(k, false), (k, true)]) {
+            for (k, extreme) in STEPS.into_iter().flat_map(|steps| [(steps * tile.k_step, false), (steps * tile.k_step, true)]) {
                 // the largest products there are, or ordinary ones; no weight is -128
                 let integer = |value: f32| match extreme {
                     true => {
@@ -202,9 +246,9 @@ mod tests {
                             ActivationForm::Wide => bytes[r * stride + 2 * i..][..2].copy_from_slice(&(value(r, i) as i16).to_ne_bytes()),
                         }
                     }
-                    let mut acc = TileOf([77; 512]);
+                    let mut acc = TileOf([77; TILE_MAX]);
                     let (bytes, panel) = (at(&bytes, offset), at(&packed(&weights, k, tile.nr, tile.kr), offset));
-                    isa.dot(&bytes[offset..], stride, &panel[offset..], k, &mut acc);
+                    isa.products().dot(&bytes[offset..], stride, &panel[offset..], k, &mut acc);
                     check(isa, &format!("k {k}, {gap} apart"), &acc, tile.mr * tile.nr, exact, 77);
                 }
             }
@@ -215,7 +259,7 @@ mod tests {
     fn f32_tiles_conform() {
         suite::each_isa(|isa| {
             let tile = isa.fma_tile();
-            for k in (0..20).chain(DEPTHS) {
+            for k in (0..20).chain(STEPS.map(|steps| 16 * steps)) {
                 let mut activations = numbers(tile.mr * k, 1);
                 let matrix = numbers(k * tile.nr, 2);
                 if k > 9 {
@@ -233,7 +277,7 @@ mod tests {
                     let spread: Vec<f32> = (0..tile.mr * stride)
                         .map(|at| if at % stride < k { activations[at / stride * k + at % stride] } else { 9.0 })
                         .collect();
-                    let mut acc = TileOf([77.0; 512]);
+                    let mut acc = TileOf([77.0; TILE_MAX]);
                     let (rows, panel) = (at(&spread, offset), at(&matrix, offset));
                     isa.fma(&rows[offset..], stride, &panel[offset..], k, &mut acc);
                     check(isa, &format!("k {k}, {gap} apart"), &acc, tile.mr * tile.nr, expected, 77.0);
@@ -247,7 +291,7 @@ mod tests {
         let half = |value: f32| HalfFormat::NATIVE.round(value);
         suite::each_isa(|isa| {
             let Some(tile) = isa.half_tile() else { return };
-            for k in (0..20).map(|k| k * tile.kr).chain([32, 34, 62, 64, 66, 100, 128, 130, 200, 406]) {
+            for k in (0..20).chain([31, 50, 64, 65, 100, 203]).map(|steps| steps * tile.k_step) {
                 let mut rows: Vec<Vec<f32>> = (0..tile.mr).map(|r| numbers(k, r as u32)).collect();
                 if k > 12 {
                     rows[0][3] = f32::NAN;
@@ -263,11 +307,11 @@ mod tests {
                     let spread = rows.iter().flat_map(|row| row.iter().copied().chain(vec![9.0; gap]).map(half));
                     let rows: Vec<u16> = spread.collect();
                     let panel = packed(&matrix, k, tile.nr, tile.kr);
-                    let mut expected = TileOf([77.0; 512]);
+                    let mut expected = TileOf([77.0; TILE_MAX]);
                     multiply(tile, &rows, stride, &panel, k, &mut expected);
-                    let mut acc = TileOf([77.0; 512]);
+                    let mut acc = TileOf([77.0; TILE_MAX]);
                     let (rows, panel) = (at(&rows, offset), at(&panel, offset));
-                    isa.half(&rows[offset..], stride, &panel[offset..], k, &mut acc);
+                    isa.products().half(&rows[offset..], stride, &panel[offset..], k, &mut acc);
                     check(isa, &format!("k {k}, {gap} apart"), &acc, tile.mr * tile.nr, |at| expected.0[at], 77.0);
                 }
             }

@@ -8,6 +8,11 @@ use super::token::Scalar;
 pub trait Lanes: Arithmetic {
     /// The lanes, in order.
     fn store(self) -> [f32; 16];
+    /// The lanes into `to`, in order.
+    #[inline(always)]
+    fn write(self, to: &mut [f32; 16]) {
+        *to = self.store();
+    }
     /// The smaller of each pair; `other` where `self` is NaN.
     fn min(self, other: Self) -> Self;
     /// The larger of each pair; `other` where `self` is NaN.
@@ -50,6 +55,24 @@ pub trait Simd: Copy {
     fn splat(self, value: f32) -> Self::Vector;
     /// The lanes, in order.
     fn load(self, values: &[f32; 16]) -> Self::Vector;
+    /// `integers - subtracted * factor`, as f32.
+    #[inline(always)]
+    fn load_difference(self, integers: &[i32; 16], subtracted: &[i32; 16], factor: i32) -> Self::Vector {
+        let mut values = [0.0; 16];
+        for ((value, integer), subtracted) in values.iter_mut().zip(integers).zip(subtracted) {
+            *value = integer.wrapping_sub(subtracted.wrapping_mul(factor)) as f32;
+        }
+        self.load(&values)
+    }
+    /// Rows become columns.
+    #[inline(always)]
+    fn transpose(self, block: &mut [[f32; 16]; 16]) {
+        for row in 0..16 {
+            for column in row + 1..16 {
+                (block[row][column], block[column][row]) = (block[column][row], block[row][column]);
+            }
+        }
+    }
     /// As [`to_half`]; numbers below 2^-126 may become zero.
     #[inline(always)]
     fn store_half(self, vector: Self::Vector, to: &mut [u16; 16]) {

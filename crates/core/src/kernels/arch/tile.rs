@@ -11,10 +11,20 @@ pub struct DotTile {
     pub nr: usize,
     /// A panel is `[k / kr][nr][kr]`.
     pub kr: usize,
+    /// Values along k that the tile takes in one step: activations and panels are padded to a multiple of it.
+    pub k_step: usize,
     /// The type of the activations.
     pub form: ActivationForm,
     /// Activations lie as `[rows / mr][k / K_STEP][mr][K_STEP]`, so that a tile reads them one after the other; else row by row.
     pub interleaved: bool,
+}
+
+impl DotTile {
+    /// `k` with its padding.
+    #[inline(always)]
+    pub fn padded(self, k: usize) -> usize {
+        k.next_multiple_of(self.k_step)
+    }
 }
 
 /// The type in which a tile takes quantized activations.
@@ -59,8 +69,18 @@ pub struct HalfTile {
     pub nr: usize,
     /// Consecutive values along k that lie side by side in a panel.
     pub kr: usize,
+    /// Values along k that the tile takes in one step: rows and panels are padded to a multiple of it, with zeros.
+    pub k_step: usize,
     /// The format, and the order of the additions.
     pub sums: HalfSums,
+}
+
+impl HalfTile {
+    /// `k` with its padding.
+    #[inline(always)]
+    pub fn padded(self, k: usize) -> usize {
+        k.next_multiple_of(self.k_step)
+    }
 }
 
 /// How a half-precision tile sums its products; the definitions are in [`half::multiply`](super::half_multiply).
@@ -143,37 +163,37 @@ pub struct FixedBiases<'a> {
 pub(super) const MAGIC: f32 = 12_582_912.0;
 
 /// Values of the largest tile of any instruction set.
-pub const TILE_MAX: usize = 512;
+pub const TILE_MAX: usize = 1024;
 
 /// The accumulators of one tile, row-major `[mr][nr]`.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
 pub struct TileOf<T>(pub [T; TILE_MAX]);
 
-/// Activations and panels are padded to a multiple of this many values along k, so that no tile needs a tail.
+/// Values of a row that lie side by side where rows are interleaved, and the step along k of every int8 tile but that of matrix registers.
 pub const K_STEP: usize = 16;
 
 impl Isa {
     /// The int8 tile.
     pub fn dot_tile(self) -> DotTile {
         match self.kind() {
-            Kind::Scalar => DotTile { mr: 4, nr: 4, kr: 1, form: ActivationForm::Signed, interleaved: false },
+            Kind::Scalar => DotTile { mr: 4, nr: 4, kr: 1, k_step: K_STEP, form: ActivationForm::Signed, interleaved: false },
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2(_) => DotTile { mr: 6, nr: 16, kr: 2, form: ActivationForm::Wide, interleaved: false },
+            Kind::Avx2(_) => DotTile { mr: 6, nr: 16, kr: 2, k_step: K_STEP, form: ActivationForm::Wide, interleaved: false },
             #[cfg(target_arch = "x86_64")]
-            Kind::AvxVnni(_) => DotTile { mr: 6, nr: 16, kr: 4, form: ActivationForm::Offset, interleaved: false },
+            Kind::AvxVnni(_) => DotTile { mr: 6, nr: 16, kr: 4, k_step: K_STEP, form: ActivationForm::Offset, interleaved: false },
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512Vnni(_) | Kind::Avx512Bf16(_) => {
-                DotTile { mr: 12, nr: 32, kr: 4, form: ActivationForm::Offset, interleaved: false }
+                DotTile { mr: 12, nr: 32, kr: 4, k_step: K_STEP, form: ActivationForm::Offset, interleaved: false }
             }
             #[cfg(target_arch = "x86_64")]
-            Kind::Amx(_) => DotTile { mr: 16, nr: 32, kr: 4, form: ActivationForm::Offset, interleaved: false },
+            Kind::Amx(_) => DotTile { mr: 32, nr: 32, kr: 4, k_step: 64, form: ActivationForm::Offset, interleaved: false },
             #[cfg(target_arch = "aarch64")]
-            Kind::Neon(_) => DotTile { mr: 8, nr: 8, kr: 16, form: ActivationForm::Signed, interleaved: true },
+            Kind::Neon(_) => DotTile { mr: 8, nr: 8, kr: 16, k_step: K_STEP, form: ActivationForm::Signed, interleaved: true },
             #[cfg(target_arch = "aarch64")]
-            Kind::Dotprod(_) => DotTile { mr: 8, nr: 8, kr: 4, form: ActivationForm::Signed, interleaved: true },
+            Kind::Dotprod(_) => DotTile { mr: 8, nr: 8, kr: 4, k_step: K_STEP, form: ActivationForm::Signed, interleaved: true },
             #[cfg(target_arch = "aarch64")]
-            Kind::I8mm(_) => DotTile { mr: 8, nr: 8, kr: 8, form: ActivationForm::Signed, interleaved: true },
+            Kind::I8mm(_) => DotTile { mr: 8, nr: 8, kr: 8, k_step: K_STEP, form: ActivationForm::Signed, interleaved: true },
         }
     }
 
@@ -202,11 +222,11 @@ impl Isa {
     pub fn half_tile(self) -> Option<HalfTile> {
         match self.kind() {
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Bf16(_) => Some(HalfTile { mr: 12, nr: 32, kr: 2, sums: HalfSums::Pairs }),
+            Kind::Avx512Bf16(_) => Some(HalfTile { mr: 12, nr: 32, kr: 2, k_step: 2, sums: HalfSums::Pairs }),
             #[cfg(target_arch = "x86_64")]
-            Kind::Amx(_) => Some(HalfTile { mr: 16, nr: 32, kr: 2, sums: HalfSums::EvenAndOdd }),
+            Kind::Amx(_) => Some(HalfTile { mr: 32, nr: 32, kr: 2, k_step: 32, sums: HalfSums::EvenAndOdd }),
             #[cfg(target_arch = "aarch64")]
-            Kind::Dotprod(_) | Kind::I8mm(_) => Some(HalfTile { mr: 8, nr: 16, kr: 1, sums: HalfSums::Runs }),
+            Kind::Dotprod(_) | Kind::I8mm(_) => Some(HalfTile { mr: 8, nr: 16, kr: 1, k_step: 1, sums: HalfSums::Runs }),
             _ => None,
         }
     }

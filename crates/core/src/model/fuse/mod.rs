@@ -51,11 +51,15 @@ pub fn rewrite(model: &mut TypedModel, engine: &Engine) -> TractResult<Rewritten
     let weights = if left_out.pairs > 0 && left_out.int8 { weights } else { Vec::new() };
     let quantized = dynamic || !weights.is_empty();
     let scores = match (quantized, engine.bf16) {
+        // quantizing queries and keys takes longer there than products of twice the bytes
+        (true, _) if engine.isa.has_matrix_registers() => ScorePrecision::Half,
         (true, _) => ScorePrecision::Int8,
         (false, true) => ScorePrecision::Half,
         (false, false) => ScorePrecision::F32,
     };
-    let context = Context { engine: engine.clone(), scores, weights: Arc::new(weights) };
+    let mut engine = engine.clone();
+    engine.half_pixels = quantized && engine.isa.has_bf16();
+    let context = Context { engine, scores, weights: Arc::new(weights) };
     lift::lift(&context, model)?;
     merge::merge(&context, model)?;
     Ok(Rewritten { quantized, roundings: left_out.pairs })

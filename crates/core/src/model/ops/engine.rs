@@ -22,6 +22,8 @@ pub struct Engine {
     pub workers: Workers,
     /// Layers and attention of f32 are computed in bfloat16, sums in f32.
     pub bf16: bool,
+    /// The patch embedding is one of these layers even if [`Engine::bf16`] is off: pixels have 8 bits, and so has a bfloat16.
+    pub half_pixels: bool,
     /// Outputs of nodes; one without another owner may be written again.
     buffers: Arc<Mutex<Vec<Arc<Tensor>>>>,
     /// Packed keys and values of the attention that runs.
@@ -58,7 +60,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Engine {
     pub fn new(isa: Isa, workers: Workers) -> Engine {
-        Engine { isa, workers, bf16: false, buffers: Arc::default(), heads: Arc::default() }
+        Engine { isa, workers, bf16: false, half_pixels: false, buffers: Arc::default(), heads: Arc::default() }
     }
 
     /// Empty panels for matrices of f32 that are computed in bfloat16; `None`: they are computed in f32.

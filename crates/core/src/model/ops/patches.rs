@@ -36,8 +36,10 @@ impl PatchesSpec {
 
 impl PatchesKernel {
     pub fn pack(spec: &PatchesSpec, engine: &Engine) -> TractResult<PatchesKernel> {
+        let mut engine = engine.clone();
+        engine.bf16 |= engine.half_pixels;
         let matrix = Matrix { values: Arc::clone(&spec.kernel), transposed: true, scales: None };
-        let fused = LinearSpec::layer(Columns { matrix, bias: Some(Arc::clone(&spec.bias)) }).fused(engine)?;
+        let fused = LinearSpec::layer(Columns { matrix, bias: Some(Arc::clone(&spec.bias)) }).fused(&engine)?;
         Ok(PatchesKernel { fused, spec: spec.clone() })
     }
 

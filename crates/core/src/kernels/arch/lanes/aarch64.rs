@@ -92,11 +92,15 @@ impl Lanes for Quads {
     #[inline(always)]
     fn store(self) -> [f32; 16] {
         let mut values = [0.0; 16];
-        for (to, lanes) in values.chunks_exact_mut(4).zip(self.0) {
+        self.write(&mut values);
+        values
+    }
+    #[inline(always)]
+    fn write(self, to: &mut [f32; 16]) {
+        for (to, lanes) in to.chunks_exact_mut(4).zip(self.0) {
             // SAFETY: NEON is part of every aarch64 target; four values.
             unsafe { vst1q_f32(to.as_mut_ptr(), lanes) };
         }
-        values
     }
     #[inline(always)]
     fn min(self, other: Self) -> Self {

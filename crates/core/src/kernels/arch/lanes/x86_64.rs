@@ -31,6 +31,45 @@ macro_rules! ymms {
     };
 }
 
+/// Rows become columns: pairs of lanes, pairs of those, then quarters of registers, twice.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[target_feature(enable = "avx512f")]
+unsafe fn transpose(block: &mut [[f32; 16]; 16]) {
+    let mut rows = [_mm512_setzero_ps(); 16];
+    for (row, values) in rows.iter_mut().zip(&*block) {
+        // SAFETY: sixteen values at any alignment.
+        *row = unsafe { _mm512_loadu_ps(values.as_ptr()) };
+    }
+    let mut pairs = rows;
+    for i in (0..16).step_by(2) {
+        pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    for i in (0..16).step_by(4) {
+        let [a, b, c, d] = [pairs[i], pairs[i + 1], pairs[i + 2], pairs[i + 3]].map(|pair| _mm512_castps_pd(pair));
+        rows[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        rows[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        rows[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        rows[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+    for i in 0..4 {
+        for half in [0, 8] {
+            pairs[half + i] = _mm512_shuffle_f32x4::<0x88>(rows[half + i], rows[half + i + 4]);
+            pairs[half + i + 4] = _mm512_shuffle_f32x4::<0xdd>(rows[half + i], rows[half + i + 4]);
+        }
+    }
+    for i in 0..8 {
+        rows[i] = _mm512_shuffle_f32x4::<0x88>(pairs[i], pairs[i + 8]);
+        rows[i + 8] = _mm512_shuffle_f32x4::<0xdd>(pairs[i], pairs[i + 8]);
+    }
+    for (row, values) in rows.iter().zip(block) {
+        // SAFETY: sixteen values at any alignment.
+        unsafe { _mm512_storeu_ps(values.as_mut_ptr(), *row) };
+    }
+}
+
 /// How a token with AVX-512 F makes its vectors.
 macro_rules! makes_zmm {
     () => {
@@ -44,6 +83,19 @@ macro_rules! makes_zmm {
         fn load(self, values: &[f32; 16]) -> Zmm {
             // SAFETY: `self` exists only where the CPU has AVX-512 F; the load reads sixteen values at any alignment.
             Zmm(unsafe { _mm512_loadu_ps(values.as_ptr()) })
+        }
+        #[inline(always)]
+        fn load_difference(self, integers: &[i32; 16], subtracted: &[i32; 16], factor: i32) -> Zmm {
+            // SAFETY: `self` exists only where the CPU has AVX-512 F; the loads read sixteen values each at any alignment.
+            Zmm(unsafe {
+                let product = _mm512_mullo_epi32(_mm512_loadu_si512(subtracted.as_ptr().cast()), _mm512_set1_epi32(factor));
+                _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(integers.as_ptr().cast()), product))
+            })
+        }
+        #[inline(always)]
+        fn transpose(self, block: &mut [[f32; 16]; 16]) {
+            // SAFETY: `self` exists only where the CPU has AVX-512 F.
+            unsafe { transpose(block) }
         }
     };
 }
@@ -112,6 +164,11 @@ impl Lanes for Zmm {
         values
     }
     #[inline(always)]
+    fn write(self, to: &mut [f32; 16]) {
+        // SAFETY: `self` exists only where the CPU has AVX-512 F; the store writes sixteen values at any alignment.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) };
+    }
+    #[inline(always)]
     fn min(self, other: Self) -> Self {
         zmm!(_mm512_min_ps, self, other)
     }
@@ -163,6 +220,20 @@ impl Simd for Avx2 {
     fn load(self, values: &[f32; 16]) -> Ymms {
         // SAFETY: `self` exists only where the CPU has AVX2; two loads of eight values each, at any alignment.
         Ymms(unsafe { [_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values.as_ptr().add(8))] })
+    }
+    #[inline(always)]
+    fn load_difference(self, integers: &[i32; 16], subtracted: &[i32; 16], factor: i32) -> Ymms {
+        // a function, not a closure, as in `round_i8`
+        #[inline(always)]
+        fn eight(_: Avx2, integers: &[i32], subtracted: &[i32], factor: i32) -> __m256 {
+            let (integers, subtracted) = (&integers[..8], &subtracted[..8]);
+            // SAFETY: the token exists only where the CPU has AVX2; two loads of eight values each, at any alignment.
+            unsafe {
+                let product = _mm256_mullo_epi32(_mm256_loadu_si256(subtracted.as_ptr().cast()), _mm256_set1_epi32(factor));
+                _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_loadu_si256(integers.as_ptr().cast()), product))
+            }
+        }
+        Ymms([eight(self, &integers[..8], &subtracted[..8], factor), eight(self, &integers[8..], &subtracted[8..], factor)])
     }
 }
 
@@ -221,6 +292,14 @@ impl Lanes for Ymms {
             _mm256_storeu_ps(values.as_mut_ptr().add(8), self.0[1]);
         }
         values
+    }
+    #[inline(always)]
+    fn write(self, to: &mut [f32; 16]) {
+        // SAFETY: `self` exists only where the CPU has AVX2; two stores of eight values each, at any alignment.
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), self.0[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), self.0[1]);
+        }
     }
     #[inline(always)]
     fn min(self, other: Self) -> Self {
