@@ -10,7 +10,7 @@
 //!
 //! Where half precision is binary16, int8 scores stay in 16 bits from one product to the other: see [`super::fixed_scores`].
 
-use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa};
+use super::arch::{Aligned, Isa, TILE_MAX, TileOf, per_isa, prefetch};
 use super::elementwise::{add_body, scale};
 use super::fixed_scores::{FixedKeys, FixedRows, fixed_scores};
 use super::packed::{HalfRows, PackedF32, PackedHalf, PackedI8};
@@ -61,6 +61,14 @@ impl<'a> Strided<'a> {
     #[inline]
     pub fn row(&self, row: usize, column: usize, len: usize) -> &'a [f32] {
         &self.values[row * self.stride + self.offset + column..][..len]
+    }
+
+    /// [`Strided::row`], and the row eight further on is on its way.
+    #[inline]
+    fn row_and_next(&self, row: usize, column: usize, len: usize) -> &'a [f32] {
+        let ahead = (row + 8) * self.stride + self.offset + column;
+        prefetch(self.values.get(ahead..ahead + len).unwrap_or_default());
+        self.row(row, column, len)
     }
 }
 
@@ -177,7 +185,7 @@ fn prepare_body(
             panels.resize(dim, shape.tokens);
             key.resize(dim, 0);
             for token in 0..shape.tokens {
-                let scale = quantize_symmetric(isa, k.row(token, column, dim), key);
+                let scale = quantize_symmetric(isa, k.row_and_next(token, column, dim), key);
                 panels.set_column(token, key, scale);
             }
             if isa.has_fixed_scores(dim) {
@@ -186,17 +194,17 @@ fn prepare_body(
         }
         Keys::Half(panels) => {
             panels.resize(dim, shape.tokens);
-            (0..shape.tokens).for_each(|token| panels.set_column(token, k.row(token, column, dim)));
+            (0..shape.tokens).for_each(|token| panels.set_column(token, k.row_and_next(token, column, dim)));
         }
         Keys::F32(panels) => {
             panels.resize(dim, shape.tokens);
-            (0..shape.tokens).for_each(|token| panels.set_column(token, k.row(token, column, dim)));
+            (0..shape.tokens).for_each(|token| panels.set_column(token, k.row_and_next(token, column, dim)));
         }
     }
     match &mut head.values {
         Values::Half(panels, size) => {
             panels.resize(shape.tokens, dim);
-            let row = |token: usize| v.row(token, column, dim);
+            let row = |token: usize| v.row_and_next(token, column, dim);
             if !isa.has_fixed_scores(dim) {
                 for token in (0..shape.tokens).step_by(2) {
                     panels.set_rows(token, row(token), (token + 1 < shape.tokens).then(|| row(token + 1)));
@@ -221,7 +229,7 @@ fn prepare_body(
         Values::F32(panels) => {
             panels.resize(shape.tokens, dim);
             for token in 0..shape.tokens {
-                panels.set_row(token, v.row(token, column, dim));
+                panels.set_row(token, v.row_and_next(token, column, dim));
             }
         }
     }
@@ -402,7 +410,7 @@ fn plain_scores(isa: Isa, shape: &Shape, block: &Block, head: &Head, column: usi
         }
         Keys::Half(keys) => {
             half_queries.resize(isa, count, keys.depth());
-            (0..count).for_each(|i| half_queries.set_scaled_row(isa, i, q.row(first + i, column, dim), shape.scale));
+            (0..count).for_each(|i| half_queries.set_scaled_row(isa, i, q.row_and_next(first + i, column, dim), shape.scale));
             scores_half(isa, count, half_queries, keys, scores);
         }
         Keys::F32(keys) => {

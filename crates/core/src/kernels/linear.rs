@@ -4,7 +4,7 @@
 //! after them.
 
 use super::activation::{Activation, activate, activate_int8, gate};
-use super::arch::{Aligned, IntegerTile, Isa, LINEAR_TILE, LinearTile, TILE_MAX, TileOf, per_isa};
+use super::arch::{Aligned, FloatTile, IntegerTile, Isa, LINEAR_TILE, LinearTile, TILE_MAX, TileOf, per_isa};
 use super::columns::array_at;
 use super::elementwise::add;
 use super::epilogue::{Epilogue, Int8Tile, f32_epilogue, int8_epilogue};
@@ -102,7 +102,8 @@ pub struct FusedMlp {
 #[derive(Debug, Default)]
 pub struct FusedMlpScratch {
     quantized: Activations,
-    half: HalfRows,
+    /// Of the layer that runs, and of the next one.
+    half: [HalfRows; 2],
     /// Rows in f32: of the first layer after the norm, or between layers.
     rows: [Aligned<f32>; 2],
     /// One normalized row.
@@ -111,8 +112,9 @@ pub struct FusedMlpScratch {
 
 /// Bytes that the rows between two layers may take: half of a small core's second-level cache.
 const BLOCK_BYTES: usize = 256 << 10;
-/// The same with matrix registers, whose tiles have more rows: a quarter of the cache of the Xeons that have them.
-const BLOCK_BYTES_MATRIX: usize = 512 << 10;
+/// The same with matrix registers, whose tiles have more rows, for layers in int8 and in half precision: the weights pass through the second-level
+/// cache of 2 MiB once for all rows of a block, and in half precision those of an MLP do not stay in it.
+const BLOCK_BYTES_MATRIX: [usize; 2] = [512 << 10, 1536 << 10];
 
 impl FusedMlp {
     /// Values of a row in.
@@ -128,8 +130,12 @@ impl FusedMlp {
     /// Rows that fit the cache at a time.
     pub fn block_rows(&self, isa: Isa) -> usize {
         let widest = self.layers.iter().map(|layer| layer.weights.n()).max().unwrap_or(1).max(self.k());
-        let bytes = if isa.dot_tile().mr < 32 { BLOCK_BYTES } else { BLOCK_BYTES_MATRIX };
-        (bytes / (4 * widest)).max(isa.tile_rows()).min(128)
+        let (bytes, value, most) = match (&self.layers[0].weights, isa.has_matrix_registers()) {
+            (Weights::Int8(_), true) => (BLOCK_BYTES_MATRIX[0], 4, 128),
+            (Weights::Half(_), true) => (BLOCK_BYTES_MATRIX[1], 2, 448),
+            _ => (BLOCK_BYTES, 4, 128),
+        };
+        (bytes / (value * widest)).max(isa.tile_rows()).min(most)
     }
 
     /// Runs `count` rows: `input(i)` is row i, `[k]`; `out` is `[count, n]`, `residual` the same or empty.
@@ -145,9 +151,17 @@ impl FusedMlp {
         assert!(out.len() == count * self.n() && (residual.is_empty() || residual.len() == out.len()));
         scratch.row.resize(self.k());
         let last = self.layers.len() - 1;
+        let mut prepared = false;
         for (index, layer) in self.layers.iter().enumerate() {
-            self.prepare_rows(isa, index, count, &input, scratch);
-            let FusedMlpScratch { quantized, half, rows: [from, to], .. } = &mut *scratch;
+            if !prepared {
+                self.prepare_rows(isa, index, count, &input, scratch);
+            }
+            let FusedMlpScratch { quantized, half: [half, next], rows: [from, to], .. } = &mut *scratch;
+            prepared = self.layers.get(index + 1).is_some_and(|after| layer.multiply_for(isa, count, half, after, next));
+            if prepared {
+                std::mem::swap(half, next);
+                continue;
+            }
             let columns = layer.weights.n();
             if index == last && !layer.gated {
                 layer.finish(isa, count, (quantized, half, from), residual, out);
@@ -175,7 +189,7 @@ impl FusedMlp {
 
     /// The rows of layer `index`: quantized, in half precision, or in `rows[0]`, where those that an earlier layer gave lie already.
     fn prepare_rows<'a>(&self, isa: Isa, index: usize, count: usize, input: &impl Fn(usize) -> &'a [f32], scratch: &mut FusedMlpScratch) {
-        let FusedMlpScratch { quantized, half, rows: [from, _], row } = scratch;
+        let FusedMlpScratch { quantized, half: [half, _], rows: [from, _], row } = scratch;
         let layer = &self.layers[index];
         let k = layer.k();
         match (&layer.weights, index.checked_sub(1)) {
@@ -205,8 +219,12 @@ impl FusedMlp {
             (Weights::Half(panels), Some(before)) => {
                 half.resize(isa, count, panels.depth());
                 for (i, values) in from.chunks_exact_mut(k).take(count).enumerate() {
-                    self.layers[before].activate(isa, values);
-                    half.set_row(isa, i, values);
+                    if self.layers[before].is_gelu() {
+                        half.set_gelu_row(isa, i, values);
+                    } else {
+                        self.layers[before].activate(isa, values);
+                        half.set_row(isa, i, values);
+                    }
                 }
             }
             (Weights::F32(_), None) => {
@@ -247,6 +265,19 @@ impl Linear {
         }
     }
 
+    /// From half-precision rows straight to those of the layer `after` this one, where both are of that kind, a GELU lies between, and no row of
+    /// `after` has padding. Gives whether it did.
+    fn multiply_for(&self, isa: Isa, count: usize, rows: &HalfRows, after: &Linear, to: &mut HalfRows) -> bool {
+        let (Weights::Half(panels), Weights::Half(next)) = (&self.weights, &after.weights) else { return false };
+        let nr = isa.half_tile().expect("it packed the weights").nr;
+        if !self.is_gelu() || panels.n() != next.depth() || !panels.n().is_multiple_of(nr) || !nr.is_multiple_of(16) {
+            return false;
+        }
+        to.resize(isa, count, next.depth());
+        multiply_half_gelu(isa, rows, panels, &Product { count, bias: &self.bias, residual: &[] }, to);
+        true
+    }
+
     /// [`Linear::multiply`] with the activation before the residual.
     fn finish(&self, isa: Isa, count: usize, inputs: Inputs, residual: &[f32], out: &mut [f32]) {
         if self.activation == Activation::Identity {
@@ -259,13 +290,16 @@ impl Linear {
 
     /// [`Linear::activate`], and the smallest and the largest of zero and the results.
     fn activate_range(&self, isa: Isa, values: &mut [f32]) -> (f32, f32) {
-        match (self.activation, &self.weights) {
-            (Activation::Gelu, Weights::Int8(_) | Weights::Half(_)) if !self.gated => isa.gelu_rough_range(values),
-            _ => {
-                self.activate(isa, values);
-                isa.range(values, (0.0, 0.0))
-            }
+        if self.is_gelu() {
+            return isa.gelu_rough_range(values);
         }
+        self.activate(isa, values);
+        isa.range(values, (0.0, 0.0))
+    }
+
+    /// Whether [`Linear::activate`] is [`Isa::gelu_rough`].
+    fn is_gelu(&self) -> bool {
+        self.activation == Activation::Gelu && !self.gated && !matches!(self.weights, Weights::F32(_))
     }
 
     /// The activation of what [`Linear::multiply`] gave; a gate has done it already.
@@ -388,11 +422,37 @@ fn multiply_half_body(isa: Isa, rows: &HalfRows, panels: &PackedHalf, product: &
             let at = row * n + first;
             let residual = if residual.is_empty() { residual } else { &residual[at..] };
             let (rows, bias) = (tile.mr.min(count - row), &bias[first..first + columns]);
-            f32_epilogue(tile.nr, &acc.0, rows, bias, residual, &mut out[at..], n);
+            if columns == tile.nr {
+                isa.finish_f32(&FloatTile { acc: &acc.0, rows, bias, stride: n }, residual, &mut out[at..]);
+            } else {
+                f32_epilogue(tile.nr, &acc.0, rows, bias, residual, &mut out[at..], n);
+            }
         }
     }
 }
 
+/// [`multiply_half`] of whole panels, and the GELU of the outputs, to the rows of the next layer.
+#[inline(always)]
+fn multiply_half_gelu_body(isa: Isa, rows: &HalfRows, panels: &PackedHalf, product: &Product, to: &mut HalfRows) {
+    let Product { count, bias, .. } = *product;
+    let (tile, depth) = (isa.half_tile().expect("it packed the weights"), panels.depth());
+    let products = isa.products();
+    let mut acc = TileOf([0.0; TILE_MAX]);
+    for (index, bias) in bias.chunks_exact(tile.nr).enumerate() {
+        let panel = panels.panel(index);
+        for row in (0..count).step_by(tile.mr) {
+            let (values, stride) = rows.rows(row);
+            products.half(values, stride, panel, depth, &mut acc);
+            let (to, stride) = to.rows_mut(row);
+            let tile_of = FloatTile { acc: &acc.0, rows: tile.mr.min(count - row), bias, stride };
+            isa.finish_gelu_half(&tile_of, &mut to[index * tile.nr..]);
+        }
+    }
+}
+
+per_isa! {
+    fn multiply_half_gelu[isa](rows: &HalfRows, panels: &PackedHalf, product: &Product, to: &mut HalfRows) = multiply_half_gelu_body;
+}
 per_isa! {
     fn multiply_int8[isa](rows: &Activations, panels: &PackedI8, product: &Product, out: &mut [f32]) = multiply_int8_body;
 }

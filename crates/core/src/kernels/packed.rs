@@ -335,6 +335,16 @@ impl HalfRows {
         isa.round_half(values, factor, &mut self.values[i * self.stride..][..self.stride]);
     }
 
+    /// [`HalfRows::set_row`] of the values' GELU ([`Isa::gelu_rough`]).
+    pub fn set_gelu_row(&mut self, isa: Isa, i: usize, values: &[f32]) {
+        isa.gelu_half(values, &mut self.values[i * self.stride..][..self.stride]);
+    }
+
+    /// [`HalfRows::rows`], to write.
+    pub fn rows_mut(&mut self, first: usize) -> (&mut [u16], usize) {
+        (&mut self.values[first * self.stride..], self.stride)
+    }
+
     /// The rows from `first` on, and the values from one to the next.
     pub fn rows(&self, first: usize) -> (&[u16], usize) {
         (&self.values[first * self.stride..], self.stride)

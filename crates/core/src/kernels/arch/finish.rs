@@ -1,12 +1,13 @@
 //! From the integers of an int8 tile to its outputs, sixteen columns at a time.
 
 use super::Arithmetic;
-use super::isa::{Isa, Level};
-use super::lanes::row_function;
+use super::functions::gelu_rough;
+use super::isa::{Isa, Kind, Level};
+use super::lanes::{half_row_function, row_function};
 use super::simd::{Lanes, Simd};
 use super::token::Scalar;
 #[cfg(target_arch = "x86_64")]
-use super::token::{Avx2, Avx512Vnni};
+use super::token::{Avx2, Avx512Bf16, Avx512Vnni};
 
 /// How the values of one row became integers: `value = scale * (integer - zero)`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -68,7 +69,80 @@ fn finish<S: Simd>(simd: S, tile: &IntegerTile, residual: &[f32], to: &mut [f32]
     }
 }
 
+/// A tile of sums in f32, and what is added to them.
+#[derive(Debug, Clone, Copy)]
+pub struct FloatTile<'a> {
+    /// Row-major; as many values a row as there are columns. There may be more rows than are written.
+    pub acc: &'a [f32],
+    /// Number of rows.
+    pub rows: usize,
+    /// Per column, 16 or 32 of them.
+    pub bias: &'a [f32],
+    /// Values from the start of an output row to the start of the next.
+    pub stride: usize,
+}
+
+#[inline(always)]
+fn finish_float_groups<S: Simd, const GROUPS: usize>(simd: S, tile: &FloatTile, residual: &[f32], to: &mut [f32]) {
+    let columns = 16 * GROUPS;
+    let bias: [S::Vector; GROUPS] = std::array::from_fn(|group| simd.load(&tile.bias.as_chunks().0[group]));
+    for index in 0..tile.rows {
+        let acc = tile.acc[index * columns..][..columns].as_chunks().0;
+        let at = index * tile.stride;
+        let to = to[at..at + columns].as_chunks_mut().0;
+        for group in 0..GROUPS {
+            let mut values = simd.load(&acc[group]).add(bias[group]);
+            if !residual.is_empty() {
+                values = values.add(simd.load(&residual[at..at + columns].as_chunks().0[group]));
+            }
+            values.write(&mut to[group]);
+        }
+    }
+}
+
+#[inline(always)]
+fn finish_float<S: Simd>(simd: S, tile: &FloatTile, residual: &[f32], to: &mut [f32]) {
+    match tile.bias.len() {
+        16 => finish_float_groups::<S, 1>(simd, tile, residual, to),
+        32 => finish_float_groups::<S, 2>(simd, tile, residual, to),
+        columns => unreachable!("no tile has {columns} columns that are groups of sixteen"),
+    }
+}
+
 row_function! {
     /// `(acc - zero sums) scale factor column_scales + bias + residual` of every row. `residual` is empty or laid out as `to`.
     finish_int8 = finish(tile: &IntegerTile, residual: &[f32], to: &mut [f32])
+}
+
+#[inline(always)]
+fn finish_gelu<S: Simd, const GROUPS: usize>(simd: S, tile: &FloatTile, to: &mut [u16]) {
+    let columns = 16 * GROUPS;
+    let bias: [S::Vector; GROUPS] = std::array::from_fn(|group| simd.load(&tile.bias.as_chunks().0[group]));
+    for index in 0..tile.rows {
+        let acc = tile.acc[index * columns..][..columns].as_chunks().0;
+        let at = index * tile.stride;
+        let to = to[at..at + columns].as_chunks_mut().0;
+        for group in 0..GROUPS {
+            simd.store_half(gelu_rough(simd.load(&acc[group]).add(bias[group])), &mut to[group]);
+        }
+    }
+}
+
+#[inline(always)]
+fn finish_gelu_half<S: Simd>(simd: S, tile: &FloatTile, to: &mut [u16]) {
+    match tile.bias.len() {
+        16 => finish_gelu::<S, 1>(simd, tile, to),
+        32 => finish_gelu::<S, 2>(simd, tile, to),
+        columns => unreachable!("no tile has {columns} columns that are groups of sixteen"),
+    }
+}
+
+half_row_function! {
+    /// GELU ([`Isa::gelu_rough`]) of `acc + bias` of every row in half precision.
+    finish_gelu_half = finish_gelu_half(tile: &FloatTile, to: &mut [u16])
+}
+
+row_function! {
+    /// `acc + bias + residual` of every row. `residual` is empty or laid out as `to`.
+    finish_f32 = finish_float(tile: &FloatTile, residual: &[f32], to: &mut [f32])
 }

@@ -302,21 +302,44 @@ fn softmax_half<S: Simd>(simd: S, row: &[f32], to: &mut [u16]) -> f32 {
     softmax.inverse_sum()
 }
 
+/// `to = function(row)` in half precision, then zeros.
 #[inline(always)]
-fn round_half<S: Simd>(simd: S, row: &[f32], factor: f32, to: &mut [u16]) {
-    let factor = simd.splat(factor);
+fn map_half<S: Simd>(simd: S, row: &[f32], to: &mut [u16], function: impl Fn(S::Vector) -> S::Vector) {
     let (chunks, rest) = row.as_chunks::<16>();
     let (to, rest_to) = to.split_at_mut(chunks.len() * 16);
     for (chunk, to) in chunks.iter().zip(to.as_chunks_mut::<16>().0) {
-        simd.store_half(simd.load(chunk).mul(factor), to);
+        simd.store_half(function(simd.load(chunk)), to);
     }
     rest_to.fill(0);
     if !rest.is_empty() {
         let (mut last, mut half) = ([0.0; 16], [0; 16]);
         last[..rest.len()].copy_from_slice(rest);
-        simd.store_half(simd.load(&last).mul(factor), &mut half);
+        simd.store_half(function(simd.load(&last)), &mut half);
         rest_to[..rest.len()].copy_from_slice(&half[..rest.len()]);
     }
+}
+
+#[inline(always)]
+fn round_half<S: Simd>(simd: S, row: &[f32], factor: f32, to: &mut [u16]) {
+    let factor = simd.splat(factor);
+    map_half(
+        simd,
+        row,
+        to,
+        #[inline(always)]
+        |values: S::Vector| values.mul(factor),
+    );
+}
+
+#[inline(always)]
+fn gelu_half<S: Simd>(simd: S, row: &[f32], to: &mut [u16]) {
+    map_half(
+        simd,
+        row,
+        to,
+        #[inline(always)]
+        |values: S::Vector| gelu_rough(values),
+    );
 }
 
 /// One function of a row for every instruction set.
@@ -427,6 +450,8 @@ macro_rules! half_row_function {
     };
 }
 
+pub(super) use half_row_function;
+
 half_row_function! {
     /// [`Isa::softmax_rough`] in the format of half-precision tiles; `to` gets zeros where the row has ended.
     softmax_half = softmax_half(row: &[f32], to: &mut [u16]) -> f32
@@ -434,6 +459,10 @@ half_row_function! {
 half_row_function! {
     /// `to = row * factor` in the format of half-precision tiles; `to` gets zeros where the row has ended. Numbers below 2^-126 may become zero.
     round_half = round_half(row: &[f32], factor: f32, to: &mut [u16])
+}
+half_row_function! {
+    /// [`Isa::gelu_rough`] as [`Isa::round_half`] writes it.
+    gelu_half = gelu_half(row: &[f32], to: &mut [u16])
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub(super) mod peak_aarch64;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod peak_x86_64;
 mod per_isa;
+mod prefetch;
 mod simd;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod starts;
@@ -45,7 +46,7 @@ mod x86_64;
 
 pub use arithmetic::Arithmetic;
 pub use buffer::{Aligned, Element};
-pub use finish::{IntegerTile, Row};
+pub use finish::{FloatTile, IntegerTile, Row};
 pub use fixed::fixed_point;
 pub use functions::{EXP, EXP_ROUGH, exp_by, gelu_rough};
 pub use half::{HalfFormat, multiply as half_multiply};
@@ -59,6 +60,7 @@ pub(super) use peak_aarch64 as peak;
 #[cfg(target_arch = "x86_64")]
 pub(super) use peak_x86_64 as peak;
 pub(crate) use per_isa::per_isa;
+pub use prefetch::prefetch;
 pub use strided::strided_mut;
 pub use tile::{
     ActivationForm, DotTile, F16_RUN, FIXED_COLUMNS, FIXED_ROWS, FixedBiases, FixedTile, FmaTile, HalfSums, HalfTile, K_STEP, LINEAR_TILE,
