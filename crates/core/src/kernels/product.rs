@@ -73,15 +73,20 @@ pub fn mask_product(
         }
     }
     let panels = &*panels;
+    let multiply = |strip: usize, to: &mut [f32], stride: usize| {
+        let pixels = Pixels { features, channels, first: strip * STRIP };
+        match panels {
+            Panels::Half(panels) => HALF.with_borrow_mut(|half| half_strip(isa, pixels, panels, half, to, stride)),
+            Panels::F32(panels) => f32_strip(isa, pixels, panels, to, stride),
+        }
+    };
+    if workers.count() == 1 {
+        return (0..pixels.div_ceil(STRIP)).for_each(|strip| multiply(strip, &mut out[strip * STRIP..], pixels));
+    }
+    // threads get whole strips, which are no rows of `out`
     strips.resize(pixels.div_ceil(STRIP) * rows * STRIP, 0.0);
     workers.rows(strips, rows * STRIP, 1, 1, &|strip, to| {
-        for (index, to) in to.chunks_exact_mut(rows * STRIP).enumerate() {
-            let pixels = Pixels { features, channels, first: (strip + index) * STRIP };
-            match panels {
-                Panels::Half(panels) => HALF.with_borrow_mut(|half| half_strip(isa, pixels, panels, half, to)),
-                Panels::F32(panels) => f32_strip(isa, pixels, panels, to),
-            }
-        }
+        to.chunks_exact_mut(rows * STRIP).enumerate().for_each(|(index, to)| multiply(strip + index, to, STRIP));
     });
     workers.rows(out, pixels, 1, 1, &|row, to| {
         for (to, strip) in to.chunks_mut(STRIP).zip(strips.chunks_exact(rows * STRIP)) {
@@ -98,9 +103,9 @@ struct Pixels<'a> {
     first: usize,
 }
 
-/// Pixels as the rows of tiles, queries as panels; into `to`, `[queries, STRIP]`.
+/// Pixels as the rows of tiles, queries as panels; into `to`, a row for each query, `stride` values apart.
 #[inline(always)]
-fn f32_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels: &PackedF32, to: &mut [f32]) {
+fn f32_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels: &PackedF32, to: &mut [f32], stride: usize) {
     let (tile, rows) = (isa.fma_tile(), panels.n());
     let pixels = features.len() / channels;
     let count = STRIP.min(pixels - first);
@@ -112,14 +117,21 @@ fn f32_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels
             multiply(isa, &features[start * channels..], channels, panels.panel(index), &mut acc);
             let acc = &acc.0[(first + pixel - start) * tile.nr..];
             let shape = (tile.mr.min(count - pixel), tile.nr.min(rows - left));
-            isa.transpose(Matrix { values: acc, stride: tile.nr, shape }, &mut to[left * STRIP + pixel..], STRIP);
+            isa.transpose(Matrix { values: acc, stride: tile.nr, shape }, &mut to[left * stride + pixel..], stride);
         }
     }
 }
 
 /// [`f32_strip_body`] in half precision.
 #[inline(always)]
-fn half_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panels: &PackedHalf, half: &mut Aligned<u16>, to: &mut [f32]) {
+fn half_strip_body(
+    isa: Isa,
+    Pixels { features, channels, first }: Pixels,
+    panels: &PackedHalf,
+    half: &mut Aligned<u16>,
+    to: &mut [f32],
+    stride: usize,
+) {
     let (tile, rows, depth) = (isa.half_tile().expect("it packed the embeddings"), panels.n(), panels.depth());
     let count = STRIP.min(features.len() / channels - first);
     let products = isa.products();
@@ -132,16 +144,16 @@ fn half_strip_body(isa: Isa, Pixels { features, channels, first }: Pixels, panel
         for pixel in (0..count).step_by(tile.mr) {
             products.half(&half[pixel * depth..], depth, panels.panel(index), depth, &mut acc);
             let shape = (tile.mr.min(count - pixel), tile.nr.min(rows - left));
-            isa.transpose(Matrix { values: &acc.0, stride: tile.nr, shape }, &mut to[left * STRIP + pixel..], STRIP);
+            isa.transpose(Matrix { values: &acc.0, stride: tile.nr, shape }, &mut to[left * stride + pixel..], stride);
         }
     }
 }
 
 per_isa! {
-    fn f32_strip[isa](pixels: Pixels, panels: &PackedF32, to: &mut [f32]) = f32_strip_body;
+    fn f32_strip[isa](pixels: Pixels, panels: &PackedF32, to: &mut [f32], stride: usize) = f32_strip_body;
 }
 per_isa! {
-    fn half_strip[isa](pixels: Pixels, panels: &PackedHalf, half: &mut Aligned<u16>, to: &mut [f32]) = half_strip_body;
+    fn half_strip[isa](pixels: Pixels, panels: &PackedHalf, half: &mut Aligned<u16>, to: &mut [f32], stride: usize) = half_strip_body;
 }
 
 /// One tile; fewer pixels than a tile has rows are padded.

@@ -67,11 +67,7 @@ pub trait Simd: Copy {
     /// Rows become columns.
     #[inline(always)]
     fn transpose(self, block: &mut [[f32; 16]; 16]) {
-        for row in 0..16 {
-            for column in row + 1..16 {
-                (block[row][column], block[column][row]) = (block[column][row], block[row][column]);
-            }
-        }
+        *block = std::array::from_fn(|column| std::array::from_fn(|row| block[row][column]));
     }
     /// As [`to_half`]; numbers below 2^-126 may become zero.
     #[inline(always)]
