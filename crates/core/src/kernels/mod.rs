@@ -23,6 +23,7 @@ pub mod depthwise;
 pub mod elementwise;
 pub mod epilogue;
 pub mod fixed_scores;
+pub mod grid_sample;
 pub mod layer_norm;
 pub mod lerp;
 pub mod linear;

@@ -10,6 +10,7 @@
 mod attention;
 mod concat;
 mod engine;
+mod grid_sample;
 mod linear;
 mod norm;
 mod offset;
@@ -28,6 +29,7 @@ use tract_onnx::tract_core::internal::*;
 pub use attention::{AttentionSpec, KeyBias, Part};
 pub use concat::ConcatSpec;
 pub use engine::{Engine, with_scratch};
+pub use grid_sample::GridSampleSpec;
 pub use linear::{Columns, LayerSpec, LinearSpec, Matrix};
 pub use norm::{ActivationSpec, NormSpec};
 pub use offset::OffsetSpec;
@@ -48,6 +50,7 @@ pub enum Spec {
     Attention(AttentionSpec),
     Patches(PatchesSpec),
     ScaleBlock(ScaleBlockSpec),
+    GridSample(GridSampleSpec),
     Groups(GroupsSpec),
     MergeTokens(MergeTokensSpec),
     UnmergeTokens(UnmergeTokensSpec),
@@ -73,6 +76,7 @@ impl Spec {
             Spec::Attention(spec) => Arc::new(spec.clone()),
             Spec::Patches(spec) => Arc::new(PatchesKernel::pack(spec, engine)?),
             Spec::ScaleBlock(spec) => Arc::new(ScaleBlockKernel::pack(spec, engine)?),
+            Spec::GridSample(spec) => Arc::new(spec.clone()),
             Spec::Groups(spec) => Arc::new(spec.clone()),
             Spec::MergeTokens(spec) => Arc::new(spec.clone()),
             Spec::UnmergeTokens(spec) => Arc::new(spec.clone()),
