@@ -19,6 +19,7 @@ pub mod attention;
 pub mod bilinear;
 pub mod colour;
 mod columns;
+pub mod deformable;
 pub mod depthwise;
 pub mod elementwise;
 pub mod epilogue;

@@ -37,8 +37,9 @@ pub(super) fn lift(context: &Context, model: &mut TypedModel) -> TractResult<()>
         .with_rule_for("attention", lift_attention::attention)
         .with_rule_for("patch embedding", lift_convolution::patches)
         .with_rule_for("scale block", lift_convolution::scale_block)
-        .with_rule_for("samples", lift_sample::grid_sample)
-        .rewrite(context, model)
+        .with_rule_for("deformable attention", lift_sample::deformable)
+        .rewrite(context, model)?;
+    Rewriter::default().with_rule_for("samples", lift_sample::grid_sample).rewrite(context, model)
 }
 
 fn no_op_cast(_: &Context, model: &TypedModel, node: &TypedNode, _: &str, op: &Cast) -> Patch {

@@ -40,6 +40,8 @@ pub struct Scratch {
     pub patches: Vec<f32>,
     pub quadtree: QuadtreeScratch,
     pub samples: SampleScratch,
+    /// Of one query and head in deformable attention.
+    pub weights: Vec<f32>,
     /// Gathered rows of what is added to them.
     pub residual: Vec<f32>,
 }

@@ -9,6 +9,7 @@
 
 mod attention;
 mod concat;
+mod deformable;
 mod engine;
 mod grid_sample;
 mod linear;
@@ -28,6 +29,7 @@ use tract_onnx::tract_core::internal::*;
 
 pub use attention::{AttentionSpec, KeyBias, Part};
 pub use concat::ConcatSpec;
+pub use deformable::{DeformableSpec, LEVELS_MAX};
 pub use engine::{Engine, with_scratch};
 pub use grid_sample::GridSampleSpec;
 pub use linear::{Columns, LayerSpec, LinearSpec, Matrix};
@@ -51,6 +53,7 @@ pub enum Spec {
     Patches(PatchesSpec),
     ScaleBlock(ScaleBlockSpec),
     GridSample(GridSampleSpec),
+    Deformable(DeformableSpec),
     Groups(GroupsSpec),
     MergeTokens(MergeTokensSpec),
     UnmergeTokens(UnmergeTokensSpec),
@@ -77,6 +80,7 @@ impl Spec {
             Spec::Patches(spec) => Arc::new(PatchesKernel::pack(spec, engine)?),
             Spec::ScaleBlock(spec) => Arc::new(ScaleBlockKernel::pack(spec, engine)?),
             Spec::GridSample(spec) => Arc::new(spec.clone()),
+            Spec::Deformable(spec) => Arc::new(spec.clone()),
             Spec::Groups(spec) => Arc::new(spec.clone()),
             Spec::MergeTokens(spec) => Arc::new(spec.clone()),
             Spec::UnmergeTokens(spec) => Arc::new(spec.clone()),
@@ -154,7 +158,7 @@ pub struct Fused {
 struct FusedState(Memory);
 
 /// At most so many inputs.
-pub const INPUTS_MAX: usize = 4;
+pub const INPUTS_MAX: usize = 6;
 
 // Two operators are the same when they share their weights: tract merges equal nodes with equal inputs.
 impl PartialEq for Lifted {
