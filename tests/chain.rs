@@ -50,13 +50,13 @@ fn other_sizes_run_from_picture_to_segments() {
     let scenes = scratch.path("scenes");
     succeed(eomt_edge().arg("scenes").arg(&scenes).args(["--size", "96", "--count", "1", "--seed", "3"]));
     for name in NAMES {
-        let model = convert(&scratch, name, &["--size", "64x96", "--precision", "bf16"]);
+        let model = convert(&scratch, name, &["--size", "64x96"]);
         let output = scratch.path(&format!("{name}-segments"));
         succeed(eomt_edge().arg("segment").arg("--model").arg(&model).arg(scenes.join("images/000000.png")).arg("-o").arg(&output));
         assert!(output.join("000000.json").exists());
         let bench = succeed(eomt_edge().arg("bench").arg("--model").arg(&model).args(["--frames", "2", "--json"]));
         let bench: serde_json::Value = serde_json::from_slice(&bench.stdout).unwrap();
-        assert_eq!((bench["precision"].as_str(), bench["frames"].as_u64()), (Some("bf16"), Some(2)), "{name}");
+        assert_eq!((bench["precision"].as_str(), bench["frames"].as_u64()), (Some("f32"), Some(2)), "{name}");
     }
 }
 
@@ -68,7 +68,10 @@ fn what_is_wrong_is_refused_in_words() {
     let convert = |checkpoint: &Path, options: &[&str], code: i32| {
         fail(eomt_edge().arg("convert").arg(checkpoint).arg("-o").arg(&model).args(options), code)
     };
-    assert!(convert(&source, &["--precision", "int8"], 2).contains("f32 or bf16 only"));
+    for precision in ["int8", "bf16"] {
+        let refused = convert(&source, &["--precision", precision], 2);
+        assert!(refused.contains(precision) && refused.contains("f32 only"), "{refused}");
+    }
     assert!(convert(&source, &["--size", "48"], 2).contains("multiples of two patches"));
     let broken = scratch.path("broken");
     std::fs::create_dir_all(&broken).unwrap();

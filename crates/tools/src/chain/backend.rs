@@ -1,6 +1,6 @@
 //! What the description of a network asks of whoever computes it: a small set of operators on maps and tokens.
 //!
-//! Training implements it with gradients, `convert` with nodes of ONNX, and [`super::weights`] without any numbers. So a network is written
+//! Training implements it with gradients, `convert` with nodes of ONNX, and `weights` without any numbers. So a network is written
 //! down once, and what is trained is what runs.
 //!
 //! Invariants: a batch is the outermost axis of everything and never mixed; every weight is named where it is used, with its shape and

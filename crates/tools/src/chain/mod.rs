@@ -9,7 +9,7 @@
 //! eomt               (`crate::checkpoint`, `crate::convert`)
 //! ```
 //!
-//! Each is written down once, in [`run`], over the operators of a [`Backend`]: training brings gradients, `convert` writes ONNX, [`weights`]
+//! Each is written down once, in [`run`], over the operators of a [`Backend`]: training brings gradients, `convert` writes ONNX, [`weights()`]
 //! lists names and shapes.
 //!
 //! The adapter is that of Chen et al. (2023), section 3 (spatial prior module, injectors, extractors); pixel decoder and transformer decoder

@@ -178,3 +178,23 @@ impl Backend for List {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::Architecture;
+
+    /// Millions of parameters in the EoMT paper's Table 1: ViT-L at 640x640, 200 queries, COCO's 133 classes.
+    #[test]
+    fn as_many_as_in_the_paper() {
+        let millions = Architecture::ALL.map(|architecture| {
+            let sizes = Sizes { classes: 133, ..Sizes::of_vit(architecture, 1024, 16, 24) };
+            sizes.check().expect("a network");
+            let recorded = |weight: &Weight| weight.name.contains(".running_");
+            let count: usize =
+                weights(&sizes).iter().filter(|weight| !recorded(weight)).map(|weight| weight.shape.iter().product::<usize>()).sum();
+            (count as f64 / 1e6).round() as usize
+        });
+        assert_eq!(millions, [349, 342, 337, 328]);
+    }
+}

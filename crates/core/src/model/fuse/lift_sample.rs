@@ -114,7 +114,7 @@ fn tokens_first(model: &TypedModel, node: &TypedNode, wanted: DeformableShape) -
 
 #[cfg(test)]
 mod tests {
-    use tract_onnx::prelude::{Datum, tvec};
+    use tract_onnx::prelude::{DatumExt, SpecialOps, tvec};
     use tract_onnx::tract_core::ops::math::mul;
 
     use super::*;
