@@ -95,7 +95,7 @@ mod tests {
         let scores = &inputs.scores[(query * heads + head) * places..][..places];
         let total: f64 = scores.iter().map(|score| f64::from(*score).exp()).sum();
         let mut sum = 0.0;
-        for place in 0..places {
+        for (place, score) in scores.iter().enumerate() {
             let ([height, width], map) = (inputs.levels[place / points], inputs.maps[place / points]);
             let at = |axis: usize, side: usize| {
                 let place = f64::from(inputs.places[((head * queries + query) * places + place) * 2 + axis]);
@@ -105,7 +105,7 @@ mod tests {
             for pixel in 0..height * width {
                 let near = |at: f64, pixel: usize| (1.0 - (at - pixel as f64).abs()).max(0.0);
                 let value = f64::from(map[(pixel * heads + head) * head_dim + channel]);
-                sum += f64::from(scores[place]).exp() / total * near(u, pixel % width) * near(v, pixel / width) * value;
+                sum += f64::from(*score).exp() / total * near(u, pixel % width) * near(v, pixel / width) * value;
             }
         }
         sum
