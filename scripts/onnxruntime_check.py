@@ -95,7 +95,9 @@ def main():
             pixels = expected.get("pixel_values")
             if pixels is None and clip is None:  # the authors' network takes RGB and normalizes inside
                 pixels = (expected["image_rgb_u8_as_f32"] / 255 - MEAN) / STD
-            for precision in ["f32", "bf16", "int8"]:
+            # networks with Mask2Former's decoder are f32 only
+            precisions = ["f32"] if case.parent.name == "chain" else ["f32", "bf16", "int8"]
+            for precision in precisions:
                 arguments = command + ["--precision", precision]
                 subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 onnx.checker.check_model(str(onnx_file), full_check=True)

@@ -269,7 +269,7 @@ fn bad_input_gets_a_sentence() {
     let output = scratch.path("run");
     says(train_with(&output, 1, &SMALL.replace("--heads 2", "--heads 5")).args(["--scenes", "1"]), 1, &["24", "5 heads"]);
     says(train_with(&output, 1, &SMALL.replace("--size 32", "--size 30")).args(["--scenes", "1"]), 1, &["30", "patch"]);
-    says(train(&output, 0).args(["--scenes", "1"]), 2, &["steps"]);
+    says(train(&output, 0).args(["--scenes", "1", "--validate", "4"]), 2, &["--steps 0", "--validate"]);
     says(train(&output, 1).args(["--scenes", "1", "--scale", "2,1"]), 2, &["--scale"]);
     says(train(&output, 9).args(["--scenes", "1", "--anneal", "0-3"]), 2, &["--anneal", "1 spans for 2 blocks"]);
     says(train(&output, 9).args(["--scenes", "1", "--anneal", "0-3,4-10"]), 2, &["4-10", "9 steps"]);

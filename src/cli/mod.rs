@@ -211,6 +211,6 @@ pub use evaluate::{AnomalyArg, EvaluateArgs, MatchArg, TrackerArg};
 #[cfg(feature = "tools")]
 pub use tools::*;
 #[cfg(feature = "train")]
-pub use train::{MaskingArg, TrainArgs};
+pub use train::{ArchitectureArg, MaskingArg, TrainArgs};
 #[cfg(feature = "tools")]
 pub use values::{ClassList, InputSize};

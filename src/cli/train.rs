@@ -50,6 +50,22 @@ pub enum MaskingArg {
     Never,
 }
 
+/// What is trained: EoMT, or what it is left of (EoMT paper, Table 1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ArchitectureArg {
+    /// ViT-Adapter with Mask2Former
+    VitAdapterM2f,
+    /// A simple feature pyramid instead of the adapter
+    NoAdapter,
+    /// And no pixel decoder
+    NoPixelDecoder,
+    /// And one scale instead of three
+    NoMultiScale,
+    /// And no transformer decoder: the encoder-only mask transformer
+    #[default]
+    Eomt,
+}
+
 /// Arguments of `train`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("pictures").required(true).args(["scenes", "panoptic_json", "instances", "class_maps", "yolo"]))]
@@ -69,7 +85,19 @@ pub struct TrainArgs {
     /// apply: turn pictures as their EXIF orientation says; ignore: take them as they are stored
     #[arg(long, default_value = "apply", value_name = "apply|ignore")]
     pub exif: Exif,
-    /// Steps of the optimizer [default: 5000 from scratch, 400 from a checkpoint]
+    /// What to train from random weights: EoMT, or a network from ViT-Adapter with Mask2Former down to it
+    #[arg(long, value_enum, default_value_t, conflicts_with = "from")]
+    pub architecture: ArchitectureArg,
+    /// Width of Mask2Former's decoders, a multiple of 32 [default: 256; all --architecture but eomt]
+    #[arg(long, conflicts_with = "from")]
+    pub decoder_width: Option<usize>,
+    /// Layers of its transformer decoder [default: 9; all --architecture but eomt]
+    #[arg(long, conflicts_with = "from")]
+    pub decoder_layers: Option<usize>,
+    /// Layers of its pixel decoder [default: 6; --architecture vit-adapter-m2f and no-adapter]
+    #[arg(long, conflicts_with = "from")]
+    pub pixel_decoder_layers: Option<usize>,
+    /// Steps of the optimizer [default: 5000 from scratch, 400 from a checkpoint]; 0 writes the random weights
     #[arg(long)]
     pub steps: Option<u64>,
     /// Images of a step
@@ -127,9 +155,9 @@ pub struct TrainArgs {
     /// Transformer blocks (from scratch)
     #[arg(long, default_value_t = 6, conflicts_with = "from")]
     pub blocks: usize,
-    /// Blocks at the end in which the queries take part, L2 (from scratch)
-    #[arg(long, default_value_t = 3, conflicts_with = "from")]
-    pub query_blocks: usize,
+    /// Blocks at the end in which the queries take part, L2 (from scratch; --architecture eomt) [default: 3]
+    #[arg(long, conflicts_with = "from")]
+    pub query_blocks: Option<usize>,
     /// Attention heads (from scratch)
     #[arg(long, default_value_t = 3, conflicts_with = "from")]
     pub heads: usize,

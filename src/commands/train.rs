@@ -2,9 +2,11 @@
 
 use std::os::unix::process::CommandExt;
 
-use eomt_edge::cli::{MaskingArg, TrainArgs};
+use eomt_edge::cli::{ArchitectureArg, MaskingArg, TrainArgs};
+use eomt_edge_host::output::usage;
 use eomt_edge_train::{
-    Activation, Annealing, Augmentation, LossOptions, Masking, Pictures, Positions, RateOptions, Sizes, Start, TrainOptions, train,
+    Activation, Annealing, Architecture, Augmentation, ChainSizes, LossOptions, Masking, Pictures, Positions, RateOptions, Sizes, Start,
+    TrainOptions, train,
 };
 
 use super::dataset::{self, refuse_stray};
@@ -23,7 +25,7 @@ fn one_thread_per_operator() -> anyhow::Result<()> {
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     refuse_stray(args.dataset.stray())?;
     one_thread_per_operator()?;
-    let start = start(&args);
+    let start = start(&args)?;
     let images = args.dataset.images.clone();
     let pictures = match (args.scenes, dataset::format(args.dataset, None, "train")?) {
         (None, Some(dataset)) => Pictures::Annotated { images, dataset },
@@ -58,26 +60,72 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     })
 }
 
-fn start(args: &TrainArgs) -> Start {
-    let patch = args.patch.unwrap_or(16);
-    match &args.from {
-        Some(path) => Start::Checkpoint { path: path.clone(), patch: args.patch, image: args.size },
-        None => Start::Scratch(Sizes {
-            hidden: args.width,
-            heads: args.heads,
-            blocks: args.blocks,
-            query_blocks: args.query_blocks,
-            queries: args.queries,
-            classes: 0, // of the data
-            registers: 4,
-            patch,
-            image: args.size.unwrap_or(160),
-            inner: 4 * args.width,
-            gated: false,
-            activation: Activation::Gelu,
-            positions: Positions::Learned,
-            scale_blocks: patch.max(1).ilog2().saturating_sub(2) as usize,
-            eps: 1e-6,
-        }),
+fn start(args: &TrainArgs) -> anyhow::Result<Start> {
+    if let Some(path) = &args.from {
+        return Ok(Start::Checkpoint { path: path.clone(), patch: args.patch, image: args.size });
     }
+    let architecture = match args.architecture {
+        ArchitectureArg::VitAdapterM2f => Architecture::VitAdapterM2f,
+        ArchitectureArg::NoAdapter => Architecture::NoAdapter,
+        ArchitectureArg::NoPixelDecoder => Architecture::NoPixelDecoder,
+        ArchitectureArg::NoMultiScale => Architecture::NoMultiScale,
+        ArchitectureArg::Eomt => return eomt(args),
+    };
+    chain(args, architecture)
+}
+
+fn eomt(args: &TrainArgs) -> anyhow::Result<Start> {
+    let decoders = [
+        ("--decoder-width", args.decoder_width),
+        ("--decoder-layers", args.decoder_layers),
+        ("--pixel-decoder-layers", args.pixel_decoder_layers),
+    ];
+    if let Some((name, _)) = decoders.into_iter().find(|(_, value)| value.is_some()) {
+        return usage(format!("{name}: EoMT has no decoder; it goes with another --architecture"));
+    }
+    let patch = args.patch.unwrap_or(16);
+    Ok(Start::Scratch(Sizes {
+        hidden: args.width,
+        heads: args.heads,
+        blocks: args.blocks,
+        query_blocks: args.query_blocks.unwrap_or(3),
+        queries: args.queries,
+        classes: 0, // of the data
+        registers: 4,
+        patch,
+        image: args.size.unwrap_or(160),
+        inner: 4 * args.width,
+        gated: false,
+        activation: Activation::Gelu,
+        positions: Positions::Learned,
+        scale_blocks: patch.max(1).ilog2().saturating_sub(2) as usize,
+        eps: 1e-6,
+        chain: None,
+    }))
+}
+
+fn chain(args: &TrainArgs, architecture: Architecture) -> anyhow::Result<Start> {
+    let name = architecture.name();
+    if args.query_blocks.is_some() {
+        return usage(format!("--query-blocks: the queries of {name} take part in its decoder only"));
+    }
+    if let Some(patch) = args.patch.filter(|patch| *patch != 16) {
+        return usage(format!("--patch {patch}: the patches of {name} have 16 pixels"));
+    }
+    let has_pixel_decoder = matches!(architecture, Architecture::VitAdapterM2f | Architecture::NoAdapter);
+    if args.pixel_decoder_layers.is_some() && !has_pixel_decoder {
+        return usage(format!("--pixel-decoder-layers: {name} has no pixel decoder"));
+    }
+    let papers = ChainSizes::of_vit(architecture, args.width, args.heads, args.blocks);
+    let width = args.decoder_width.unwrap_or(papers.decoder_width);
+    Ok(Start::Scratch(Sizes::of_chain(ChainSizes {
+        image: args.size.unwrap_or(160),
+        queries: args.queries,
+        decoder_width: width,
+        decoder_inner: width.saturating_mul(8),
+        pixel_decoder_inner: width.saturating_mul(4),
+        decoder_layers: args.decoder_layers.unwrap_or(papers.decoder_layers),
+        pixel_decoder_layers: args.pixel_decoder_layers.unwrap_or(papers.pixel_decoder_layers),
+        ..papers
+    })))
 }

@@ -3,6 +3,7 @@
 //! | module | does |
 //! |---|---|
 //! | [`checkpoint`] | reads checkpoints of transformers, the EoMT authors and LightlyTrain |
+//! | [`chain`] | the networks between ViT-Adapter with Mask2Former and EoMT |
 //! | [`convert`] | writes a checkpoint as one ONNX file, f32 or int8 |
 //! | [`segment`] | segments pictures |
 //! | [`datasets`] | reads annotated pictures; a new format starts here |
@@ -25,6 +26,7 @@
 #![warn(missing_docs)]
 
 pub mod bench;
+pub mod chain;
 pub mod checkpoint;
 pub mod clip;
 pub mod convert;

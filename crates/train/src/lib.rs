@@ -17,12 +17,16 @@
 //! Loss, matching and points are those of Mask2Former (Cheng et al. 2022) as transformers' `EomtLoss` computes them; mask annealing and the
 //! schedules follow the EoMT paper (Kerssies et al. 2025, sections 3.3 and 4.1).
 //!
+//! Networks with Mask2Former's decoder take the place of EoMT (`chain`); all else is the same for them.
+//!
 //! Invariants: the same recipe gives the same weights, for any number of threads and after any number of interruptions.
 //! Refuses: networks for video; a state of another recipe.
 
 #![warn(missing_docs)]
 
+mod chain;
 mod curves;
+mod initial;
 mod loss;
 mod network;
 mod operators;
@@ -48,6 +52,7 @@ use eomt_edge_host::files;
 use eomt_edge_host::output::{say, usage};
 use eomt_edge_tools::checkpoint;
 
+pub use eomt_edge_tools::chain::{Architecture, Sizes as ChainSizes};
 pub use loss::LossOptions;
 pub use parameters::{Activation, Positions, Sizes};
 pub use samples::{Augmentation, Pictures};
@@ -87,7 +92,7 @@ pub struct TrainOptions {
     pub start: Start,
     /// The pictures to learn from.
     pub pictures: Pictures,
-    /// Steps of the optimizer.
+    /// Steps of the optimizer; 0: the random weights are written as they are.
     pub steps: u64,
     /// Images per step.
     pub batch: usize,
@@ -273,8 +278,11 @@ fn advance(stepper: &Stepper, state: &mut State) -> Result<Row> {
 /// Refuses options without a meaning.
 fn check(options: &TrainOptions) -> Result<()> {
     let [low, high] = options.augmentation.scale;
-    if options.steps == 0 || options.batch == 0 || options.loss.points == 0 {
-        return usage("steps, batch and points must be above 0");
+    if options.batch == 0 || options.loss.points == 0 {
+        return usage("batch and points must be above 0");
+    }
+    if options.steps == 0 && (options.validate.is_some() || matches!(options.start, Start::Checkpoint { .. })) {
+        return usage("--steps 0 writes random weights, so that neither --from nor --validate goes with it");
     }
     if !(low > 0.0 && low <= high && high <= 8.0) {
         return usage(format!("--scale {low},{high}: two factors above 0, the smaller one first, at most 8"));

@@ -41,13 +41,14 @@ pub(super) fn depthwise(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op2(weight, Depthwise)
 }
 
-fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+/// The values of a contiguous tensor.
+pub(super) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let Some((start, end)) = layout.contiguous_offsets() else { bail!("a tensor that is not contiguous") };
     Ok(&storage.as_slice::<f32>()?[start..end])
 }
 
 /// Calls `f` with the values of contiguous tensors.
-fn with_values<const N: usize, T>(tensors: [&Tensor; N], f: impl FnOnce([&[f32]; N]) -> T) -> Result<T> {
+pub(super) fn with_values<const N: usize, T>(tensors: [&Tensor; N], f: impl FnOnce([&[f32]; N]) -> T) -> Result<T> {
     let whole = tensors.map(|tensor| tensor.contiguous());
     let mut held = Vec::with_capacity(N);
     for tensor in whole {
@@ -394,19 +395,19 @@ impl CustomOp2 for Depthwise {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
 
-    fn random(shape: &[usize], seed: u64) -> Var {
+    pub(crate) fn random(shape: &[usize], seed: u64) -> Var {
         let mut rng = eomt_edge_core::scenes::Rng::new(seed, 77);
         let data: Vec<f32> = (0..shape.iter().product()).map(|_| rng.normal() as f32).collect();
         Var::from_vec(data, shape, &Device::Cpu).unwrap()
     }
 
     /// The slope of `f` along a random direction, by central differences, against the gradient. `f` sums its output with random weights.
-    fn check(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Var]) {
+    pub(crate) fn check(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Var]) {
         let tensors = |vars: &[Var]| -> Vec<Tensor> { vars.iter().map(|var| var.as_tensor().clone()).collect() };
         let out = f(&tensors(inputs)).unwrap();
         let weights = random(out.dims(), 99);

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor, Var};
 use eomt_edge_core::scenes::Rng;
+use eomt_edge_tools::chain as networks;
 use eomt_edge_tools::checkpoint::{Activation as Function, Array, Block, Linear, Masking, Mlp, Network, Norm, Position};
+
+use super::initial;
 
 /// Sizes of an EoMT, and the kind of its encoder.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -41,6 +44,9 @@ pub struct Sizes {
     pub scale_blocks: usize,
     /// Added to the variance in the norms.
     pub eps: f32,
+    /// A network with Mask2Former's decoder instead of EoMT; what is said twice is the same there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<networks::Sizes>,
 }
 
 /// How the network encodes the position of a patch.
@@ -77,6 +83,35 @@ impl Activation {
 }
 
 impl Sizes {
+    /// Those of a network with Mask2Former's decoder, for inputs of `chain.image` pixels. Every layer of its transformer decoder counts as a block
+    /// with queries.
+    pub fn of_chain(chain: networks::Sizes) -> Sizes {
+        Sizes {
+            hidden: chain.hidden,
+            heads: chain.heads,
+            blocks: chain.blocks,
+            query_blocks: chain.decoder_layers,
+            queries: chain.queries,
+            classes: chain.classes,
+            registers: chain.registers,
+            patch: networks::PATCH,
+            image: chain.image,
+            inner: chain.inner,
+            gated: false,
+            activation: Activation::Gelu,
+            positions: Positions::Learned,
+            scale_blocks: 2, // masks at a quarter of the input
+            eps: chain.eps,
+            chain: Some(chain),
+        }
+    }
+
+    /// With so many classes.
+    pub(super) fn with_classes(&self, classes: usize) -> Sizes {
+        let chain = self.chain.clone().map(|chain| networks::Sizes { classes, ..chain });
+        Sizes { classes, chain, ..self.clone() }
+    }
+
     /// Positions are rotary.
     pub(super) fn is_rotary(&self) -> bool {
         matches!(self.positions, Positions::Rotary { .. })
@@ -123,6 +158,12 @@ impl Sizes {
     /// # Errors
     /// A sentence when no network has these sizes.
     pub(super) fn check(&self) -> Result<()> {
+        if let Some(chain) = &self.chain {
+            if self.patch != networks::PATCH {
+                bail!("patches of {} pixels: a network with Mask2Former's decoder takes {}", self.patch, networks::PATCH);
+            }
+            return chain.check().map_err(anyhow::Error::msg);
+        }
         let counts = [self.hidden, self.heads, self.blocks, self.query_blocks, self.queries, self.classes, self.patch, self.image];
         if counts.contains(&0) || self.inner == 0 {
             bail!("a network needs a width, heads, blocks, queries, classes, a patch size and an input size above 0");
@@ -198,6 +239,9 @@ impl Parameters {
 
 /// Shapes of all weights, by their names in transformers' layout.
 pub(super) fn shapes(sizes: &Sizes) -> Vec<(String, Vec<usize>)> {
+    if let Some(chain) = &sizes.chain {
+        return initial::shapes(chain);
+    }
     let (d, inner) = (sizes.hidden, sizes.inner);
     let mut shapes: Vec<(String, Vec<usize>)> = vec![];
     let mut add = |name: String, shape: &[usize]| shapes.push((name, shape.to_vec()));
@@ -252,6 +296,9 @@ pub(super) fn shapes(sizes: &Sizes) -> Vec<(String, Vec<usize>)> {
 /// Weights to start from scratch: normal with deviation 0.02 cut at two deviations, biases 0, norms and LayerScale 1; convolutions
 /// uniform as PyTorch starts them. The same seed gives the same weights.
 pub(super) fn random(sizes: &Sizes, seed: u64) -> Vec<(String, Array)> {
+    if let Some(chain) = &sizes.chain {
+        return initial::random(chain, seed);
+    }
     let mut rng = Rng::new(seed, 3);
     let mut one = |(name, shape): (String, Vec<usize>)| {
         let count = shape.iter().product();
@@ -350,6 +397,7 @@ fn sizes_of(network: &Network) -> Result<Sizes> {
         positions,
         scale_blocks: network.scale_blocks.len(),
         eps: network.norm.eps,
+        chain: None,
     })
 }
 

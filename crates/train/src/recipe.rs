@@ -75,7 +75,7 @@ pub(super) fn prepare(options: &TrainOptions, supply: &Supply, checkpoint: Optio
     let licence = checkpoint.as_ref().and_then(|checkpoint| checkpoint.licence.clone());
     let (sizes, weights, start, mean, std, masks) = match (&options.start, checkpoint) {
         (Start::Scratch(sizes), _) => {
-            let sizes = Sizes { classes: labels.len(), ..sizes.clone() };
+            let sizes = sizes.with_classes(labels.len());
             sizes.check()?;
             let weights = parameters::random(&sizes, options.seed);
             let masks = vec![1.0; sizes.query_blocks];
@@ -102,7 +102,11 @@ pub(super) fn prepare(options: &TrainOptions, supply: &Supply, checkpoint: Optio
         }
     };
     let masked = masks.iter().any(|probability| *probability > 0.0);
-    let masking = options.masking.unwrap_or(if masked || options.annealing.is_some() { Masking::Annealed } else { Masking::Never });
+    if sizes.chain.is_some() && (options.masking.is_some() || options.annealing.is_some()) {
+        return usage("--masking, --anneal: a network with Mask2Former's decoder always attends through masks");
+    }
+    let own = sizes.chain.is_some().then_some(Masking::Kept);
+    let masking = options.masking.or(own).unwrap_or(if masked || options.annealing.is_some() { Masking::Annealed } else { Masking::Never });
     let annealing = annealing(options, &sizes, &masks)?;
     let recipe = Recipe {
         sizes,

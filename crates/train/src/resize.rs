@@ -224,6 +224,7 @@ mod tests {
             positions: Positions::Learned,
             scale_blocks: 2,
             eps: 1e-6,
+            chain: None,
         };
         let start = super::super::parameters::random(&sizes, 1);
         let find = |weights: &[(String, Array)], name: &str| weights.iter().find(|(found, _)| found == name).unwrap().1.clone();

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use eomt_edge_host::{bounds, files};
-use eomt_edge_tools::checkpoint::Array;
+use eomt_edge_tools::checkpoint::{Array, chain_config};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
@@ -118,15 +118,17 @@ pub(super) fn export(directory: &Path, state: &State, recipe: &Recipe) -> Result
     let probabilities = recipe.probabilities(state.step);
     let sizes = &recipe.sizes;
     let mut entries: Vec<Entry> = state.parameters.arrays()?.into_iter().map(|(name, a)| Entry::new(name, &a.shape, &a.data)).collect();
-    let mut class_weights = vec![1.0; sizes.classes + 1];
-    class_weights[sizes.classes] = recipe.loss.no_object_weight;
-    entries.push(Entry::new("criterion.empty_weight".into(), &[class_weights.len()], &class_weights));
-    entries.push(Entry::new("attn_mask_probs".into(), &[probabilities.len()], &probabilities));
+    if sizes.chain.is_none() {
+        let mut class_weights = vec![1.0; sizes.classes + 1];
+        class_weights[sizes.classes] = recipe.loss.no_object_weight;
+        entries.push(Entry::new("criterion.empty_weight".into(), &[class_weights.len()], &class_weights));
+        entries.push(Entry::new("attn_mask_probs".into(), &[probabilities.len()], &probabilities));
+    }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     // The configuration comes last: without it no reader accepts the folder.
     write(&directory.join("model.safetensors"), &entries, metadata)?;
     let processor = json!({
-        "image_processor_type": "EomtImageProcessor",
+        "image_processor_type": if sizes.chain.is_some() { "Mask2FormerImageProcessor" } else { "EomtImageProcessor" },
         "do_resize": true,
         "do_rescale": true,
         "do_normalize": true,
@@ -142,15 +144,20 @@ pub(super) fn export(directory: &Path, state: &State, recipe: &Recipe) -> Result
     if !card.exists() {
         files::write(&card, model_card(recipe).as_bytes())?;
     }
-    files::write(&directory.join("config.json"), format!("{:#}\n", config(sizes, recipe)).as_bytes())
+    let config = match &sizes.chain {
+        Some(chain) => chain_config(chain, &recipe.labels),
+        None => config(sizes, recipe),
+    };
+    files::write(&directory.join("config.json"), format!("{config:#}\n").as_bytes())
 }
 
 /// What the checkpoint is, for people, and its licence, for `convert`.
 fn model_card(recipe: &Recipe) -> String {
+    let kind = recipe.sizes.chain.as_ref().map_or("EoMT", |chain| chain.architecture.name());
     let Recipe { start, data, steps, batch, labels, .. } = recipe;
     let licence = recipe.licence.as_ref().map(|licence| format!("---\nlicense: {}\n---\n", json!(licence))).unwrap_or_default();
     format!(
-        "{licence}# EoMT, trained by eomt-edge\n\nFrom {start}, on {data}, {steps} steps of {batch} images. Classes: {}.\n",
+        "{licence}# {kind}, trained by eomt-edge\n\nFrom {start}, on {data}, {steps} steps of {batch} images. Classes: {}.\n",
         labels.join(", ")
     )
 }

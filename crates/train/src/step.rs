@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use eomt_edge_core::scenes::Rng;
 
+use super::chain;
 use super::loss::{Batch, Points, Prediction, Purpose, Terms, image_loss};
 use super::network::{Forward, Logits, MaskChance};
 use super::parameters::Parameters;
@@ -93,7 +94,10 @@ impl Stepper<'_> {
         let pixels: Vec<f32> = samples.iter().flat_map(|sample| sample.patches.iter().copied()).collect();
         let shape = (samples.len(), sizes.grid().pow(2), 3 * sizes.patch * sizes.patch);
         let patches = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
-        let predictions = Forward { sizes, parameters }.run(&patches, &mut chance)?;
+        let predictions = match &sizes.chain {
+            Some(network) => chain::forward(network, parameters, &patches)?,
+            None => Forward { sizes, parameters }.run(&patches, &mut chance)?,
+        };
         // A linear function of the logits with the gradient of the loss: the graph needs no more.
         let mut surrogate: Option<Tensor> = None;
         let (mut loss, mut last) = (0.0, Terms::default());

@@ -284,6 +284,7 @@ fn tiny(directory: &Path, steps: u64, threads: usize) -> TrainOptions {
         positions: Positions::Learned,
         scale_blocks: 1,
         eps: 1e-6,
+        chain: None,
     };
     let loss = LossOptions { points: 64, ..LossOptions::default() };
     let defaults = TrainOptions::new(directory.to_owned(), Start::Scratch(sizes), Pictures::Scenes { seed: 3 });

@@ -87,6 +87,10 @@ struct Mask {
 fn reads_mask(model: &TypedModel, node: &TypedNode) -> Option<Mask> {
     if let Some(lifted) = node.op_as::<Lifted>() {
         let Spec::Attention(attention) = lifted.spec.as_ref() else { return None };
+        // masks of queries that attend to other tokens alone are Mask2Former's, which does not do without
+        if attention.shape.queries != attention.shape.tokens {
+            return None;
+        }
         return attention.mask.map(|slot| Mask { node: node.id, slot, value: true });
     }
     if !node.op_is::<Softmax>() {

@@ -4,6 +4,7 @@
 //! transformers' inference: a block of probability 0 keeps the mask of the last block that had one, and `videomt` never masks.
 //! Invariant: every number of the configuration is compared with the weights before it is used.
 
+use super::chain::MODEL_TYPE;
 use super::common::{self, Attention, Classes, Contents, Facts};
 use super::error::CheckpointError;
 use super::hf_config::{CLASS_HEAD, Config, MASK_PROBS, QUERY};
@@ -22,6 +23,10 @@ pub(super) fn read(object: &Object, mut tensors: Tensors, mut hints: Hints) -> R
         Some("eomt") => (false, false),
         Some("eomt_dinov3") => (true, false),
         Some("videomt") => (false, true),
+        Some(MODEL_TYPE) => {
+            let problem = "is a network with Mask2Former's decoder, which only `convert` reads";
+            return Err(CheckpointError::key(&object.file, "model_type", problem));
+        }
         _ => return Err(object.wrong("model_type", "eomt, eomt_dinov3 or videomt")),
     };
     let config = Config::read(object, rotary, video)?;

@@ -20,6 +20,7 @@
 //! Refuses: to run anything (a pickle is data), to guess (what a file does not tell must be a hint), to download.
 
 mod backbone;
+mod chain;
 mod common;
 mod dinov3;
 mod element;
@@ -55,6 +56,7 @@ use eomt_edge_core::data::Thresholds;
 use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Processor, ProcessorError, Texts, VIDEO_PROCESSOR_FILE};
 use eomt_edge_host::{bounds, files};
 
+pub use chain::{Chain, MODEL_TYPE, chain_config, is_chain, read_chain};
 pub use error::CheckpointError;
 pub use licence::DINOV3_TERMS;
 pub use network::{Activation, Array, Block, Checkpoint, Linear, Masking, Mlp, Network, Norm, Position, Resampling, ScaleBlock};
@@ -96,7 +98,9 @@ pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointErro
         Some(Layout::Lightly) => lightly::read(tensors, hints)?,
         _ if config.is_file() => {
             let mut contents = hf::read(&Object::read(&config)?, tensors, hints)?;
-            thresholds = read_processor(&dir, &mut contents)?.thresholds;
+            let processor = read_processor(&dir, contents.network.image_size, contents.network.query_updater.is_some())?;
+            thresholds = processor.thresholds;
+            adopt(&mut contents, processor);
             contents
         }
         Some(Layout::Transformers) => family::read(tensors, hints)?,
@@ -138,9 +142,8 @@ fn name(path: &Path) -> String {
     error::quote(stem.or(dir).unwrap_or("checkpoint"))
 }
 
-/// Takes mean and standard deviation, thresholds and task from transformers' image processor, when the folder has its configuration.
-fn read_processor(dir: &Path, contents: &mut Contents) -> Result<Processor, CheckpointError> {
-    let video = contents.network.query_updater.is_some();
+/// Mean and standard deviation, thresholds and task of transformers' image processor, when the folder has its configuration.
+fn read_processor(dir: &Path, [height, width]: [usize; 2], video: bool) -> Result<Processor, CheckpointError> {
     let pictures = if video { VIDEO_PROCESSOR_FILE } else { PREPROCESSOR_FILE };
     let [preprocessor, processor] = [pictures, PROCESSOR_FILE].map(|name| {
         let file = dir.join(name);
@@ -148,14 +151,15 @@ fn read_processor(dir: &Path, contents: &mut Contents) -> Result<Processor, Chec
     });
     let (preprocessor, processor) = (preprocessor?, processor?);
     let texts = Texts { preprocessor: preprocessor.as_deref(), processor: processor.as_deref(), video };
-    let [height, width] = contents.network.image_size;
     let wrong = |error: ProcessorError| match error {
         ProcessorError::Damaged { file, reason } => CheckpointError::damaged(&dir.join(file), format!("it is not a JSON object: {reason}")),
         ProcessorError::Key { file, key, problem } => CheckpointError::key(&dir.join(file), &key, problem),
     };
-    let processor = Processor::read(&texts, (height, width)).map_err(wrong)?;
+    Processor::read(&texts, (height, width)).map_err(wrong)
+}
+
+fn adopt(contents: &mut Contents, processor: Processor) {
     (contents.image_mean, contents.image_std) = (processor.mean, processor.std);
     contents.classes.task = contents.classes.task.or(processor.task);
-    contents.warnings.extend(processor.warnings.iter().cloned());
-    Ok(processor)
+    contents.warnings.extend(processor.warnings);
 }

@@ -15,6 +15,8 @@
 //!                  └─▶ fold ─▶ calibrate ─▶ mean_removal ─▶ smoothquant ─▶ selection ──┘    (int8)
 //! ```
 //!
+//! A network with Mask2Former's decoder ([`crate::chain`]) goes its own way to the graph (`chain`).
+//!
 //! int8 is post-training quantization: a calibration pass (`calibrate`), mean removal (Outlier Suppression+, Wei et al. 2023), SmoothQuant
 //! (Xiao et al. 2022), rounding with error feedback (GPTQ, Frantar et al. 2022), bias correction (Nagel et al. 2019), and a choice of
 //! layers by their signal to quantization noise (`selection`). None of them changes the function of the f32 network.
@@ -23,6 +25,7 @@
 //! it and compares it with its plain evaluation. Refuses: to overwrite its own input.
 
 mod calibrate;
+mod chain;
 mod fold;
 mod gptq;
 mod graph;
@@ -41,10 +44,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use eomt_edge_core::data::Task;
+use eomt_edge_core::data::{Task, Thresholds};
 use eomt_edge_core::model::{LoadOptions, Metadata, Model, PRODUCER, Precision, QueryState};
 use eomt_edge_host::files::AtomicFile;
 use eomt_edge_host::output::{say, usage};
+use indicatif::ProgressBar;
 use tract_onnx::pb::ModelProto;
 
 use super::checkpoint::{self, Checkpoint, DINOV3_TERMS, Masking, Options, Position};
@@ -119,25 +123,13 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     let pictures = calibration_pictures(options)?;
     let mut file = AtomicFile::create(output)?; // before the work, to learn at once that the output cannot be written
     let spinner = progress::spinner("reading the checkpoint");
-    let read = Options { hints: options.hints.as_deref(), base: options.base.as_deref() };
-    let mut checkpoint = checkpoint::read(checkpoint, &read)?;
-    let mut warnings = checkpoint.warnings.clone();
-    let metadata = describe(&checkpoint, options, &mut warnings)?;
-    let (height, width) = metadata.input_size;
-    let masked = checkpoint.network.masking.iter().filter(|masking| **masking != Masking::Off).count();
-    let (form, table) = match options.precision {
-        Precision::F32 | Precision::Bf16 => (Form::Float, Vec::new()),
-        Precision::Int8 => {
-            spinner.set_message("calibrating");
-            prepare_int8(&mut checkpoint, (height, width), &pictures.files)?
-        }
+    let written = if checkpoint::is_chain(checkpoint) {
+        chain::write(checkpoint, options)?
+    } else {
+        write_network(checkpoint, options, &pictures.files, &spinner)?
     };
-    spinner.set_message("writing the graph");
-    let built = graph::build(checkpoint.network, (height, width), form);
-    let mut proto = built.graph.finish(&metadata.name, metadata.to_props());
-    if options.precision == Precision::Bf16 {
-        onnx::store_in_bf16(&mut proto);
-    }
+    let Written { mut proto, metadata, mut warnings, masked, table } = written;
+    let (height, width) = metadata.input_size;
     let weights = onnx::weight_bytes(&proto);
     let beside = if weights > options.weights_inside_max { Some(write_beside(&mut proto, output)?) } else { None };
     let bytes = onnx::encode(proto);
@@ -183,6 +175,41 @@ pub fn convert(checkpoint: &Path, output: &Path, options: &ConvertOptions) -> Re
     say(format_args!("{}: {height}x{width}, {task}, {} classes, {megabytes:.1} MB of weights", output.display(), labels.len()))
 }
 
+/// A graph, and what there is to say about it.
+struct Written {
+    proto: ModelProto,
+    metadata: Metadata,
+    warnings: Vec<String>,
+    /// Blocks that attend through masks.
+    masked: usize,
+    /// Of int8.
+    table: Vec<selection::LayerChoice>,
+}
+
+/// Reads an EoMT and writes its graph.
+fn write_network(path: &Path, options: &ConvertOptions, pictures: &[PathBuf], spinner: &ProgressBar) -> Result<Written> {
+    let read = Options { hints: options.hints.as_deref(), base: options.base.as_deref() };
+    let mut checkpoint = checkpoint::read(path, &read)?;
+    let mut warnings = checkpoint.warnings.clone();
+    let metadata = describe(&Subject::new(&checkpoint), options, &mut warnings)?;
+    let (height, width) = metadata.input_size;
+    let masked = checkpoint.network.masking.iter().filter(|masking| **masking != Masking::Off).count();
+    let (form, table) = match options.precision {
+        Precision::F32 | Precision::Bf16 => (Form::Float, Vec::new()),
+        Precision::Int8 => {
+            spinner.set_message("calibrating");
+            prepare_int8(&mut checkpoint, (height, width), pictures)?
+        }
+    };
+    spinner.set_message("writing the graph");
+    let built = graph::build(checkpoint.network, (height, width), form);
+    let mut proto = built.graph.finish(&metadata.name, metadata.to_props());
+    if options.precision == Precision::Bf16 {
+        onnx::store_in_bf16(&mut proto);
+    }
+    Ok(Written { proto, metadata, warnings, masked, table })
+}
+
 /// Prepares the network for int8 without changing its function, and selects the layers that become int8.
 fn prepare_int8(checkpoint: &mut Checkpoint, size: (usize, usize), pictures: &[PathBuf]) -> Result<(Form, Vec<selection::LayerChoice>)> {
     fold::fold(&mut checkpoint.network);
@@ -224,22 +251,65 @@ fn write_beside(proto: &mut ModelProto, output: &Path) -> Result<AtomicFile> {
     Ok(file)
 }
 
-fn describe(checkpoint: &Checkpoint, options: &ConvertOptions, warnings: &mut Vec<String>) -> Result<Metadata> {
-    let network = &checkpoint.network;
-    let (height, width) = options.size.unwrap_or((network.image_size[0], network.image_size[1]));
-    let [patch_height, patch_width] = network.patch_size;
-    // the size of training may hold part of a patch, which the network ignores, as in the reference
-    let whole = height > 0 && width > 0 && height.is_multiple_of(patch_height) && width.is_multiple_of(patch_width);
-    if options.size.is_some() && !whole {
-        return usage(format!("--size {height}x{width}: both sides must be multiples of the patch size, {patch_height}x{patch_width}"));
+/// What the metadata of a file says, whatever network is in it.
+struct Subject<'a> {
+    /// Input of training.
+    image_size: [usize; 2],
+    /// What a chosen input must be a multiple of.
+    multiple: [usize; 2],
+    patch_size: [usize; 2],
+    labels: &'a [String],
+    stuff_classes: Option<&'a [usize]>,
+    task: Option<Task>,
+    image_mean: [f32; 3],
+    image_std: [f32; 3],
+    thresholds: Thresholds,
+    name: &'a str,
+    licence: Option<&'a str>,
+    source_sha256: &'a str,
+    /// The positions are DINOv3's.
+    rotary: bool,
+    state: Option<QueryState>,
+}
+
+impl Subject<'_> {
+    fn new(checkpoint: &Checkpoint) -> Subject<'_> {
+        let network = &checkpoint.network;
+        Subject {
+            image_size: network.image_size,
+            multiple: network.patch_size,
+            patch_size: network.patch_size,
+            labels: &checkpoint.labels,
+            stuff_classes: checkpoint.stuff_classes.as_deref(),
+            task: checkpoint.task,
+            image_mean: checkpoint.image_mean,
+            image_std: checkpoint.image_std,
+            thresholds: checkpoint.thresholds,
+            name: &checkpoint.name,
+            licence: checkpoint.licence.as_deref(),
+            source_sha256: &checkpoint.source_sha256,
+            rotary: matches!(network.position, Position::Rotary { .. }),
+            state: network.query_updater.as_ref().map(|_| QueryState::new(network.queries.shape[0], network.hidden)),
+        }
     }
-    let tokens = (height / patch_height) * (width / patch_width);
+}
+
+fn describe(subject: &Subject, options: &ConvertOptions, warnings: &mut Vec<String>) -> Result<Metadata> {
+    let [multiple_height, multiple_width] = subject.multiple;
+    let (height, width) = options.size.unwrap_or((subject.image_size[0], subject.image_size[1]));
+    // the size of training may hold part of a patch, which the network ignores, as in the reference
+    let whole = height > 0 && width > 0 && height.is_multiple_of(multiple_height) && width.is_multiple_of(multiple_width);
+    if options.size.is_some() && !whole {
+        let what = if subject.multiple == subject.patch_size { "the patch size" } else { "two patches, for the coarsest map" };
+        return usage(format!("--size {height}x{width}: both sides must be multiples of {what}, {multiple_height}x{multiple_width}"));
+    }
+    let tokens = (height / subject.patch_size[0]) * (width / subject.patch_size[1]);
     if tokens > 1 << 16 {
         return usage(format!("--size {height}x{width}: {tokens} patches are more than any machine this is for can attend to"));
     }
-    let task = options.task.or(checkpoint.task).unwrap_or_default();
-    let stuff_classes = match (&options.stuff, &checkpoint.stuff_classes) {
-        (Some(names), _) => names.iter().map(|name| find_class(&checkpoint.labels, name)).collect::<Result<_>>()?,
+    let task = options.task.or(subject.task).unwrap_or_default();
+    let stuff_classes = match (&options.stuff, subject.stuff_classes) {
+        (Some(names), _) => names.iter().map(|name| find_class(subject.labels, name)).collect::<Result<_>>()?,
         (None, Some(classes)) => classes.iter().map(|&class| class as u16).collect(),
         (None, None) => {
             if task == Task::Panoptic {
@@ -248,26 +318,26 @@ fn describe(checkpoint: &Checkpoint, options: &ConvertOptions, warnings: &mut Ve
             Vec::new()
         }
     };
-    let licence = options.licence.clone().or_else(|| checkpoint.licence.clone()).unwrap_or_default();
-    if licence.is_empty() && matches!(network.position, Position::Rotary { .. }) {
+    let licence = options.licence.clone().or_else(|| subject.licence.map(str::to_owned)).unwrap_or_default();
+    if licence.is_empty() && subject.rotary {
         warnings.push(format!(
             "nothing says under which licence this checkpoint is. If its encoder derives from Meta's DINOv3, those terms bind this network, too: \
              {DINOV3_TERMS}; --licence writes them into the file"
         ));
     }
     Ok(Metadata {
-        name: checkpoint.name.clone(),
+        name: subject.name.to_owned(),
         task,
-        labels: checkpoint.labels.clone(),
+        labels: subject.labels.to_vec(),
         stuff_classes,
-        image_mean: checkpoint.image_mean,
-        image_std: checkpoint.image_std,
+        image_mean: subject.image_mean,
+        image_std: subject.image_std,
         input_size: (height, width),
-        thresholds: checkpoint.thresholds.with(options.threshold, options.mask_threshold, options.overlap_threshold),
+        thresholds: subject.thresholds.with(options.threshold, options.mask_threshold, options.overlap_threshold),
         precision: options.precision,
-        state: network.query_updater.as_ref().map(|_| QueryState::new(network.queries.shape[0], network.hidden)),
+        state: subject.state.clone(),
         licence,
-        source_sha256: checkpoint.source_sha256.clone(),
+        source_sha256: subject.source_sha256.to_owned(),
         converter: format!("{PRODUCER} {}", env!("CARGO_PKG_VERSION")),
     })
 }

@@ -27,6 +27,13 @@ const BFLOAT16: i32 = 16;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Value(String);
 
+impl Value {
+    /// An optional input that is left out.
+    pub fn absent() -> Value {
+        Value(String::new())
+    }
+}
+
 /// One attribute of a node.
 pub(super) enum Attr<'a> {
     Int(&'a str, i64),

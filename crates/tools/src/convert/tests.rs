@@ -32,7 +32,7 @@ fn preparations_change_no_logit() {
     for case in ["dinov2", "dinov2-swiglu", "dinov2-patch8", "dinov3", "dinov2-masked", "dinov3-masked"] {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tests/data/reference").join(case);
         let mut checkpoint = checkpoint::read(&directory, &Options { hints: None, base: None }).expect("reads");
-        let metadata = describe(&checkpoint, &ConvertOptions::default(), &mut Vec::new()).expect("describes");
+        let metadata = describe(&Subject::new(&checkpoint), &ConvertOptions::default(), &mut Vec::new()).expect("describes");
         let before = logits(checkpoint.network.clone(), Form::Float, &metadata);
         let original = checkpoint.network.clone();
         let (form, table) = prepare_int8(&mut checkpoint, metadata.input_size, &[]).expect("prepares");
@@ -119,7 +119,7 @@ fn lists_of_integers_are_not_packed() {
     for case in ["dinov2", "dinov3-masked"] {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tests/data/reference").join(case);
         let mut checkpoint = checkpoint::read(&directory, &Options { hints: None, base: None }).expect("reads");
-        let metadata = describe(&checkpoint, &ConvertOptions::default(), &mut Vec::new()).expect("describes");
+        let metadata = describe(&Subject::new(&checkpoint), &ConvertOptions::default(), &mut Vec::new()).expect("describes");
         let original = checkpoint.network.clone();
         let (int8, _) = prepare_int8(&mut checkpoint, metadata.input_size, &[]).expect("prepares");
         for (network, form) in [(original, Form::Float), (checkpoint.network, int8)] {

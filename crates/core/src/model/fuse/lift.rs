@@ -13,7 +13,7 @@ use tract_onnx::tract_core::ops::nn::{Reduce, Reducer};
 
 use super::rule::{Context, Patch, replace};
 use super::view::{binary, konst_floats, only_successor, scalar, shape, split_inputs};
-use super::{lift_attention, lift_convolution, lift_factor, lift_linear};
+use super::{lift_attention, lift_convolution, lift_factor, lift_linear, lift_sample};
 use crate::kernels::activation::Activation;
 use crate::kernels::linear::Norm;
 use crate::model::ops::{ActivationSpec, Lifted, NormSpec, Spec};
@@ -37,7 +37,9 @@ pub(super) fn lift(context: &Context, model: &mut TypedModel) -> TractResult<()>
         .with_rule_for("attention", lift_attention::attention)
         .with_rule_for("patch embedding", lift_convolution::patches)
         .with_rule_for("scale block", lift_convolution::scale_block)
-        .rewrite(context, model)
+        .with_rule_for("deformable attention", lift_sample::deformable)
+        .rewrite(context, model)?;
+    Rewriter::default().with_rule_for("samples", lift_sample::grid_sample).rewrite(context, model)
 }
 
 fn no_op_cast(_: &Context, model: &TypedModel, node: &TypedNode, _: &str, op: &Cast) -> Patch {

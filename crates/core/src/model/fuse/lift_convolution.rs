@@ -139,7 +139,7 @@ fn moved_last(model: &TypedModel, node: &TypedNode, first: &TypedNode, labels: &
 }
 
 /// Whether `outlet` is `target` or a reshape of it.
-fn reaches(model: &TypedModel, outlet: OutletId, target: usize) -> bool {
+pub(super) fn reaches(model: &TypedModel, outlet: OutletId, target: usize) -> bool {
     let mut node = model.node(outlet.node);
     loop {
         if node.id == target {

@@ -17,6 +17,7 @@ mod lift_attention;
 mod lift_convolution;
 mod lift_factor;
 mod lift_linear;
+mod lift_sample;
 mod mask_product;
 mod merge;
 mod rounding;

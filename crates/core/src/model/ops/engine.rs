@@ -8,6 +8,7 @@ use tract_onnx::tract_core::internal::{IntoTValue, TValue};
 
 use crate::kernels::arch::Isa;
 use crate::kernels::attention::{AttentionScratch, Head};
+use crate::kernels::grid_sample::SampleScratch;
 use crate::kernels::linear::FusedMlpScratch;
 use crate::kernels::packed::PackedHalf;
 use crate::kernels::scale_block::ScaleScratch;
@@ -40,6 +41,9 @@ pub struct Scratch {
     /// Gathered patches.
     pub patches: Vec<f32>,
     pub quadtree: QuadtreeScratch,
+    pub samples: SampleScratch,
+    /// Of one query and head in deformable attention.
+    pub weights: Vec<f32>,
     /// Gathered rows of what is added to them.
     pub residual: Vec<f32>,
 }

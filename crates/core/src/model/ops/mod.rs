@@ -9,7 +9,9 @@
 
 mod attention;
 mod concat;
+mod deformable;
 mod engine;
+mod grid_sample;
 mod linear;
 mod norm;
 mod offset;
@@ -27,7 +29,9 @@ use tract_onnx::tract_core::internal::*;
 
 pub use attention::{AttentionSpec, KeyBias, Part};
 pub use concat::ConcatSpec;
+pub use deformable::{DeformableSpec, LEVELS_MAX};
 pub use engine::{Engine, with_scratch};
+pub use grid_sample::GridSampleSpec;
 pub use linear::{Columns, LayerSpec, LinearSpec, Matrix};
 pub use norm::{ActivationSpec, NormSpec};
 pub use offset::OffsetSpec;
@@ -48,6 +52,8 @@ pub enum Spec {
     Attention(AttentionSpec),
     Patches(PatchesSpec),
     ScaleBlock(ScaleBlockSpec),
+    GridSample(GridSampleSpec),
+    Deformable(DeformableSpec),
     Groups(GroupsSpec),
     MergeTokens(MergeTokensSpec),
     UnmergeTokens(UnmergeTokensSpec),
@@ -73,6 +79,8 @@ impl Spec {
             Spec::Attention(spec) => Arc::new(spec.clone()),
             Spec::Patches(spec) => Arc::new(PatchesKernel::pack(spec, engine)?),
             Spec::ScaleBlock(spec) => Arc::new(ScaleBlockKernel::pack(spec, engine)?),
+            Spec::GridSample(spec) => Arc::new(spec.clone()),
+            Spec::Deformable(spec) => Arc::new(spec.clone()),
             Spec::Groups(spec) => Arc::new(spec.clone()),
             Spec::MergeTokens(spec) => Arc::new(spec.clone()),
             Spec::UnmergeTokens(spec) => Arc::new(spec.clone()),
@@ -150,7 +158,7 @@ pub struct Fused {
 struct FusedState(Memory);
 
 /// At most so many inputs.
-pub const INPUTS_MAX: usize = 4;
+pub const INPUTS_MAX: usize = 6;
 
 // Two operators are the same when they share their weights: tract merges equal nodes with equal inputs.
 impl PartialEq for Lifted {

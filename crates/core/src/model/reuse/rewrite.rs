@@ -99,6 +99,8 @@ fn kind(spec: &Spec) -> &'static str {
         Spec::Attention(_) => "attention",
         Spec::Patches(_) => "patch embedding",
         Spec::ScaleBlock(_) => "ScaleBlock",
+        Spec::GridSample(_) => "GridSample",
+        Spec::Deformable(_) => "DeformableAttention",
         Spec::Offset(_) => "offset",
         Spec::Groups(_) | Spec::MergeTokens(_) | Spec::UnmergeTokens(_) => "token merging",
         Spec::Other(_) => "rewritten",

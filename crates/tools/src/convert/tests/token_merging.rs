@@ -91,7 +91,7 @@ fn merged_networks_compute_what_their_equations_say() {
     for (case, merging, steps) in cases {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tests/data/reference").join(case);
         let checkpoint = checkpoint::read(&directory, &Options { hints: None, base: None }).expect("reads");
-        let metadata = describe(&checkpoint, &ConvertOptions::default(), &mut Vec::new()).expect("describes");
+        let metadata = describe(&Subject::new(&checkpoint), &ConvertOptions::default(), &mut Vec::new()).expect("describes");
         let (network, (height, width)) = (checkpoint.network, metadata.input_size);
         // a slope, a disc and some texture: patches that are alike, and some that are not
         let value = |i: usize| {
