@@ -9,7 +9,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 out=${1:?usage: chain-speed.sh OUT [LIBRARY]}
-library=${2:-$(ls target/onnxruntime-check/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.* | head -n 1)}
+library=${2:-$(ls target/onnxruntime-check/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.* 2> /dev/null | head -n 1)}
+[ -f "$library" ] || { echo "chain-speed: no ONNX Runtime: name its library, or run make onnxruntime-check first" >&2 && exit 2; }
 size=${SIZE:-640}
 . ./scripts/env.sh
 if [ -z "${PROGRAM_FILE:-}" ]; then
