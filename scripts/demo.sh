@@ -18,8 +18,8 @@ cleanup() {
 }
 trap cleanup EXIT INT TERM
 
-echo "daemon: $program run --model models/eomt-nano-scenes.onnx --source scenes:4"
-$program run --model models/eomt-nano-scenes.onnx --source scenes:4 \
+echo "daemon: $program run --model models/eomt-scenes-320.onnx --source scenes:4"
+$program run --model models/eomt-scenes-320.onnx --source scenes:4 \
     --set ring.socket="$run/masks.sock" --set ring.include_frame=true --set source.size=384x288 --set source.fps=10 &
 daemon=$!
 
