@@ -22,7 +22,7 @@ pub enum HalfFormat {
 }
 
 impl HalfFormat {
-    /// The format that [`to_half`] gives on this target.
+    /// The format of half-precision tiles on this target.
     pub const NATIVE: HalfFormat = if cfg!(target_arch = "aarch64") { HalfFormat::F16 } else { HalfFormat::Bf16 };
 
     /// `value` rounded to nearest, ties to even. NaN gives a quiet NaN, values beyond the largest number infinity.
