@@ -37,14 +37,12 @@ impl<'a> Int8Tile<'a> {
     }
 }
 
-/// Writes a tile to `to`, as many columns as the epilogue has. `residual` is empty or laid out as `to`.
+/// Writes a tile to `to`, as many columns as the epilogue has; whole tiles of 16 and 32 have [`Isa::finish_int8`]. `residual` is empty or laid out as `to`.
 #[inline(always)]
 pub fn int8_epilogue(isa: Isa, tile: &Int8Tile, epilogue: &Epilogue, residual: &[f32], to: &mut [f32]) {
     match (tile.nr, epilogue.bias.len()) {
         (4, 4) => int8_epilogue_whole::<4>(tile, epilogue, residual, to),
         (8, 8) => int8_epilogue_whole::<8>(tile, epilogue, residual, to),
-        (16, 16) => int8_epilogue_whole::<16>(tile, epilogue, residual, to),
-        (32, 32) => int8_epilogue_whole::<32>(tile, epilogue, residual, to),
         _ => int8_epilogue_part(isa, tile, epilogue, residual, to),
     }
 }

@@ -215,10 +215,13 @@ impl PackedHalf {
 
     /// Makes room for a `[k, n]` matrix; the setters then set its content.
     pub fn resize(&mut self, k: usize, n: usize) {
-        self.data.resize(n.next_multiple_of(self.tile.nr) * self.tile.padded(k));
-        if k != self.k {
-            // the padding lies elsewhere now
-            self.data.fill(0);
+        let HalfTile { nr, kr, .. } = self.tile;
+        let depth = self.tile.padded(k);
+        self.data.resize(n.next_multiple_of(nr) * depth);
+        if k != self.k && depth > 0 {
+            // the padding lies elsewhere now; the setters fill what is left of a step of `kr`
+            let whole = nr * k.next_multiple_of(kr);
+            self.data.chunks_exact_mut(nr * depth).for_each(|panel| panel[whole..].fill(0));
         }
         (self.k, self.n) = (k, n);
     }
