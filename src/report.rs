@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use eomt_edge::cli::Cli;
+use eomt_edge_host::model_file::is_thread_without_memory;
 use eomt_edge_host::output::sentence;
+use signal_hook::low_level;
 
 use crate::logging;
 
@@ -48,9 +50,14 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// From here on a panic of any thread is one sentence too. The main thread's ends the program with [`BUG`].
+/// From here on a panic of any thread is one sentence too. The main thread's ends the program with [`BUG`], and so does one that only says that a new
+/// thread found no memory.
 pub fn bugs_in_one_sentence() {
     std::panic::set_hook(Box::new(|panic| {
+        if is_thread_without_memory(panic) {
+            say("out of memory: a new thread has none for its signal handlers (`ulimit -v`, `ulimit -d`, the machine's memory)");
+            low_level::exit(i32::from(BUG));
+        }
         let place = panic.location().map_or_else(String::new, |place| format!("{}:{}", place.file(), place.line()));
         let arguments: Vec<String> = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
         say(&bug(panic.payload_as_str().unwrap_or("no message"), &place, std::thread::current().name(), &arguments));
@@ -77,6 +84,10 @@ fn say(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use rustix::process::{Resource, Rlimit};
+
     use super::*;
 
     #[test]
@@ -95,5 +106,34 @@ mod tests {
         .join()
         .expect_err("it panics");
         let _ = std::panic::take_hook();
+    }
+
+    /// Memory for a thread's stack, and for little else: tried in steps smaller than what a signal handler needs, each in a process of its own.
+    #[test]
+    fn a_thread_without_memory_is_told_as_that() {
+        const MORE: &str = "EOMT_EDGE_TEST_MORE_MEMORY";
+        const STACK: u64 = 1 << 20;
+        if std::env::var_os("EOMT_EDGE_TEST_RUNNER").is_some() {
+            return; // the limit would be the emulator's
+        }
+        if let Some(more) = std::env::var(MORE).ok().and_then(|more| more.parse::<u64>().ok()) {
+            bugs_in_one_sentence();
+            let status = std::fs::read_to_string("/proc/self/status").expect("it runs");
+            let held = status.lines().find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB")).expect("a field");
+            let limit = Some((held.parse::<u64>().expect("a number") << 10) + more);
+            rustix::process::setrlimit(Resource::Data, Rlimit { current: limit, maximum: limit }).expect("a lower limit");
+            let thread = std::thread::Builder::new().stack_size(STACK as usize).spawn(|| {});
+            std::process::exit(if thread.is_ok_and(|thread| thread.join().is_ok()) { 0 } else { 3 });
+        }
+        let mut told = 0;
+        for more in (STACK - (64 << 10)..STACK + (512 << 10)).step_by(4 << 10) {
+            let mut again = Command::new(std::env::current_exe().expect("this test"));
+            again.args(["--exact", "report::tests::a_thread_without_memory_is_told_as_that", "--nocapture"]);
+            let output = again.env(MORE, more.to_string()).output().expect("it starts");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!said.contains("initiate panic") && !said.contains("bug in"), "{more}: {said}");
+            told += u32::from(said.contains("out of memory: a new thread") && output.status.code() == Some(i32::from(BUG)));
+        }
+        assert!(told > 0, "no step met the case");
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Weights in a second file, which networks of more than 2 GiB have, come from the model's directory. Refuses: everything but reading.
 
+use std::panic::PanicHookInfo;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
@@ -333,11 +334,18 @@ fn keep_contained_panics_silent() {
         let others = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             let lent = std::thread::current().name().is_some_and(|name| name.starts_with(THREAD_NAME));
-            if !is_contained(lent) {
+            if is_thread_without_memory(info) || !is_contained(lent) {
                 others(info);
             }
         }));
     });
+}
+
+/// Whether a thread panics before it has begun, since there was no memory for the stack of its signal handlers. The standard library spawns it all
+/// the same, and nothing can catch the panic: the process is about to abort, without another word.
+pub fn is_thread_without_memory(panic: &PanicHookInfo<'_>) -> bool {
+    let words = ["failed to allocate an alternative stack", "failed to set up alternative stack guard page"];
+    panic.payload_as_str().is_some_and(|said| words.iter().any(|words| said.starts_with(words)))
 }
 
 /// The text of a file beside the model; `None` when there is none.
