@@ -36,6 +36,7 @@ pub mod quantize;
 pub mod resize;
 pub mod scale_block;
 pub mod scale_changed;
+pub mod scale_masks;
 mod scores;
 #[cfg(test)]
 pub(crate) mod suite;

@@ -9,14 +9,14 @@ use super::workers::Workers;
 /// Buffers that are reused from call to call.
 #[derive(Debug)]
 pub struct MaskProductScratch {
-    panels: Panels,
+    pub(super) panels: Panels,
     /// `[strips, rows, STRIP]`.
     strips: Vec<f32>,
 }
 
 /// The kept embeddings as columns.
 #[derive(Debug)]
-enum Panels {
+pub(super) enum Panels {
     Half(PackedHalf),
     F32(PackedF32),
 }
@@ -40,6 +40,39 @@ thread_local! {
 /// Pixels whose features stay in the second-level cache while all queries pass: a multiple of every tile's rows.
 const STRIP: usize = 96;
 
+impl Panels {
+    /// Packs the rows `kept` of `embeddings`, `[queries, channels]`.
+    pub(super) fn pack(&mut self, embeddings: &[f32], channels: usize, kept: &[usize]) {
+        let columns = kept.iter().map(|query| &embeddings[query * channels..(query + 1) * channels]).enumerate();
+        match self {
+            Panels::Half(panels) => {
+                panels.resize(channels, kept.len());
+                columns.for_each(|(row, values)| panels.set_column(row, values));
+            }
+            Panels::F32(panels) => {
+                panels.resize(channels, kept.len());
+                columns.for_each(|(row, values)| panels.set_column(row, values));
+            }
+        }
+    }
+
+    /// The products of the pixels from `first` on, at most [`STRIP`], of `features`, `[pixels, channels]`, into `to`: a row for each query, `stride` values apart.
+    fn strip(&self, isa: Isa, features: &[f32], channels: usize, first: usize, to: &mut [f32], stride: usize) {
+        let pixels = Pixels { features, channels, first };
+        match self {
+            Panels::Half(panels) => HALF.with_borrow_mut(|half| half_strip(isa, pixels, panels, half, to, stride)),
+            Panels::F32(panels) => f32_strip(isa, pixels, panels, to, stride),
+        }
+    }
+
+    /// [`Panels::strip`] of all pixels.
+    pub(super) fn multiply(&self, isa: Isa, features: &[f32], channels: usize, to: &mut [f32], stride: usize) {
+        for first in (0..features.len() / channels).step_by(STRIP) {
+            self.strip(isa, features, channels, first, &mut to[first..], stride);
+        }
+    }
+}
+
 /// `out[r, p] = sum_c embeddings[kept[r], c] * features[p, c]`, each sum in ascending order of c: which rows are kept does not change
 /// the bits of the others.
 ///
@@ -61,32 +94,16 @@ pub fn mask_product(
         return;
     }
     let MaskProductScratch { panels, strips } = scratch;
-    let columns = kept.iter().map(|query| &embeddings[query * channels..(query + 1) * channels]).enumerate();
-    match panels {
-        Panels::Half(panels) => {
-            panels.resize(channels, rows);
-            columns.for_each(|(row, values)| panels.set_column(row, values));
-        }
-        Panels::F32(panels) => {
-            panels.resize(channels, rows);
-            columns.for_each(|(row, values)| panels.set_column(row, values));
-        }
-    }
+    panels.pack(embeddings, channels, kept);
     let panels = &*panels;
-    let multiply = |strip: usize, to: &mut [f32], stride: usize| {
-        let pixels = Pixels { features, channels, first: strip * STRIP };
-        match panels {
-            Panels::Half(panels) => HALF.with_borrow_mut(|half| half_strip(isa, pixels, panels, half, to, stride)),
-            Panels::F32(panels) => f32_strip(isa, pixels, panels, to, stride),
-        }
-    };
     if workers.count() == 1 {
-        return (0..pixels.div_ceil(STRIP)).for_each(|strip| multiply(strip, &mut out[strip * STRIP..], pixels));
+        return panels.multiply(isa, features, channels, out, pixels);
     }
     // threads get whole strips, which are no rows of `out`
     strips.resize(pixels.div_ceil(STRIP) * rows * STRIP, 0.0);
-    workers.rows(strips, rows * STRIP, 1, 1, &|strip, to| {
-        to.chunks_exact_mut(rows * STRIP).enumerate().for_each(|(index, to)| multiply(strip + index, to, STRIP));
+    workers.rows(strips, rows * STRIP, 1, 1, &|first, to| {
+        let strips = to.chunks_exact_mut(rows * STRIP).enumerate();
+        strips.for_each(|(index, to)| panels.strip(isa, features, channels, (first + index) * STRIP, to, STRIP));
     });
     workers.rows(out, pixels, 1, 1, &|row, to| {
         for (to, strip) in to.chunks_mut(STRIP).zip(strips.chunks_exact(rows * STRIP)) {

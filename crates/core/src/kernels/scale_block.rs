@@ -36,6 +36,13 @@ pub struct ScaleScratch {
     pixel: Vec<f32>,
 }
 
+impl ScaleScratch {
+    /// The next rows are of another map.
+    pub fn forget(&mut self) {
+        self.held.fill(None);
+    }
+}
+
 /// Source rows that the linear layer takes at once.
 const BATCH: usize = 3;
 
@@ -55,11 +62,24 @@ impl ScaleBlock {
         out: &mut [f32],
         scratch: &mut ScaleScratch,
     ) {
+        scratch.forget();
+        self.go_on(isa, (height, width), first, input, out, scratch);
+    }
+
+    /// [`ScaleBlock::run`] with a scratch that has served the rows before these of the same map, or was told to forget.
+    pub fn go_on<'a>(
+        &self,
+        isa: Isa,
+        (height, width): (usize, usize),
+        first: usize,
+        input: impl Fn(usize, usize) -> &'a [f32],
+        out: &mut [f32],
+        scratch: &mut ScaleScratch,
+    ) {
         let d = self.channels();
         let ScaleScratch { mlp, window, held, zeros, pixel } = scratch;
         zeros.resize(d, 0.0);
         pixel.resize(d, 0.0);
-        held.fill(None);
         let row_len = width * 4 * d;
         window.resize(2 * BATCH * row_len);
         for (index, line) in out.chunks_exact_mut(2 * width * d).enumerate() {

@@ -14,15 +14,15 @@ use tract_onnx::tract_hir::internal::InferenceFact;
 use super::carried::{Carried, QueryState};
 use super::contain::contained;
 use super::fuse::{self, MaskProduct};
+use super::mask_output::MaskOutput;
 use super::metadata::names;
 use super::onnx::ExternalData;
 use super::ops::Engine;
 use super::reuse::{Reuse, ReuseConfig};
 use super::third_party::{self, Companions};
-use super::{MaskOutput, Metadata, Model, ModelError, Origin, PRODUCER, Precision, Remarks, bounds, masks, onnx, token_merging};
+use super::{Metadata, Model, ModelError, Origin, PRODUCER, Precision, Remarks, bounds, masks, onnx, token_merging};
 use crate::data::{Normalization, TokenMerging};
 use crate::kernels::arch::Isa;
-use crate::kernels::product::MaskProductScratch;
 use crate::kernels::workers::Workers;
 
 /// How to load.
@@ -308,8 +308,8 @@ fn assemble(
     let merged = token_merging::merge_tokens(&mut model, options.merging, &engine)?;
     let merges_tokens = merged.is_some();
     remarks.facts.extend(merged);
-    let masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
-        Some(Ok(sizes)) => MaskOutput::Product { sizes, scratch: MaskProductScratch::new(options.isa, quantized || engine.bf16) },
+    let mut masks = match options.prune_masks.then(|| MaskProduct::split(&mut model)).transpose().map_err(&optimizing)? {
+        Some(Ok(sizes)) => MaskOutput::product(sizes, &engine, quantized || engine.bf16),
         Some(Err(reason)) => {
             let remark = format!("masks of all {queries} queries are computed for every frame, not only of those that are kept: {reason}");
             remarks.warnings.push(remark);
@@ -317,10 +317,12 @@ fn assemble(
         }
         None => MaskOutput::Dense,
     };
+    // with reuse, pixels that have not changed are kept
+    let outside = if options.reuse.is_none() { masks.take_scale_block(&mut model, &engine).map_err(&optimizing)? } else { 0 };
     let unmasked = masks::unmasked(&model).map_err(&optimizing)?;
     let reuse = reuse(&mut model, metadata.image_std, merges_tokens, options)?;
     let model = model.into_optimized().map_err(&optimizing)?;
-    let mask_cost = unmasked.and_then(|unmasked| masks::cost(&model, unmasked));
+    let mask_cost = unmasked.and_then(|unmasked| masks::cost(&model, outside, unmasked));
     remarks.warnings.extend(mask_cost.map(|cost| cost.to_string()));
     let executor = options.workers.thread_pool().map_or(Executor::SingleThread, |pool| Executor::MultiThread(Arc::clone(pool)));
     let run_options = RunOptions { executor: Some(executor), ..RunOptions::default() };

@@ -68,11 +68,11 @@ pub fn unmasked(model: &TypedModel) -> TractResult<Option<Unmasked>> {
     Ok(Some(Unmasked { blocks, macs: macs(&model.into_optimized()?) }))
 }
 
-/// `None` when the masks cost nothing, as constant ones do.
-pub fn cost(plan: &TypedModel, unmasked: Unmasked) -> Option<MaskCost> {
+/// `None` when the masks cost nothing, as constant ones do; `outside` is the work of the last ScaleBlock where it is not part of the plan.
+pub fn cost(plan: &TypedModel, outside: u64, unmasked: Unmasked) -> Option<MaskCost> {
     let macs = macs(plan);
     let extra = macs.saturating_sub(unmasked.macs);
-    (extra > 0).then_some(MaskCost { blocks: unmasked.blocks, macs, extra })
+    (extra > 0).then_some(MaskCost { blocks: unmasked.blocks, macs: macs + outside, extra })
 }
 
 /// Where an attention reads its mask.

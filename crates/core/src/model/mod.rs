@@ -24,6 +24,7 @@ mod fuse;
 mod guard;
 pub mod label_sets;
 mod load;
+mod mask_output;
 mod masks;
 mod metadata;
 mod observe;
@@ -54,11 +55,10 @@ pub use third_party::Companions;
 
 use crate::data::{ClassLogits, Logits, Tensor};
 use crate::kernels::arch::Isa;
-use crate::kernels::product::{MaskProductScratch, mask_product};
 use carried::Carried;
 use contain::contained;
-use fuse::MaskProduct;
-use ops::Engine;
+use mask_output::MaskOutput;
+use ops::{Engine, Kernel};
 use reuse::Reuse;
 
 /// `producer_name` of the files that `convert` writes: they describe themselves.
@@ -212,14 +212,6 @@ pub struct Remarks {
     pub facts: Vec<String>,
 }
 
-/// Where the plan's mask output comes from.
-enum MaskOutput {
-    /// Output 1 is `[1, Q, h, w]`.
-    Dense,
-    /// Outputs 1 and 2 are the factors of the mask product.
-    Product { sizes: MaskProduct, scratch: MaskProductScratch },
-}
-
 /// Where a network came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Origin {
@@ -292,10 +284,8 @@ impl Model {
     }
 
     fn mask_macs(&self) -> u64 {
-        match &self.masks {
-            MaskOutput::Dense => 0,
-            MaskOutput::Product { sizes, .. } => (sizes.queries * sizes.pixels * sizes.channels) as u64,
-        }
+        let (int8, float) = self.masks.macs(self.queries);
+        int8 + float
     }
 
     /// What no rule recognized, with its cost; `None` when everything that computes is ours.
@@ -315,7 +305,7 @@ impl Model {
 
     /// Whether only the masks of kept queries are computed (else all are, and the rest is thrown away).
     pub fn prunes_masks(&self) -> bool {
-        matches!(self.masks, MaskOutput::Product { .. })
+        self.masks.is_product()
     }
 
     /// The instruction set that the kernels use.
@@ -437,27 +427,9 @@ impl Model {
         (logits.height, logits.width) = self.mask_size;
         let pixels = logits.height * logits.width;
         logits.masks.resize(logits.kept.len() * pixels, 0.0);
-        let first = read(1).map_err(ModelError::engine("read the masks of"))?;
-        match &mut self.masks {
-            MaskOutput::Dense => {
-                for (mask, &query) in logits.masks.chunks_exact_mut(pixels).zip(&logits.kept) {
-                    mask.copy_from_slice(&first[query * pixels..(query + 1) * pixels]);
-                }
-            }
-            MaskOutput::Product { sizes, scratch } => {
-                let features = read(2).map_err(ModelError::engine("read the features of"))?;
-                let (Engine { isa, workers, .. }, kept, masks) = (&self.engine, &logits.kept, &mut logits.masks);
-                let operator = || Operator {
-                    name: "mask_product".to_owned(),
-                    kind: "MaskProduct".to_owned(),
-                    f32_macs: (kept.len() * pixels * sizes.channels) as u64,
-                    int8_macs: 0,
-                };
-                observe::around(observer, operator, || {
-                    mask_product(*isa, workers, first, features, sizes.channels, kept, masks, scratch);
-                });
-            }
-        }
+        let (first, masks) = (read(1).map_err(ModelError::engine("read the masks of"))?, &mut self.masks);
+        let second = if masks.is_product() { read(2).map_err(ModelError::engine("read the features of"))? } else { &[] };
+        masks.write(&self.engine, first, second, pixels, &logits.kept, &mut logits.masks, observer);
         match &mut self.carried {
             // behind the outputs of the heads
             Some(carried) => outputs.last().map_or(Ok(()), |next| carried.take(next)).map_err(ModelError::engine("run")),
@@ -470,6 +442,9 @@ impl Model {
         let mut counts = std::collections::BTreeMap::<String, usize>::new();
         for node in self.plan.model().nodes() {
             *counts.entry(node.op.name().into_owned()).or_default() += 1;
+        }
+        if let Some(last) = self.masks.last() {
+            *counts.entry(last.name().to_owned()).or_default() += 1;
         }
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), name.clone()));

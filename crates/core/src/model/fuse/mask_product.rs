@@ -8,6 +8,7 @@ use tract_onnx::tract_core::internal::{AxisOp, InOut};
 use tract_onnx::tract_core::ops::einsum::EinSum;
 
 use super::view::{behind_reshapes, laid_out, shape};
+use crate::model::ops::{Lifted, ScaleBlockSpec, Spec};
 
 /// The sizes of the two factors: embeddings are `[queries, channels]`, features `[pixels, channels]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,21 @@ impl MaskProduct {
         let ends: Vec<OutletId> = [class, embeddings, features].into_iter().chain(outputs[2..].iter().copied()).collect();
         model.select_output_outlets(&ends)?;
         Ok(Ok(product.sizes))
+    }
+
+    /// Takes the last ScaleBlock out of a model that was split, too: output 2 is its input then. `None`: the features come from something else.
+    pub fn take_scale_block(self, model: &mut TypedModel) -> TractResult<Option<ScaleBlockSpec>> {
+        let mut ends = model.output_outlets()?.to_vec();
+        let node = model.node(behind_reshapes(model, ends[2]).node);
+        let spec = match node.op_as::<Lifted>().map(|lifted| lifted.spec.as_ref()) {
+            Some(Spec::ScaleBlock(spec)) if 4 * spec.grid.0 * spec.grid.1 == self.pixels && spec.bias.len() == self.channels => {
+                spec.clone()
+            }
+            _ => return Ok(None),
+        };
+        ends[2] = node.inputs[0];
+        model.select_output_outlets(&ends)?;
+        Ok(Some(spec))
     }
 }
 
