@@ -84,9 +84,9 @@ pub struct TrainArgs {
     /// `evaluate --video` reads them
     #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "validate"])]
     pub video: Option<PathBuf>,
-    /// Consecutive frames that are learned from together
-    #[arg(long, default_value_t = 5, value_name = "N", requires = "video")]
-    pub frames: usize,
+    /// Of --video: consecutive frames that are learned from together [default: 5]
+    #[arg(long, value_name = "N")]
+    pub frames: Option<usize>,
     /// The annotated pictures.
     #[command(flatten)]
     pub dataset: DatasetArgs,

@@ -5,8 +5,8 @@ use std::os::unix::process::CommandExt;
 use eomt_edge::cli::{ArchitectureArg, MaskingArg, TrainArgs};
 use eomt_edge_host::output::usage;
 use eomt_edge_train::{
-    Activation, Annealing, Architecture, Augmentation, ChainSizes, Heads, LossOptions, Masking, Pictures, Positions, RateOptions, Sizes, Start,
-    TrainOptions, train,
+    Activation, Annealing, Architecture, Augmentation, ChainSizes, Heads, LossOptions, Masking, Pictures, Positions, RateOptions, Sizes,
+    Start, TrainOptions, train,
 };
 
 use super::dataset::{self, refuse_stray};
@@ -27,12 +27,15 @@ fn one_thread_per_operator() -> anyhow::Result<()> {
 
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     refuse_stray(args.dataset.stray())?;
+    if args.frames.is_some() && args.video.is_none() {
+        return usage("--frames goes with --video only, whose clips it cuts");
+    }
     one_thread_per_operator()?;
     let start = start(&args)?;
     let images = args.dataset.images.clone();
     let pictures = match (args.scenes, args.video, dataset::format(args.dataset, None, "train")?) {
         (None, None, Some(dataset)) => Pictures::Annotated { images, dataset },
-        (None, Some(directory), _) => Pictures::Clips { directory, frames: args.frames },
+        (None, Some(directory), _) => Pictures::Clips { directory, frames: args.frames.unwrap_or(5) },
         (seed, ..) => Pictures::Scenes { seed: seed.unwrap_or_default() },
     };
     let defaults = TrainOptions::new(args.output, start, pictures);

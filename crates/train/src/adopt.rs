@@ -9,7 +9,9 @@ mod tests;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use eomt_edge_tools::checkpoint::{self, Activation as Function, Array, Block, Checkpoint, CheckpointError, Headless, Linear, Masking, Mlp, Network, Norm, Position};
+use eomt_edge_tools::checkpoint::{
+    self, Activation as Function, Array, Block, Checkpoint, CheckpointError, Headless, Linear, Masking, Mlp, Network, Norm, Position,
+};
 
 use super::parameters::{Activation, Positions, Sizes};
 
@@ -217,7 +219,10 @@ fn mlp_of(encoder: &Encoder, positions: Positions) -> Result<(usize, bool)> {
     }
     let said = !learned || if gated { inner.is_multiple_of(8) } else { inner.is_multiple_of(encoder.cls_token.len()) };
     if !said {
-        bail!("its MLPs have a width of {inner}, which the configuration of a checkpoint cannot say for a width of {}", encoder.cls_token.len());
+        bail!(
+            "its MLPs have a width of {inner}, which the configuration of a checkpoint cannot say for a width of {}",
+            encoder.cls_token.len()
+        );
     }
     trained(activation)?;
     Ok((inner, gated))

@@ -259,7 +259,13 @@ fn run(
             let (loss, last) = curves.recent((state.step - since.1) as usize);
             let progress = format!(
                 "step {}/{}: loss {loss:.3} (last prediction: class {:.3}, mask {:.3}, dice {:.3}), masked {:.2}, {images:.1} {}/s",
-                state.step, recipe.steps, last.cross_entropy, last.mask, last.dice, row.masked, stepper.supply.unit(),
+                state.step,
+                recipe.steps,
+                last.cross_entropy,
+                last.mask,
+                last.dice,
+                row.masked,
+                stepper.supply.unit(),
             );
             let mut score = String::new();
             if done || due {

@@ -153,14 +153,14 @@ fn processor(recipe: &Recipe) -> (&'static str, Value) {
     });
     let (name, kind) = if sizes.video {
         let size = json!({ "height": sizes.image, "width": sizes.image });
-        ("video_preprocessor_config.json", json!({ "video_processor_type": "VideomtVideoProcessor", "do_sample_frames": false, "size": size }))
+        (
+            "video_preprocessor_config.json",
+            json!({ "video_processor_type": "VideomtVideoProcessor", "do_sample_frames": false, "size": size }),
+        )
     } else {
         let kind = if sizes.chain.is_some() { "Mask2FormerImageProcessor" } else { "EomtImageProcessor" };
         let size = json!({ "shortest_edge": sizes.image, "longest_edge": sizes.image });
-        (
-            "preprocessor_config.json",
-            json!({ "image_processor_type": kind, "do_pad": true, "do_split_image": false, "size": size }),
-        )
+        ("preprocessor_config.json", json!({ "image_processor_type": kind, "do_pad": true, "do_split_image": false, "size": size }))
     };
     extend(&mut processor, kind);
     (name, processor)

@@ -281,7 +281,8 @@ fn normalization(dir: &Path) -> Result<[[f32; 3]; 2], CheckpointError> {
         return Ok([common::IMAGENET_MEAN, common::IMAGENET_STD]);
     }
     let text = files::read_text(&file, &bounds::JSON).map_err(io_error(&file))?;
-    let config: Value = serde_json::from_str(&text).map_err(|error| CheckpointError::damaged(&file, format!("it is not JSON ({error})")))?;
+    let config: Value =
+        serde_json::from_str(&text).map_err(|error| CheckpointError::damaged(&file, format!("it is not JSON ({error})")))?;
     let triple = |key: &str, usual: [f32; 3]| {
         let Some(value) = config.get(key).filter(|value| !value.is_null()) else { return Ok(usual) };
         let numbers: Option<Vec<f32>> = value.as_array().and_then(|all| all.iter().map(|one| one.as_f64().map(|one| one as f32)).collect());

@@ -27,7 +27,10 @@ pub(super) fn read(object: &Object, mut tensors: Tensors, mut hints: Hints) -> R
             let problem = "is a network with Mask2Former's decoder, which only `convert` reads";
             return Err(CheckpointError::key(&object.file, "model_type", problem));
         }
-        _ => return Err(object.wrong("model_type", "eomt, eomt_dinov3 or videomt")),
+        _ => {
+            let known = "eomt, eomt_dinov3 or videomt (or, to train from, dinov2, dinov2_with_registers or dinov3_vit)";
+            return Err(object.wrong("model_type", known));
+        }
     };
     let config = Config::read(object, rotary, video)?;
     let ignored = ["criterion.empty_weight", "embeddings.mask_token", "embeddings.position_ids"];

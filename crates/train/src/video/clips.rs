@@ -32,7 +32,8 @@ impl Clips {
             clip.dataset.check_sizes()?;
             fingerprint += &clip.dataset.fingerprint()?;
         }
-        let of_clip = |(number, clip): (usize, &Clip)| (0..(clip.frames.len() + 1).saturating_sub(frames)).map(move |first| (number, first));
+        let of_clip =
+            |(number, clip): (usize, &Clip)| (0..(clip.frames.len() + 1).saturating_sub(frames)).map(move |first| (number, first));
         let windows: Vec<(usize, usize)> = clips.iter().enumerate().flat_map(of_clip).collect();
         if windows.is_empty() {
             let longest = clips.iter().map(|clip| clip.frames.len()).max().unwrap_or(0);

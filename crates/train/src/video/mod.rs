@@ -138,8 +138,7 @@ impl Stepper<'_> {
         let targets: Vec<Targets> = samples.iter().map(|sample| sample.targets.clone()).collect();
         let (mut surrogates, mut loss, mut last) = (vec![], 0.0, Terms::default());
         for (place, frames) in places.iter().enumerate() {
-            let (terms, surrogate) =
-                place_loss(frames, &targets, batch, options, sizes.mask_side(), &mut chance.points(0, place))?;
+            let (terms, surrogate) = place_loss(frames, &targets, batch, options, sizes.mask_side(), &mut chance.points(0, place))?;
             loss += terms.total(options);
             last = terms;
             surrogates.push(surrogate);

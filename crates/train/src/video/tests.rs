@@ -155,7 +155,8 @@ fn options(clips: &Path, output: &Path, steps: u64, threads: usize) -> TrainOpti
 /// single pictures becomes one.
 #[test]
 fn clips_are_learned_from() {
-    let [clips, one, two, on, single, grown] = ["clips", "one", "two", "on", "single", "grown"].map(|name| folder(&format!("video-{name}")));
+    let [clips, one, two, on, single, grown] =
+        ["clips", "one", "two", "on", "single", "grown"].map(|name| folder(&format!("video-{name}")));
     draw(&clips, 3, 5);
     train(&options(&clips, &one, 30, 1)).unwrap();
     train(&options(&clips, &two, 30, 2)).unwrap();
