@@ -244,8 +244,13 @@ fn config(sizes: &Sizes, recipe: &Recipe) -> Value {
     config
 }
 
-/// Of EomtConfig, which makes gated MLPs two thirds as wide, rounded up to a multiple of eight.
+/// Of EomtConfig, which makes gated MLPs two thirds as wide, rounded up to a multiple of eight. transformers takes whole numbers only, so one of these where
+/// there is one.
 fn mlp_ratio(sizes: &Sizes) -> Value {
+    let gated_width = |ratio: usize| (sizes.hidden * ratio * 2 / 3).next_multiple_of(8);
+    if let Some(ratio) = (1..=16).find(|ratio| sizes.gated && gated_width(*ratio) == sizes.inner) {
+        return json!(ratio);
+    }
     let width = if sizes.gated { sizes.inner * 3 / 2 } else { sizes.inner };
     if width.is_multiple_of(sizes.hidden) { json!(width / sizes.hidden) } else { json!(width as f64 / sizes.hidden as f64) }
 }

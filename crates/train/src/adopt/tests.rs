@@ -130,6 +130,8 @@ fn a_backbone_learns_and_is_a_checkpoint_then() {
         let (sizes, weights) = of_network(&read.network).unwrap();
         assert_eq!((sizes.queries, sizes.query_blocks, sizes.scale_blocks, sizes.is_rotary()), (9, 2, 1, rotary), "{name}");
         assert_eq!(read.labels, eomt_edge_core::scenes::LABELS);
+        let config: serde_json::Value = serde_json::from_slice(&bytes(&directory, "config.json")).unwrap();
+        assert!(rotary || config["mlp_ratio"] == 4, "{name}: transformers takes whole ratios only, as the backbone's own");
         let parameters = Parameters::new(weights).unwrap();
         let input = Tensor::zeros((1, sizes.grid().pow(2), 3 * sizes.patch.pow(2)), candle_core::DType::F32, &Device::Cpu).unwrap();
         assert_eq!(Forward { sizes: &sizes, parameters: &parameters }.run(&input, &mut Never).unwrap().len(), 3);
