@@ -284,7 +284,15 @@ fn bad_input_gets_a_sentence() {
     says(&mut from, 1, &["nothing"]);
     let mut video = eomt_edge();
     video.arg("train").arg("-o").arg(&output).args(["--scenes", "1", "--from"]).arg(common::data("videomt/transformers"));
-    says(&mut video, 1, &["videomt", "VidEoMT", "single pictures"]);
+    says(&mut video, 2, &["videomt", "VidEoMT", "--video"]);
+    let clips = |output: &Path, options: &[&str]| {
+        let mut command = eomt_edge();
+        command.arg("train").arg("-o").arg(output).arg("--video").arg(common::data("video")).args(options);
+        command
+    };
+    says(&mut clips(&output, &["--validate", "4"]), 2, &["--validate", "--video"]);
+    says(&mut clips(&output, &["--frames", "1"]), 2, &["--frames 1"]);
+    says(train(&output, 1).args(["--scenes", "1", "--frames", "3"]), 2, &["--video"]);
     assert!(!output.exists(), "nothing was to be left behind");
     let drawn = scratch.path("drawn");
     draw(&drawn, 1, 1);
@@ -324,4 +332,63 @@ fn a_checkpoint_goes_on_with_larger_patches() {
     succeed(eomt_edge().arg("convert").arg(&second).arg("-o").arg(&model));
     let refused = fail(train_with(&scratch.path("third"), 1, "--patch 24 --scenes 2 --from").arg(&first), 1);
     assert!(refused.contains("first: this checkpoint cannot be trained") && refused.contains("no multiple of the patch"), "{refused}");
+}
+
+/// A backbone without heads is no model yet: `convert` says what to do, `train` does it, and `convert` takes the result.
+#[test]
+fn a_backbone_is_trained_first() {
+    let scratch = Scratch::new("train-backbone");
+    let (output, model) = (scratch.path("run"), scratch.path("model.onnx"));
+    for backbone in ["dinov2", "dinov2-registers", "dinov3", "meta-dinov3.pth"] {
+        let path = common::data("backbones").join(backbone);
+        let refused = fail(eomt_edge().arg("convert").arg(&path).arg("-o").arg(&model), 1);
+        assert!(refused.contains("without queries and heads") && refused.contains("eomt-edge train -o RUN --from"), "{refused}");
+    }
+    assert!(!model.exists());
+    let options = "--queries 9 --query-blocks 2 --size 48 --batch 2 --points 64 --scenes 1 --from";
+    succeed(train_with(&output, 2, options).arg(common::data("backbones/dinov3")));
+    succeed(eomt_edge().arg("convert").arg(&output).arg("-o").arg(&model));
+    assert_eq!(common::floats(&output.join("model.safetensors"), "query.weight").0, [9, 16]);
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(output.join("preprocessor_config.json")).unwrap()).unwrap();
+    let mean: Vec<f64> = config["image_mean"].as_array().unwrap().iter().map(|mean| mean.as_f64().unwrap()).collect();
+    assert!((mean[2] - 0.296).abs() < 1e-6, "the backbone's pictures are normalized with its own mean: {mean:?}");
+    let again = scratch.path("again");
+    let refused = fail(train_with(&again, 2, "--queries 9 --scenes 1 --from").arg(&output), 2);
+    assert!(refused.contains("its own 9 queries in 2 blocks"), "{refused}");
+    // what is no such backbone is named
+    let other = scratch.path("other");
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::copy(common::data("backbones/dinov3/model.safetensors"), other.join("model.safetensors")).unwrap();
+    std::fs::write(other.join("config.json"), r#"{"model_type": "vit"}"#).unwrap();
+    let refused = fail(train_with(&again, 2, "--scenes 1 --from").arg(&other), 1);
+    assert!(refused.contains("config.json") && refused.contains("\"vit\"") && refused.contains("dinov3_vit"), "{refused}");
+    std::fs::write(other.join("config.json"), r#"{"model_type": "dinov3_vit", "hidden_size": 16, "num_attention_heads": 2}"#).unwrap();
+    let refused = fail(train_with(&again, 2, "--scenes 1 --from").arg(&other), 1);
+    assert!(refused.contains("num_hidden_layers") && refused.contains("the weights hold 3"), "{refused}");
+    assert!(!again.exists(), "nothing was to be left behind");
+}
+
+/// A network for single pictures learns to carry its queries from clips; the model that comes out runs over clips.
+#[test]
+fn clips_make_a_network_for_video() {
+    let scratch = Scratch::new("train-video");
+    let (clips, single, video, model) = (scratch.path("clips"), scratch.path("single"), scratch.path("video"), scratch.path("video.onnx"));
+    for seed in ["1", "2"] {
+        let options = ["scenes", "--clip", "--count", "4", "--size", "64", "--pan", "0.3", "--seed", seed];
+        succeed(eomt_edge().args(options).arg(clips.join(seed)));
+    }
+    succeed(train(&single, 1).args(["--scenes", "1"]));
+    let options = "--frames 3 --batch 2 --points 64 --video";
+    let said = succeed(train_with(&video, 2, options).arg(&clips).arg("--from").arg(&single));
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("2 clips, 4 windows of 3 frames"), "{said}");
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(video.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["model_type"], "videomt");
+    succeed(eomt_edge().arg("convert").arg(&video).arg("-o").arg(&model).args(["--stuff", "floor,wall,sky"]));
+    let scores = succeed(eomt_edge().args(["evaluate", "--json", "--video"]).arg(&clips).arg("--model").arg(&model));
+    let scores: serde_json::Value = serde_json::from_slice(&scores.stdout).unwrap();
+    assert!(scores.to_string().contains("vpq"), "{scores}");
+    let refused =
+        fail(train_with(&scratch.path("masked"), 2, "--frames 3 --masking annealed --video").arg(&clips).arg("--from").arg(&video), 2);
+    assert!(refused.contains("--masking") && refused.contains("video"), "{refused}");
 }

@@ -289,7 +289,7 @@ fn checkpoints_that_are_something_else_are_refused() {
     copy("videomt/transformers", &folder);
     let config = std::fs::read_to_string(folder.join("config.json")).expect("there");
     for (kind, words) in [
-        ("videomt_dinov3", vec!["model_type", "videomt_dinov3", "eomt, eomt_dinov3 or videomt"]),
+        ("videomt_dinov3", vec!["model_type", "videomt_dinov3", "eomt, eomt_dinov3 or videomt", "train from"]),
         ("eomt", vec!["query_updater.bias", "no part of an EoMT network"]),
     ] {
         std::fs::write(folder.join("config.json"), config.replace("\"videomt\"", &format!("\"{kind}\""))).expect("writable");

@@ -68,17 +68,25 @@ pub enum ArchitectureArg {
 
 /// Arguments of `train`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("pictures").required(true).args(["scenes", "panoptic_json", "instances", "class_maps", "yolo"]))]
+#[command(group = ArgGroup::new("pictures").required(true).args(["scenes", "panoptic_json", "instances", "class_maps", "yolo", "video"]))]
 pub struct TrainArgs {
     /// Directory of the run: state, curves and the checkpoint; an unfinished run there goes on
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
-    /// Checkpoint to start from (as `convert` takes it); its labels may be others [default: random weights]
+    /// Checkpoint to start from (as `convert` takes it; its labels may be others), or a DINOv2 or DINOv3 backbone without heads, which start at random then
+    /// [default: random weights]
     #[arg(long, value_name = "CHECKPOINT")]
     pub from: Option<PathBuf>,
     /// Learn from procedural scenes without end, drawn from this seed
     #[arg(long, value_name = "SEED")]
     pub scenes: Option<u64>,
+    /// Learn from clips, so that queries go on from frame to frame (VidEoMT): a folder with panoptic.json, panoptic/ and images/, or a folder of such, as
+    /// `evaluate --video` reads them
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "validate"])]
+    pub video: Option<PathBuf>,
+    /// Of --video: consecutive frames that are learned from together [default: 5]
+    #[arg(long, value_name = "N")]
+    pub frames: Option<usize>,
     /// The annotated pictures.
     #[command(flatten)]
     pub dataset: DatasetArgs,
@@ -100,9 +108,9 @@ pub struct TrainArgs {
     /// Steps of the optimizer [default: 5000 from scratch, 400 from a checkpoint]; 0 writes the random weights
     #[arg(long)]
     pub steps: Option<u64>,
-    /// Images of a step
-    #[arg(long, default_value_t = 16)]
-    pub batch: usize,
+    /// Images of a step; of --video: windows of --frames pictures [default: 16, of --video 4]
+    #[arg(long)]
+    pub batch: Option<usize>,
     /// Of the weights, the order and every other random choice; the same seed gives the same weights
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -155,15 +163,16 @@ pub struct TrainArgs {
     /// Transformer blocks (from scratch)
     #[arg(long, default_value_t = 6, conflicts_with = "from")]
     pub blocks: usize,
-    /// Blocks at the end in which the queries take part, L2 (from scratch; --architecture eomt) [default: 3]
-    #[arg(long, conflicts_with = "from")]
+    /// Blocks at the end in which the queries take part, L2 (from scratch and --architecture eomt, or of a backbone) [default: 3; 4 of a backbone of 24
+    /// blocks, 5 of a larger one]
+    #[arg(long)]
     pub query_blocks: Option<usize>,
     /// Attention heads (from scratch)
     #[arg(long, default_value_t = 3, conflicts_with = "from")]
     pub heads: usize,
-    /// Queries, Q (from scratch)
-    #[arg(long, default_value_t = 24, conflicts_with = "from")]
-    pub queries: usize,
+    /// Queries, Q (from scratch, or of a backbone) [default: 24 from scratch, 200 of a backbone]
+    #[arg(long)]
+    pub queries: Option<usize>,
     /// Pixels of a patch, square; a checkpoint's embedding is resized, and gets or loses ScaleBlocks [default: 16 from scratch, the checkpoint's]
     #[arg(long)]
     pub patch: Option<usize>,

@@ -5,11 +5,14 @@ use std::os::unix::process::CommandExt;
 use eomt_edge::cli::{ArchitectureArg, MaskingArg, TrainArgs};
 use eomt_edge_host::output::usage;
 use eomt_edge_train::{
-    Activation, Annealing, Architecture, Augmentation, ChainSizes, LossOptions, Masking, Pictures, Positions, RateOptions, Sizes, Start,
-    TrainOptions, train,
+    Activation, Annealing, Architecture, Augmentation, ChainSizes, Heads, LossOptions, Masking, Pictures, Positions, RateOptions, Sizes,
+    Start, TrainOptions, train,
 };
 
 use super::dataset::{self, refuse_stray};
+
+/// Queries of a network that starts from random weights.
+const SCRATCH_QUERIES: usize = 24;
 
 /// Training gives each of its threads a part of the batch. candle would start more threads for every operator, which mostly wait for each
 /// other, and reads their number from the environment only. So the program starts itself again with it.
@@ -24,17 +27,21 @@ fn one_thread_per_operator() -> anyhow::Result<()> {
 
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     refuse_stray(args.dataset.stray())?;
+    if args.frames.is_some() && args.video.is_none() {
+        return usage("--frames goes with --video only, whose clips it cuts");
+    }
     one_thread_per_operator()?;
     let start = start(&args)?;
     let images = args.dataset.images.clone();
-    let pictures = match (args.scenes, dataset::format(args.dataset, None, "train")?) {
-        (None, Some(dataset)) => Pictures::Annotated { images, dataset },
-        (seed, _) => Pictures::Scenes { seed: seed.unwrap_or_default() },
+    let pictures = match (args.scenes, args.video, dataset::format(args.dataset, None, "train")?) {
+        (None, None, Some(dataset)) => Pictures::Annotated { images, dataset },
+        (None, Some(directory), _) => Pictures::Clips { directory, frames: args.frames.unwrap_or(5) },
+        (seed, ..) => Pictures::Scenes { seed: seed.unwrap_or_default() },
     };
     let defaults = TrainOptions::new(args.output, start, pictures);
     train(&TrainOptions {
         steps: args.steps.unwrap_or(defaults.steps),
-        batch: args.batch,
+        batch: args.batch.unwrap_or(defaults.batch),
         seed: args.seed,
         rates: RateOptions {
             rate: args.lr.unwrap_or(defaults.rates.rate),
@@ -62,7 +69,8 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
 
 fn start(args: &TrainArgs) -> anyhow::Result<Start> {
     if let Some(path) = &args.from {
-        return Ok(Start::Checkpoint { path: path.clone(), patch: args.patch, image: args.size });
+        let heads = Heads { queries: args.queries, query_blocks: args.query_blocks };
+        return Ok(Start::Checkpoint { path: path.clone(), patch: args.patch, image: args.size, heads });
     }
     let architecture = match args.architecture {
         ArchitectureArg::VitAdapterM2f => Architecture::VitAdapterM2f,
@@ -89,7 +97,7 @@ fn eomt(args: &TrainArgs) -> anyhow::Result<Start> {
         heads: args.heads,
         blocks: args.blocks,
         query_blocks: args.query_blocks.unwrap_or(3),
-        queries: args.queries,
+        queries: args.queries.unwrap_or(SCRATCH_QUERIES),
         classes: 0, // of the data
         registers: 4,
         patch,
@@ -100,6 +108,7 @@ fn eomt(args: &TrainArgs) -> anyhow::Result<Start> {
         positions: Positions::Learned,
         scale_blocks: patch.max(1).ilog2().saturating_sub(2) as usize,
         eps: 1e-6,
+        video: false,
         chain: None,
     }))
 }
@@ -120,7 +129,7 @@ fn chain(args: &TrainArgs, architecture: Architecture) -> anyhow::Result<Start> 
     let width = args.decoder_width.unwrap_or(papers.decoder_width);
     Ok(Start::Scratch(Sizes::of_chain(ChainSizes {
         image: args.size.unwrap_or(160),
-        queries: args.queries,
+        queries: args.queries.unwrap_or(SCRATCH_QUERIES),
         decoder_width: width,
         decoder_inner: width.saturating_mul(8),
         pixel_decoder_inner: width.saturating_mul(4),

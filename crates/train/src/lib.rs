@@ -3,7 +3,7 @@
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
 //! use eomt_edge_train::{Pictures, Start, TrainOptions, train};
-//! let start = Start::Checkpoint { path: "eomt-nano-scenes".into(), patch: None, image: None };
+//! let start = Start::Checkpoint { path: "eomt-nano-scenes".into(), patch: None, image: None, heads: Default::default() };
 //! train(&TrainOptions::new("run".into(), start, Pictures::Scenes { seed: 1 }))?;
 //! # Ok(())
 //! # }
@@ -20,10 +20,13 @@
 //! Networks with Mask2Former's decoder take the place of EoMT (`chain`); all else is the same for them.
 //!
 //! Invariants: the same recipe gives the same weights, for any number of threads and after any number of interruptions.
-//! Refuses: networks for video; a state of another recipe.
+//! Networks for video learn from clips (`video`).
+//!
+//! Refuses: single pictures for networks for video; a state of another recipe.
 
 #![warn(missing_docs)]
 
+mod adopt;
 mod chain;
 mod curves;
 mod initial;
@@ -42,6 +45,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod validation;
+mod video;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -50,7 +54,6 @@ use anyhow::Result;
 use eomt_edge_core::data::Exif;
 use eomt_edge_host::files;
 use eomt_edge_host::output::{say, usage};
-use eomt_edge_tools::checkpoint;
 
 pub use eomt_edge_tools::chain::{Architecture, Sizes as ChainSizes};
 pub use loss::LossOptions;
@@ -58,6 +61,7 @@ pub use parameters::{Activation, Positions, Sizes};
 pub use samples::{Augmentation, Pictures};
 pub use schedule::{Annealing, Masking, RateOptions};
 
+use adopt::Source;
 use curves::{Curves, Row};
 use optimizer::Moments;
 use parameters::{Depth, Parameters};
@@ -72,16 +76,31 @@ use validation::Validation;
 pub enum Start {
     /// Random weights of these sizes. The number of classes follows from the data.
     Scratch(Sizes),
-    /// A checkpoint. When its labels differ from those of the data, the class head keeps the rows of the same names only.
+    /// A checkpoint, or a backbone without heads (DINOv2, DINOv3). When the labels of a checkpoint differ from those of the data, the class head keeps
+    /// the rows of the same names only. A backbone gets random queries, heads and ScaleBlocks.
     Checkpoint {
-        /// As `convert` takes it.
+        /// As `convert` takes it, or as [`eomt_edge_tools::checkpoint::read_headless`] does.
         path: PathBuf,
         /// Pixels along a side of a patch; `None`: the checkpoint's own.
         patch: Option<usize>,
         /// Pixels along a side of the input; `None`: the checkpoint's own.
         image: Option<usize>,
+        /// Of a backbone only.
+        heads: Heads,
     },
 }
+
+/// What a backbone gets in front of its last blocks. `None`: what the paper has.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Heads {
+    /// Queries, Q; the paper's 200 otherwise.
+    pub queries: Option<usize>,
+    /// Blocks at the end in which the queries take part, L2; the paper's 3 of 12 blocks, 4 of 24, 5 of more otherwise.
+    pub query_blocks: Option<usize>,
+}
+
+/// Frames of a window: the graph of all of them is in memory.
+const FRAMES_MAX: usize = 64;
 
 /// Options of [`train`].
 #[derive(Debug, Clone)]
@@ -94,7 +113,7 @@ pub struct TrainOptions {
     pub pictures: Pictures,
     /// Steps of the optimizer; 0: the random weights are written as they are.
     pub steps: u64,
-    /// Images per step.
+    /// Images per step; of clips: windows.
     pub batch: usize,
     /// Of the weights, the order and every other random choice.
     pub seed: u64,
@@ -126,12 +145,13 @@ impl TrainOptions {
     /// The defaults of the command line.
     pub fn new(output: PathBuf, start: Start, pictures: Pictures) -> TrainOptions {
         let scratch = matches!(start, Start::Scratch(_));
+        let video = matches!(pictures, Pictures::Clips { .. });
         TrainOptions {
             output,
             start,
             pictures,
             steps: if scratch { 5000 } else { 400 },
-            batch: 16,
+            batch: if video { 4 } else { 16 },
             seed: 0,
             rates: RateOptions {
                 rate: if scratch { 5e-4 } else { 1e-4 },
@@ -160,13 +180,13 @@ impl TrainOptions {
 /// becomes infinite or NaN.
 pub fn train(options: &TrainOptions) -> Result<()> {
     check(options)?;
-    let checkpoint = match &options.start {
+    let source = match &options.start {
         Start::Scratch(_) => None,
-        Start::Checkpoint { path, .. } => Some(checkpoint::read(path, &checkpoint::Options::default())?),
+        Start::Checkpoint { path, .. } => Some(Source::read(path)?),
     };
-    let labels = checkpoint.as_ref().map(|checkpoint| checkpoint.labels.as_slice());
+    let labels = source.as_ref().and_then(Source::labels);
     let supply = Supply::open(&options.pictures, options.exif, labels, options.validate)?;
-    let (recipe, weights) = prepare(options, &supply, checkpoint)?;
+    let (recipe, weights) = prepare(options, &supply, source)?;
     files::make_directory(&options.output)?;
     let mut state = match state::load(&options.output, &recipe)? {
         Some(state) => state,
@@ -183,7 +203,7 @@ pub fn train(options: &TrainOptions) -> Result<()> {
     };
     let count: usize = state.parameters.iter().map(|(_, var)| var.elem_count()).sum();
     say(format!("{:.2} million weights, {}, from {}", count as f64 / 1e6, recipe.data, recipe.start))?;
-    say(format!("steps {} to {}, {} images each, {threads} threads", state.step, recipe.steps, recipe.batch))?;
+    say(format!("steps {} to {}, {} {} each, {threads} threads", state.step, recipe.steps, recipe.batch, supply.unit()))?;
     let order = recipe.order();
     let workers = Workers::new(threads)?;
     let stepper = Stepper { recipe: &recipe, supply: &supply, order: &order, workers: &workers };
@@ -238,8 +258,14 @@ fn run(
             let images = (state.step - since.1) as f64 * recipe.batch as f64 / passed;
             let (loss, last) = curves.recent((state.step - since.1) as usize);
             let progress = format!(
-                "step {}/{}: loss {loss:.3} (last prediction: class {:.3}, mask {:.3}, dice {:.3}), masked {:.2}, {images:.1} images/s",
-                state.step, recipe.steps, last.cross_entropy, last.mask, last.dice, row.masked,
+                "step {}/{}: loss {loss:.3} (last prediction: class {:.3}, mask {:.3}, dice {:.3}), masked {:.2}, {images:.1} {}/s",
+                state.step,
+                recipe.steps,
+                last.cross_entropy,
+                last.mask,
+                last.dice,
+                row.masked,
+                stepper.supply.unit(),
             );
             let mut score = String::new();
             if done || due {
@@ -283,6 +309,11 @@ fn check(options: &TrainOptions) -> Result<()> {
     }
     if options.steps == 0 && (options.validate.is_some() || matches!(options.start, Start::Checkpoint { .. })) {
         return usage("--steps 0 writes random weights, so that neither --from nor --validate goes with it");
+    }
+    if let Pictures::Clips { frames, .. } = options.pictures
+        && !(2..=FRAMES_MAX).contains(&frames)
+    {
+        return usage(format!("--frames {frames}: 2 to {FRAMES_MAX} frames are learned from together"));
     }
     if !(low > 0.0 && low <= high && high <= 8.0) {
         return usage(format!("--scale {low},{high}: two factors above 0, the smaller one first, at most 8"));

@@ -158,7 +158,19 @@ pub(super) fn image_loss(
     options: &LossOptions,
     points: &mut impl Points,
 ) -> (Terms, Gradients) {
-    let matches = match_queries(prediction, targets, options, &points.draw(Purpose::Match, options.points));
+    let matches = match_queries(prediction, targets, options, &points.draw(Purpose::Match, options.points), &[]);
+    matched_loss(prediction, targets, matches, batch, options, points)
+}
+
+/// [`image_loss`] with pairs (query, segment) that are known.
+pub(super) fn matched_loss(
+    prediction: &Prediction,
+    targets: &Targets,
+    matches: Vec<(usize, usize)>,
+    batch: Batch,
+    options: &LossOptions,
+    points: &mut impl Points,
+) -> (Terms, Gradients) {
     let (cross_entropy, classes) = class_loss(prediction, targets, &matches, batch, options);
     let mut gradients = Gradients { classes, masks: vec![0.0; prediction.masks.len()], matches };
     let mut terms = Terms { cross_entropy, ..Terms::default() };
@@ -238,8 +250,14 @@ fn class_loss(
     (loss, gradient)
 }
 
-/// The assignment of queries to segments with the least cost (Hungarian algorithm), by query.
-fn match_queries(prediction: &Prediction, targets: &Targets, options: &LossOptions, points: &[[f32; 2]]) -> Vec<(usize, usize)> {
+/// The assignment of queries to segments with the least cost (Hungarian algorithm), by query. Those that are `used` are the last choice.
+pub(super) fn match_queries(
+    prediction: &Prediction,
+    targets: &Targets,
+    options: &LossOptions,
+    points: &[[f32; 2]],
+    used: &[usize],
+) -> Vec<(usize, usize)> {
     let segments = targets.classes.len();
     if segments == 0 {
         return vec![];
@@ -251,7 +269,7 @@ fn match_queries(prediction: &Prediction, targets: &Targets, options: &LossOptio
     let (rows, columns) = if by_query { (prediction.queries, segments) } else { (segments, prediction.queries) };
     let matrix = Matrix::from_fn(rows, columns, |(row, column)| {
         let (query, segment) = if by_query { (row, column) } else { (column, row) };
-        whole(costs[query * segments + segment])
+        whole(if used.contains(&query) { f32::MAX } else { costs[query * segments + segment] })
     });
     let (_, assigned) = kuhn_munkres_min(&matrix);
     let mut matches: Vec<(usize, usize)> =

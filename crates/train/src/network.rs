@@ -33,7 +33,7 @@ pub(super) struct Forward<'a> {
 }
 
 /// Rotary positions of the patches, the last tokens: cosines and signed sines, `[N, D / heads]`.
-struct Rotation {
+pub(super) struct Rotation {
     cos: Tensor,
     sin: Tensor,
 }
@@ -93,12 +93,22 @@ impl Forward<'_> {
         Ok(predictions)
     }
 
-    fn weight(&self, name: &str) -> Result<&Tensor> {
+    /// Tokens `[B, 1 + R + N, D]` behind all blocks and the last norm, without queries, as a backbone gives them.
+    #[cfg(test)]
+    pub(super) fn encode(&self, patches: &Tensor) -> Result<Tensor> {
+        let (mut tokens, rotation) = (self.embed(patches)?, Rotation::new(self.sizes)?);
+        for block in 0..self.sizes.blocks {
+            tokens = self.block(block, &tokens, None, rotation.as_ref())?;
+        }
+        self.norm(&tokens, "layernorm", self.sizes.eps)
+    }
+
+    pub(super) fn weight(&self, name: &str) -> Result<&Tensor> {
         self.parameters.get(name)
     }
 
     /// `[.., in]` → `[.., out]`
-    fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor> {
+    pub(super) fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor> {
         self.product(x, name, Some(self.weight(&format!("{name}.bias"))?))
     }
 
@@ -115,12 +125,12 @@ impl Forward<'_> {
         }
     }
 
-    fn norm(&self, x: &Tensor, name: &str, eps: f32) -> Result<Tensor> {
+    pub(super) fn norm(&self, x: &Tensor, name: &str, eps: f32) -> Result<Tensor> {
         layer_norm(x, self.weight(&format!("{name}.weight"))?, self.weight(&format!("{name}.bias"))?, eps)
     }
 
     /// Patches to tokens: class token, registers, patches with their positions.
-    fn embed(&self, patches: &Tensor) -> Result<Tensor> {
+    pub(super) fn embed(&self, patches: &Tensor) -> Result<Tensor> {
         let (batch, count, width) = patches.dims3()?;
         let d = self.sizes.hidden;
         let name = self.sizes.patch_embedding();
@@ -139,7 +149,7 @@ impl Forward<'_> {
         Tensor::cat(&[&class_token, &spread(self.weight("embeddings.register_tokens")?)?, &tokens], 1)
     }
 
-    fn block(&self, index: usize, x: &Tensor, mask: Option<&Tensor>, rotation: Option<&Rotation>) -> Result<Tensor> {
+    pub(super) fn block(&self, index: usize, x: &Tensor, mask: Option<&Tensor>, rotation: Option<&Rotation>) -> Result<Tensor> {
         let name = |part: &str| format!("layers.{index}.{part}");
         let eps = self.sizes.eps;
         let attended = self.attention(&self.norm(x, &name("norm1"), eps)?, &name("attention"), mask, rotation)?;
@@ -181,7 +191,7 @@ impl Forward<'_> {
     }
 
     /// The heads on the state before or after a block.
-    fn predict(&self, tokens: &Tensor) -> Result<Logits> {
+    pub(super) fn predict(&self, tokens: &Tensor) -> Result<Logits> {
         let (sizes, (batch, _, d)) = (self.sizes, tokens.dims3()?);
         let tokens = self.norm(tokens, "layernorm", sizes.eps)?;
         let queries = tokens.narrow(1, 0, sizes.queries)?.contiguous()?;

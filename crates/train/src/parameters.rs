@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use candle_core::{Device, Tensor, Var};
 use eomt_edge_core::scenes::Rng;
 use eomt_edge_tools::chain as networks;
-use eomt_edge_tools::checkpoint::{Activation as Function, Array, Block, Linear, Masking, Mlp, Network, Norm, Position};
+use eomt_edge_tools::checkpoint::Array;
 
 use super::initial;
 
@@ -44,6 +44,9 @@ pub struct Sizes {
     pub scale_blocks: usize,
     /// Added to the variance in the norms.
     pub eps: f32,
+    /// Queries go on from frame to frame (VidEoMT).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub video: bool,
     /// A network with Mask2Former's decoder instead of EoMT; what is said twice is the same there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<networks::Sizes>,
@@ -102,6 +105,7 @@ impl Sizes {
             positions: Positions::Learned,
             scale_blocks: 2, // masks at a quarter of the input
             eps: chain.eps,
+            video: false,
             chain: Some(chain),
         }
     }
@@ -159,6 +163,9 @@ impl Sizes {
     /// A sentence when no network has these sizes.
     pub(super) fn check(&self) -> Result<()> {
         if let Some(chain) = &self.chain {
+            if self.video {
+                bail!("queries go on from frame to frame in EoMT only, not in a network with Mask2Former's decoder");
+            }
             if self.patch != networks::PATCH {
                 bail!("patches of {} pixels: a network with Mask2Former's decoder takes {}", self.patch, networks::PATCH);
             }
@@ -177,11 +184,19 @@ impl Sizes {
         if self.query_blocks > self.blocks {
             bail!("queries cannot join for the last {} of {} blocks", self.query_blocks, self.blocks);
         }
+        if self.video && self.is_rotary() {
+            bail!("queries go on from frame to frame in networks with learned positions only: transformers' VidEoMT has no DINOv3");
+        }
         if !self.image.is_multiple_of(self.patch) {
             bail!("an input of {} pixels is no multiple of the patch of {}", self.image, self.patch);
         }
         Ok(())
     }
+}
+
+/// ScaleBlocks that the paper's code puts before the masks: `log2(patch) - 2`, at least one.
+pub(super) fn usual_scale_blocks(patch: usize) -> usize {
+    (patch.max(1).ilog2() as usize).saturating_sub(2).max(1)
 }
 
 /// The place of a weight in the depth of the network, which decides its learning rate.
@@ -278,6 +293,10 @@ pub(super) fn shapes(sizes: &Sizes) -> Vec<(String, Vec<usize>)> {
     add("query.weight".into(), &[sizes.queries, d]);
     add("class_predictor.weight".into(), &[sizes.classes + 1, d]);
     add("class_predictor.bias".into(), &[sizes.classes + 1]);
+    if sizes.video {
+        add("query_updater.weight".into(), &[d, d]);
+        add("query_updater.bias".into(), &[d]);
+    }
     for layer in ["fc1", "fc2", "fc3"] {
         add(format!("mask_head.{layer}.weight"), &[d, d]);
         add(format!("mask_head.{layer}.bias"), &[d]);
@@ -326,167 +345,4 @@ fn small(rng: &mut Rng) -> f32 {
             return (0.02 * draw) as f32;
         }
     }
-}
-
-/// What a checkpoint holds, in names and sizes of training.
-///
-/// # Errors
-/// When the network is of a kind that cannot be trained here: for video, other activations than GELU and SiLU, inputs or patches that are not
-/// square.
-pub(super) fn of_network(network: &Network) -> Result<(Sizes, Vec<(String, Array)>)> {
-    let sizes = sizes_of(network)?;
-    let d = sizes.hidden;
-    let vector = |data: &[f32]| Array { shape: vec![data.len()], data: data.to_vec() };
-    let mut arrays: Vec<(String, Array)> = vec![];
-    arrays.push(("embeddings.cls_token".into(), Array { shape: vec![1, 1, d], data: network.cls_token.clone() }));
-    let registers = Array { shape: vec![1, sizes.registers, d], data: network.register_tokens.data.clone() };
-    arrays.push(("embeddings.register_tokens".into(), registers));
-    arrays.push((format!("{}.weight", sizes.patch_embedding()), network.patch_weight.clone()));
-    arrays.push((format!("{}.bias", sizes.patch_embedding()), vector(&network.patch_bias)));
-    if let Position::Learned { table, .. } = &network.position {
-        arrays.push(("embeddings.position_embeddings.weight".into(), table.clone()));
-    }
-    for (index, block) in network.blocks.iter().enumerate() {
-        push_block(&mut arrays, &format!("layers.{index}"), block, &sizes);
-    }
-    push_norm(&mut arrays, "layernorm", &network.norm);
-    arrays.push(("query.weight".into(), network.queries.clone()));
-    push_linear(&mut arrays, "class_predictor", &network.class_head);
-    for (layer, linear) in ["fc1", "fc2", "fc3"].into_iter().zip(&network.mask_head) {
-        push_linear(&mut arrays, &format!("mask_head.{layer}"), linear);
-    }
-    for (index, block) in network.scale_blocks.iter().enumerate() {
-        let prefix = format!("upscale_block.block.{index}");
-        arrays.push((format!("{prefix}.conv1.weight"), block.up_weight.clone()));
-        arrays.push((format!("{prefix}.conv1.bias"), vector(&block.up_bias)));
-        arrays.push((format!("{prefix}.conv2.weight"), block.depthwise.clone()));
-        push_norm(&mut arrays, &format!("{prefix}.layernorm2d"), &block.norm);
-    }
-    Ok((sizes, arrays))
-}
-
-fn sizes_of(network: &Network) -> Result<Sizes> {
-    if network.query_updater.is_some() {
-        bail!("it is a network for video (VidEoMT), whose queries go on from frame to frame, and `train` knows single pictures only");
-    }
-    let positions = match network.position {
-        Position::Learned { grid, .. } => {
-            check_table(network, grid)?;
-            Positions::Learned
-        }
-        Position::Rotary { theta } => Positions::Rotary { theta, key_bias: network.blocks.iter().any(|block| block.k.bias.is_some()) },
-    };
-    let [[height, width], [tall, wide]] = [network.image_size, network.patch_size];
-    if height != width || tall != wide || !height.is_multiple_of(tall) {
-        bail!("its input of {height}x{width} pixels with patches of {tall}x{wide} is not square, or no multiple of the patch");
-    }
-    let (inner, gated) = mlp_of(network, positions)?;
-    Ok(Sizes {
-        hidden: network.hidden,
-        heads: network.heads,
-        blocks: network.blocks.len(),
-        query_blocks: network.num_blocks,
-        queries: network.queries.shape[0],
-        classes: network.class_head.weight.shape[0] - 1,
-        registers: network.register_tokens.shape[0],
-        patch: tall,
-        image: height,
-        inner,
-        gated,
-        activation: trained(network.head_activation)?,
-        positions,
-        scale_blocks: network.scale_blocks.len(),
-        eps: network.norm.eps,
-        chain: None,
-    })
-}
-
-fn check_table(network: &Network, grid: [usize; 2]) -> Result<()> {
-    let [[height, width], [tall, wide]] = [network.image_size, network.patch_size];
-    let own = [height / tall, width / wide];
-    if own != grid {
-        let [[rows, columns], [own_rows, own_columns]] = [grid, own];
-        bail!(
-            "its table of positions is of {rows}x{columns} patches, and `train` knows tables of the input's own grid only, {own_rows}x{own_columns}"
-        );
-    }
-    Ok(())
-}
-
-fn trained(activation: Function) -> Result<Activation> {
-    match activation {
-        Function::Gelu => Ok(Activation::Gelu),
-        Function::Silu => Ok(Activation::Silu),
-        Function::GeluTanh | Function::Relu | Function::QuickGelu => {
-            bail!("its activation is {activation:?}, and `train` knows GELU (with the error function) and SiLU only")
-        }
-    }
-}
-
-/// Width of the MLPs, and whether they are gated: all alike, and as transformers' configuration can say it.
-fn mlp_of(network: &Network, positions: Positions) -> Result<(usize, bool)> {
-    let kind = |block: &Block| match &block.mlp {
-        Mlp::Plain { up, activation, .. } => (up.weight.shape[0], false, *activation),
-        Mlp::Gated { up, activation, .. } => (up.weight.shape[0], true, *activation),
-    };
-    let Some((inner, gated, activation)) = network.blocks.first().map(kind) else { bail!("it has no blocks") };
-    if network.blocks.iter().any(|block| kind(block) != (inner, gated, activation)) {
-        bail!("its MLPs are not all of one width and one kind");
-    }
-    let learned = positions == Positions::Learned;
-    let expected = if gated && learned { Function::Silu } else { network.head_activation };
-    if activation != expected {
-        bail!("its MLPs have the activation {activation:?} where one of its kind has {expected:?}");
-    }
-    let said = !learned || if gated { inner.is_multiple_of(8) } else { inner.is_multiple_of(network.hidden) };
-    if !said {
-        bail!("its MLPs have a width of {inner}, which the configuration of a checkpoint cannot say for a width of {}", network.hidden);
-    }
-    trained(activation)?;
-    Ok((inner, gated))
-}
-
-fn push_norm(arrays: &mut Vec<(String, Array)>, prefix: &str, norm: &Norm) {
-    for (end, data) in [("weight", &norm.scale), ("bias", &norm.shift)] {
-        arrays.push((format!("{prefix}.{end}"), Array { shape: vec![data.len()], data: data.clone() }));
-    }
-}
-
-/// A layer without bias starts with one of zeros, as transformers' layout has it.
-fn push_linear(arrays: &mut Vec<(String, Array)>, prefix: &str, linear: &Linear) {
-    let rows = linear.weight.shape[0];
-    let bias = linear.bias.clone().unwrap_or_else(|| vec![0.0; rows]);
-    arrays.push((format!("{prefix}.weight"), linear.weight.clone()));
-    arrays.push((format!("{prefix}.bias"), Array { shape: vec![rows], data: bias }));
-}
-
-fn push_block(arrays: &mut Vec<(String, Array)>, prefix: &str, block: &Block, sizes: &Sizes) {
-    push_norm(arrays, &format!("{prefix}.norm1"), &block.norm1);
-    push_norm(arrays, &format!("{prefix}.norm2"), &block.norm2);
-    for (name, linear) in [("q_proj", &block.q), ("v_proj", &block.v), (sizes.attention_out(), &block.out)] {
-        push_linear(arrays, &format!("{prefix}.attention.{name}"), linear);
-    }
-    if sizes.key_bias() {
-        push_linear(arrays, &format!("{prefix}.attention.k_proj"), &block.k);
-    } else {
-        arrays.push((format!("{prefix}.attention.k_proj.weight"), block.k.weight.clone()));
-    }
-    let [into, out] = sizes.mlp();
-    let (gate, up, down) = match &block.mlp {
-        Mlp::Plain { up, down, .. } => (None, up, down),
-        Mlp::Gated { gate, up, down, .. } => (Some(("gate_proj", gate)), up, down),
-    };
-    for (name, linear) in gate.into_iter().chain([(into, up), (out, down)]) {
-        push_linear(arrays, &format!("{prefix}.mlp.{name}"), linear);
-    }
-    let width = block.norm1.scale.len();
-    for (name, scale) in [("layer_scale1", &block.scale1), ("layer_scale2", &block.scale2)] {
-        let data = scale.clone().unwrap_or_else(|| vec![1.0; width]);
-        arrays.push((format!("{prefix}.{name}.lambda1"), Array { shape: vec![width], data }));
-    }
-}
-
-/// The probability that each of the query blocks masks, as a checkpoint says it.
-pub(super) fn mask_probabilities(network: &Network) -> Vec<f32> {
-    network.masking.iter().map(|masking| if *masking == Masking::Off { 0.0 } else { 1.0 }).collect()
 }

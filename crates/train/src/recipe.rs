@@ -2,15 +2,17 @@
 
 use anyhow::{Context, Result};
 use eomt_edge_host::output::usage;
-use eomt_edge_tools::checkpoint::{Array, Checkpoint, Position};
+use eomt_edge_tools::checkpoint::{Array, Checkpoint, Headless, Position, Resampling};
 use serde::{Deserialize, Serialize};
 
+use super::adopt::{self, Source};
+use super::initial;
 use super::loss::LossOptions;
 use super::parameters::{self, Sizes};
 use super::resize::resize;
 use super::samples::{Augmentation, Order, Supply};
 use super::schedule::{Annealing, Masking, RateOptions};
-use super::{Start, TrainOptions};
+use super::{Heads, Start, TrainOptions};
 
 /// ImageNet's mean per channel (RGB), in units of pixel value / 255, as transformers has it.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -69,43 +71,137 @@ impl Recipe {
     }
 }
 
-/// The recipe of `options`, and the weights with which its run begins.
-pub(super) fn prepare(options: &TrainOptions, supply: &Supply, checkpoint: Option<Checkpoint>) -> Result<(Recipe, Vec<(String, Array)>)> {
-    let (labels, _) = supply.labels();
-    let licence = checkpoint.as_ref().and_then(|checkpoint| checkpoint.licence.clone());
-    let (sizes, weights, start, mean, std, masks) = match (&options.start, checkpoint) {
-        (Start::Scratch(sizes), _) => {
-            let sizes = sizes.with_classes(labels.len());
+/// The weights with which a run begins, and what they bring.
+struct Beginning {
+    sizes: Sizes,
+    weights: Vec<(String, Array)>,
+    /// For the recipe.
+    start: String,
+    mean: [f32; 3],
+    std: [f32; 3],
+    /// Probability of masked attention by block with queries.
+    masks: Vec<f32>,
+    licence: Option<String>,
+}
+
+/// `video`: queries go on from frame to frame.
+fn beginning(options: &TrainOptions, labels: &[String], source: Option<Source>, video: bool) -> Result<Beginning> {
+    let (path, patch, image, heads) = match &options.start {
+        Start::Scratch(sizes) => {
+            let sizes = Sizes { video, ..sizes.with_classes(labels.len()) };
             sizes.check()?;
-            let weights = parameters::random(&sizes, options.seed);
-            let masks = vec![1.0; sizes.query_blocks];
-            (sizes, weights, format!("scratch, seed {}", options.seed), MEAN, STD, masks)
+            let (weights, masks) = (parameters::random(&sizes, options.seed), vec![1.0; sizes.query_blocks]);
+            let start = format!("scratch, seed {}", options.seed);
+            return Ok(Beginning { sizes, weights, start, mean: MEAN, std: STD, masks, licence: None });
         }
-        (Start::Checkpoint { path, patch, image }, checkpoint) => {
-            let checkpoint = checkpoint.context("the checkpoint has been read")?;
-            let unfit = || format!("{}: this checkpoint cannot be trained", path.display());
-            let (mut sizes, mut weights) = parameters::of_network(&checkpoint.network).with_context(unfit)?;
-            sizes.check().with_context(unfit)?;
-            let wanted = (patch.unwrap_or(sizes.patch), image.unwrap_or(sizes.image));
-            let resampling = match checkpoint.network.position {
-                Position::Learned { resampling, .. } => Some(resampling),
-                Position::Rotary { .. } => None,
-            };
-            resize(&mut sizes, &mut weights, wanted, resampling).with_context(unfit)?;
-            if checkpoint.labels != labels {
-                adopt_classes(&mut weights, &checkpoint.labels, &labels, sizes.hidden, options.seed);
-                sizes.classes = labels.len();
-            }
-            let masks = parameters::mask_probabilities(&checkpoint.network);
-            let start = format!("checkpoint {}", checkpoint.source_sha256);
-            (sizes, weights, start, checkpoint.image_mean, checkpoint.image_std, masks)
-        }
+        Start::Checkpoint { path, patch, image, heads } => (path, patch, image, *heads),
     };
+    let unfit = || format!("{}: this checkpoint cannot be trained", path.display());
+    let mut beginning = match source.context("the checkpoint has been read")? {
+        Source::Whole(checkpoint) => {
+            if heads != Heads::default() {
+                let network = &checkpoint.network;
+                let (queries, blocks) = (network.queries.shape[0], network.num_blocks);
+                let said = format!("{} has its own {queries} queries in {blocks} blocks", path.display());
+                return usage(format!("--queries, --query-blocks: {said}; they are for random weights and for backbones without heads"));
+            }
+            of_checkpoint(checkpoint, (*patch, *image), labels, options.seed).with_context(unfit)?
+        }
+        Source::Backbone(headless) => of_backbone(headless, (*patch, *image), heads, labels.len(), options.seed).with_context(unfit)?,
+    };
+    match (beginning.sizes.video, video) {
+        (true, false) => {
+            let said = "is a network for video (VidEoMT), which learns from clips";
+            return usage(format!("{} {said}: give them with --video", path.display()));
+        }
+        (false, true) => {
+            beginning.sizes.video = true;
+            let heads = initial::heads(&beginning.sizes, options.seed);
+            beginning.weights.extend(heads.into_iter().filter(|(name, _)| name.starts_with("query_updater.")));
+        }
+        _ => {}
+    }
+    beginning.sizes.check().with_context(unfit)?;
+    Ok(beginning)
+}
+
+fn of_checkpoint(
+    checkpoint: Checkpoint,
+    (patch, image): (Option<usize>, Option<usize>),
+    labels: &[String],
+    seed: u64,
+) -> Result<Beginning> {
+    let (mut sizes, mut weights) = adopt::of_network(&checkpoint.network)?;
+    let wanted = (patch.unwrap_or(sizes.patch), image.unwrap_or(sizes.image));
+    resize(&mut sizes, &mut weights, wanted, resampling(&checkpoint.network.position))?;
+    if checkpoint.labels != labels {
+        adopt_classes(&mut weights, &checkpoint.labels, labels, sizes.hidden, seed);
+        sizes.classes = labels.len();
+    }
+    Ok(Beginning {
+        sizes,
+        weights,
+        start: format!("checkpoint {}", checkpoint.source_sha256),
+        mean: checkpoint.image_mean,
+        std: checkpoint.image_std,
+        masks: adopt::mask_probabilities(&checkpoint.network),
+        licence: checkpoint.licence,
+    })
+}
+
+/// An encoder, with random queries, heads and ScaleBlocks behind it.
+fn of_backbone(
+    headless: Headless,
+    (patch, image): (Option<usize>, Option<usize>),
+    heads: Heads,
+    classes: usize,
+    seed: u64,
+) -> Result<Beginning> {
+    let (mut sizes, mut weights) = adopt::of_backbone(&headless)?;
+    let wanted = (patch.unwrap_or(sizes.patch), image.unwrap_or(sizes.image));
+    resize(&mut sizes, &mut weights, wanted, resampling(&headless.backbone.position))?;
+    let papers = match sizes.blocks {
+        0..=12 => 3,
+        13..=24 => 4,
+        _ => 5,
+    };
+    sizes.queries = heads.queries.unwrap_or(200);
+    sizes.query_blocks = heads.query_blocks.unwrap_or(papers.min(sizes.blocks));
+    sizes.classes = classes;
+    sizes.scale_blocks = parameters::usual_scale_blocks(sizes.patch);
+    sizes.check()?;
+    weights.extend(initial::heads(&sizes, seed));
+    Ok(Beginning {
+        masks: vec![1.0; sizes.query_blocks],
+        sizes,
+        weights,
+        start: format!("backbone {}, heads of seed {seed}", headless.source_sha256),
+        mean: headless.image_mean,
+        std: headless.image_std,
+        licence: headless.licence,
+    })
+}
+
+/// How a learned table of positions is resampled.
+fn resampling(position: &Position) -> Option<Resampling> {
+    match position {
+        Position::Learned { resampling, .. } => Some(*resampling),
+        Position::Rotary { .. } => None,
+    }
+}
+
+/// The recipe of `options`, and the weights with which its run begins.
+pub(super) fn prepare(options: &TrainOptions, supply: &Supply, source: Option<Source>) -> Result<(Recipe, Vec<(String, Array)>)> {
+    let (labels, _) = supply.labels();
+    let Beginning { sizes, weights, start, mean, std, masks, licence } = beginning(options, &labels, source, supply.is_video())?;
     let masked = masks.iter().any(|probability| *probability > 0.0);
     if sizes.chain.is_some() && (options.masking.is_some() || options.annealing.is_some()) {
         return usage("--masking, --anneal: a network with Mask2Former's decoder always attends through masks");
     }
-    let own = sizes.chain.is_some().then_some(Masking::Kept);
+    if sizes.video && (options.masking.is_some_and(|masking| masking != Masking::Never) || options.annealing.is_some()) {
+        return usage("--masking, --anneal: no block of a network for video attends through masks");
+    }
+    let own = if sizes.video { Some(Masking::Never) } else { sizes.chain.is_some().then_some(Masking::Kept) };
     let masking = options.masking.or(own).unwrap_or(if masked || options.annealing.is_some() { Masking::Annealed } else { Masking::Never });
     let annealing = annealing(options, &sizes, &masks)?;
     let recipe = Recipe {

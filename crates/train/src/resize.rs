@@ -26,9 +26,11 @@ pub(super) fn resize(
     resampling: Option<Resampling>,
 ) -> Result<()> {
     let (old_patch, old_grid) = (sizes.patch, sizes.grid());
+    if patch == 0 || image == 0 || !image.is_multiple_of(patch) {
+        bail!("an input of {image} pixels is no multiple of the patch of {patch}");
+    }
     let scale_blocks = scale_blocks(sizes.scale_blocks, old_patch, patch)?;
     let wanted = Sizes { patch, image, scale_blocks, ..sizes.clone() };
-    wanted.check()?;
     let grid = wanted.grid();
     for (name, array) in weights.iter_mut() {
         match name.as_str() {
@@ -51,10 +53,13 @@ pub(super) fn resize(
 
 /// ScaleBlocks that keep the masks' resolution. Patches whose ratio is no power of two (14 and 16) keep their number.
 fn scale_blocks(count: usize, old: usize, new: usize) -> Result<usize> {
+    if count == 0 {
+        return Ok(0); // there is none to copy
+    }
     let doublings = if new >= old { new / old } else { old / new }.ilog2() as usize;
     let kept = if new >= old { Some(count + doublings) } else { count.checked_sub(doublings) };
     match kept {
-        Some(kept) if kept > 0 || count == 0 => Ok(kept),
+        Some(kept) if kept > 0 => Ok(kept),
         _ => bail!("patches of {new} pixels leave nothing of its {count} ScaleBlocks, which belong to patches of {old}"),
     }
 }
@@ -224,6 +229,7 @@ mod tests {
             positions: Positions::Learned,
             scale_blocks: 2,
             eps: 1e-6,
+            video: false,
             chain: None,
         };
         let start = super::super::parameters::random(&sizes, 1);

@@ -17,6 +17,7 @@ use image::RgbImage;
 use image::imageops::{FilterType, resize};
 
 use super::loss::Targets;
+use super::video::Clips;
 
 /// The pictures to learn from.
 #[derive(Debug, Clone)]
@@ -32,6 +33,13 @@ pub enum Pictures {
         images: Option<PathBuf>,
         /// Their annotations.
         dataset: Arc<dyn Format>,
+    },
+    /// Annotated clips, for networks whose queries go on from frame to frame (VidEoMT).
+    Clips {
+        /// A clip or a folder of clips, as `evaluate --video` reads them.
+        directory: PathBuf,
+        /// Consecutive frames that are learned from together.
+        frames: usize,
     },
 }
 
@@ -68,15 +76,22 @@ pub(super) struct Sample {
 }
 
 /// A picture and its segments.
-struct Picture {
+pub(super) struct Picture {
     rgb: RgbImage,
     /// `[height, width]`, an index into `classes`, or [`VOID`].
     segments: Vec<u16>,
     classes: Vec<usize>,
 }
 
+impl Picture {
+    /// Whether any pixel belongs to the segment at this place.
+    pub(super) fn shows(&self, place: usize) -> bool {
+        self.segments.iter().any(|&segment| usize::from(segment) == place)
+    }
+}
+
 /// Pictures with more pixels are refused.
-const MAX_PIXELS: u64 = 64 << 20;
+pub(super) const MAX_PIXELS: u64 = 64 << 20;
 const VOID: u16 = u16::MAX;
 
 /// A supply of pictures.
@@ -86,6 +101,7 @@ pub(super) enum Supply {
     },
     /// With its fingerprint.
     Annotated(Box<Dataset>, String),
+    Clips(Box<Clips>),
 }
 
 impl Supply {
@@ -94,6 +110,7 @@ impl Supply {
     pub(super) fn open(pictures: &Pictures, exif: Exif, labels: Option<&[String]>, held_out: Option<usize>) -> Result<Supply> {
         let (images, dataset) = match pictures {
             Pictures::Scenes { seed } => return Ok(Supply::Scenes { seed: *seed }),
+            Pictures::Clips { directory, frames } => return Ok(Supply::Clips(Box::new(Clips::open(directory, *frames)?))),
             Pictures::Annotated { images, dataset } => (images, dataset),
         };
         if images.is_none() && !dataset.locates_pictures() {
@@ -124,14 +141,22 @@ impl Supply {
         matches!(self, Supply::Annotated(set, _) if set.natural_task() == Some(Task::Semantic))
     }
 
+    /// What a batch consists of.
+    pub(super) fn unit(&self) -> &'static str {
+        if self.is_video() { "windows" } else { "images" }
+    }
+
+    /// Whether it has clips.
+    pub(super) fn is_video(&self) -> bool {
+        matches!(self, Supply::Clips(_))
+    }
+
     /// Class names, and the places of those that the dataset calls stuff.
     pub(super) fn labels(&self) -> (Vec<String>, Vec<usize>) {
         match self {
             Supply::Scenes { .. } => (LABELS.map(String::from).to_vec(), SCENE_STUFF.to_vec()),
-            Supply::Annotated(dataset, _) => {
-                let stuff = dataset.classes().iter().enumerate().filter(|(_, class)| class.is_thing == Some(false));
-                (dataset.classes().iter().map(|class| class.name.clone()).collect(), stuff.map(|(index, _)| index).collect())
-            }
+            Supply::Annotated(dataset, _) => named(dataset.classes()),
+            Supply::Clips(clips) => named(clips.classes()),
         }
     }
 
@@ -139,6 +164,7 @@ impl Supply {
     pub(super) fn describe(&self) -> String {
         match self {
             Supply::Scenes { seed } => format!("procedural scenes, seed {seed}"),
+            Supply::Clips(clips) => clips.describe(),
             Supply::Annotated(dataset, hash) => {
                 let exif = if dataset.exif() == Exif::Ignore { ", EXIF ignored" } else { "" };
                 let (every, hash) = hash.split_once(' ').unwrap_or(("", hash));
@@ -155,8 +181,9 @@ impl Supply {
             Supply::Annotated(dataset, _) => {
                 let count = dataset.len() as u64;
                 let index = permuted(position % count, count, Rng::new(seed, position / count).bits());
-                annotated(dataset, index as usize)
+                annotated(dataset, index as usize, &mut vec![])
             }
+            Supply::Clips(_) => unreachable!("clips are not gone through by picture"),
         }
     }
 
@@ -167,6 +194,12 @@ impl Supply {
         let mut rng = Rng::new(order.seed ^ 0xa06, position);
         Ok(cut(augment(picture, order, &mut rng), order))
     }
+}
+
+/// Names of classes, and the places of stuff among them.
+fn named(classes: &[Class]) -> (Vec<String>, Vec<usize>) {
+    let stuff = classes.iter().enumerate().filter(|(_, class)| class.is_thing == Some(false));
+    (classes.iter().map(|class| class.name.clone()).collect(), stuff.map(|(index, _)| index).collect())
 }
 
 /// Refuses two classes of one name: a checkpoint could not distinguish them.
@@ -194,7 +227,7 @@ pub(super) struct Order {
 }
 
 /// Where `index` of `count` goes in the order that `key` names: a walk of a Feistel network over the next power of four.
-fn permuted(index: u64, count: u64, key: u64) -> u64 {
+pub(super) fn permuted(index: u64, count: u64, key: u64) -> u64 {
     let half = (64 - (count.max(2) - 1).leading_zeros()).div_ceil(2);
     let mask = (1u64 << half) - 1;
     let mut at = index;
@@ -219,26 +252,34 @@ fn scene(seed: u64, index: u64) -> Picture {
     Picture { rgb, segments, classes: scene.classes.iter().map(|(_, class)| usize::from(*class)).collect() }
 }
 
-fn annotated(dataset: &Dataset, index: usize) -> Result<Picture> {
+/// A picture and its segments. `objects`, (id, class) by place, holds those of the clip's frames before, and gets the new ones.
+pub(super) fn annotated(dataset: &Dataset, index: usize, objects: &mut Vec<(u32, usize)>) -> Result<Picture> {
     let path = &dataset.image(index).path;
     let map = dataset.segments(index)?;
     let frame = read_annotated(path, MAX_PIXELS, dataset.exif(), (map.width, map.height))?;
+    let mut places: HashMap<u32, u16> = HashMap::new();
     // A crowd is not a segment to find: its pixels are void.
-    let kept: Vec<_> = map.segments.iter().filter(|segment| !segment.crowd).collect();
-    if kept.len() >= usize::from(VOID) {
-        bail!("{}: has {} segments", path.display(), kept.len());
+    for segment in map.segments.iter().filter(|segment| !segment.crowd) {
+        let object = (segment.id, segment.class);
+        let place = objects.iter().position(|other| *other == object).unwrap_or(objects.len());
+        if place == objects.len() {
+            objects.push(object);
+        }
+        match u16::try_from(place) {
+            Ok(place) if place != VOID => places.insert(segment.id, place),
+            _ => bail!("{}: has too many segments, more than {}", path.display(), VOID - 1),
+        };
     }
-    let places: HashMap<u32, u16> = kept.iter().zip(0..).map(|(segment, place)| (segment.id, place)).collect();
     let Some(rgb) = RgbImage::from_raw(frame.width, frame.height, frame.data) else {
         bail!("{}: is no RGB picture", path.display());
     };
     let segments = map.ids.iter().map(|id| places.get(id).copied().unwrap_or(VOID)).collect();
-    Ok(Picture { rgb, segments, classes: kept.iter().map(|segment| segment.class).collect() })
+    Ok(Picture { rgb, segments, classes: objects.iter().map(|(_, class)| *class).collect() })
 }
 
 /// Scale, crop, mirror and colour, in this order. The result has the input's size; what the picture does not fill is black and void,
 /// to the right and below, as the image processor pads.
-fn augment(picture: Picture, order: &Order, rng: &mut Rng) -> Picture {
+pub(super) fn augment(picture: Picture, order: &Order, rng: &mut Rng) -> Picture {
     let Augmentation { flip, scale, colour, degrade } = order.augmentation;
     let (width, height) = picture.rgb.dimensions();
     let fit = order.side as f64 / f64::from(width.max(height)) * rng.uniform(scale[0], scale[1]);
@@ -288,6 +329,13 @@ fn tint(rgb: &mut RgbImage, strength: f64, rng: &mut Rng) {
 
 /// Normalizes, cuts into patches, and takes the segments that are left apart.
 fn cut(picture: Picture, order: &Order) -> Sample {
+    let left: Vec<usize> = (0..picture.classes.len()).filter(|place| picture.shows(*place)).collect();
+    let classes: Vec<usize> = left.iter().map(|place| picture.classes[*place]).collect();
+    cut_all(picture, order, &left, &classes)
+}
+
+/// [`cut`] with the segments at these places, also where they have no pixels.
+pub(super) fn cut_all(picture: Picture, order: &Order, places: &[usize], classes: &[usize]) -> Sample {
     let (side, patch) = (order.side, order.patch);
     let grid = side / patch;
     let mut patches = vec![0.0f32; 3 * side * side];
@@ -298,12 +346,9 @@ fn cut(picture: Picture, order: &Order) -> Sample {
             patches[start + c * patch * patch] = (f32::from(pixel.0[c]) / 255.0 - order.mean[c]) / order.std[c];
         }
     }
-    let mut targets = Targets { plane: [side, side], ..Targets::default() };
-    for (place, class) in picture.classes.iter().enumerate() {
-        if picture.segments.iter().any(|&segment| usize::from(segment) == place) {
-            targets.classes.push(*class);
-            targets.masks.extend(picture.segments.iter().map(|&segment| f32::from(u8::from(usize::from(segment) == place))));
-        }
+    let mut masks = Vec::with_capacity(places.len() * side * side);
+    for place in places {
+        masks.extend(picture.segments.iter().map(|&segment| f32::from(u8::from(usize::from(segment) == *place))));
     }
-    Sample { patches, targets }
+    Sample { patches, targets: Targets { classes: classes.to_vec(), plane: [side, side], masks } }
 }

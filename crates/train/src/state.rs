@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `state.safetensors` | weights and moments after a step, and the recipe |
 //! | `curves.csv`, `curves.svg` | the loss by step ([`super::curves`]) |
-//! | `config.json`, `model.safetensors`, `preprocessor_config.json` | the checkpoint, as transformers reads it |
+//! | `config.json`, `model.safetensors`, `preprocessor_config.json` (for video, `video_preprocessor_config.json`) | the checkpoint, as transformers reads it |
 //! | `README.md` | its card, with the licence of the weights with which the run began; one that is there stays |
 
 use std::collections::HashMap;
@@ -127,19 +127,8 @@ pub(super) fn export(directory: &Path, state: &State, recipe: &Recipe) -> Result
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     // The configuration comes last: without it no reader accepts the folder.
     write(&directory.join("model.safetensors"), &entries, metadata)?;
-    let processor = json!({
-        "image_processor_type": if sizes.chain.is_some() { "Mask2FormerImageProcessor" } else { "EomtImageProcessor" },
-        "do_resize": true,
-        "do_rescale": true,
-        "do_normalize": true,
-        "do_pad": true,
-        "do_split_image": false,
-        "image_mean": recipe.mean,
-        "image_std": recipe.std,
-        "rescale_factor": 1.0 / 255.0,
-        "size": { "shortest_edge": sizes.image, "longest_edge": sizes.image },
-    });
-    files::write(&directory.join("preprocessor_config.json"), format!("{processor:#}\n").as_bytes())?;
+    let (name, processor) = processor(recipe);
+    files::write(&directory.join(name), format!("{processor:#}\n").as_bytes())?;
     let card = directory.join("README.md");
     if !card.exists() {
         files::write(&card, model_card(recipe).as_bytes())?;
@@ -151,9 +140,41 @@ pub(super) fn export(directory: &Path, state: &State, recipe: &Recipe) -> Result
     files::write(&directory.join("config.json"), format!("{config:#}\n").as_bytes())
 }
 
+/// transformers' configuration of the image or video processor, and the name of its file.
+fn processor(recipe: &Recipe) -> (&'static str, Value) {
+    let sizes = &recipe.sizes;
+    let mut processor = json!({
+        "do_resize": true,
+        "do_rescale": true,
+        "do_normalize": true,
+        "image_mean": recipe.mean,
+        "image_std": recipe.std,
+        "rescale_factor": 1.0 / 255.0,
+    });
+    let (name, kind) = if sizes.video {
+        let size = json!({ "height": sizes.image, "width": sizes.image });
+        (
+            "video_preprocessor_config.json",
+            json!({ "video_processor_type": "VideomtVideoProcessor", "do_sample_frames": false, "size": size }),
+        )
+    } else {
+        let kind = if sizes.chain.is_some() { "Mask2FormerImageProcessor" } else { "EomtImageProcessor" };
+        let size = json!({ "shortest_edge": sizes.image, "longest_edge": sizes.image });
+        ("preprocessor_config.json", json!({ "image_processor_type": kind, "do_pad": true, "do_split_image": false, "size": size }))
+    };
+    extend(&mut processor, kind);
+    (name, processor)
+}
+
+fn extend(config: &mut Value, more: Value) {
+    if let (Value::Object(config), Value::Object(more)) = (config, more) {
+        config.extend(more);
+    }
+}
+
 /// What the checkpoint is, for people, and its licence, for `convert`.
 fn model_card(recipe: &Recipe) -> String {
-    let kind = recipe.sizes.chain.as_ref().map_or("EoMT", |chain| chain.architecture.name());
+    let kind = recipe.sizes.chain.as_ref().map_or(if recipe.sizes.video { "VidEoMT" } else { "EoMT" }, |chain| chain.architecture.name());
     let Recipe { start, data, steps, batch, labels, .. } = recipe;
     let licence = recipe.licence.as_ref().map(|licence| format!("---\nlicense: {}\n---\n", json!(licence))).unwrap_or_default();
     format!(
@@ -198,8 +219,8 @@ fn config(sizes: &Sizes, recipe: &Recipe) -> Value {
     });
     let kind = match sizes.positions {
         Positions::Learned => json!({
-            "architectures": ["EomtForUniversalSegmentation"],
-            "model_type": "eomt",
+            "architectures": [if sizes.video { "VideomtForUniversalSegmentation" } else { "EomtForUniversalSegmentation" }],
+            "model_type": if sizes.video { "videomt" } else { "eomt" },
             "mlp_ratio": mlp_ratio(sizes),
             "use_swiglu_ffn": sizes.gated,
         }),
@@ -219,14 +240,17 @@ fn config(sizes: &Sizes, recipe: &Recipe) -> Value {
             "value_bias": true,
         }),
     };
-    if let (Value::Object(config), Value::Object(kind)) = (&mut config, kind) {
-        config.extend(kind);
-    }
+    extend(&mut config, kind);
     config
 }
 
-/// Of EomtConfig, which makes gated MLPs two thirds as wide, rounded up to a multiple of eight.
+/// Of EomtConfig, which makes gated MLPs two thirds as wide, rounded up to a multiple of eight. transformers takes whole numbers only, so one of these where
+/// there is one.
 fn mlp_ratio(sizes: &Sizes) -> Value {
+    let gated_width = |ratio: usize| (sizes.hidden * ratio * 2 / 3).next_multiple_of(8);
+    if let Some(ratio) = (1..=16).find(|ratio| sizes.gated && gated_width(*ratio) == sizes.inner) {
+        return json!(ratio);
+    }
     let width = if sizes.gated { sizes.inner * 3 / 2 } else { sizes.inner };
     if width.is_multiple_of(sizes.hidden) { json!(width / sizes.hidden) } else { json!(width as f64 / sizes.hidden as f64) }
 }

@@ -29,7 +29,7 @@ impl Workers {
     }
 
     /// `task(0), task(1) ..`, in this order, whatever thread they ran on.
-    fn map<T: Send>(&self, count: usize, task: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+    pub(super) fn map<T: Send>(&self, count: usize, task: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
         let task = &task;
         let mut done: Vec<(usize, Result<T>)> = std::thread::scope(|scope| -> io::Result<_> {
             let run = |(worker, pool): (usize, &'_ rayon::ThreadPool)| {
@@ -56,6 +56,37 @@ pub(super) struct Gradient {
     pub last: Terms,
 }
 
+impl Gradient {
+    /// That of `surrogate`, a sum of logits times the slopes of the loss.
+    pub(super) fn of(surrogate: &Tensor, parameters: &Parameters, loss: f64, last: Terms) -> candle_core::Result<Gradient> {
+        let gradients = surrogate.backward()?;
+        let values = parameters.iter().map(|(_, var)| match gradients.get(var) {
+            Some(gradient) => gradient.flatten_all()?.to_vec1(),
+            None => Ok(vec![0.0; var.elem_count()]),
+        });
+        Ok(Gradient { values: values.collect::<candle_core::Result<_>>()?, loss, last })
+    }
+
+    /// The sum of the parts in their order; `None` of none.
+    pub(super) fn sum(parts: Vec<Gradient>) -> Option<Gradient> {
+        let mut parts = parts.into_iter();
+        let mut sum = parts.next()?;
+        for part in parts {
+            for (sum, part) in sum.values.iter_mut().zip(&part.values) {
+                sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+            }
+            sum.loss += part.loss;
+            sum.last.add(&part.last);
+        }
+        Some(sum)
+    }
+}
+
+/// The sum of `logits` times `slopes`: its gradient is that of the loss, and the graph needs no more.
+pub(super) fn along(logits: &Tensor, slopes: Vec<f32>) -> candle_core::Result<Tensor> {
+    (logits * Tensor::from_vec(slopes, logits.shape(), logits.device())?)?.sum_all()
+}
+
 /// Everything that a step needs besides the weights.
 pub(super) struct Stepper<'a> {
     pub recipe: &'a Recipe,
@@ -67,6 +98,9 @@ pub(super) struct Stepper<'a> {
 impl Stepper<'_> {
     /// The gradient at `parameters` of the batch of `step`, with masks of these probabilities by block.
     pub(super) fn gradient(&self, parameters: &Parameters, step: u64, probabilities: &[f32]) -> Result<Gradient> {
+        if let Supply::Clips(clips) = self.supply {
+            return self.clip_gradient(clips, parameters, step);
+        }
         let count = self.recipe.batch;
         let samples = self.workers.map(count, |place| self.supply.sample(self.order, step, place))?;
         let segments: Vec<usize> = samples.iter().map(|sample| sample.targets.classes.len()).collect();
@@ -77,16 +111,7 @@ impl Stepper<'_> {
             let samples = &samples[first..(first + SHARD).min(count)];
             Ok(self.shard(parameters, samples, Chance { recipe: self.recipe, step, first, count: samples.len(), probabilities }, batch)?)
         })?;
-        let mut parts = parts.into_iter();
-        let mut sum = parts.next().context("a batch of no images")?;
-        for part in parts {
-            for (sum, part) in sum.values.iter_mut().zip(&part.values) {
-                sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-            }
-            sum.loss += part.loss;
-            sum.last.add(&part.last);
-        }
-        Ok(sum)
+        Gradient::sum(parts).context("a batch of no images")
     }
 
     fn shard(&self, parameters: &Parameters, samples: &[Sample], mut chance: Chance, batch: Batch) -> candle_core::Result<Gradient> {
@@ -114,12 +139,7 @@ impl Stepper<'_> {
             });
         }
         let surrogate = surrogate.ok_or_else(|| candle_core::Error::Msg("a network without predictions".into()))?;
-        let gradients = surrogate.backward()?;
-        let values = parameters.iter().map(|(_, var)| match gradients.get(var) {
-            Some(gradient) => gradient.flatten_all()?.to_vec1(),
-            None => Ok(vec![0.0; var.elem_count()]),
-        });
-        Ok(Gradient { values: values.collect::<candle_core::Result<_>>()?, loss, last })
+        Gradient::of(&surrogate, parameters, loss, last)
     }
 
     /// The terms of one prediction over a shard, and the sum of its logits times their slopes.
@@ -148,19 +168,18 @@ impl Stepper<'_> {
             class_slopes.extend(slopes.classes);
             mask_slopes.extend(slopes.masks);
         }
-        let along = |logits: &Tensor, slopes: Vec<f32>| (logits * Tensor::from_vec(slopes, logits.shape(), logits.device())?)?.sum_all();
         Ok((terms, (along(&logits.classes, class_slopes)? + along(&logits.masks, mask_slopes)?)?))
     }
 }
 
 /// The randomness of one shard: a stream for every purpose, image and step, so that shards are independent of each other.
-struct Chance<'a> {
-    recipe: &'a Recipe,
-    step: u64,
+pub(super) struct Chance<'a> {
+    pub recipe: &'a Recipe,
+    pub step: u64,
     /// Place of the shard's first image in the batch.
-    first: usize,
-    count: usize,
-    probabilities: &'a [f32],
+    pub first: usize,
+    pub count: usize,
+    pub probabilities: &'a [f32],
 }
 
 impl Chance<'_> {
@@ -169,7 +188,7 @@ impl Chance<'_> {
         Rng::new(Rng::new(self.recipe.seed, position).bits(), purpose)
     }
 
-    fn points(&self, image: usize, prediction: usize) -> impl Points + use<> {
+    pub(super) fn points(&self, image: usize, prediction: usize) -> impl Points + use<> {
         struct Stream(Rng);
         impl Points for Stream {
             fn draw(&mut self, _: Purpose, count: usize) -> Vec<[f32; 2]> {

@@ -8,13 +8,14 @@ use candle_core::{Device, Tensor};
 
 use super::loss::{Batch, Points, Prediction, Purpose, Targets, Terms, image_loss};
 use super::*;
+use eomt_edge_tools::checkpoint;
 
-fn data(name: &str) -> Vec<u8> {
+pub(super) fn data(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tests/data").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn floats(file: &SafeTensors, name: &str) -> (Vec<usize>, Vec<f32>) {
+pub(super) fn floats(file: &SafeTensors, name: &str) -> (Vec<usize>, Vec<f32>) {
     let tensor = file.tensor(name).unwrap();
     assert_eq!(tensor.dtype(), Dtype::F32, "{name}");
     let values = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
@@ -135,13 +136,13 @@ fn forward_is_that_of_transformers() {
     for name in ["dinov2", "dinov2-patch8", "dinov2-masked", "dinov2-swiglu", "dinov3", "dinov3-masked"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tests/data/reference").join(name);
         let checkpoint = checkpoint::read(&folder, &checkpoint::Options::default()).unwrap();
-        let (sizes, weights) = parameters::of_network(&checkpoint.network).unwrap();
+        let (sizes, weights) = adopt::of_network(&checkpoint.network).unwrap();
         let mut names: Vec<_> = weights.iter().map(|(name, array)| (name.clone(), array.shape.clone())).collect();
         let mut expected_names = parameters::shapes(&sizes);
         names.sort();
         expected_names.sort();
         assert_eq!(names, expected_names);
-        let probabilities = parameters::mask_probabilities(&checkpoint.network);
+        let probabilities = adopt::mask_probabilities(&checkpoint.network);
         let bytes = data(&format!("reference/{name}/expected.safetensors"));
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let (shape, pixels) = floats(&file, "pixel_values");
@@ -165,7 +166,7 @@ fn forward_is_that_of_transformers() {
 }
 
 /// The same numbers as in `tests/data/train/make_gradients.py`.
-fn wave(count: usize, step: f64) -> Vec<f32> {
+pub(super) fn wave(count: usize, step: f64) -> Vec<f32> {
     (0..count).map(|i| (step * i as f64).sin() as f32).collect()
 }
 
@@ -176,7 +177,7 @@ fn gradients_of_all_weights_are_those_of_transformers() {
     for (case, expected) in cases.as_object().unwrap() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tests/data").join(case);
         let checkpoint = checkpoint::read(&folder, &checkpoint::Options::default()).unwrap();
-        let (sizes, weights) = parameters::of_network(&checkpoint.network).unwrap();
+        let (sizes, weights) = adopt::of_network(&checkpoint.network).unwrap();
         let side = sizes.image;
         let patches = patches(&wave(3 * side * side, 0.37), &[1, 3, side, side], sizes.patch);
         let input = Tensor::from_vec(patches, (1, sizes.grid().pow(2), 3 * sizes.patch.pow(2)), &Device::Cpu).unwrap();
@@ -232,13 +233,13 @@ fn every_kind_of_network_is_trained_and_read_again() {
         let before = checkpoint::read(&path, &checkpoint::Options::default()).unwrap();
         let directory = folder(&case.replace('/', "-"));
         let path = licensed(&path, &case.replace('/', "-"));
-        let start = Start::Checkpoint { path: path.clone(), patch: None, image: None };
+        let start = Start::Checkpoint { path: path.clone(), patch: None, image: None, heads: Heads::default() };
         let defaults = TrainOptions::new(directory.clone(), start, Pictures::Scenes { seed: 3 });
         let loss = LossOptions { points: 64, ..LossOptions::default() };
         train(&TrainOptions { steps: 2, batch: 2, loss, threads: 2, ..defaults }).unwrap();
         let after = checkpoint::read(&directory, &checkpoint::Options::default()).unwrap();
         let kinds = |network: &checkpoint::Network| {
-            let (sizes, _) = parameters::of_network(network).unwrap();
+            let (sizes, _) = adopt::of_network(network).unwrap();
             Sizes { classes: 0, ..sizes }
         };
         assert_eq!(kinds(&before.network), kinds(&after.network), "{case}");
@@ -252,7 +253,7 @@ fn every_kind_of_network_is_trained_and_read_again() {
 }
 
 /// `[B, 3, H, W]` as `[B, N, 3 P P]`.
-fn patches(pixels: &[f32], shape: &[usize], patch: usize) -> Vec<f32> {
+pub(super) fn patches(pixels: &[f32], shape: &[usize], patch: usize) -> Vec<f32> {
     let [_, channels, height, width] = shape[..] else { panic!("{shape:?}") };
     let mut patches = vec![];
     for image in pixels.chunks_exact(channels * height * width) {
@@ -284,6 +285,7 @@ fn tiny(directory: &Path, steps: u64, threads: usize) -> TrainOptions {
         positions: Positions::Learned,
         scale_blocks: 1,
         eps: 1e-6,
+        video: false,
         chain: None,
     };
     let loss = LossOptions { points: 64, ..LossOptions::default() };
@@ -292,11 +294,11 @@ fn tiny(directory: &Path, steps: u64, threads: usize) -> TrainOptions {
     TrainOptions { steps, batch: 6, rates, loss, save_every: 3, threads, ..defaults }
 }
 
-fn bytes(directory: &Path, name: &str) -> Vec<u8> {
+pub(super) fn bytes(directory: &Path, name: &str) -> Vec<u8> {
     std::fs::read(directory.join(name)).unwrap()
 }
 
-fn folder(name: &str) -> PathBuf {
+pub(super) fn folder(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("eomt-edge-train-{name}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&path);
     path

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use eomt_edge_core::data::{Exif, Task};
-use eomt_edge_host::output::say;
+use eomt_edge_host::output::{say, usage};
 use eomt_edge_host::{bounds, files};
 use eomt_edge_tools::convert::{ConvertOptions, convert};
 use eomt_edge_tools::datasets::{CocoPanoptic, Format};
@@ -55,6 +55,9 @@ impl Validation {
         let directory = options.output.clone();
         let (dataset, images, every): (Arc<dyn Format>, _, _) = match &options.pictures {
             Pictures::Annotated { images, dataset } => (Arc::clone(dataset), images.clone(), Some(count)),
+            Pictures::Clips { .. } => {
+                return usage("--validate: it is for single pictures; keep clips away and score the checkpoint with `evaluate --video`");
+            }
             Pictures::Scenes { seed } => {
                 let output = directory.join("held-out");
                 let dataset = CocoPanoptic { json: output.join("panoptic.json"), directory: output.join("panoptic") };

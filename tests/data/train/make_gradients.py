@@ -3,14 +3,14 @@
 usage: make_gradients.py    (beside itself; needs torch and transformers; seen with 2.15 and 5.24)
 
 For each network: the gradient of sum(class logits * A) + sum(mask logits * B) with fixed A and B, without masked attention, the network in evaluation (so that
-DINOv3's positions are not changed at random). Of each weight about 24 values, evenly spread. Writes gradients.json, and `dinov3-gated/`, a small
-checkpoint of a kind that ../reference does not have.
+DINOv3's positions are not changed at random). Of each weight about 24 values, evenly spread. Writes gradients.json, and small checkpoints of kinds that
+../reference does not have: `dinov3-gated/`, `dinov2-patch32/` (queries in the last block only), `dinov3-all/` (queries in all blocks).
 """
 import json
 from pathlib import Path
 
 import torch
-from transformers import EomtDinov3Config, EomtDinov3ForUniversalSegmentation, EomtForUniversalSegmentation
+from transformers import EomtConfig, EomtDinov3Config, EomtDinov3ForUniversalSegmentation, EomtForUniversalSegmentation
 
 HERE = Path(__file__).parent
 VALUES = 24
@@ -38,24 +38,35 @@ def gradients(folder, model):
     return chosen
 
 
-def main():
-    torch.manual_seed(5)
-    config = EomtDinov3Config(
-        hidden_size=16, num_attention_heads=2, num_hidden_layers=3, num_blocks=2, intermediate_size=24, use_gated_mlp=True, hidden_act="silu", key_bias=True, image_size=32,
-        patch_size=8, num_queries=5, num_register_tokens=2, num_upscale_blocks=1, num_labels=4, pos_embed_rescale=None, layerscale_value=1.0,
-    )
-    model = EomtDinov3ForUniversalSegmentation(config)
+def checkpoint(name, kind, config):
+    model = kind(config)
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(torch.randn_like(weight) * 0.2 + (1.0 if weight.dim() == 1 and weight.std() == 0 and weight.abs().sum() > 0 else 0.0))
         model.attn_mask_probs.zero_()
-    model.save_pretrained(HERE / "dinov3-gated")
+    model.save_pretrained(HERE / name)
+
+
+def main():
+    torch.manual_seed(5)
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 3, "num_queries": 5, "num_register_tokens": 2, "num_labels": 4, "layerscale_value": 1.0}
+    config = EomtDinov3Config(
+        **sizes, num_blocks=2, intermediate_size=24, use_gated_mlp=True, hidden_act="silu", key_bias=True, image_size=32, patch_size=8, num_upscale_blocks=1,
+        pos_embed_rescale=None,
+    )
+    checkpoint("dinov3-gated", EomtDinov3ForUniversalSegmentation, config)
+    config = EomtConfig(**sizes, num_blocks=1, image_size=64, patch_size=32, num_upscale_blocks=3, mlp_ratio=2)
+    checkpoint("dinov2-patch32", EomtForUniversalSegmentation, config)
+    config = EomtDinov3Config(**sizes, num_blocks=3, intermediate_size=32, image_size=48, patch_size=16, num_upscale_blocks=2, pos_embed_rescale=None)
+    checkpoint("dinov3-all", EomtDinov3ForUniversalSegmentation, config)
     reference = HERE.parent / "reference"
     cases = {
         "reference/dinov2-patch8": EomtForUniversalSegmentation,
         "reference/dinov2-swiglu": EomtForUniversalSegmentation,
         "reference/dinov3": EomtDinov3ForUniversalSegmentation,
         "train/dinov3-gated": EomtDinov3ForUniversalSegmentation,
+        "train/dinov2-patch32": EomtForUniversalSegmentation,
+        "train/dinov3-all": EomtDinov3ForUniversalSegmentation,
     }
     found = {case: gradients(reference.parent / case, model) for case, model in cases.items()}
     lines = ",\n".join(f"{json.dumps(case)}: {json.dumps(weights)}" for case, weights in found.items())

@@ -26,17 +26,28 @@ pub(super) fn is_video(tensors: &Tensors) -> bool {
     tensors.entries.keys().any(|name| name.strip_prefix(QUERY_UPDATER).is_some_and(|rest| rest.starts_with('.')))
 }
 
-/// A backbone, as its reader returns it.
-pub(super) struct Backbone {
+/// A backbone, as its reader returns it. The fields are those of a [`Network`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backbone {
+    /// Height, width of a patch in pixels.
     pub patch_size: [usize; 2],
+    /// Height, width of its input in pixels; multiples of `patch_size`, or nearly.
     pub image_size: [usize; 2],
+    /// `[D]`, with its position added.
     pub cls_token: Vec<f32>,
+    /// `[R, D]`, R may be 0.
     pub register_tokens: Array,
+    /// `[D, 3, P, P]`
     pub patch_weight: Array,
+    /// `[D]`
     pub patch_bias: Vec<f32>,
+    /// Of the patches.
     pub position: Position,
+    /// All of them, in order.
     pub blocks: Vec<Block>,
+    /// Added to the variance in its norms.
     pub eps: f32,
+    /// Attention heads.
     pub heads: usize,
 }
 

@@ -27,7 +27,10 @@ pub(super) fn read(object: &Object, mut tensors: Tensors, mut hints: Hints) -> R
             let problem = "is a network with Mask2Former's decoder, which only `convert` reads";
             return Err(CheckpointError::key(&object.file, "model_type", problem));
         }
-        _ => return Err(object.wrong("model_type", "eomt, eomt_dinov3 or videomt")),
+        _ => {
+            let known = "eomt, eomt_dinov3 or videomt (or, to train from, dinov2, dinov2_with_registers or dinov3_vit)";
+            return Err(object.wrong("model_type", known));
+        }
     };
     let config = Config::read(object, rotary, video)?;
     let ignored = ["criterion.empty_weight", "embeddings.mask_token", "embeddings.position_ids"];
@@ -90,7 +93,7 @@ fn own_kinds(object: &Object, hints: &Hints, classes: &mut Classes) -> Result<()
 }
 
 /// The base of the rotary frequencies: in `rope_parameters`, before that in `rope_scaling`, or at the top.
-fn theta(object: &Object) -> Result<f32, CheckpointError> {
+pub(super) fn theta(object: &Object) -> Result<f32, CheckpointError> {
     let nested = match object.object("rope_scaling")?.filter(|nested| !nested.map.is_empty()) {
         Some(nested) => Some(nested),
         None => object.object("rope_parameters")?,
@@ -197,11 +200,14 @@ fn masking(probs: &[f32]) -> Vec<Masking> {
     probs.iter().map(step).collect()
 }
 
-fn block(config: &Config, tensors: &mut Tensors, index: usize) -> Result<Block, CheckpointError> {
+/// Block `index`, under the names of EoMT.
+pub(super) fn block(config: &Config, tensors: &mut Tensors, index: usize) -> Result<Block, CheckpointError> {
     let prefix = format!("layers.{index}");
     let mlp_prefix = format!("{prefix}.mlp");
     if !config.rotary {
-        let attention = Attention { out: "out_proj", bias: [true; 4] };
+        // only a backbone without heads may say so
+        let bias = config.object.flag("qkv_bias")?.unwrap_or(true);
+        let attention = Attention { out: "out_proj", bias: [bias, bias, bias, true] };
         return common::block(tensors, &prefix, config.hidden, config.eps, attention, |tensors| mlp(config, tensors, &mlp_prefix));
     }
     let flag = |key: &str, default: bool| config.object.flag(key).map(|flag| flag.unwrap_or(default));

@@ -70,27 +70,15 @@ impl Config<'_> {
 
     /// Compares every number with the shapes of the weights.
     pub fn check(&self, tensors: &Tensors) -> Result<[usize; 2], CheckpointError> {
-        let [queries, hidden] = tensors.dims(QUERY)?;
-        self.agree("hidden_size", self.hidden, hidden, QUERY, "columns")?;
+        let [queries, _] = tensors.dims(QUERY)?;
+        let grid = self.check_encoder(tensors, QUERY)?;
         self.agree("num_queries", self.queries, queries, QUERY, "rows")?;
-        self.check_layers(tensors)?;
         let [probs] = tensors.dims(MASK_PROBS)?;
         self.agree("num_blocks", self.num_blocks, probs, MASK_PROBS, "entries")?;
         if self.num_blocks > self.layers {
             let problem = format!("is {}, more than the {} of num_hidden_layers", self.num_blocks, self.layers);
             return Err(CheckpointError::key(&self.object.file, "num_blocks", problem));
         }
-        common::check_heads(&self.object.file, self.heads, self.hidden, self.rotary, QUERY)?;
-        let name = "embeddings.register_tokens";
-        match tensors.shape(name) {
-            Err(_) if self.registers == 0 => {}
-            shape => self.agree("num_register_tokens", self.registers, shape?.get(1).copied().unwrap_or(0), name, "tokens")?,
-        }
-        let name = self.patch_tensor();
-        let [_, _, height, width] = tensors.dims(&format!("{name}.weight"))?;
-        self.agree("patch_size", self.patch[0], height, &format!("{name}.weight"), "rows of pixels")?;
-        self.agree("patch_size", self.patch[1], width, &format!("{name}.weight"), "columns of pixels")?;
-        let grid = common::check_grid(&self.object.file, self.image, self.patch)?;
         if !self.rotary {
             let name = "embeddings.position_embeddings.weight";
             let [positions, _] = tensors.dims(name)?;
@@ -103,6 +91,28 @@ impl Config<'_> {
         let last = format!("upscale_block.block.{}.conv1.weight", scale_blocks.max(self.upscale_blocks).saturating_sub(1));
         self.agree_count("num_upscale_blocks", self.upscale_blocks, scale_blocks, &last)?;
         Ok(grid)
+    }
+
+    /// Compares what belongs to the encoder with the shapes of its weights, all but the table of positions; `tensor` has a column for each of the
+    /// values of a token. Gives the grid of the input.
+    ///
+    /// # Errors
+    /// For the first number that differs.
+    pub fn check_encoder(&self, tensors: &Tensors, tensor: &str) -> Result<[usize; 2], CheckpointError> {
+        let hidden = tensors.shape(tensor)?.last().copied().unwrap_or(0);
+        self.agree("hidden_size", self.hidden, hidden, tensor, "columns")?;
+        self.check_layers(tensors)?;
+        common::check_heads(&self.object.file, self.heads, self.hidden, self.rotary, tensor)?;
+        let name = "embeddings.register_tokens";
+        match tensors.shape(name) {
+            Err(_) if self.registers == 0 => {}
+            shape => self.agree("num_register_tokens", self.registers, shape?.get(1).copied().unwrap_or(0), name, "tokens")?,
+        }
+        let name = self.patch_tensor();
+        let [_, _, height, width] = tensors.dims(&format!("{name}.weight"))?;
+        self.agree("patch_size", self.patch[0], height, &format!("{name}.weight"), "rows of pixels")?;
+        self.agree("patch_size", self.patch[1], width, &format!("{name}.weight"), "columns of pixels")?;
+        common::check_grid(&self.object.file, self.image, self.patch)
     }
 
     fn check_layers(&self, tensors: &Tensors) -> Result<(), CheckpointError> {

@@ -92,7 +92,7 @@ fn check_class(meta: &Meta) -> Result<(), CheckpointError> {
 }
 
 /// The authors' name of the tensor that LightlyTrain (and Meta) call `name`, if there is one.
-fn authors_name(name: &str, packed: bool) -> String {
+pub(super) fn authors_name(name: &str, packed: bool) -> String {
     let Some(name) = name.strip_prefix("backbone.") else {
         return format!("network.{}", if name == "queries.weight" { "q.weight" } else { name });
     };
@@ -180,7 +180,12 @@ fn place(tensors: &Tensors, meta: &Meta, image: [usize; 2], warnings: &mut Vec<S
 }
 
 /// The DINOv3 backbone under Meta's names.
-fn dinov3(tensors: &mut Tensors, hints: &Hints, [hidden, depth]: [usize; 2], image: [usize; 2]) -> Result<Backbone, CheckpointError> {
+pub(super) fn dinov3(
+    tensors: &mut Tensors,
+    hints: &Hints,
+    [hidden, depth]: [usize; 2],
+    image: [usize; 2],
+) -> Result<Backbone, CheckpointError> {
     let name = |part: &str| format!("{BACKBONE}{part}");
     let (heads, theta) = rotary(tensors, hints, hidden)?;
     let eps = hints.eps.unwrap_or(DINOV3_EPS);

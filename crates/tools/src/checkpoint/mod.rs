@@ -17,6 +17,7 @@
 //! Invariants: every tensor of the file is used or known to be useless, has the shape that the network needs and finite
 //! values; a configuration counts only where the weights agree. One tensor at a time is read, so the peak is the
 //! network in `f32` plus its largest tensor.
+//! [`read_headless`] reads backbones that have no heads yet, for training.
 //! Refuses: to run anything (a pickle is data), to guess (what a file does not tell must be a hint), to download.
 
 mod backbone;
@@ -26,6 +27,7 @@ mod dinov3;
 mod element;
 mod error;
 mod family;
+mod headless;
 mod hf;
 mod hf_config;
 mod hints;
@@ -56,8 +58,10 @@ use eomt_edge_core::data::Thresholds;
 use eomt_edge_core::model::processor::{PREPROCESSOR_FILE, PROCESSOR_FILE, Processor, ProcessorError, Texts, VIDEO_PROCESSOR_FILE};
 use eomt_edge_host::{bounds, files};
 
+pub use backbone::Backbone;
 pub use chain::{Chain, MODEL_TYPE, chain_config, is_chain, read_chain};
 pub use error::CheckpointError;
+pub use headless::{Headless, read_headless};
 pub use licence::DINOV3_TERMS;
 pub use network::{Activation, Array, Block, Checkpoint, Linear, Masking, Mlp, Network, Norm, Position, Resampling, ScaleBlock};
 
@@ -85,13 +89,16 @@ pub fn read(path: &Path, options: &Options) -> Result<Checkpoint, CheckpointErro
     let (dir, file) = if is_dir { (path.to_path_buf(), weights::find(path)?) } else { (path.with_file_name(""), path.to_path_buf()) };
     let hints = Hints::read(options.hints, path)?;
     let tensors = weights::open_network(&file, hints.state.as_deref())?;
+    let config = dir.join("config.json");
+    if let Some(refusal) = headless::refusal(path, &config, &tensors)? {
+        return Err(refusal);
+    }
     let source_sha256 = weights::sha256(&tensors)?;
     let mut thresholds = Thresholds::default();
     let layout = names::layout(&tensors);
     if let (Some(base), Some(Layout::Transformers | Layout::Lightly)) = (options.base, layout) {
         return Err(CheckpointError::layout(path, dinov3::whole_with_base(base)));
     }
-    let config = dir.join("config.json");
     let contents = match layout {
         // The authors' folders may hold a config.json that does not describe the network, which normalizes inside.
         Some(Layout::Authors) => upstream::read(tensors, hints, options.base)?,

@@ -169,6 +169,16 @@ impl Tensors {
         self.base.map_or(Ok(()), |base| base.finish())
     }
 
+    /// [`Tensors::finish`], in the words of a backbone without heads.
+    ///
+    /// # Errors
+    /// When a tensor was not read.
+    pub fn finish_backbone(self) -> Result<(), CheckpointError> {
+        let Some(entry) = self.entries.values().next() else { return Ok(()) };
+        let problem = format!("tensor '{}' belongs to no part of a DINOv2 or DINOv3 backbone that this program knows", quote(&entry.name));
+        Err(CheckpointError::layout(&self.path, problem))
+    }
+
     fn read(&mut self, entry: &Entry) -> Result<Vec<f32>, CheckpointError> {
         let count: usize = entry.shape.iter().product();
         self.budget = self.budget.checked_sub(count as u64).ok_or_else(|| {

@@ -125,12 +125,30 @@ impl VideoOptions {
 }
 
 /// A clip's ground truth, opened.
-struct Clip {
+pub struct Clip {
     name: String,
     directory: PathBuf,
-    dataset: Dataset,
+    /// Its pictures and segments.
+    pub dataset: Dataset,
     /// Places of its frames in the dataset, in the order of their names.
-    frames: Vec<usize>,
+    pub frames: Vec<usize>,
+}
+
+/// Opens the clip `directory`, or those in it by name. All have the same classes, and all their pictures are there.
+///
+/// # Errors
+/// When a file is missing or broken, or classes differ.
+pub fn open_clips(directory: &Path, max_pixels: u64) -> Result<Vec<Clip>> {
+    let clips: Vec<Clip> =
+        folders(directory)?.iter().map(|folder| Clip::open(folder, &folder.join("images"), max_pixels)).collect::<Result<_>>()?;
+    let classes = clips[0].dataset.classes();
+    for clip in &clips {
+        clip.dataset.check_pictures()?;
+        if clip.dataset.classes() != classes {
+            bail!("{}: its categories are not those of {}", clip.directory.display(), clips[0].directory.display());
+        }
+    }
+    Ok(clips)
 }
 
 impl Clip {
@@ -187,17 +205,8 @@ pub fn evaluate_video(options: &VideoOptions) -> Result<()> {
     if options.fps <= 0.0 || !options.fps.is_finite() {
         return usage(format!("--fps {}: frames a second, more than 0", options.fps));
     }
-    let clips: Vec<Clip> = folders(&options.directory)?
-        .iter()
-        .map(|folder| Clip::open(folder, &folder.join("images"), options.max_pixels))
-        .collect::<Result<_>>()?;
+    let clips = open_clips(&options.directory, options.max_pixels)?;
     let classes = clips[0].dataset.classes().to_vec();
-    for clip in &clips {
-        clip.dataset.check_pictures()?;
-        if clip.dataset.classes() != classes {
-            bail!("{}: its categories are not those of {}", clip.directory.display(), clips[0].directory.display());
-        }
-    }
     let mut source = Source::open(options, &classes)?;
     let mut sums = Sums::new(&classes);
     let mut outcome = Outcome::new(classes.clone());
