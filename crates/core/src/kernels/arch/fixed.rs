@@ -84,8 +84,7 @@ impl Isa {
 #[cfg_attr(not(test), allow(dead_code))]
 fn scores(acc: &TileOf<i32>, tile: &FixedTile, to: &mut [u16]) {
     for (r, c) in (0..FIXED_ROWS).flat_map(|r| (0..FIXED_COLUMNS).map(move |c| (r, c))) {
-        // the sum plus 1.5 * 2^23 is exact; taken off in the same operation, that leaves less than one product's worth of an error, the same in all of a column
-        let product = (acc.0[r * FIXED_COLUMNS + c] as f32 + MAGIC).mul_add(tile.scales[c], -MAGIC * tile.scales[c]);
+        let product = acc.0[r * FIXED_COLUMNS + c] as f32 * tile.scales[c];
         let score = (-tile.zeros[r]).mul_add(tile.sums[c], product);
         let start = tile.biases.as_ref().map_or(MAGIC, |biases| biases.keys[c].mul_add(biases.powers[r], MAGIC));
         to[r * tile.stride + c] = score.mul_add(tile.factors[r], start).to_bits() as u16;

@@ -42,11 +42,10 @@ unsafe fn finish(sums: [[int32x4_t; 2]; FIXED_ROWS], tile: &FixedTile, to: &mut 
         let magic = vdupq_n_f32(MAGIC);
         let pair = |values: &[f32; 8]| [vld1q_f32(values.as_ptr()), vld1q_f32(values.as_ptr().add(4))];
         let (factors, zeros, scales, offsets) = (pair(tile.factors), pair(tile.zeros), pair(tile.scales), pair(tile.sums));
-        let starts = scales.map(|scales| vmulq_n_f32(scales, -MAGIC));
         macro_rules! row {
             ($to:ident, $start:expr, $row:literal, $half:literal, $lane:literal) => {
                 let [low, high] = [0, 1].map(|i| {
-                    let product = vfmaq_f32(starts[i], vreinterpretq_f32_s32(sums[$row][i]), scales[i]);
+                    let product = vmulq_f32(vsubq_f32(vreinterpretq_f32_s32(sums[$row][i]), magic), scales[i]);
                     let score = vfmsq_laneq_f32::<$lane>(product, offsets[i], zeros[$half]);
                     vreinterpretq_u16_f32(vfmaq_laneq_f32::<$lane>($start(i), score, factors[$half]))
                 });
