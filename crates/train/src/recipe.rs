@@ -6,7 +6,6 @@ use eomt_edge_tools::checkpoint::{Array, Checkpoint, Headless, Position, Resampl
 use serde::{Deserialize, Serialize};
 
 use super::adopt::{self, Source};
-use super::initial;
 use super::loss::LossOptions;
 use super::parameters::{self, Sizes};
 use super::resize::resize;
@@ -116,7 +115,7 @@ fn beginning(options: &TrainOptions, labels: &[String], source: Option<Source>, 
         }
         (false, true) => {
             beginning.sizes.video = true;
-            let heads = initial::heads(&beginning.sizes, options.seed);
+            let heads = adopt::heads(&beginning.sizes, options.seed);
             beginning.weights.extend(heads.into_iter().filter(|(name, _)| name.starts_with("query_updater.")));
         }
         _ => {}
@@ -170,7 +169,7 @@ fn of_backbone(
     sizes.classes = classes;
     sizes.scale_blocks = parameters::usual_scale_blocks(sizes.patch);
     sizes.check()?;
-    weights.extend(initial::heads(&sizes, seed));
+    weights.extend(adopt::heads(&sizes, seed));
     Ok(Beginning {
         masks: vec![1.0; sizes.query_blocks],
         sizes,

@@ -2,6 +2,8 @@
 //!
 //! Everything random follows from (seed, step, place in the batch), so that a resumed run sees what an uninterrupted one sees.
 
+mod clips;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +19,8 @@ use image::RgbImage;
 use image::imageops::{FilterType, resize};
 
 use super::loss::Targets;
-use super::video::Clips;
+
+pub(super) use clips::Clips;
 
 /// The pictures to learn from.
 #[derive(Debug, Clone)]

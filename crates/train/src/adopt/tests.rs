@@ -4,12 +4,13 @@ use candle_core::{Device, Tensor};
 use eomt_edge_tools::checkpoint::{self, Headless, read_headless};
 use safetensors::SafeTensors;
 
+use super::heads as heads_of;
 use super::*;
 use crate::network::{Forward, MaskChance};
 use crate::parameters::Parameters;
 use crate::resize::resize;
 use crate::tests::{bytes, data, floats, folder, patches};
-use crate::{Heads, LossOptions, Pictures, RateOptions, Start, TrainOptions, initial, train};
+use crate::{Heads, LossOptions, Pictures, RateOptions, Start, TrainOptions, train};
 
 fn path(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/backbones").join(name)
@@ -85,7 +86,7 @@ fn both_layouts_hold_the_same_backbone() {
 fn heads_start_as_the_reference_starts_them() {
     let (encoder, weights) = of_backbone(&backbone("dinov3")).unwrap();
     let sizes = Sizes { query_blocks: 2, queries: 200, classes: 3, scale_blocks: 1, ..encoder };
-    let heads = initial::heads(&sizes, 1);
+    let heads = heads_of(&sizes, 1);
     let mut names: Vec<_> = weights.iter().chain(&heads).map(|(name, array)| (name.clone(), array.shape.clone())).collect();
     let mut expected = crate::parameters::shapes(&sizes);
     names.sort();
@@ -103,8 +104,8 @@ fn heads_start_as_the_reference_starts_them() {
         assert!((deviation(of(name)) * 3f64.sqrt() / bound - 1.0).abs() < 0.1, "{name}");
     }
     assert!(of("upscale_block.block.0.layernorm2d.weight").iter().all(|x| *x == 1.0));
-    let other = initial::heads(&sizes, 2);
-    assert!(heads.iter().zip(&other).any(|(a, b)| a != b) && heads == initial::heads(&sizes, 1));
+    let other = heads_of(&sizes, 2);
+    assert!(heads.iter().zip(&other).any(|(a, b)| a != b) && heads == heads_of(&sizes, 1));
 }
 
 fn options(name: &str, directory: &Path, steps: u64, heads: Heads) -> TrainOptions {

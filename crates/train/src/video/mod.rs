@@ -12,7 +12,6 @@
 //!
 //! Refuses: single pictures.
 
-mod clips;
 #[cfg(test)]
 mod tests;
 
@@ -22,10 +21,8 @@ use candle_core::{Device, Tensor};
 use super::loss::{Batch, Points, Prediction, Purpose, Targets, Terms, match_queries, matched_loss};
 use super::network::{Forward, Logits};
 use super::parameters::Parameters;
-use super::samples::Sample;
+use super::samples::{Clips, Sample};
 use super::step::{Chance, Gradient, Stepper, along};
-
-pub(super) use clips::Clips;
 
 impl Forward<'_> {
     /// From the patches `[T, N, 3 P P]` of the frames of one clip to predictions by place (before each block with queries, and after the last)

@@ -8,7 +8,7 @@ use eomt_edge_host::files;
 use eomt_edge_tools::datasets::labels::Class;
 use eomt_edge_tools::evaluate::video::{Clip, open_clips};
 
-use super::super::samples::{MAX_PIXELS, Order, Sample, annotated, augment, cut_all, permuted};
+use super::{MAX_PIXELS, Order, Sample, annotated, augment, cut_all, permuted};
 
 /// Annotated clips, and the windows that the run learns from.
 pub(crate) struct Clips {
