@@ -26,6 +26,8 @@
 
 mod chain;
 mod curves;
+mod depthwise;
+mod fused;
 mod initial;
 mod loss;
 mod network;
@@ -33,8 +35,10 @@ mod operators;
 mod optimizer;
 mod parameters;
 mod points;
+mod product;
 mod recipe;
 mod resize;
+mod rows;
 mod samples;
 mod schedule;
 mod state;
@@ -42,6 +46,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod validation;
+mod workspace;
 
 use std::path::PathBuf;
 use std::time::Instant;
