@@ -29,6 +29,8 @@
 mod adopt;
 mod chain;
 mod curves;
+mod depthwise;
+mod fused;
 mod initial;
 mod loss;
 mod network;
@@ -36,8 +38,10 @@ mod operators;
 mod optimizer;
 mod parameters;
 mod points;
+mod product;
 mod recipe;
 mod resize;
+mod rows;
 mod samples;
 mod schedule;
 mod state;
@@ -46,6 +50,7 @@ mod step;
 mod tests;
 mod validation;
 mod video;
+mod workspace;
 
 use std::path::PathBuf;
 use std::time::Instant;

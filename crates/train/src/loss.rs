@@ -11,6 +11,7 @@ use pathfinding::kuhn_munkres::kuhn_munkres_min;
 use pathfinding::matrix::Matrix;
 
 use super::points::{Plane, sample, scatter, taps};
+use super::rows;
 
 /// Weights of the terms, and the points at which masks are compared.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -210,9 +211,9 @@ fn uncertain(plane: &[f32], shape: Plane, pool: &[[f32; 2]], count: usize) -> Ve
 /// Terms and gradient at one mask's points: `logits` and `ground_truth` are `[P]`.
 fn mask_loss(logits: &[f32], ground_truth: &[f32], batch: Batch, options: &LossOptions) -> (f64, f64, Vec<f32>) {
     let n = logits.len() as f32;
-    let probabilities: Vec<f32> = logits.iter().map(|&x| 1.0 / (1.0 + (-x).exp())).collect();
-    let entropy: f64 = logits.iter().zip(ground_truth).map(|(&x, &t)| f64::from(x.max(0.0) - x * t + (-x.abs()).exp().ln_1p())).sum();
-    let overlap: f32 = probabilities.iter().zip(ground_truth).map(|(p, t)| p * t).sum();
+    let mut probabilities = vec![0.0; logits.len()];
+    let entropy = rows::sigmoids(logits, &mut probabilities) - f64::from(rows::dot(logits, ground_truth));
+    let overlap = rows::dot(&probabilities, ground_truth);
     let sizes: f32 = probabilities.iter().sum::<f32>() + ground_truth.iter().sum::<f32>();
     let (above, below) = (2.0 * overlap + 1.0, sizes + 1.0);
     let dice = 1.0 - above / below;
@@ -284,20 +285,20 @@ fn costs(prediction: &Prediction, targets: &Targets, options: &LossOptions, poin
     let (area, target_area) = (prediction.plane[0] * prediction.plane[1], targets.plane[0] * targets.plane[1]);
     let (here, there) = (taps(points, prediction.plane), taps(points, targets.plane));
     let ground_truths: Vec<Vec<f32>> = targets.masks.chunks_exact(target_area).map(|mask| sample(mask, &there)).collect();
+    let filled: Vec<f32> = ground_truths.iter().map(|mask| mask.iter().sum()).collect();
+    let mut probabilities = vec![0.0; points.len()];
     let mut costs = Vec::with_capacity(prediction.queries * ground_truths.len());
     for query in 0..prediction.queries {
         let mut classes = prediction.classes[query * width..][..width].to_vec();
         softmax(&mut classes);
         let logits = sample(&prediction.masks[query * area..][..area], &here);
-        let probabilities: Vec<f32> = logits.iter().map(|&x| 1.0 / (1.0 + (-x).exp())).collect();
         // log(1 + e^x) and x: cross-entropy with ground truth t is their difference at weights 1 and t.
-        let empty: f32 = logits.iter().map(|&x| x.max(0.0) + (-x.abs()).exp().ln_1p()).sum();
+        let empty = rows::sigmoids(&logits, &mut probabilities) as f32;
         let size: f32 = probabilities.iter().sum();
-        for (ground_truth, class) in ground_truths.iter().zip(&targets.classes) {
-            let inside: f32 = logits.iter().zip(ground_truth).map(|(x, t)| x * t).sum();
-            let overlap: f32 = probabilities.iter().zip(ground_truth).map(|(p, t)| p * t).sum();
+        for ((ground_truth, filled), class) in ground_truths.iter().zip(&filled).zip(&targets.classes) {
+            let (inside, overlap) = (rows::dot(&logits, ground_truth), rows::dot(&probabilities, ground_truth));
             let entropy = (empty - inside) / points.len() as f32;
-            let dice = 1.0 - (2.0 * overlap + 1.0) / (size + ground_truth.iter().sum::<f32>() + 1.0);
+            let dice = 1.0 - (2.0 * overlap + 1.0) / (size + filled + 1.0);
             costs.push(options.mask_weight * entropy + options.dice_weight * dice - options.class_weight * classes[*class]);
         }
     }

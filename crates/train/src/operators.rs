@@ -1,10 +1,14 @@
 //! Operators with hand-written gradients, where the framework would compose many passes over memory.
 //!
-//! Each is a forward and a backward loop over rows of `f32`; the tests compare the gradients with finite differences and the values
+//! Each is a forward and a backward loop over rows of `f32`, which the fused parts of the network share; the tests compare the gradients with finite differences and the values
 //! with compositions of the framework's operators.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
-use eomt_edge_core::kernels::math::exp;
+
+use super::depthwise::{self, Grid, Order};
+use super::parameters::Activation;
+use super::product::Sum;
+use super::rows::{self, ISA};
 
 /// `[.., D]` → `[.., D]`: `(x - mean) / sqrt(var + eps) * scale + shift` over the last axis.
 pub(super) fn layer_norm(x: &Tensor, scale: &Tensor, shift: &Tensor, eps: f32) -> Result<Tensor> {
@@ -13,12 +17,12 @@ pub(super) fn layer_norm(x: &Tensor, scale: &Tensor, shift: &Tensor, eps: f32) -
 
 /// `x Φ(x)`, with the error function.
 pub(super) fn gelu(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Gelu)
+    x.contiguous()?.apply_op1(Activate(Activation::Gelu))
 }
 
 /// `x sigmoid(x)`.
 pub(super) fn silu(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Silu)
+    x.contiguous()?.apply_op1(Activate(Activation::Silu))
 }
 
 /// `[.., D]` plus `[D]`.
@@ -67,38 +71,6 @@ struct LayerNorm {
     eps: f32,
 }
 
-impl LayerNorm {
-    fn moments(&self, row: &[f32]) -> (f32, f32) {
-        let n = row.len() as f32;
-        let mean = sum(row, |x| x) / n;
-        let variance = sum(row, |x| (x - mean) * (x - mean)) / n;
-        (mean, 1.0 / (variance + self.eps).sqrt())
-    }
-}
-
-/// In sixteen lanes, so that the compiler may vectorize.
-fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let chunks = row.chunks_exact(16);
-    let rest: f32 = chunks.remainder().iter().map(|&x| f(x)).sum();
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, &x)| *lane += f(x));
-    }
-    lanes.iter().sum::<f32>() + rest
-}
-
-fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let (left, right) = (a.chunks_exact(16), b.chunks_exact(16));
-    let rest: f32 = left.remainder().iter().zip(right.remainder()).map(|(&x, &y)| f(x, y)).sum();
-    for (x, y) in left.zip(right) {
-        for lane in 0..16 {
-            lanes[lane] += f(x[lane], y[lane]);
-        }
-    }
-    lanes.iter().sum::<f32>() + rest
-}
-
 impl CustomOp3 for LayerNorm {
     fn name(&self) -> &'static str {
         "layer-norm"
@@ -114,13 +86,8 @@ impl CustomOp3 for LayerNorm {
         shift_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, scale, shift) = (values(x, layout)?, values(scale, scale_layout)?, values(shift, shift_layout)?);
-        let mut out = vec![0.0; x.len()];
-        for (row, out) in x.chunks_exact(scale.len()).zip(out.chunks_exact_mut(scale.len())) {
-            let (mean, inverse) = self.moments(row);
-            for (((y, &x), &scale), &shift) in out.iter_mut().zip(row).zip(scale).zip(shift) {
-                *y = (x - mean) * inverse * scale + shift;
-            }
-        }
+        let (mut out, mut moments) = (vec![0.0; x.len()], vec![0.0; 2 * x.len() / scale.len()]);
+        rows::normalize(x, rows::Norm { scale, shift, eps: self.eps }, &mut moments, &mut out);
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
@@ -133,24 +100,9 @@ impl CustomOp3 for LayerNorm {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (dx, dscale, dshift) = with_values([x, scale, grad], |[x, scale, grad]| {
-            let d = scale.len();
-            let (mut dx, mut dscale, mut dshift) = (vec![0.0; x.len()], vec![0.0; d], vec![0.0; d]);
-            let (mut normal, mut scaled) = (vec![0.0; d], vec![0.0; d]);
-            for ((row, grad), dx) in x.chunks_exact(d).zip(grad.chunks_exact(d)).zip(dx.chunks_exact_mut(d)) {
-                let (mean, inverse) = self.moments(row);
-                for i in 0..d {
-                    normal[i] = (row[i] - mean) * inverse;
-                    scaled[i] = grad[i] * scale[i];
-                    dscale[i] += grad[i] * normal[i];
-                    dshift[i] += grad[i];
-                }
-                let along = sum2(&scaled, &normal, |a, b| a * b) / d as f32;
-                let offset = sum(&scaled, |a| a) / d as f32;
-                for i in 0..d {
-                    dx[i] = inverse * (scaled[i] - offset - normal[i] * along);
-                }
-            }
-            (dx, dscale, dshift)
+            let (mut dx, mut slopes) = (vec![0.0; x.len()], rows::NormSlopes::new(scale.len()));
+            rows::normalize_backward(x, scale, &rows::all_moments(x, scale.len(), self.eps), grad, &mut slopes, (&mut dx, Sum::Fresh));
+            (dx, slopes.scale, slopes.shift)
         })?;
         let tensor = |data: Vec<f32>, like: &Tensor| Tensor::from_vec(data, like.shape(), like.device());
         Ok((Some(tensor(dx, x)?), Some(tensor(dscale, scale)?), Some(tensor(dshift, shift)?)))
@@ -167,18 +119,14 @@ impl CustomOp2 for AddBias {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout, bias: &CpuStorage, bias_layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (x, bias) = (values(x, layout)?, values(bias, bias_layout)?);
         let mut out = x.to_vec();
-        for row in out.chunks_exact_mut(bias.len()) {
-            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
-        }
+        rows::add_bias(&mut out, bias);
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
     fn bwd(&self, _: &Tensor, bias: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let dbias = with_values([grad], |[grad]| {
             let mut dbias = vec![0.0f32; bias.elem_count()];
-            for row in grad.chunks_exact(dbias.len()) {
-                dbias.iter_mut().zip(row).for_each(|(sum, grad)| *sum += grad);
-            }
+            rows::add_rows(grad, &mut dbias);
             dbias
         })?;
         Ok((Some(grad.clone()), Some(Tensor::from_vec(dbias, bias.shape(), bias.device())?)))
@@ -203,11 +151,16 @@ impl CustomOp3 for ScaledAdd {
     ) -> Result<(CpuStorage, Shape)> {
         let (x, y, scale) = (values(x, layout)?, values(y, y_layout)?, values(scale, scale_layout)?);
         let mut out = x.to_vec();
-        for (out, y) in out.chunks_exact_mut(scale.len()).zip(y.chunks_exact(scale.len())) {
-            for ((out, &y), &scale) in out.iter_mut().zip(y).zip(scale) {
-                *out += y * scale;
-            }
-        }
+        ISA.vectorize(
+            #[inline(always)]
+            || {
+                for (out, y) in out.chunks_exact_mut(scale.len()).zip(y.chunks_exact(scale.len())) {
+                    for ((out, y), scale) in out.iter_mut().zip(y).zip(scale) {
+                        *out += y * scale;
+                    }
+                }
+            },
+        );
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
@@ -222,12 +175,17 @@ impl CustomOp3 for ScaledAdd {
         let (dy, dscale) = with_values([y, scale, grad], |[y, scale, grad]| {
             let d = scale.len();
             let (mut dy, mut dscale) = (vec![0.0f32; y.len()], vec![0.0f32; d]);
-            for ((dy, y), grad) in dy.chunks_exact_mut(d).zip(y.chunks_exact(d)).zip(grad.chunks_exact(d)) {
-                for i in 0..d {
-                    dy[i] = grad[i] * scale[i];
-                    dscale[i] += grad[i] * y[i];
-                }
-            }
+            ISA.vectorize(
+                #[inline(always)]
+                || {
+                    for ((dy, y), grad) in dy.chunks_exact_mut(d).zip(y.chunks_exact(d)).zip(grad.chunks_exact(d)) {
+                        for ((((dy, dscale), y), grad), scale) in dy.iter_mut().zip(dscale.iter_mut()).zip(y).zip(grad).zip(scale) {
+                            *dy = grad * scale;
+                            *dscale += grad * y;
+                        }
+                    }
+                },
+            );
             (dy, dscale)
         })?;
         let dy = Tensor::from_vec(dy, y.shape(), y.device())?;
@@ -235,69 +193,26 @@ impl CustomOp3 for ScaledAdd {
     }
 }
 
-/// `erf(|z|)` and `e^(-z²)`; Abramowitz and Stegun 7.1.26, absolute error 1.5e-7.
-#[inline(always)]
-fn erf_parts(z: f32) -> (f32, f32) {
-    let bell = exp(-z * z);
-    let t = 1.0 / (1.0 + 0.327_591_1 * z);
-    let series = ((((1.061_405_4 * t - 1.453_152_1) * t + 1.421_413_8) * t - 0.284_496_72) * t + 0.254_829_6) * t;
-    (1.0 - series * bell, bell)
-}
+struct Activate(Activation);
 
-/// Φ(x) and the normal density at x.
-#[inline(always)]
-fn normal(x: f32) -> (f32, f32) {
-    let (erf, bell) = erf_parts(x.abs() * std::f32::consts::FRAC_1_SQRT_2);
-    (0.5 + 0.5 * erf.copysign(x), bell * 0.398_942_3)
-}
-
-struct Gelu;
-
-impl CustomOp1 for Gelu {
+impl CustomOp1 for Activate {
     fn name(&self) -> &'static str {
-        "gelu"
+        self.0.name()
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = values(x, layout)?.iter().map(|&x| x * normal(x).0).collect();
+        let x = values(x, layout)?;
+        let mut y = vec![0.0; x.len()];
+        rows::activate(self.0, x, &mut y);
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let dx = with_values([x, grad], |[x, grad]| {
-            let slope = |x: f32| {
-                let (below, density) = normal(x);
-                below + x * density
-            };
-            x.iter().zip(grad).map(|(&x, &grad)| grad * slope(x)).collect::<Vec<f32>>()
-        })?;
-        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
-    }
-}
-
-struct Silu;
-
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
-
-impl CustomOp1 for Silu {
-    fn name(&self) -> &'static str {
-        "silu"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = values(x, layout)?.iter().map(|&x| x * sigmoid(x)).collect();
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let dx = with_values([x, grad], |[x, grad]| {
-            let slope = |x: f32| {
-                let open = sigmoid(x);
-                open + x * open * (1.0 - open)
-            };
-            x.iter().zip(grad).map(|(&x, &grad)| grad * slope(x)).collect::<Vec<f32>>()
+            let (mut slopes, mut y) = (x.to_vec(), vec![0.0; x.len()]);
+            rows::activate_slopes(self.0, &mut slopes, &mut y);
+            rows::times(&mut slopes, grad);
+            slopes
         })?;
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
@@ -314,10 +229,8 @@ impl CustomOp1 for Softmax {
         let mut y = values(x, layout)?.to_vec();
         let Some(&width) = layout.dims().last() else { bail!("softmax of a scalar") };
         for row in y.chunks_exact_mut(width) {
-            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            row.iter_mut().for_each(|x| *x = exp(*x - max));
-            let total = sum(row, |x| x);
-            row.iter_mut().for_each(|x| *x /= total);
+            let inverse = rows::softmax(row);
+            rows::scale(row, inverse);
         }
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
@@ -325,12 +238,9 @@ impl CustomOp1 for Softmax {
     fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let width = x.dim(candle_core::D::Minus1)?;
         let dx = with_values([y, grad], |[y, grad]| {
-            let mut dx = vec![0.0; y.len()];
-            for ((y, grad), dx) in y.chunks_exact(width).zip(grad.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
-                let along = sum2(y, grad, |y, g| y * g);
-                for ((dx, &y), &g) in dx.iter_mut().zip(y).zip(grad) {
-                    *dx = y * (g - along);
-                }
+            let mut dx = grad.to_vec();
+            for (y, dx) in y.chunks_exact(width).zip(dx.chunks_exact_mut(width)) {
+                rows::softmax_backward(y, 1.0, rows::dot(y, dx), dx);
             }
             dx
         })?;
@@ -339,14 +249,6 @@ impl CustomOp1 for Softmax {
 }
 
 struct Depthwise;
-
-/// The taps of output pixel (y, x) that lie inside: (tap, input pixel).
-fn taps(y: usize, x: usize, height: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..9).filter_map(move |tap| {
-        let (v, u) = ((y + tap / 3).checked_sub(1)?, (x + tap % 3).checked_sub(1)?);
-        (v < height && u < width).then_some((tap, v * width + u))
-    })
-}
 
 impl CustomOp2 for Depthwise {
     fn name(&self) -> &'static str {
@@ -357,36 +259,20 @@ impl CustomOp2 for Depthwise {
         let (_, height, width, channels) = layout.shape().dims4()?;
         let (x, weight) = (values(x, layout)?, values(weight, weight_layout)?);
         let mut out = vec![0.0f32; x.len()];
-        let plane = height * width * channels;
+        let (grid, plane) = (Grid { height, width }, height * width * channels);
         for (x, out) in x.chunks_exact(plane).zip(out.chunks_exact_mut(plane)) {
-            for (at, out) in out.chunks_exact_mut(channels).enumerate() {
-                for (tap, from) in taps(at / width, at % width, height, width) {
-                    let (x, weight) = (&x[from * channels..][..channels], &weight[tap * channels..][..channels]);
-                    for ((out, &x), &weight) in out.iter_mut().zip(x).zip(weight) {
-                        *out += x * weight;
-                    }
-                }
-            }
+            depthwise::forward(*ISA, x, weight, grid, Order::Rows, out);
         }
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (_, height, width, channels) = x.shape().dims4()?;
-        let plane = height * width * channels;
+        let (grid, plane) = (Grid { height, width }, height * width * channels);
         let (dx, dweight) = with_values([x, weight, grad], |[x, weight, grad]| {
             let (mut dx, mut dweight) = (vec![0.0f32; x.len()], vec![0.0f32; weight.len()]);
             for ((x, grad), dx) in x.chunks_exact(plane).zip(grad.chunks_exact(plane)).zip(dx.chunks_exact_mut(plane)) {
-                for (at, grad) in grad.chunks_exact(channels).enumerate() {
-                    for (tap, from) in taps(at / width, at % width, height, width) {
-                        let (x, dx) = (&x[from * channels..][..channels], &mut dx[from * channels..][..channels]);
-                        let (weight, dweight) = (&weight[tap * channels..][..channels], &mut dweight[tap * channels..][..channels]);
-                        for ((((dx, dw), &x), &w), &g) in dx.iter_mut().zip(dweight).zip(x).zip(weight).zip(grad) {
-                            *dx += g * w;
-                            *dw += g * x;
-                        }
-                    }
-                }
+                depthwise::backward(*ISA, x, weight, grid, Order::Rows, grad, (dx, &mut dweight));
             }
             (dx, dweight)
         })?;

@@ -3,53 +3,103 @@
 //! The batch is cut into shards of a fixed size. Each shard has a graph of its own and runs on one thread, so that all cores work even in
 //! operators that the framework runs on one. Shards are added in their order, so the sum does not depend on the number of threads.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor, Var};
 use eomt_edge_core::scenes::Rng;
 
 use super::chain;
 use super::loss::{Batch, Points, Prediction, Purpose, Terms, image_loss};
 use super::network::{Forward, Logits, MaskChance};
+use super::operators::with_values;
 use super::parameters::Parameters;
 use super::recipe::Recipe;
+use super::rows;
 use super::samples::{Order, Sample, Supply};
+use super::workspace::{Buffer, Workspace};
 
 /// Images of a shard: enough for the matrix products, few enough that two threads share a small batch.
 const SHARD: usize = 4;
 
-/// One-thread pools, which keep the framework from starting threads of its own.
-pub(super) struct Workers(Vec<rayon::ThreadPool>);
+/// One-thread pools, which keep the framework from starting threads of its own, each with its memory.
+pub(super) struct Workers(Vec<(rayon::ThreadPool, Arc<Workspace>)>);
 
 impl Workers {
     pub(super) fn new(threads: usize) -> Result<Workers> {
         let one = || rayon::ThreadPoolBuilder::new().num_threads(1).build().context("a thread cannot be started");
-        Ok(Workers((0..threads.max(1)).map(|_| one()).collect::<Result<_>>()?))
+        Ok(Workers((0..threads.max(1)).map(|_| Ok((one()?, Arc::default()))).collect::<Result<_>>()?))
+    }
+
+    /// Calls `task(0), task(1) ..` on all threads; whoever is free takes the next one. Gives the error of the first that failed.
+    fn each(&self, count: usize, task: impl Fn(usize, &Arc<Workspace>) -> Result<()> + Sync) -> Result<()> {
+        let (task, next) = (&task, &AtomicUsize::new(0));
+        let mut failed: Vec<(usize, anyhow::Error)> = std::thread::scope(|scope| -> io::Result<_> {
+            let run = |(pool, workspace): &'_ (rayon::ThreadPool, Arc<Workspace>)| {
+                let indices = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < count));
+                pool.install(|| indices.filter_map(|index| Some((index, task(index, workspace).err()?))).collect::<Vec<_>>())
+            };
+            let start = |worker| std::thread::Builder::new().spawn_scoped(scope, move || run(worker));
+            let handles = self.0.iter().map(start).collect::<io::Result<Vec<_>>>()?;
+            Ok(handles.into_iter().flat_map(|handle| handle.join().expect("a worker does not panic")).collect())
+        })
+        .context("a thread cannot be started")?;
+        failed.sort_by_key(|(index, _)| *index);
+        failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// `task(0), task(1) ..`, in this order, whatever thread they ran on.
     pub(super) fn map<T: Send>(&self, count: usize, task: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
-        let task = &task;
-        let mut done: Vec<(usize, Result<T>)> = std::thread::scope(|scope| -> io::Result<_> {
-            let run = |(worker, pool): (usize, &'_ rayon::ThreadPool)| {
-                let mine = (worker..count).step_by(self.0.len());
-                pool.install(|| mine.map(|index| (index, task(index))).collect::<Vec<_>>())
-            };
-            let start = |worker| std::thread::Builder::new().spawn_scoped(scope, move || run(worker));
-            let handles = self.0.iter().enumerate().map(start).collect::<io::Result<Vec<_>>>()?;
-            Ok(handles.into_iter().flat_map(|handle| handle.join().expect("a worker does not panic")).collect())
-        })
-        .context("a thread cannot be started")?;
-        done.sort_by_key(|(index, _)| *index);
-        done.into_iter().map(|(_, result)| result).collect()
+        let done = Mutex::new(BTreeMap::new());
+        self.each(count, |index, _| {
+            let result = task(index)?;
+            done.lock().expect("no panic").insert(index, result);
+            Ok(())
+        })?;
+        Ok(done.into_inner().expect("no panic").into_values().collect())
+    }
+
+    /// The sum of `task(0), task(1) ..`, added in this order; `None` of none.
+    pub(super) fn sum(&self, count: usize, task: impl Fn(usize, &Arc<Workspace>) -> Result<Gradient> + Sync) -> Result<Option<Gradient>> {
+        let sum = Mutex::new(Sum { next: 0, early: BTreeMap::new(), sum: None });
+        self.each(count, |index, workspace| {
+            let part = task(index, workspace)?;
+            sum.lock().expect("no panic").add(index, part);
+            Ok(())
+        })?;
+        Ok(sum.into_inner().expect("no panic").sum)
+    }
+}
+
+/// A sum whose parts come in any order and are added in theirs.
+struct Sum {
+    next: usize,
+    /// Parts that came before their turn.
+    early: BTreeMap<usize, Gradient>,
+    sum: Option<Gradient>,
+}
+
+impl Sum {
+    fn add(&mut self, index: usize, part: Gradient) {
+        self.early.insert(index, part);
+        while let Some(part) = self.early.remove(&self.next) {
+            self.next += 1;
+            match &mut self.sum {
+                None => self.sum = Some(part),
+                Some(sum) => sum.add(&part),
+            }
+        }
     }
 }
 
 /// The gradient of a batch, and its loss.
 pub(super) struct Gradient {
     /// By weight, in the order of [`Parameters::iter`].
-    pub values: Vec<Vec<f32>>,
+    pub values: Vec<Buffer>,
     /// Weighted sum over all predictions.
     pub loss: f64,
     /// Unweighted terms of the last prediction.
@@ -58,28 +108,33 @@ pub(super) struct Gradient {
 
 impl Gradient {
     /// That of `surrogate`, a sum of logits times the slopes of the loss.
-    pub(super) fn of(surrogate: &Tensor, parameters: &Parameters, loss: f64, last: Terms) -> candle_core::Result<Gradient> {
-        let gradients = surrogate.backward()?;
-        let values = parameters.iter().map(|(_, var)| match gradients.get(var) {
-            Some(gradient) => gradient.flatten_all()?.to_vec1(),
-            None => Ok(vec![0.0; var.elem_count()]),
-        });
-        Ok(Gradient { values: values.collect::<candle_core::Result<_>>()?, loss, last })
+    pub(super) fn of(
+        surrogate: &Tensor,
+        parameters: &Parameters,
+        workspace: &Workspace,
+        loss: f64,
+        last: Terms,
+    ) -> candle_core::Result<Gradient> {
+        Ok(Gradient { values: gradients(parameters, &surrogate.backward()?, workspace)?, loss, last })
     }
 
-    /// The sum of the parts in their order; `None` of none.
-    pub(super) fn sum(parts: Vec<Gradient>) -> Option<Gradient> {
-        let mut parts = parts.into_iter();
-        let mut sum = parts.next()?;
-        for part in parts {
-            for (sum, part) in sum.values.iter_mut().zip(&part.values) {
-                sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-            }
-            sum.loss += part.loss;
-            sum.last.add(&part.last);
-        }
-        Some(sum)
+    fn add(&mut self, other: &Gradient) {
+        self.values.iter_mut().zip(&other.values).for_each(|(sum, part)| rows::add_scaled(sum, 1.0, part));
+        self.loss += other.loss;
+        self.last.add(&other.last);
     }
+}
+
+/// The gradients of all weights: those that the graph found and those in the workspace, which it gives away.
+pub(super) fn gradients(parameters: &Parameters, graph: &GradStore, workspace: &Workspace) -> candle_core::Result<Vec<Buffer>> {
+    let one = |(_, var): (&str, &Var)| {
+        let mut sum = workspace.harvest(var).unwrap_or_else(|| workspace.zeros(var.elem_count()));
+        if let Some(gradient) = graph.get(var) {
+            with_values([gradient], |[gradient]| rows::add_scaled(&mut sum, 1.0, gradient))?;
+        }
+        Ok(sum)
+    };
+    parameters.iter().map(one).collect()
 }
 
 /// The sum of `logits` times `slopes`: its gradient is that of the loss, and the graph needs no more.
@@ -106,22 +161,30 @@ impl Stepper<'_> {
         let segments: Vec<usize> = samples.iter().map(|sample| sample.targets.classes.len()).collect();
         let batch = Batch::new(&segments, self.recipe.sizes.queries, &self.recipe.loss);
         let shards = count.div_ceil(SHARD);
-        let parts = self.workers.map(shards, |shard| {
+        let sum = self.workers.sum(shards, |shard, workspace| {
             let first = shard * SHARD;
             let samples = &samples[first..(first + SHARD).min(count)];
-            Ok(self.shard(parameters, samples, Chance { recipe: self.recipe, step, first, count: samples.len(), probabilities }, batch)?)
+            let chance = Chance { recipe: self.recipe, step, first, count: samples.len(), probabilities };
+            Ok(self.shard(parameters, samples, chance, batch, workspace)?)
         })?;
-        Gradient::sum(parts).context("a batch of no images")
+        sum.context("a batch of no images")
     }
 
-    fn shard(&self, parameters: &Parameters, samples: &[Sample], mut chance: Chance, batch: Batch) -> candle_core::Result<Gradient> {
+    fn shard(
+        &self,
+        parameters: &Parameters,
+        samples: &[Sample],
+        mut chance: Chance,
+        batch: Batch,
+        workspace: &Arc<Workspace>,
+    ) -> candle_core::Result<Gradient> {
         let sizes = &self.recipe.sizes;
         let pixels: Vec<f32> = samples.iter().flat_map(|sample| sample.patches.iter().copied()).collect();
         let shape = (samples.len(), sizes.grid().pow(2), 3 * sizes.patch * sizes.patch);
         let patches = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
         let predictions = match &sizes.chain {
             Some(network) => chain::forward(network, parameters, &patches)?,
-            None => Forward { sizes, parameters }.run(&patches, &mut chance)?,
+            None => Forward { sizes, parameters, workspace }.run(&patches, &mut chance)?,
         };
         // A linear function of the logits with the gradient of the loss: the graph needs no more.
         let mut surrogate: Option<Tensor> = None;
@@ -139,7 +202,7 @@ impl Stepper<'_> {
             });
         }
         let surrogate = surrogate.ok_or_else(|| candle_core::Error::Msg("a network without predictions".into()))?;
-        Gradient::of(&surrogate, parameters, loss, last)
+        Gradient::of(&surrogate, parameters, workspace, loss, last)
     }
 
     /// The terms of one prediction over a shard, and the sum of its logits times their slopes.

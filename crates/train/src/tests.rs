@@ -1,6 +1,7 @@
 //! The loss and the network against transformers; runs against each other.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use safetensors::{Dtype, SafeTensors};
 
@@ -150,7 +151,8 @@ fn forward_is_that_of_transformers() {
         let patches = patches(&pixels, &shape, sizes.patch);
         let input = Tensor::from_vec(patches, (images, sizes.grid().pow(2), 3 * sizes.patch.pow(2)), &Device::Cpu).unwrap();
         let parameters = Parameters::new(weights).unwrap();
-        let forward = network::Forward { sizes: &sizes, parameters: &parameters };
+        let workspace = Arc::default();
+        let forward = network::Forward { sizes: &sizes, parameters: &parameters, workspace: &workspace };
         let predictions = forward.run(&input, &mut Always(&probabilities, images * sizes.queries)).unwrap();
         assert_eq!(predictions.len(), sizes.query_blocks + 1);
         let last = predictions.last().unwrap();
@@ -182,7 +184,8 @@ fn gradients_of_all_weights_are_those_of_transformers() {
         let patches = patches(&wave(3 * side * side, 0.37), &[1, 3, side, side], sizes.patch);
         let input = Tensor::from_vec(patches, (1, sizes.grid().pow(2), 3 * sizes.patch.pow(2)), &Device::Cpu).unwrap();
         let parameters = Parameters::new(weights).unwrap();
-        let forward = network::Forward { sizes: &sizes, parameters: &parameters };
+        let workspace = Arc::default();
+        let forward = network::Forward { sizes: &sizes, parameters: &parameters, workspace: &workspace };
         let never = vec![0.0; sizes.query_blocks];
         let predictions = forward.run(&input, &mut Always(&never, sizes.queries)).unwrap();
         let last = predictions.last().unwrap();
@@ -191,16 +194,15 @@ fn gradients_of_all_weights_are_those_of_transformers() {
             (logits * factors).unwrap().sum_all().unwrap()
         };
         let total = (weighed(&last.classes, 0.11) + weighed(&last.masks, 0.23)).unwrap();
-        let gradients = total.backward().unwrap();
+        let gradients = step::gradients(&parameters, &total.backward().unwrap(), &workspace).unwrap();
         let most = expected.as_object().unwrap().values().map(|of| of["largest"].as_f64().unwrap()).fold(0.0, f64::max);
         let mut checked = 0;
-        for (name, var) in parameters.iter() {
+        for ((name, var), ours) in parameters.iter().zip(gradients) {
             let Some(expected) = expected.get(name) else {
                 assert_eq!(var.elem_count(), 0, "{case}: {name}"); // registers of a network that has none
                 continue;
             };
             let (step, largest) = (expected["step"].as_u64().unwrap() as usize, expected["largest"].as_f64().unwrap());
-            let ours: Vec<f32> = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
             let theirs = expected["values"].as_array().unwrap();
             assert_eq!(ours.len().div_ceil(step), theirs.len(), "{case}: {name}");
             for (ours, theirs) in ours.iter().step_by(step).zip(theirs) {

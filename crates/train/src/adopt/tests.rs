@@ -1,5 +1,7 @@
 //! Backbones without heads: their tokens against transformers', and what training makes of them.
 
+use std::sync::Arc;
+
 use candle_core::{Device, Tensor};
 use eomt_edge_tools::checkpoint::{self, Headless, read_headless};
 use safetensors::SafeTensors;
@@ -7,7 +9,7 @@ use safetensors::SafeTensors;
 use super::heads as heads_of;
 use super::*;
 use crate::network::{Forward, MaskChance};
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, shapes};
 use crate::resize::resize;
 use crate::tests::{bytes, data, floats, folder, patches};
 use crate::{Heads, LossOptions, Pictures, RateOptions, Start, TrainOptions, train};
@@ -34,7 +36,7 @@ fn tokens(sizes: &Sizes, weights: Vec<(String, Array)>, pixels: &[f32], shape: &
     let input = patches(pixels, shape, sizes.patch);
     let input = Tensor::from_vec(input, (shape[0], sizes.grid().pow(2), 3 * sizes.patch.pow(2)), &Device::Cpu).unwrap();
     let parameters = Parameters::new(weights).unwrap();
-    let tokens = Forward { sizes, parameters: &parameters }.encode(&input).unwrap();
+    let tokens = Forward { sizes, parameters: &parameters, workspace: &Arc::default() }.encode(&input).unwrap();
     tokens.flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -88,7 +90,7 @@ fn heads_start_as_the_reference_starts_them() {
     let sizes = Sizes { query_blocks: 2, queries: 200, classes: 3, scale_blocks: 1, ..encoder };
     let heads = heads_of(&sizes, 1);
     let mut names: Vec<_> = weights.iter().chain(&heads).map(|(name, array)| (name.clone(), array.shape.clone())).collect();
-    let mut expected = crate::parameters::shapes(&sizes);
+    let mut expected = shapes(&sizes);
     names.sort();
     expected.sort();
     assert_eq!(names, expected);
@@ -135,7 +137,10 @@ fn a_backbone_learns_and_is_a_checkpoint_then() {
         assert!(rotary || config["mlp_ratio"] == 4, "{name}: transformers takes whole ratios only, as the backbone's own");
         let parameters = Parameters::new(weights).unwrap();
         let input = Tensor::zeros((1, sizes.grid().pow(2), 3 * sizes.patch.pow(2)), candle_core::DType::F32, &Device::Cpu).unwrap();
-        assert_eq!(Forward { sizes: &sizes, parameters: &parameters }.run(&input, &mut Never).unwrap().len(), 3);
+        assert_eq!(
+            Forward { sizes: &sizes, parameters: &parameters, workspace: &Arc::default() }.run(&input, &mut Never).unwrap().len(),
+            3
+        );
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -15,6 +15,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 
@@ -23,6 +25,7 @@ use super::network::{Forward, Logits};
 use super::parameters::Parameters;
 use super::samples::{Clips, Sample};
 use super::step::{Chance, Gradient, Stepper, along};
+use super::workspace::Workspace;
 
 impl Forward<'_> {
     /// From the patches `[T, N, 3 P P]` of the frames of one clip to predictions by place (before each block with queries, and after the last)
@@ -119,19 +122,26 @@ impl Stepper<'_> {
         let samples: Vec<Vec<Sample>> = self.workers.map(count, |place| clips.sample(self.order, step, place))?;
         let objects: Vec<usize> = samples.iter().flatten().map(|sample| sample.targets.classes.len()).collect();
         let batch = Batch::new(&objects, self.recipe.sizes.queries, &self.recipe.loss);
-        let parts = self.workers.map(count, |place| {
+        let sum = self.workers.sum(count, |place, workspace| {
             let chance = Chance { recipe: self.recipe, step, first: place, count: 1, probabilities: &[] };
-            Ok(self.clip(parameters, &samples[place], &chance, batch)?)
+            Ok(self.clip(parameters, &samples[place], &chance, batch, workspace)?)
         })?;
-        Gradient::sum(parts).context("a batch of no clips")
+        sum.context("a batch of no clips")
     }
 
-    fn clip(&self, parameters: &Parameters, samples: &[Sample], chance: &Chance, batch: Batch) -> candle_core::Result<Gradient> {
+    fn clip(
+        &self,
+        parameters: &Parameters,
+        samples: &[Sample],
+        chance: &Chance,
+        batch: Batch,
+        workspace: &Arc<Workspace>,
+    ) -> candle_core::Result<Gradient> {
         let (sizes, options) = (&self.recipe.sizes, &self.recipe.loss);
         let pixels: Vec<f32> = samples.iter().flat_map(|sample| sample.patches.iter().copied()).collect();
         let shape = (samples.len(), sizes.grid().pow(2), 3 * sizes.patch * sizes.patch);
         let patches = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
-        let places = Forward { sizes, parameters }.run_clip(&patches)?;
+        let places = Forward { sizes, parameters, workspace }.run_clip(&patches)?;
         let targets: Vec<Targets> = samples.iter().map(|sample| sample.targets.clone()).collect();
         let (mut surrogates, mut loss, mut last) = (vec![], 0.0, Terms::default());
         for (place, frames) in places.iter().enumerate() {
@@ -140,7 +150,7 @@ impl Stepper<'_> {
             last = terms;
             surrogates.push(surrogate);
         }
-        Gradient::of(&Tensor::stack(&surrogates, 0)?.sum_all()?, parameters, loss, last)
+        Gradient::of(&Tensor::stack(&surrogates, 0)?.sum_all()?, parameters, workspace, loss, last)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Clips against transformers' modules; runs against each other.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use eomt_edge_core::scenes::Rng;
 use eomt_edge_tools::checkpoint;
@@ -56,7 +57,8 @@ fn loss_and_gradients_over_a_clip_are_those_of_transformers() {
     let input = patches(&wave(frames * 3 * side * side, 0.37), &[frames, 3, side, side], sizes.patch);
     let input = Tensor::from_vec(input, (frames, sizes.grid().pow(2), 3 * sizes.patch.pow(2)), &Device::Cpu).unwrap();
     let parameters = Parameters::new(weights).unwrap();
-    let places = Forward { sizes: &sizes, parameters: &parameters }.run_clip(&input).unwrap();
+    let workspace = Arc::default();
+    let places = Forward { sizes: &sizes, parameters: &parameters, workspace: &workspace }.run_clip(&input).unwrap();
     let batch = Batch::new(&vec![objects.len(); frames], sizes.queries, &options);
     let (mut points, mut total, mut surrogates) = (Sequence(0), 0.0, vec![]);
     for (logits, expected) in places.iter().zip(expected["terms"].as_array().unwrap()) {
@@ -73,7 +75,7 @@ fn loss_and_gradients_over_a_clip_are_those_of_transformers() {
     }
     assert!((total / expected["total"].as_f64().unwrap() - 1.0).abs() < 1e-4, "{total}");
     let sum = Tensor::stack(&surrogates, 0).unwrap().sum_all().unwrap();
-    let gradient = Gradient::of(&sum, &parameters, total, Terms::default()).unwrap();
+    let gradient = Gradient::of(&sum, &parameters, &workspace, total, Terms::default()).unwrap();
     let expected = expected["gradients"].as_object().unwrap();
     let most = expected.values().map(|of| of["largest"].as_f64().unwrap()).fold(0.0, f64::max);
     for ((name, _), ours) in parameters.iter().zip(&gradient.values) {

@@ -41,6 +41,7 @@ mod strided;
 mod tile;
 mod token;
 mod transpose;
+mod vectorize;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
