@@ -19,9 +19,9 @@ use super::parameters::{Activation, Depth, Positions, Sizes, shapes};
 /// What `--from` names.
 pub(super) enum Source {
     /// A network with its heads.
-    Whole(Checkpoint),
+    Whole(Box<Checkpoint>),
     /// An encoder alone.
-    Backbone(Headless),
+    Backbone(Box<Headless>),
 }
 
 impl Source {
@@ -31,8 +31,8 @@ impl Source {
     /// See [`CheckpointError`].
     pub fn read(path: &Path) -> Result<Source, CheckpointError> {
         match checkpoint::read_headless(path)? {
-            Some(headless) => Ok(Source::Backbone(headless)),
-            None => Ok(Source::Whole(checkpoint::read(path, &checkpoint::Options::default())?)),
+            Some(headless) => Ok(Source::Backbone(Box::new(headless))),
+            None => Ok(Source::Whole(Box::new(checkpoint::read(path, &checkpoint::Options::default())?))),
         }
     }
 

@@ -104,9 +104,9 @@ fn beginning(options: &TrainOptions, labels: &[String], source: Option<Source>, 
                 let said = format!("{} has its own {queries} queries in {blocks} blocks", path.display());
                 return usage(format!("--queries, --query-blocks: {said}; they are for random weights and for backbones without heads"));
             }
-            of_checkpoint(checkpoint, (*patch, *image), labels, options.seed).with_context(unfit)?
+            of_checkpoint(*checkpoint, (*patch, *image), labels, options.seed).with_context(unfit)?
         }
-        Source::Backbone(headless) => of_backbone(headless, (*patch, *image), heads, labels.len(), options.seed).with_context(unfit)?,
+        Source::Backbone(headless) => of_backbone(*headless, (*patch, *image), heads, labels.len(), options.seed).with_context(unfit)?,
     };
     match (beginning.sizes.video, video) {
         (true, false) => {

@@ -16,7 +16,7 @@ pub enum MaskOutput {
     Product {
         sizes: MaskProduct,
         /// Output 2 is the input of this one, which is not part of the plan.
-        last: Option<LastScaleBlock>,
+        last: Option<Box<LastScaleBlock>>,
         scratch: MaskProductScratch,
     },
 }
@@ -38,7 +38,7 @@ impl MaskOutput {
         let MaskOutput::Product { sizes, last, .. } = self else { return Ok(0) };
         if let Some(spec) = sizes.take_scale_block(model)? {
             let kernel = ScaleBlockKernel::pack(&spec, engine)?;
-            *last = Some(LastScaleBlock { kernel, scratch: ScaleMasksScratch::default() });
+            *last = Some(Box::new(LastScaleBlock { kernel, scratch: ScaleMasksScratch::default() }));
         }
         let (int8, other) = self.macs(0);
         Ok(int8 + other)
@@ -91,7 +91,8 @@ impl MaskOutput {
                 let operator = || Operator { name: "mask_product".to_owned(), kind: kind.to_owned(), int8_macs, f32_macs };
                 observe::around(observer, operator, || match last {
                     None => mask_product(*isa, workers, first, second, channels, kept, masks, scratch),
-                    Some(LastScaleBlock { kernel: ScaleBlockKernel { block, grid, start }, scratch: map }) => {
+                    Some(last) => {
+                        let LastScaleBlock { kernel: ScaleBlockKernel { block, grid, start }, scratch: map } = &mut **last;
                         let tokens = Tokens { values: &second[*start * channels..], grid: *grid };
                         scale_block_masks(*isa, workers, first, block, tokens, kept, masks, (scratch, map));
                     }
