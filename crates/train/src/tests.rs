@@ -270,7 +270,7 @@ pub(super) fn patches(pixels: &[f32], shape: &[usize], patch: usize) -> Vec<f32>
 }
 
 /// A small run in a directory of its own.
-fn tiny(directory: &Path, steps: u64, threads: usize) -> TrainOptions {
+pub(super) fn tiny(directory: &Path, steps: u64, threads: usize) -> TrainOptions {
     let sizes = Sizes {
         hidden: 24,
         heads: 2,
@@ -294,6 +294,15 @@ fn tiny(directory: &Path, steps: u64, threads: usize) -> TrainOptions {
     let defaults = TrainOptions::new(directory.to_owned(), Start::Scratch(sizes), Pictures::Scenes { seed: 3 });
     let rates = RateOptions { rate: 2e-3, warmup: [2, 1], ..defaults.rates };
     TrainOptions { steps, batch: 6, rates, loss, save_every: 3, threads, ..defaults }
+}
+
+/// The last five of `steps` losses against the first five.
+pub(super) fn assert_loss_falls(directory: &Path, steps: usize) {
+    let text = String::from_utf8(bytes(directory, "curves.csv")).unwrap();
+    let losses: Vec<f64> = text.lines().skip(1).map(|line| line.split(',').nth(1).unwrap().parse().unwrap()).collect();
+    let mean = |rows: &[f64]| rows.iter().sum::<f64>() / rows.len() as f64;
+    assert_eq!(losses.len(), steps);
+    assert!(mean(&losses[steps - 5..]) < 0.9 * mean(&losses[..5]), "{}: {losses:?}", directory.display());
 }
 
 pub(super) fn bytes(directory: &Path, name: &str) -> Vec<u8> {
@@ -352,10 +361,6 @@ fn runs_repeat_and_resume_bit_for_bit() {
 fn learning_lowers_the_loss() {
     let directory = folder("learning");
     train(&TrainOptions { save_every: 100, ..tiny(&directory, 40, 2) }).unwrap();
-    let text = String::from_utf8(bytes(&directory, "curves.csv")).unwrap();
-    let losses: Vec<f64> = text.lines().skip(1).map(|line| line.split(',').nth(1).unwrap().parse().unwrap()).collect();
-    let mean = |rows: &[f64]| rows.iter().sum::<f64>() / rows.len() as f64;
-    assert_eq!(losses.len(), 40);
-    assert!(mean(&losses[35..]) < 0.9 * mean(&losses[..5]), "{losses:?}");
+    assert_loss_falls(&directory, 40);
     std::fs::remove_dir_all(directory).unwrap();
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::network::{Forward, MaskChance};
 use crate::parameters::{Parameters, shapes};
 use crate::resize::resize;
-use crate::tests::{bytes, data, floats, folder, patches};
+use crate::tests::{assert_loss_falls, bytes, data, floats, folder, patches};
 use crate::{Heads, LossOptions, Pictures, RateOptions, Start, TrainOptions, train};
 
 fn path(name: &str) -> std::path::PathBuf {
@@ -125,10 +125,7 @@ fn a_backbone_learns_and_is_a_checkpoint_then() {
         let directory = folder(&format!("backbone-{name}"));
         let heads = Heads { queries: Some(9), query_blocks: Some(2) };
         train(&options(name, &directory, 40, heads)).unwrap();
-        let text = String::from_utf8(bytes(&directory, "curves.csv")).unwrap();
-        let losses: Vec<f64> = text.lines().skip(1).map(|line| line.split(',').nth(1).unwrap().parse().unwrap()).collect();
-        let mean = |rows: &[f64]| rows.iter().sum::<f64>() / rows.len() as f64;
-        assert!(mean(&losses[35..]) < 0.9 * mean(&losses[..5]), "{name}: {losses:?}");
+        assert_loss_falls(&directory, 40);
         let read = checkpoint::read(&directory, &checkpoint::Options::default()).unwrap();
         let (sizes, weights) = of_network(&read.network).unwrap();
         assert_eq!((sizes.queries, sizes.query_blocks, sizes.scale_blocks, sizes.is_rotary()), (9, 2, 1, rotary), "{name}");

@@ -8,8 +8,8 @@ use eomt_edge_tools::checkpoint;
 use eomt_edge_tools::clip::{ClipOptions, clip};
 
 use super::*;
-use crate::tests::{bytes, data, folder, patches, wave};
-use crate::{Activation, Heads, LossOptions, Pictures, Positions, RateOptions, Sizes, Start, TrainOptions, adopt, train};
+use crate::tests::{assert_loss_falls, bytes, data, folder, patches, tiny, wave};
+use crate::{Heads, LossOptions, Pictures, Start, TrainOptions, adopt, train};
 
 /// The fractions of i times the golden ratio, as `tests/data/train/make_clips.py` draws them.
 struct Sequence(u64);
@@ -128,29 +128,8 @@ fn draw(directory: &Path, clips: u64, frames: u64) {
 }
 
 fn options(clips: &Path, output: &Path, steps: u64, threads: usize) -> TrainOptions {
-    let sizes = Sizes {
-        hidden: 24,
-        heads: 2,
-        blocks: 3,
-        query_blocks: 2,
-        queries: 9,
-        classes: 0,
-        registers: 2,
-        patch: 8,
-        image: 32,
-        inner: 48,
-        gated: false,
-        activation: Activation::Gelu,
-        positions: Positions::Learned,
-        scale_blocks: 1,
-        eps: 1e-6,
-        video: false,
-        chain: None,
-    };
     let pictures = Pictures::Clips { directory: clips.to_owned(), frames: 3 };
-    let defaults = TrainOptions::new(output.to_owned(), Start::Scratch(sizes), pictures);
-    let rates = RateOptions { rate: 2e-3, warmup: [2, 1], ..defaults.rates };
-    TrainOptions { steps, batch: 3, rates, loss: LossOptions { points: 64, ..LossOptions::default() }, threads, ..defaults }
+    TrainOptions { pictures, batch: 3, ..tiny(output, steps, threads) }
 }
 
 /// On clips of scenes: the loss falls, one thread and two give the same weights, the checkpoint is a VidEoMT that is read, and trains on. A network for
@@ -163,10 +142,7 @@ fn clips_are_learned_from() {
     train(&options(&clips, &one, 30, 1)).unwrap();
     train(&options(&clips, &two, 30, 2)).unwrap();
     assert!(bytes(&one, "model.safetensors") == bytes(&two, "model.safetensors"), "one thread against two");
-    let text = String::from_utf8(bytes(&one, "curves.csv")).unwrap();
-    let losses: Vec<f64> = text.lines().skip(1).map(|line| line.split(',').nth(1).unwrap().parse().unwrap()).collect();
-    let mean = |rows: &[f64]| rows.iter().sum::<f64>() / rows.len() as f64;
-    assert!(mean(&losses[25..]) < 0.9 * mean(&losses[..5]), "{losses:?}");
+    assert_loss_falls(&one, 30);
     let read = |directory: &Path| checkpoint::read(directory, &checkpoint::Options::default()).unwrap();
     let before = read(&one).network.query_updater.expect("a VidEoMT");
     let from = |path: &Path| Start::Checkpoint { path: path.to_owned(), patch: None, image: None, heads: Heads::default() };
