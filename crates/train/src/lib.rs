@@ -32,7 +32,9 @@ mod curves;
 mod depthwise;
 mod fused;
 mod initial;
+mod isa;
 mod loss;
+mod matmul;
 mod network;
 mod operators;
 mod optimizer;
@@ -58,6 +60,7 @@ use std::time::Instant;
 use anyhow::Result;
 use eomt_edge_core::data::Exif;
 use eomt_edge_host::files;
+use eomt_edge_host::model_file::ISA_VARIABLE;
 use eomt_edge_host::output::{say, usage};
 
 pub use eomt_edge_tools::chain::{Architecture, Sizes as ChainSizes};
@@ -309,6 +312,9 @@ fn advance(stepper: &Stepper, state: &mut State) -> Result<Row> {
 /// Refuses options without a meaning.
 fn check(options: &TrainOptions) -> Result<()> {
     let [low, high] = options.augmentation.scale;
+    if let Err(error) = isa::named() {
+        return usage(format!("{ISA_VARIABLE}: {error}"));
+    }
     if options.batch == 0 || options.loss.points == 0 {
         return usage("batch and points must be above 0");
     }

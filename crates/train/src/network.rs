@@ -8,6 +8,7 @@ use candle_core::{Result, Tensor};
 use eomt_edge_tools::convert::rotary_tables;
 
 use super::fused::{self, Attention, Linear, Masks, Mlp, Norm, QueryMask, Residual, Rotation, ScaleBlock};
+use super::matmul::matmul_transposed;
 use super::operators::{add_bias, gelu, layer_norm, silu};
 use super::parameters::{Activation, Parameters, Positions, Sizes};
 use super::points;
@@ -103,7 +104,7 @@ impl Forward<'_> {
         let from = shape.pop().unwrap_or(1);
         let rows: usize = shape.iter().product();
         shape.push(weight.dim(0)?);
-        let product = x.reshape((rows, from))?.matmul(&weight.t()?)?;
+        let product = matmul_transposed(&x.reshape((rows, from))?, weight)?;
         match bias {
             Some(bias) => add_bias(&product, bias)?.reshape(shape),
             None => product.reshape(shape),
@@ -121,7 +122,8 @@ impl Forward<'_> {
         let name = self.sizes.patch_embedding();
         let weight = self.weight(&format!("{name}.weight"))?.reshape((d, width))?;
         let bias = self.weight(&format!("{name}.bias"))?;
-        let tokens = add_bias(&patches.reshape((batch * count, width))?.matmul(&weight.t()?)?, bias)?.reshape((batch, count, d))?;
+        let tokens = matmul_transposed(&patches.reshape((batch * count, width))?, &weight)?;
+        let tokens = add_bias(&tokens, bias)?.reshape((batch, count, d))?;
         let tokens = match self.sizes.positions {
             Positions::Learned => tokens.broadcast_add(self.weight("embeddings.position_embeddings.weight")?)?,
             Positions::Rotary { .. } => tokens,

@@ -2,16 +2,11 @@
 //!
 //! Sums have a fixed order: sixteen lanes along a row, one row after the other down a column. So the bits do not depend on the CPU's registers.
 
-use std::sync::LazyLock;
-
 use eomt_edge_core::kernels::activation::exp;
-use eomt_edge_core::kernels::arch::Isa;
 
+pub(super) use super::isa::ISA;
 use super::parameters::Activation;
 use super::product::Sum;
-
-/// What this CPU has.
-pub(super) static ISA: LazyLock<Isa> = LazyLock::new(Isa::detect);
 
 /// Defines a function that runs `body`, an `#[inline(always)]` function of the same arguments, compiled for this CPU.
 macro_rules! vectorized {

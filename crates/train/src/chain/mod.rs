@@ -13,6 +13,7 @@ use eomt_edge_tools::chain::{
     self, Activation, Attention, Backend, BatchNorm, Conv, Deformable, Linear, Map, Norm, PATCH, Sizes, Tokens, Weight,
 };
 
+use super::matmul::{matmul, matmul_transposed};
 use super::network::Logits;
 use super::operators::{add_bias, depthwise, gelu, layer_norm, scaled_add, softmax};
 use super::parameters::Parameters;
@@ -53,7 +54,7 @@ impl Graph<'_> {
         let part = |tensor: &Tensor| {
             if tensor.dim(0)? == layer.to { Ok(tensor.clone()) } else { tensor.narrow(0, layer.start, layer.to)?.contiguous() }
         };
-        let product = x.reshape((rows, layer.from))?.matmul(&part(self.weight(&layer.weight)?)?.t()?)?;
+        let product = matmul_transposed(&x.reshape((rows, layer.from))?, &part(self.weight(&layer.weight)?)?)?;
         match &layer.bias {
             Some(bias) => add_bias(&product, &part(self.weight(bias)?)?)?.reshape(shape),
             None => product.reshape(shape),
@@ -100,7 +101,7 @@ impl Backend for Graph<'_> {
         };
         // windows hold channels last
         let weight = self.weight(&conv.weight)?.permute((2, 3, 1, 0))?.reshape((kernel * kernel * from, to))?;
-        let mut y = columns.reshape((rows, kernel * kernel * from))?.matmul(&weight)?;
+        let mut y = matmul(&columns.reshape((rows, kernel * kernel * from))?, &weight)?;
         if let Some(bias) = &conv.bias {
             y = add_bias(&y, self.weight(bias)?)?;
         }
@@ -114,7 +115,7 @@ impl Backend for Graph<'_> {
     fn transposed_conv(&mut self, x: &Map<Tensor>, weight: &Weight, bias: &Weight) -> Result<Map<Tensor>> {
         let (batch, [height, width], to) = (self.batch()?, x.size, weight.shape[1]);
         let kernel = self.weight(weight)?.permute((0, 2, 3, 1))?.reshape((x.channels, 4 * to))?;
-        let up = x.value.reshape((batch * height * width, x.channels))?.matmul(&kernel)?;
+        let up = matmul(&x.value.reshape((batch * height * width, x.channels))?, &kernel)?;
         let up = up.reshape((batch, height, width, 2, 2, to))?.permute((0, 1, 3, 2, 4, 5))?;
         let up = add_bias(&up.reshape((batch, 2 * height, 2 * width, to))?, self.weight(bias)?)?;
         Ok(Map { value: up, channels: to, size: [2 * height, 2 * width] })
@@ -227,11 +228,11 @@ impl Backend for Graph<'_> {
         let (q, k) = (self.heads(&queries.value, layers[0], *heads)?, self.heads(&keys.value, layers[1], *heads)?);
         let v = self.heads(&values.value, layers[2], *heads)?;
         let scale = 1.0 / ((width / heads) as f64).sqrt();
-        let mut scores = (q * scale)?.matmul(&k.transpose(2, 3)?)?;
+        let mut scores = matmul_transposed(&(q * scale)?, &k)?;
         if let Some(mask) = mask {
             scores = scores.broadcast_add(mask)?;
         }
-        let mixed = softmax(&scores)?.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((self.batch()?, queries.count, width))?;
+        let mixed = matmul(&softmax(&scores)?, &v)?.transpose(1, 2)?.contiguous()?.reshape((self.batch()?, queries.count, width))?;
         Ok(Tokens { value: mixed, count: queries.count, width })
     }
 
@@ -241,8 +242,8 @@ impl Backend for Graph<'_> {
 
     fn mask_logits(&mut self, queries: &Tokens<Tensor>, pixels: &Map<Tensor>) -> Result<Tokens<Tensor>> {
         let area = pixels.size[0] * pixels.size[1];
-        let features = pixels.value.reshape((self.batch()?, area, pixels.channels))?.transpose(1, 2)?;
-        Ok(Tokens { value: queries.value.matmul(&features)?, count: queries.count, width: area })
+        let features = pixels.value.reshape((self.batch()?, area, pixels.channels))?;
+        Ok(Tokens { value: matmul_transposed(&queries.value, &features)?, count: queries.count, width: area })
     }
 
     fn attention_mask(&mut self, logits: &Tokens<Tensor>, from: [usize; 2], to: [usize; 2]) -> Result<Tensor> {

@@ -1,14 +1,14 @@
 //! Self-attention of a block with its norm, LayerScale and residual.
 //!
 //! ```text
-//! for each image, head, some queries:                           backward, with O = P V known
+//! for each image, head, some queries:                           backward
 //!     S = q kᵀ / sqrt(width) + mask                                 E, 1 / sum as before
 //!     E = e^(S - max)                                               dV += Eᵀ (dO / sum)
-//!     O = E v / sum                                                 dS = E / sum * (dO vᵀ - dO · O)
+//!     O = E v / sum                                                 dP = dO vᵀ;  dS = P * (dP - P · dP)
 //!                                                                   dQ = dS k / sqrt(width);  dK += dSᵀ q / sqrt(width)
 //! ```
 //!
-//! Probabilities are computed twice and never kept; the sum of `P dP` along a row is `dO · O` (Dao et al. 2022, "FlashAttention", appendix B.2).
+//! Probabilities are computed twice and never kept; their gradient takes the sum of `P dP` along a row (Dao et al. 2022, "FlashAttention", appendix B.2).
 
 use std::sync::{Arc, Mutex};
 
@@ -166,9 +166,10 @@ impl Head {
             multiply(Target::rows(&mut dscores, tokens), grad, self.view(inputs, 0, tokens, 2).transposed(), Sum::Fresh);
             let mut divided = workspace.take(count * self.width);
             for (at, (row, dscores)) in scores.chunks_exact(tokens).zip(dscores.chunks_exact_mut(tokens)).enumerate() {
-                let (grad, mixed) =
-                    (&dmixed[self.output(first + at)..][..self.width], &saved.mixed[self.output(first + at)..][..self.width]);
-                rows::softmax_backward(row, inverses[at], rows::dot(grad, mixed), dscores);
+                // not dO · O: the sum of the row's own numbers leaves 0 of their gradients' sum, whatever the products' error
+                let along = rows::dot(row, dscores) * inverses[at];
+                rows::softmax_backward(row, inverses[at], along, dscores);
+                let grad = &dmixed[self.output(first + at)..][..self.width];
                 divided[at * self.width..][..self.width].iter_mut().zip(grad).for_each(|(to, grad)| *to = grad * inverses[at]);
             }
             let (scores, dscores) = (View::rows(&scores, tokens), View::rows(&dscores, tokens));

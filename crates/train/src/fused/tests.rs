@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{Device, Result, Tensor, Var};
 
 use super::*;
+use crate::isa::ISA;
 use crate::operators::tests::random;
 use crate::operators::{add_bias, depthwise, gelu, layer_norm, silu, softmax};
 use crate::parameters::Activation;
@@ -20,7 +21,9 @@ fn compare(fused: impl Fn(&Arc<Workspace>) -> Result<Tensor>, composed: impl Fn(
         let largest = theirs.iter().fold(1e-2f32, |most, x| most.max(x.abs()));
         let apart = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
         assert_eq!(ours.len(), theirs.len(), "{what}");
-        assert!(apart < 2e-5 * largest, "{what}: {apart} apart of {largest}"); // f32 sums of some hundred terms in another order
+        // f32 sums of some hundred terms in another order; in matrix registers each term is off by at most 2^-15 of itself, mostly by a quarter of that
+        let bound = if ISA.has_matrix_registers() { 5e-5 } else { 2e-5 };
+        assert!(apart < bound * largest, "{what}: {apart} apart of {largest}");
     };
     let flat = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     close(&flat(&ours), &theirs, "values");

@@ -10,7 +10,7 @@ use std::arch::asm;
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-use super::tile::TileOf;
+use super::tile::{SPLIT_STEP, TileOf};
 use super::token::Amx;
 
 /// Bytes of a row of a register.
@@ -134,6 +134,79 @@ pub unsafe fn dot(a: &[u8], stride: usize, panel: &[i8], k: usize, acc: &mut Til
 pub unsafe fn half(a: &[u16], stride: usize, panel: &[u16], k: usize, acc: *mut f32, acc_stride: usize) {
     // SAFETY: the caller's lengths cover every access: rows of `2 k` bytes, panel rows of 128 bytes for every 2 values, 32 rows of sums.
     unsafe { multiply!("tdpbf16ps", a.as_ptr(), 2 * stride, panel.as_ptr(), 2 * k / ROW, acc, 4 * acc_stride) };
+}
+
+/// 32 x 32, `tdpbf16ps` of factors in two parts: the lower part of the left one times the upper of the right one, upper times upper, upper times
+/// lower. `acc` starts at zero, or at what is there if `onto`; its rows are `acc_stride` values apart.
+///
+/// # Safety
+/// [`Registers`] of this thread exist; `left` and `right` hold two panels of `steps` steps of 1024 values each; 32 rows of 32 values at `acc`.
+#[inline(always)]
+pub unsafe fn split(left: &[u16], right: &[u16], steps: usize, onto: bool, acc: *mut f32, acc_stride: usize) {
+    let (left, right, panel) = (left.as_ptr(), right.as_ptr(), steps * SPLIT_STEP);
+    let lower = acc.wrapping_add(16 * acc_stride);
+    // SAFETY: the caller's lengths cover every access: 2048 bytes of four panels in each step, 32 rows of sums. Parts that are not read again make way
+    // for the next ones: twelve products for eight loads.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "test {onto}, {onto}",
+            "jz 3f",
+            "tileloadd tmm0, [{acc} + {acc_stride}]",
+            "tileloadd tmm1, [{acc} + {acc_stride} + 64]",
+            "tileloadd tmm2, [{acc_lower} + {acc_stride}]",
+            "tileloadd tmm3, [{acc_lower} + {acc_stride} + 64]",
+            "3:",
+            "test {steps}, {steps}",
+            "jz 4f",
+            "2:",
+            "tileloadd tmm4, [{a} + {row} + 1024]",
+            "tileloadd tmm6, [{b} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b2} + {row}]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a2} + {row} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm4, [{a} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a2} + {row}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm6, [{b} + {row} + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm7, [{b2} + {row} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a}, 2048",
+            "add {a2}, 2048",
+            "add {b}, 2048",
+            "add {b2}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "4:",
+            "tilestored [{acc} + {acc_stride}], tmm0",
+            "tilestored [{acc} + {acc_stride} + 64], tmm1",
+            "tilestored [{acc_lower} + {acc_stride}], tmm2",
+            "tilestored [{acc_lower} + {acc_stride} + 64], tmm3",
+            a = inout(reg) left => _,
+            a2 = inout(reg) left.wrapping_add(panel) => _,
+            b = inout(reg) right => _,
+            b2 = inout(reg) right.wrapping_add(panel) => _,
+            row = in(reg) ROW,
+            steps = inout(reg) steps => _,
+            onto = in(reg) usize::from(onto),
+            acc = in(reg) acc,
+            acc_lower = in(reg) lower,
+            acc_stride = in(reg) 4 * acc_stride,
+            options(nostack)
+        );
+    }
 }
 
 /// Rounds of products in registers, ten in each; the products of one, over ten: see [`crate::kernels::peak`].

@@ -150,13 +150,16 @@ fn bf16_pairs(left: &[u16], right: &[u16]) -> f32 {
 /// `tdpbf16ps` (Intel SDM, volume 2): of the up to 32 products of an instruction, those of the even and of the odd elements are summed
 /// apart, then together, then added to the accumulator.
 fn bf16_even_and_odd(left: &[u16], right: &[u16]) -> f32 {
-    left.chunks(32).zip(right.chunks(32)).fold(0.0, |sum, (left, right)| {
-        let [even, odd] = [0, 1].map(|first| {
-            let pairs = left.iter().zip(right).skip(first).step_by(2);
-            pairs.fold(0.0, |sum, (a, b)| bf16_fma(*a, *b, sum))
-        });
-        flush(sum + flush(even + odd))
-    })
+    left.chunks(32).zip(right.chunks(32)).fold(0.0, |sum, (left, right)| bf16_instruction(sum, left, right))
+}
+
+/// One element of `tdpbf16ps`: see [`bf16_even_and_odd`].
+pub(super) fn bf16_instruction(sum: f32, left: &[u16], right: &[u16]) -> f32 {
+    let [even, odd] = [0, 1].map(|first| {
+        let pairs = left.iter().zip(right).skip(first).step_by(2);
+        pairs.fold(0.0, |sum, (a, b)| bf16_fma(*a, *b, sum))
+    });
+    flush(sum + flush(even + odd))
 }
 
 /// `fmla` of half precision: each product is added with one rounding to f16; the sums of [`F16_RUN`] products are added in f32.

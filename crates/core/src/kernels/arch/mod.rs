@@ -35,6 +35,9 @@ pub(super) mod peak_x86_64;
 mod per_isa;
 mod prefetch;
 mod simd;
+mod split;
+#[cfg(target_arch = "x86_64")]
+mod split_x86_64;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod starts;
 mod strided;
@@ -65,7 +68,7 @@ pub use prefetch::prefetch;
 pub use strided::strided_mut;
 pub use tile::{
     ActivationForm, DotTile, F16_RUN, FIXED_COLUMNS, FIXED_ROWS, FixedBiases, FixedTile, FmaTile, HalfSums, HalfTile, K_STEP, LINEAR_TILE,
-    LinearTile, TILE_MAX, TileOf,
+    LinearTile, Lines, SPLIT_LINES, SPLIT_STEP, Side, TILE_MAX, TileOf, split_len,
 };
 pub use transpose::Matrix;
 

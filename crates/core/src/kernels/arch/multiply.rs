@@ -29,6 +29,11 @@ impl Isa {
 }
 
 impl Products {
+    /// That of the tiles.
+    pub(super) fn isa(&self) -> Isa {
+        self.isa
+    }
+
     /// `acc[r][c] = sum_k a[r][k] * panel[k][c]` over `k` values (a multiple of the tile's `k_step`), exactly.
     ///
     /// `a` holds `mr` rows of the tile's [`ActivationForm`](super::ActivationForm), `stride` bytes apart or interleaved. A panel holds no -128: two products of i8 then fit 16 bits.

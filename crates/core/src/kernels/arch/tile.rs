@@ -173,6 +173,43 @@ pub struct TileOf<T>(pub [T; TILE_MAX]);
 /// Values of a row that lie side by side where rows are interleaved, and the step along k of every int8 tile but that of matrix registers.
 pub const K_STEP: usize = 16;
 
+/// Lines of a panel of factors in two bfloat16: rows of the left factor, columns of the right one.
+pub const SPLIT_LINES: usize = 16;
+/// Values of such a panel for 32 along the sums: the upper parts of 16 lines, then the lower ones.
+pub const SPLIT_STEP: usize = 1024;
+/// Values along the sums in such a step.
+const SPLIT_DEPTH: usize = 32;
+
+/// Values of a panel of factors in two bfloat16 whose lines have this length.
+pub fn split_len(depth: usize) -> usize {
+    depth.div_ceil(SPLIT_DEPTH) * SPLIT_STEP
+}
+
+/// What a panel is packed for. Both hold pairs of values 16 apart along the sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The left factor: 16 pairs of a line after another.
+    Left,
+    /// The right factor: a pair of each line after another.
+    Right,
+}
+
+/// Rows of the left factor or columns of the right one, in f32: value `i` of line `l` lies at `l * strides[0] + i * strides[1]`, and one of the
+/// strides is 1.
+#[derive(Debug, Clone, Copy)]
+pub struct Lines<'a> {
+    /// From the first value on.
+    pub values: &'a [f32],
+    /// How many, at most [`SPLIT_LINES`].
+    pub count: usize,
+    /// Values of a line.
+    pub depth: usize,
+    /// From line to line, and along a line.
+    pub strides: [usize; 2],
+    /// Each value is multiplied by it.
+    pub factor: f32,
+}
+
 impl Isa {
     /// The int8 tile.
     pub fn dot_tile(self) -> DotTile {
