@@ -342,7 +342,9 @@ fn operators_add_up_to_the_network() {
     let scale_blocks = (4 + 16) * patches * (width * width + 9 * width); // a 2x2 transposed and a depthwise 3x3 convolution, twice
     let masks = queries * width * 16 * patches;
     assert_eq!(sum("f32_macs") + sum("int8_macs"), embedding + linears + attention + heads + scale_blocks + masks, "{document}");
-    assert!(sum("int8_macs") >= linears && operators.iter().all(|operator| operator["count"].as_u64() > Some(0)));
+    // with matrix registers, MLPs of int8 files multiply bfloat16: two thirds of a block's layers
+    let int8 = if document["isa"] == "amx" { linears / 3 } else { linears };
+    assert!(sum("int8_macs") >= int8 && operators.iter().all(|operator| operator["count"].as_u64() > Some(0)));
     assert!(document["operators_frame"]["min_ms"].is_number());
     for peak in ["one_thread", "all_threads"] {
         assert!(document["peak"][peak]["f32_gops"].as_f64() > Some(0.0) && document["peak"][peak]["int8_gops"].as_f64() > Some(0.0));

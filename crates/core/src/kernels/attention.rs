@@ -15,7 +15,7 @@ use super::elementwise::{add_body, scale};
 use super::fixed_scores::{FixedKeys, FixedRows, fixed_scores};
 use super::packed::{HalfRows, PackedF32, PackedHalf, PackedI8};
 use super::quantize::{Activations, quantize_symmetric};
-use super::scores::{score_stride, scores_f32, scores_half, scores_int8};
+use super::scores::{score_stride, scores_f32, scores_half, scores_int8, weights_half};
 
 /// How the products of queries and keys are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -319,7 +319,12 @@ pub struct AttentionScratch {
 
 /// Number of queries to compute together: the keys and values of a head pass through the cache once for all of them.
 pub fn block_rows(isa: Isa) -> usize {
-    if isa.has_matrix_registers() { 2 * isa.tile_rows() } else { 4 * isa.tile_rows() }
+    if isa.has_matrix_registers() { 512 } else { part_rows(isa) }
+}
+
+/// Number of queries whose weights lie in the cache at a time.
+fn part_rows(isa: Isa) -> usize {
+    if isa.has_matrix_registers() { isa.tile_rows() } else { 4 * isa.tile_rows() }
 }
 
 /// Some queries of all heads.
@@ -347,43 +352,60 @@ per_isa! {
 
 #[inline(always)]
 fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch: &mut AttentionScratch) {
+    let width = shape.heads * shape.head_dim;
+    assert!(block.bias.len() <= shape.tokens, "a bias of each key at most");
+    for (index, head) in block.heads.iter().enumerate() {
+        for (out, first) in out.chunks_mut(part_rows(isa) * width).zip((block.first..).step_by(part_rows(isa))) {
+            attend_head(isa, shape, &Block { first, count: out.len() / width, ..*block }, (index, head), out, scratch);
+        }
+    }
+}
+
+/// Attention of one head.
+#[inline(always)]
+fn attend_head(isa: Isa, shape: &Shape, block: &Block, (index, head): (usize, &Head), out: &mut [f32], scratch: &mut AttentionScratch) {
     let (dim, tokens) = (shape.head_dim, shape.tokens);
-    let Block { count, heads, mask, bias, .. } = *block;
-    assert!(bias.len() <= tokens, "a bias of each key at most");
+    let Block { count, mask, bias, .. } = *block;
     let padded_rows = count.next_multiple_of(isa.tile_rows());
     let products = isa.products();
     scratch.sums.resize(count, 0.0);
-    for (index, head) in heads.iter().enumerate() {
-        let column = index * dim;
-        let depth = if let Values::Half(values, _) = &head.values { values.depth() } else { 0 };
-        // each row at a cache line: matrix registers load 64 bytes at a time
-        let half_stride = depth.next_multiple_of(32);
-        scratch.half.resize(padded_rows * half_stride);
-        match &head.keys {
-            Keys::Int8(keys) if depth > 0 && mask.is_empty() && isa.has_fixed_scores(dim) => {
-                let AttentionScratch { queries, half, fixed, sums, .. } = &mut *scratch;
-                quantize_queries(isa, block, column, dim, queries);
-                fixed_scores(isa, shape.scale, (count, dim), queries, keys, &head.fixed, fixed, bias, (&mut *half, half_stride), sums);
-            }
-            _ => plain_scores(isa, shape, block, head, column, depth, scratch),
+    let column = index * dim;
+    let depth = if let Values::Half(values, _) = &head.values { values.depth() } else { 0 };
+    // each row at a cache line: matrix registers load 64 bytes at a time
+    let half_stride = depth.next_multiple_of(32);
+    scratch.half.resize(padded_rows * half_stride);
+    match &head.keys {
+        Keys::Int8(keys) if depth > 0 && mask.is_empty() && isa.has_fixed_scores(dim) => {
+            let AttentionScratch { queries, half, fixed, sums, .. } = &mut *scratch;
+            quantize_queries(isa, block, column, dim, queries);
+            fixed_scores(isa, shape.scale, (count, dim), queries, keys, &head.fixed, fixed, bias, (&mut *half, half_stride), sums);
         }
-        let AttentionScratch { scores, half, sums, .. } = &*scratch;
-        let weighted = |factor: f32| Weighted { count, sums, factor, width: shape.heads * dim, column };
-        match &head.values {
-            Values::Half(values, size) => {
-                let tile = isa.half_tile().expect("it packed the values");
-                let multiply = |row: usize, index: usize, acc: &mut TileOf<f32>| {
-                    products.half(&half[row * half_stride..], half_stride, values.panel(index), depth, acc)
-                };
-                weighted(*size).sum(dim, (tile.mr, tile.nr), multiply, out);
+        Keys::Half(keys) if depth > 0 && mask.is_empty() && bias.is_empty() && isa.has_tile_weights() => {
+            let AttentionScratch { half_queries, half, sums, .. } = &mut *scratch;
+            // powers of two
+            set_queries(isa, block, column, dim, keys.depth(), shape.scale * std::f32::consts::LOG2_E, half_queries);
+            if !weights_half(isa, half_queries, keys, (&mut *half, half_stride), sums) {
+                plain_scores(isa, shape, block, head, column, depth, scratch);
             }
-            Values::F32(values) => {
-                let tile = isa.fma_tile();
-                let multiply = |row: usize, index: usize, acc: &mut TileOf<f32>| {
-                    isa.fma(&scores[row * score_stride(tokens)..], score_stride(tokens), values.panel(index), tokens, acc)
-                };
-                weighted(1.0).sum(dim, (tile.mr, tile.nr), multiply, out);
-            }
+        }
+        _ => plain_scores(isa, shape, block, head, column, depth, scratch),
+    }
+    let AttentionScratch { scores, half, sums, .. } = &*scratch;
+    let weighted = |factor: f32| Weighted { count, sums, factor, width: shape.heads * dim, column };
+    match &head.values {
+        Values::Half(values, size) => {
+            let tile = isa.half_tile().expect("it packed the values");
+            let multiply = |row: usize, index: usize, acc: &mut TileOf<f32>| {
+                products.half(&half[row * half_stride..], half_stride, values.panel(index), depth, acc)
+            };
+            weighted(*size).sum(dim, (tile.mr, tile.nr), multiply, out);
+        }
+        Values::F32(values) => {
+            let tile = isa.fma_tile();
+            let multiply = |row: usize, index: usize, acc: &mut TileOf<f32>| {
+                isa.fma(&scores[row * score_stride(tokens)..], score_stride(tokens), values.panel(index), tokens, acc)
+            };
+            weighted(1.0).sum(dim, (tile.mr, tile.nr), multiply, out);
         }
     }
 }
@@ -392,6 +414,13 @@ fn attend_body(isa: Isa, shape: &Shape, block: &Block, out: &mut [f32], scratch:
 fn quantize_queries(isa: Isa, block: &Block, column: usize, dim: usize, queries: &mut Activations) {
     queries.resize(isa, block.count, dim);
     (0..block.count).for_each(|i| queries.set_row(isa, i, block.q.row(block.first + i, column, dim)));
+}
+
+/// The queries of one head times `factor` in half precision.
+#[inline(always)]
+fn set_queries(isa: Isa, block: &Block, column: usize, dim: usize, depth: usize, factor: f32, queries: &mut HalfRows) {
+    queries.resize(isa, block.count, depth);
+    (0..block.count).for_each(|i| queries.set_scaled_row(isa, i, block.q.row_and_next(block.first + i, column, dim), factor));
 }
 
 /// Scores in f32, and their softmax: in half precision, `depth` values a row, if that is not 0.
@@ -409,8 +438,7 @@ fn plain_scores(isa: Isa, shape: &Shape, block: &Block, head: &Head, column: usi
             scores_int8(isa, shape.scale, count, queries, keys, scores);
         }
         Keys::Half(keys) => {
-            half_queries.resize(isa, count, keys.depth());
-            (0..count).for_each(|i| half_queries.set_scaled_row(isa, i, q.row_and_next(first + i, column, dim), shape.scale));
+            set_queries(isa, block, column, dim, keys.depth(), shape.scale, half_queries);
             scores_half(isa, count, half_queries, keys, scores);
         }
         Keys::F32(keys) => {
@@ -548,6 +576,27 @@ mod tests {
                 suite::everywhere(shape, |isa| all(if half(isa) { Isa::SCALAR } else { isa }));
                 suite::each_isa(|isa| drop(all(isa)));
             }
+        }
+    }
+
+    /// Scores far from zero, whose powers of two leave what f32 has: the largest of a row counts then, whatever it is.
+    #[test]
+    fn scores_of_any_size_are_weighed() {
+        let (tokens, head_dim) = (45, 32);
+        let shape = Shape { queries: tokens, tokens, heads: 1, head_dim, scale: 1.0, scores: ScorePrecision::Half };
+        for offset in [0.0, 60.0, -60.0, 200.0, -200.0, 600.0, -600.0] {
+            // each key's first value is 1, so each query's first value is added to all of its scores
+            let mut qkv = numbers(tokens * 3 * head_dim, 3);
+            for row in qkv.chunks_exact_mut(3 * head_dim) {
+                (row[0], row[head_dim]) = (offset, 1.0);
+            }
+            let expected = naive(&shape, &qkv, &[], &[]);
+            suite::each_isa(|isa| {
+                for (ours, expected) in run(isa, &shape, &qkv, (&[], &[]), 1000).iter().zip(&expected) {
+                    // half precision: 2^-8 of q and k, up to 1, in sums of 32 products
+                    assert!((f64::from(*ours) - expected).abs() < 0.03, "{} {offset}: {ours} {expected}", isa.name());
+                }
+            });
         }
     }
 

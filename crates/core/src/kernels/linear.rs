@@ -4,13 +4,14 @@
 //! after them.
 
 use super::activation::{Activation, activate, activate_int8, gate};
-use super::arch::{Aligned, FloatTile, IntegerTile, Isa, LINEAR_TILE, LinearTile, TILE_MAX, TileOf, per_isa};
-use super::columns::array_at;
+use super::arch::{Aligned, Isa};
 use super::elementwise::add;
-use super::epilogue::{Epilogue, Int8Tile, f32_epilogue, int8_epilogue};
 use super::layer_norm::layer_norm;
 use super::packed::{HalfRows, PackedF32, PackedHalf, PackedI8};
 use super::quantize::Activations;
+use products::{Product, multiply_f32, multiply_half, multiply_half_gelu, multiply_int8};
+
+mod products;
 
 /// The matrix of a layer, `[k, n]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,9 @@ pub enum Weights {
     Int8(PackedI8),
     /// Activations are rounded to half precision, sums are f32.
     Half(PackedHalf),
+    /// The same; int8 in memory, a panel becomes half precision when it is used, which holds these integers exactly. For many rows on matrix registers: their products
+    /// take twice as long as those of int8, but no activation needs a range, and rounding it costs a third of the error.
+    Expanded(PackedI8),
     /// Single precision.
     F32(PackedF32),
 }
@@ -27,7 +31,7 @@ impl Weights {
     /// Rows of the matrix: values in.
     pub fn k(&self) -> usize {
         match self {
-            Weights::Int8(panels) => panels.k(),
+            Weights::Int8(panels) | Weights::Expanded(panels) => panels.k(),
             Weights::Half(panels) => panels.k(),
             Weights::F32(panels) => panels.k(),
         }
@@ -36,9 +40,18 @@ impl Weights {
     /// Columns of the matrix.
     pub fn n(&self) -> usize {
         match self {
-            Weights::Int8(panels) => panels.n(),
+            Weights::Int8(panels) | Weights::Expanded(panels) => panels.n(),
             Weights::Half(panels) => panels.n(),
             Weights::F32(panels) => panels.n(),
+        }
+    }
+
+    /// Values of a row in half precision with its padding; `None` where rows are of another kind.
+    fn half_depth(&self, isa: Isa) -> Option<usize> {
+        match self {
+            Weights::Half(panels) => Some(panels.depth()),
+            Weights::Expanded(panels) => Some(isa.dot_tile().padded(panels.k())),
+            Weights::Int8(_) | Weights::F32(_) => None,
         }
     }
 }
@@ -102,6 +115,8 @@ pub struct FusedMlp {
 #[derive(Debug, Default)]
 pub struct FusedMlpScratch {
     quantized: Activations,
+    /// One panel of weights in half precision, of those that are int8 in memory.
+    panel: Aligned<u16>,
     /// Of the layer that runs, and of the next one.
     half: [HalfRows; 2],
     /// Rows in f32: of the first layer after the norm, or between layers.
@@ -131,8 +146,9 @@ impl FusedMlp {
     pub fn block_rows(&self, isa: Isa) -> usize {
         let widest = self.layers.iter().map(|layer| layer.weights.n()).max().unwrap_or(1).max(self.k());
         let (bytes, value, most) = match (&self.layers[0].weights, isa.has_matrix_registers()) {
+            (Weights::Int8(_), true) if self.layers.len() == 1 => (BLOCK_BYTES_MATRIX[1], 1, 448),
             (Weights::Int8(_), true) => (BLOCK_BYTES_MATRIX[0], 4, 128),
-            (Weights::Half(_), true) => (BLOCK_BYTES_MATRIX[1], 2, 448),
+            (Weights::Half(_) | Weights::Expanded(_), true) => (BLOCK_BYTES_MATRIX[1], 2, 448),
             _ => (BLOCK_BYTES, 4, 128),
         };
         (bytes / (value * widest)).max(isa.tile_rows()).min(most)
@@ -156,19 +172,19 @@ impl FusedMlp {
             if !prepared {
                 self.prepare_rows(isa, index, count, &input, scratch);
             }
-            let FusedMlpScratch { quantized, half: [half, next], rows: [from, to], .. } = &mut *scratch;
-            prepared = self.layers.get(index + 1).is_some_and(|after| layer.multiply_for(isa, count, half, after, next));
+            let FusedMlpScratch { quantized, panel, half: [half, next], rows: [from, to], .. } = &mut *scratch;
+            prepared = self.layers.get(index + 1).is_some_and(|after| layer.multiply_for(isa, count, (half, panel), after, next));
             if prepared {
                 std::mem::swap(half, next);
                 continue;
             }
             let columns = layer.weights.n();
             if index == last && !layer.gated {
-                layer.finish(isa, count, (quantized, half, from), residual, out);
+                layer.finish(isa, count, Inputs { quantized, half, rows: from, panel }, residual, out);
                 continue;
             }
             to.resize(count.next_multiple_of(isa.fma_tile().mr) * columns);
-            layer.multiply(isa, count, (quantized, half, from), &[], &mut to[..count * columns]);
+            layer.multiply(isa, count, Inputs { quantized, half, rows: from, panel }, &[], &mut to[..count * columns]);
             if layer.gated {
                 let values_out = columns / 2;
                 from.resize(count.next_multiple_of(isa.fma_tile().mr) * values_out);
@@ -189,7 +205,7 @@ impl FusedMlp {
 
     /// The rows of layer `index`: quantized, in half precision, or in `rows[0]`, where those that an earlier layer gave lie already.
     fn prepare_rows<'a>(&self, isa: Isa, index: usize, count: usize, input: &impl Fn(usize) -> &'a [f32], scratch: &mut FusedMlpScratch) {
-        let FusedMlpScratch { quantized, half: [half, _], rows: [from, _], row } = scratch;
+        let FusedMlpScratch { quantized, half: [half, _], rows: [from, _], row, .. } = scratch;
         let layer = &self.layers[index];
         let k = layer.k();
         match (&layer.weights, index.checked_sub(1)) {
@@ -212,12 +228,12 @@ impl FusedMlp {
                     quantized.set_row_within(isa, i, values, range);
                 }
             }
-            (Weights::Half(panels), None) => {
-                half.resize(isa, count, panels.depth());
+            (weights @ (Weights::Half(_) | Weights::Expanded(_)), None) => {
+                half.resize(isa, count, weights.half_depth(isa).expect("rows in half precision"));
                 (0..count).for_each(|i| half.set_row(isa, i, self.normalized(isa, input(i), row)));
             }
-            (Weights::Half(panels), Some(before)) => {
-                half.resize(isa, count, panels.depth());
+            (weights @ (Weights::Half(_) | Weights::Expanded(_)), Some(before)) => {
+                half.resize(isa, count, weights.half_depth(isa).expect("rows in half precision"));
                 for (i, values) in from.chunks_exact_mut(k).take(count).enumerate() {
                     if self.layers[before].is_gelu() {
                         half.set_gelu_row(isa, i, values);
@@ -256,25 +272,32 @@ impl FusedMlp {
 
 impl Linear {
     /// `out[count, columns] = x W + b + residual`: x in the precision of the weights.
-    fn multiply(&self, isa: Isa, count: usize, (quantized, half, rows): Inputs, residual: &[f32], out: &mut [f32]) {
+    fn multiply(&self, isa: Isa, count: usize, inputs: Inputs, residual: &[f32], out: &mut [f32]) {
         let product = Product { count, bias: &self.bias, residual };
         match &self.weights {
-            Weights::Int8(panels) => multiply_int8(isa, quantized, panels, &product, out),
-            Weights::Half(panels) => multiply_half(isa, half, panels, &product, out),
-            Weights::F32(panels) => multiply_f32(isa, rows, panels, &product, out),
+            Weights::Int8(panels) => multiply_int8(isa, inputs.quantized, panels, &product, out),
+            Weights::F32(panels) => multiply_f32(isa, inputs.rows, panels, &product, out),
+            Weights::Half(_) | Weights::Expanded(_) => multiply_half(isa, inputs.half, &self.weights, &product, inputs.panel, out),
         }
     }
 
     /// From half-precision rows straight to those of the layer `after` this one, where both are of that kind, a GELU lies between, and no row of
     /// `after` has padding. Gives whether it did.
-    fn multiply_for(&self, isa: Isa, count: usize, rows: &HalfRows, after: &Linear, to: &mut HalfRows) -> bool {
-        let (Weights::Half(panels), Weights::Half(next)) = (&self.weights, &after.weights) else { return false };
-        let nr = isa.half_tile().expect("it packed the weights").nr;
-        if !self.is_gelu() || panels.n() != next.depth() || !panels.n().is_multiple_of(nr) || !nr.is_multiple_of(16) {
+    fn multiply_for(
+        &self,
+        isa: Isa,
+        count: usize,
+        (rows, panel): (&HalfRows, &mut Aligned<u16>),
+        after: &Linear,
+        to: &mut HalfRows,
+    ) -> bool {
+        let (Some(_), Some(depth)) = (self.weights.half_depth(isa), after.weights.half_depth(isa)) else { return false };
+        let (n, nr) = (self.weights.n(), isa.half_tile().expect("it packed the weights").nr);
+        if !self.is_gelu() || n != depth || !n.is_multiple_of(nr) || !nr.is_multiple_of(16) {
             return false;
         }
-        to.resize(isa, count, next.depth());
-        multiply_half_gelu(isa, rows, panels, &Product { count, bias: &self.bias, residual: &[] }, to);
+        to.resize(isa, count, depth);
+        multiply_half_gelu(isa, rows, &self.weights, &Product { count, bias: &self.bias, residual: &[] }, panel, to);
         true
     }
 
@@ -307,160 +330,19 @@ impl Linear {
         match (self.activation, &self.weights) {
             (Activation::Identity, _) => {}
             _ if self.gated => {}
-            (activation, Weights::Int8(_) | Weights::Half(_)) => activate_int8(isa, activation, values),
+            (activation, Weights::Int8(_) | Weights::Half(_) | Weights::Expanded(_)) => activate_int8(isa, activation, values),
             (activation, Weights::F32(_)) => activate(isa, activation, values),
         }
     }
 }
 
 /// The rows of a layer: quantized, in half precision, or in f32; those of the weights' precision count.
-type Inputs<'a> = (&'a Activations, &'a HalfRows, &'a [f32]);
-
-/// A product and what is added to it.
-#[derive(Clone, Copy)]
-struct Product<'a> {
-    /// Number of rows.
-    count: usize,
-    bias: &'a [f32],
-    /// Like the output, or empty.
-    residual: &'a [f32],
-}
-
-/// For each panel, for each tile of rows: accumulate in registers, then finish into `out`. The panel stays in the first-level cache.
-#[inline(always)]
-fn multiply_int8_body(isa: Isa, rows: &Activations, panels: &PackedI8, product: &Product, out: &mut [f32]) {
-    let Product { count, bias, residual } = *product;
-    let (tile, n) = (isa.dot_tile(), panels.n());
-    let (k, products) = (tile.padded(panels.k()), isa.products());
-    let mut acc = TileOf([0; TILE_MAX]);
-    for (index, first) in (0..n).step_by(tile.nr).enumerate() {
-        let columns = tile.nr.min(n - first);
-        let (panel, range) = (panels.panel(index), first..first + columns);
-        let (sums, column_scales) = (&panels.sums()[range.clone()], &panels.scales()[range.clone()]);
-        let epilogue = Epilogue { sums, column_scales, bias: &bias[range] };
-        let whole = columns == tile.nr && columns.is_multiple_of(16);
-        let mut done = 0;
-        if isa.has_linear_tile() && columns == LINEAR_TILE && panels.is_small(index) {
-            done = multiply_fused(isa, rows, panel, epilogue, product, (n, first), out);
-        }
-        for row in (done..count).step_by(tile.mr) {
-            let (bytes, stride) = rows.rows(row);
-            products.dot(bytes, stride, panel, k, &mut acc);
-            let (here, at) = (tile.mr.min(count - row), row * n + first);
-            let residual = if residual.is_empty() { residual } else { &residual[at..] };
-            let rows = rows.parameters(row, here);
-            if whole {
-                let Epilogue { column_scales, bias, .. } = epilogue;
-                let tile = IntegerTile { acc: &acc.0, rows, factor: 1.0, sums, column_scales, bias, stride: n };
-                isa.finish_int8(&tile, residual, &mut out[at..]);
-                continue;
-            }
-            let tile = Int8Tile { nr: tile.nr, acc: &acc.0, rows, stride: n };
-            int8_epilogue(isa, &tile, &epilogue, residual, &mut out[at..]);
-        }
-    }
-}
-
-/// The whole tiles of one panel, whose columns begin at `first` of `n`; gives how many rows those are. A function of its own, so that its
-/// variables do not take the registers of [`multiply_int8_body`].
-#[inline(never)]
-fn multiply_fused(
-    isa: Isa,
-    rows: &Activations,
-    panel: &[i8],
-    epilogue: Epilogue,
-    product: &Product,
-    (n, first): (usize, usize),
-    out: &mut [f32],
-) -> usize {
-    let k = panel.len() / LINEAR_TILE;
-    let (scales, zeros) = rows.vectors();
-    let sums = array_at::<_, LINEAR_TILE>(epilogue.sums, 0).map(|sum| sum as f32);
-    let (column_scales, bias) = (array_at(epilogue.column_scales, 0), array_at(epilogue.bias, 0));
-    let whole = product.count / LINEAR_TILE * LINEAR_TILE;
-    for row in (0..whole).step_by(LINEAR_TILE) {
-        let at = row * n + first;
-        let (scales, zeros) = (array_at(scales, row), array_at(zeros, row));
-        let tile = LinearTile { scales, zeros, sums: &sums, column_scales, bias, stride: n };
-        isa.linear_tile(rows.rows(row).0, panel, k, &tile, product.residual.get(at..).unwrap_or(&[]), &mut out[at..]);
-    }
-    whole
-}
-
-/// [`multiply_int8`] in f32; `rows` is padded to whole tiles.
-#[inline(always)]
-fn multiply_f32_body(isa: Isa, rows: &[f32], panels: &PackedF32, product: &Product, out: &mut [f32]) {
-    let Product { count, bias, residual } = *product;
-    let (tile, n, k) = (isa.fma_tile(), panels.n(), panels.k());
-    let mut acc = TileOf([0.0; TILE_MAX]);
-    for (index, first) in (0..n).step_by(tile.nr).enumerate() {
-        let columns = tile.nr.min(n - first);
-        let panel = panels.panel(index);
-        for row in (0..count).step_by(tile.mr) {
-            isa.fma(&rows[row * k..], k, panel, k, &mut acc);
-            let at = row * n + first;
-            let residual = if residual.is_empty() { residual } else { &residual[at..] };
-            let (rows, bias) = (tile.mr.min(count - row), &bias[first..first + columns]);
-            f32_epilogue(tile.nr, &acc.0, rows, bias, residual, &mut out[at..], n);
-        }
-    }
-}
-
-/// [`multiply_int8`] in half precision.
-#[inline(always)]
-fn multiply_half_body(isa: Isa, rows: &HalfRows, panels: &PackedHalf, product: &Product, out: &mut [f32]) {
-    let Product { count, bias, residual } = *product;
-    let (tile, n, depth) = (isa.half_tile().expect("it packed the weights"), panels.n(), panels.depth());
-    let products = isa.products();
-    let mut acc = TileOf([0.0; TILE_MAX]);
-    for (index, first) in (0..n).step_by(tile.nr).enumerate() {
-        let columns = tile.nr.min(n - first);
-        let panel = panels.panel(index);
-        for row in (0..count).step_by(tile.mr) {
-            let (values, stride) = rows.rows(row);
-            products.half(values, stride, panel, depth, &mut acc);
-            let at = row * n + first;
-            let residual = if residual.is_empty() { residual } else { &residual[at..] };
-            let (rows, bias) = (tile.mr.min(count - row), &bias[first..first + columns]);
-            if columns == tile.nr {
-                isa.finish_f32(&FloatTile { acc: &acc.0, rows, bias, stride: n }, residual, &mut out[at..]);
-            } else {
-                f32_epilogue(tile.nr, &acc.0, rows, bias, residual, &mut out[at..], n);
-            }
-        }
-    }
-}
-
-/// [`multiply_half`] of whole panels, and the GELU of the outputs, to the rows of the next layer.
-#[inline(always)]
-fn multiply_half_gelu_body(isa: Isa, rows: &HalfRows, panels: &PackedHalf, product: &Product, to: &mut HalfRows) {
-    let Product { count, bias, .. } = *product;
-    let (tile, depth) = (isa.half_tile().expect("it packed the weights"), panels.depth());
-    let products = isa.products();
-    let mut acc = TileOf([0.0; TILE_MAX]);
-    for (index, bias) in bias.chunks_exact(tile.nr).enumerate() {
-        let panel = panels.panel(index);
-        for row in (0..count).step_by(tile.mr) {
-            let (values, stride) = rows.rows(row);
-            products.half(values, stride, panel, depth, &mut acc);
-            let (to, stride) = to.rows_mut(row);
-            let tile_of = FloatTile { acc: &acc.0, rows: tile.mr.min(count - row), bias, stride };
-            isa.finish_gelu_half(&tile_of, &mut to[index * tile.nr..]);
-        }
-    }
-}
-
-per_isa! {
-    fn multiply_half_gelu[isa](rows: &HalfRows, panels: &PackedHalf, product: &Product, to: &mut HalfRows) = multiply_half_gelu_body;
-}
-per_isa! {
-    fn multiply_int8[isa](rows: &Activations, panels: &PackedI8, product: &Product, out: &mut [f32]) = multiply_int8_body;
-}
-per_isa! {
-    fn multiply_half[isa](rows: &HalfRows, panels: &PackedHalf, product: &Product, out: &mut [f32]) = multiply_half_body;
-}
-per_isa! {
-    fn multiply_f32[isa](rows: &[f32], panels: &PackedF32, product: &Product, out: &mut [f32]) = multiply_f32_body;
+struct Inputs<'a> {
+    quantized: &'a Activations,
+    half: &'a HalfRows,
+    rows: &'a [f32],
+    /// See [`FusedMlpScratch`].
+    panel: &'a mut Aligned<u16>,
 }
 
 #[cfg(test)]
@@ -567,6 +449,61 @@ mod tests {
                     mlp.run(isa, to.len() / k, |i| &rows[(first + i) * k..][..k], residual, to, &mut scratch);
                 }
                 assert_eq!(whole, split, "{}", isa.name());
+            });
+        }
+    }
+
+    /// int8 weights that become half precision panel by panel: two layers of every tail, with and without a GELU between them, gated or not.
+    #[test]
+    fn expanded_layers_multiply_rounded_numbers_by_integers() {
+        let rounded = |values: &[f32]| -> Vec<f64> {
+            values.iter().map(|value| f64::from(HalfFormat::NATIVE.widen(HalfFormat::NATIVE.round(*value)))).collect()
+        };
+        for (count, k, n) in [(1, 1, 2), (3, 16, 6), (13, 40, 34), (70, 64, 64), (12, 100, 128)] {
+            let (rows, bias, residual) = (numbers(count * k, 1), numbers(n, 2), numbers(count * k, 3));
+            suite::each_isa(|isa| {
+                let (dot, half) = (isa.dot_tile(), isa.half_tile());
+                if half.is_none_or(|half| (dot.nr, dot.kr, half.nr, half.kr) != (32, 4, 32, 2)) {
+                    return;
+                }
+                for (activation, gated) in [(Activation::Identity, false), (Activation::Gelu, false), (Activation::Silu, true)] {
+                    let inner = if gated { n / 2 } else { n };
+                    let layer = |k: usize, bias: &[f32], activation: Activation, gated: bool| {
+                        let (Weights::Int8(panels), plain) = int8(isa, k, bias.len(), 5) else { unreachable!("int8") };
+                        (Linear::new(Weights::Expanded(panels), bias.to_vec(), activation, gated), plain)
+                    };
+                    let (up, up_plain) = layer(k, &bias, activation, gated);
+                    let (down, down_plain) = layer(inner, &numbers(k, 8), Activation::Identity, false);
+                    let mlp = FusedMlp { norm: None, layers: vec![up, down] };
+                    let mut out = vec![f32::NAN; count * k];
+                    mlp.run(isa, count, |i| &rows[i * k..(i + 1) * k], &residual, &mut out, &mut FusedMlpScratch::default());
+                    let apply = |mut values: Vec<f32>| {
+                        activate(Isa::SCALAR, activation, &mut values);
+                        values
+                    };
+                    let hidden = naive(&rounded(&rows), &up_plain, &bias, k);
+                    let hidden: Vec<f32> = match gated {
+                        true => {
+                            let one = |row: &[f64]| {
+                                let left = apply(row[..inner].iter().map(|v| *v as f32).collect());
+                                left.into_iter().zip(&row[inner..]).map(|(a, b)| a * *b as f32).collect::<Vec<f32>>()
+                            };
+                            hidden.chunks_exact(n).flat_map(one).collect()
+                        }
+                        false => apply(hidden.iter().map(|v| *v as f32).collect()),
+                    };
+                    let expected = naive(&hidden.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>(), &down_plain, &numbers(k, 8), inner);
+                    let size = hidden.iter().fold(1f32, |most, v| most.max(v.abs()));
+                    for ((ours, expected), residual) in out.iter().zip(expected).zip(&residual) {
+                        // hidden values in bfloat16, 2^-9 of up to `size` each, by weights of up to 2.6 in sums whose signs differ; the GELU is the rough one
+                        let tolerance = 2.6 * f64::from(size) * (inner as f64).sqrt() * 4.0 * 2f64.powi(-9) + 4e-3;
+                        assert!(
+                            (f64::from(*ours) - expected - f64::from(*residual)).abs() < tolerance,
+                            "{} {count}x{k}x{n} {activation:?}: {ours} {expected} {tolerance}",
+                            isa.name()
+                        );
+                    }
+                }
             });
         }
     }

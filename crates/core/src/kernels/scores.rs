@@ -1,6 +1,8 @@
 //! Scores of attention, `q k^T` of one head: `[count, tokens]` from a block of queries and packed keys, in the precision of the keys.
 
-use super::arch::{IntegerTile, Isa, TILE_MAX, TileOf};
+use std::ops::RangeInclusive;
+
+use super::arch::{IntegerTile, Isa, ScoreTile, TILE_MAX, TileOf, WEIGHT_COLUMNS};
 use super::columns::{array_at, array_at_mut, column_chunks};
 use super::epilogue::{Int8Tile, int8_scores};
 use super::packed::{HalfRows, PackedF32, PackedHalf, PackedI8};
@@ -49,6 +51,39 @@ pub fn scores_half(isa: Isa, count: usize, queries: &HalfRows, keys: &PackedHalf
             products.half_rows(values, apart, keys.panel(index), depth, &mut scores[row * stride + left..], stride);
         }
     }
+}
+
+/// Sums of weights that [`weights_half`] takes for exact: below, the largest weights may have lost digits or become zero, above, products with the values
+/// might overflow.
+const SUMS: RangeInclusive<f32> = 1e-30..=1e20;
+
+/// `2^score` of all keys in half precision, `weights` with `depth` of the values' panels a row and rows `stride` apart, and one over the sum of each row. Gives whether
+/// the sums of all rows are within [`SUMS`]; else scores are to be compared with the largest of their row first.
+///
+/// `queries` are scaled, so that scores are powers of two; `weights` has whole tiles of rows.
+#[inline(always)]
+pub fn weights_half(isa: Isa, queries: &HalfRows, keys: &PackedHalf, (weights, stride): (&mut [u16], usize), sums: &mut [f32]) -> bool {
+    let (tile, tokens, depth) = (isa.half_tile().expect("it packed the keys"), keys.n(), keys.depth());
+    let products = isa.products();
+    let (mut acc, mut lanes) = (TileOf([0.0; TILE_MAX]), [[0.0; 16]; TILE_MAX / WEIGHT_COLUMNS]);
+    for (row, sums) in (0..).step_by(tile.mr).zip(sums.chunks_mut(tile.mr)) {
+        let (values, apart) = queries.rows(row);
+        let lanes = &mut lanes[..sums.len()];
+        lanes.fill([0.0; 16]);
+        for (index, left) in (0..tokens).step_by(tile.nr).enumerate() {
+            products.half(values, apart, keys.panel(index), depth, &mut acc);
+            let tile = ScoreTile { scores: &acc.0, columns: tile.nr.min(tokens - left), stride };
+            isa.tile_weights(&tile, lanes, &mut weights[row * stride + left..]);
+        }
+        for (sum, lanes) in sums.iter_mut().zip(lanes) {
+            let all = isa.sum(lanes);
+            if !SUMS.contains(&all) {
+                return false;
+            }
+            *sum = 1.0 / all;
+        }
+    }
+    true
 }
 
 /// `columns` of the `nr` columns of a tile, to rows that are `stride` values apart.

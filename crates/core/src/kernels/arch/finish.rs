@@ -76,22 +76,31 @@ pub struct FloatTile<'a> {
     pub acc: &'a [f32],
     /// Number of rows.
     pub rows: usize,
+    /// Per column, or empty: what the sums are multiplied by.
+    pub scales: &'a [f32],
     /// Per column, 16 or 32 of them.
     pub bias: &'a [f32],
     /// Values from the start of an output row to the start of the next.
     pub stride: usize,
 }
 
+/// Factors and biases of a tile's columns.
+#[inline(always)]
+fn of_columns<S: Simd, const GROUPS: usize>(simd: S, tile: &FloatTile) -> [[S::Vector; GROUPS]; 2] {
+    let load = |values: &[f32]| std::array::from_fn(|group| simd.load(&values.as_chunks().0[group]));
+    [if tile.scales.is_empty() { [simd.splat(1.0); GROUPS] } else { load(tile.scales) }, load(tile.bias)]
+}
+
 #[inline(always)]
 fn finish_float_groups<S: Simd, const GROUPS: usize>(simd: S, tile: &FloatTile, residual: &[f32], to: &mut [f32]) {
     let columns = 16 * GROUPS;
-    let bias: [S::Vector; GROUPS] = std::array::from_fn(|group| simd.load(&tile.bias.as_chunks().0[group]));
+    let [scales, bias] = of_columns::<S, GROUPS>(simd, tile);
     for index in 0..tile.rows {
         let acc = tile.acc[index * columns..][..columns].as_chunks().0;
         let at = index * tile.stride;
         let to = to[at..at + columns].as_chunks_mut().0;
         for group in 0..GROUPS {
-            let mut values = simd.load(&acc[group]).add(bias[group]);
+            let mut values = simd.load(&acc[group]).mul_add(scales[group], bias[group]);
             if !residual.is_empty() {
                 values = values.add(simd.load(&residual[at..at + columns].as_chunks().0[group]));
             }
@@ -117,13 +126,13 @@ row_function! {
 #[inline(always)]
 fn finish_gelu<S: Simd, const GROUPS: usize>(simd: S, tile: &FloatTile, to: &mut [u16]) {
     let columns = 16 * GROUPS;
-    let bias: [S::Vector; GROUPS] = std::array::from_fn(|group| simd.load(&tile.bias.as_chunks().0[group]));
+    let [scales, bias] = of_columns::<S, GROUPS>(simd, tile);
     for index in 0..tile.rows {
         let acc = tile.acc[index * columns..][..columns].as_chunks().0;
         let at = index * tile.stride;
         let to = to[at..at + columns].as_chunks_mut().0;
         for group in 0..GROUPS {
-            simd.store_half(gelu_rough(simd.load(&acc[group]).add(bias[group])), &mut to[group]);
+            simd.store_half(gelu_rough(simd.load(&acc[group]).mul_add(scales[group], bias[group])), &mut to[group]);
         }
     }
 }
@@ -138,11 +147,11 @@ fn finish_gelu_half<S: Simd>(simd: S, tile: &FloatTile, to: &mut [u16]) {
 }
 
 half_row_function! {
-    /// GELU ([`Isa::gelu_rough`]) of `acc + bias` of every row in half precision.
+    /// GELU ([`Isa::gelu_rough`]) of `acc scales + bias` of every row in half precision.
     finish_gelu_half = finish_gelu_half(tile: &FloatTile, to: &mut [u16])
 }
 
 row_function! {
-    /// `acc + bias + residual` of every row. `residual` is empty or laid out as `to`.
+    /// `acc scales + bias + residual` of every row. `residual` is empty or laid out as `to`.
     finish_f32 = finish_float(tile: &FloatTile, residual: &[f32], to: &mut [f32])
 }

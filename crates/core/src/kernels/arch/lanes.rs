@@ -378,6 +378,10 @@ macro_rules! row_function {
 pub(super) use row_function;
 
 row_function! {
+    /// The sum of a row.
+    sum = sum(row: &[f32]) -> f32
+}
+row_function! {
     /// Mean and variance of a row, the mean first.
     moments = moments(row: &[f32]) -> (f32, f32)
 }

@@ -18,6 +18,7 @@ mod amx;
 mod amx_permission;
 mod arithmetic;
 mod buffer;
+mod expand;
 mod finish;
 mod fixed;
 #[cfg(target_arch = "aarch64")]
@@ -45,6 +46,7 @@ mod tile;
 mod token;
 mod transpose;
 mod vectorize;
+mod weights;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -71,6 +73,7 @@ pub use tile::{
     LinearTile, Lines, SPLIT_LINES, SPLIT_STEP, Side, TILE_MAX, TileOf, split_len,
 };
 pub use transpose::Matrix;
+pub use weights::{ScoreTile, WEIGHT_COLUMNS};
 
 /// CPU features that matter to kernels, found at run time: for `doctor`.
 pub fn features() -> Vec<&'static str> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! x = upper + lower + error      upper = bf16(x), lower = bf16(x - upper), |error| <= 2^-17 |x|
-//! a b = a_lower b_upper + a_upper b_upper + a_upper b_lower + error      |error| <= 2^-15 |a b|, mostly below 2^-17
+//! a b = a_lower b_upper + a_upper b_upper + a_upper b_lower + error      |error| <= 2^-15 |a b|
 //! ```
 //!
 //! Sums are f32. Parts below 2^-126 count as zero. A factor that is not finite, or that bfloat16 rounds to infinity (from 3.39e38 on), has NaN as its

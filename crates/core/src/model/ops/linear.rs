@@ -96,8 +96,8 @@ impl LayerSpec {
         self.columns.iter().all(|columns| columns.matrix.is_int8())
     }
 
-    /// Packs all columns side by side.
-    pub fn pack(&self, engine: &Engine) -> TractResult<Linear> {
+    /// Packs all columns side by side; `expanded`: int8 ones as [`Weights::Expanded`].
+    pub fn pack(&self, engine: &Engine, expanded: bool) -> TractResult<Linear> {
         let k = self.columns[0].matrix.k();
         let n = self.columns.iter().map(|columns| columns.matrix.n()).sum();
         ensure!(self.columns.iter().all(|columns| columns.matrix.k() == k), "matrices side by side have one k");
@@ -109,11 +109,15 @@ impl LayerSpec {
             }
         }
         ensure!(bias.len() == n, "one bias per column");
-        let weights = if self.is_int8() { self.pack_int8(engine, k, n)? } else { self.pack_floats(engine, k, n)? };
+        let weights = match (self.is_int8(), expanded) {
+            (true, true) => Weights::Expanded(self.pack_int8(engine, k, n)?),
+            (true, false) => Weights::Int8(self.pack_int8(engine, k, n)?),
+            (false, _) => self.pack_floats(engine, k, n)?,
+        };
         Ok(Linear::new(weights, bias, self.activation, self.gated))
     }
 
-    fn pack_int8(&self, engine: &Engine, k: usize, n: usize) -> TractResult<Weights> {
+    fn pack_int8(&self, engine: &Engine, k: usize, n: usize) -> TractResult<PackedI8> {
         let mut panels = PackedI8::zeros(engine.isa, k, n);
         let mut column = vec![0i8; k];
         let mut at = 0;
@@ -128,7 +132,7 @@ impl LayerSpec {
             }
             at += matrix.n();
         }
-        Ok(Weights::Int8(panels))
+        Ok(panels)
     }
 
     fn pack_floats(&self, engine: &Engine, k: usize, n: usize) -> TractResult<Weights> {
@@ -160,7 +164,7 @@ impl LayerSpec {
                 match &mut weights {
                     Weights::Half(panels) => panels.set_column(at + c, &column),
                     Weights::F32(panels) => panels.set_column(at + c, &column),
-                    Weights::Int8(_) => unreachable!("made above"),
+                    Weights::Int8(_) | Weights::Expanded(_) => unreachable!("made above"),
                 }
             }
             at += matrix.n();
@@ -187,7 +191,9 @@ impl LinearSpec {
 
     /// Packs norm and layers.
     pub fn fused(&self, engine: &Engine) -> TractResult<FusedMlp> {
-        let layers = self.layers.iter().map(|layer| layer.pack(engine)).collect::<TractResult<_>>()?;
+        // activations of an MLP are where rounding to int8 costs most
+        let expanded = self.layers.len() > 1 && engine.isa.has_matrix_registers() && self.layers.iter().all(LayerSpec::is_int8);
+        let layers = self.layers.iter().map(|layer| layer.pack(engine, expanded)).collect::<TractResult<_>>()?;
         Ok(FusedMlp { norm: self.norm.as_ref().map(|norm| norm.as_ref().clone()), layers })
     }
 }
@@ -253,7 +259,7 @@ impl Kernel for LinearKernel {
             let macs = self.planned * layer.weights().k() * layer.weights().n();
             match layer.weights() {
                 Weights::Int8(_) => int8 += macs,
-                Weights::Half(_) | Weights::F32(_) => float += macs,
+                Weights::Half(_) | Weights::Expanded(_) | Weights::F32(_) => float += macs,
             }
         }
         (int8, float)

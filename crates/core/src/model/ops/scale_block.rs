@@ -70,7 +70,7 @@ impl Kernel for ScaleBlockKernel {
         let depthwise = 4 * tokens * d * 9;
         match self.block.up.layers[0].weights() {
             Weights::Int8(_) => (up, depthwise),
-            Weights::Half(_) | Weights::F32(_) => (0, up + depthwise),
+            Weights::Half(_) | Weights::Expanded(_) | Weights::F32(_) => (0, up + depthwise),
         }
     }
 }
