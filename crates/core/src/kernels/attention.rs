@@ -592,9 +592,11 @@ mod tests {
             }
             let expected = naive(&shape, &qkv, &[], &[]);
             suite::each_isa(|isa| {
+                // half precision: 2^-8 of q and k, up to 1, in sums of 32 products; binary16 rounds the sums too, several times to 2^-11 of them
+                let rounded = isa.half_tile().is_some() && !isa.has_bf16();
+                let tolerance = 0.03 + if rounded { f64::from(offset.abs()) * 4.0 * 2f64.powi(-11) } else { 0.0 };
                 for (ours, expected) in run(isa, &shape, &qkv, (&[], &[]), 1000).iter().zip(&expected) {
-                    // half precision: 2^-8 of q and k, up to 1, in sums of 32 products
-                    assert!((f64::from(*ours) - expected).abs() < 0.03, "{} {offset}: {ours} {expected}", isa.name());
+                    assert!((f64::from(*ours) - expected).abs() < tolerance, "{} {offset}: {ours} {expected}", isa.name());
                 }
             });
         }
